@@ -1,0 +1,22 @@
+"""inkdrop: an experiment framework for diffusion models on PyTorch Lightning and Hydra.
+
+A noised sample is `x_t = alpha(t) x_0 + sigma(t) eps` with t in [0, 1]: 0 is data, 1 is noise.
+`inkdrop.load(path)` turns a run folder or a checkpoint into a pipeline that makes samples.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inkdrop.pipeline import Pipeline, load
+
+__version__ = "0.1.0"
+__all__ = ["Pipeline", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import, and `train.py --help` needs none of it.
+    if name in ("Pipeline", "load"):
+        from inkdrop import pipeline
+
+        return getattr(pipeline, name)
+    raise AttributeError(f"module 'inkdrop' has no attribute '{name}'")

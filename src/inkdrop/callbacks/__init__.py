@@ -1,0 +1,22 @@
+"""What happens beside training."""
+
+from inkdrop.callbacks.cadence import Every
+from inkdrop.callbacks.checkpoint import Checkpoint
+from inkdrop.callbacks.ema import EMA, averaged_weights
+from inkdrop.callbacks.evaluate import Evaluate
+from inkdrop.callbacks.noise_levels import LossByNoiseLevel
+from inkdrop.callbacks.pictures import SamplePictures
+from inkdrop.callbacks.progress import ProgressBar
+from inkdrop.callbacks.throughput import Throughput
+
+__all__ = [
+    "EMA",
+    "Checkpoint",
+    "Evaluate",
+    "Every",
+    "LossByNoiseLevel",
+    "ProgressBar",
+    "SamplePictures",
+    "Throughput",
+    "averaged_weights",
+]

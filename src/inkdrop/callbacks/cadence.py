@@ -1,0 +1,48 @@
+"""How often something happens."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from annotated_types import Gt
+from lightning.pytorch import Trainer
+
+
+class Every:
+    """Due each time so many optimizer steps, epochs, training samples or minutes have gone by; give exactly one.
+
+    With several devices minutes are those of rank 0, so that all ranks agree. `ValueError` unless one unit is given.
+    """
+
+    def __init__(
+        self,
+        steps: Annotated[int, Gt(0)] | None = None,
+        epochs: Annotated[float, Gt(0)] | None = None,
+        samples: Annotated[int, Gt(0)] | None = None,
+        minutes: Annotated[float, Gt(0)] | None = None,
+    ):
+        given = {"steps": steps, "epochs": epochs, "samples": samples, "minutes": minutes}
+        units = [(unit, amount) for unit, amount in given.items() if amount is not None]
+        if len(units) != 1:
+            raise ValueError(f"a cadence takes exactly one of steps, epochs, samples and minutes, not {units}")
+        self.unit, self.amount = units[0]
+        self._start = time.monotonic()
+        self._met = 0
+
+    def due(self, trainer: Trainer) -> bool:
+        """Whether another interval is complete; to be asked once after each optimizer step."""
+        met = int(self._elapsed(trainer) / self.amount)
+        if self.unit == "minutes":
+            met = trainer.strategy.broadcast(met)
+        due, self._met = met > self._met, met
+        return due
+
+    def _elapsed(self, trainer: Trainer) -> float:
+        if self.unit == "minutes":
+            return (time.monotonic() - self._start) / 60
+        if self.unit == "steps":
+            return trainer.global_step
+        loader = trainer.train_dataloader
+        samples = trainer.global_step * trainer.accumulate_grad_batches * loader.batch_size  # type: ignore[union-attr]
+        return samples if self.unit == "samples" else samples / loader.num_items  # type: ignore[union-attr]

@@ -1,0 +1,36 @@
+"""Distance to real data while training goes on."""
+
+from __future__ import annotations
+
+from lightning.pytorch import LightningModule, Trainer
+
+from inkdrop.callbacks.cadence import Every
+from inkdrop.callbacks.ema import averaged_weights
+from inkdrop.callbacks.step import AfterStep
+from inkdrop.metrics import Evaluation
+
+
+class Evaluate(AfterStep):
+    """Measures the averaged weights every so often and when training ends; `results` holds the latest values."""
+
+    def __init__(self, every: Every, evaluation: Evaluation):
+        self.every, self.evaluation = every, evaluation
+        self.results: dict[str, float] = {}
+        self._measured_at = -1
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every.due(trainer):
+            self._measure(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._measured_at != trainer.global_step:
+            self._measure(trainer, pl_module)
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._measured_at = trainer.global_step
+        with averaged_weights(trainer, pl_module):
+            self.results = self.evaluation(
+                pl_module.pipeline, trainer.datamodule, trainer.global_rank, trainer.world_size  # type: ignore[attr-defined]
+            )
+        for logger in trainer.loggers:
+            logger.log_metrics(self.results, step=trainer.global_step)

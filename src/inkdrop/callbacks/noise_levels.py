@@ -1,0 +1,42 @@
+"""Where in time the loss is made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge
+from lightning.pytorch import LightningModule, Trainer
+
+from inkdrop.callbacks.cadence import Every
+from inkdrop.callbacks.step import AfterStep
+
+
+class LossByNoiseLevel(AfterStep):
+    """The unweighted error over equal intervals of t, averaged since it was last logged (this rank's samples)."""
+
+    def __init__(self, every: Every, num_bins: Annotated[int, Ge(1)] = 10):
+        self.every, self.num_bins = every, num_bins
+        self._sum = self._count = torch.zeros(num_bins)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        error = outputs["error"].float()
+        bins = (outputs["t"] * self.num_bins).long().clamp(max=self.num_bins - 1).to(error.device)
+        self._sum = self._sum.to(error.device).index_add(0, bins, error)
+        self._count = self._count.to(error.device).index_add(0, bins, torch.ones_like(error))
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.every.due(trainer):
+            return
+        means = (self._sum / self._count).tolist()
+        values = {
+            f"loss_by_t/{i / self.num_bins:.2f}-{(i + 1) / self.num_bins:.2f}": mean
+            for i, mean in enumerate(means)
+            if mean == mean  # no sample fell into the others
+        }
+        self._sum, self._count = torch.zeros_like(self._sum), torch.zeros_like(self._count)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)

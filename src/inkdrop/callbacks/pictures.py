@@ -1,0 +1,53 @@
+"""Pictures of samples while training goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge
+from lightning.pytorch import LightningModule, Trainer
+
+from inkdrop.callbacks.cadence import Every
+from inkdrop.callbacks.ema import averaged_weights
+from inkdrop.callbacks.step import AfterStep
+from inkdrop.pictures import save_png, sheet
+
+
+class SamplePictures(AfterStep):
+    """Samples of the averaged weights on fixed seeds, as a sheet in the run folder and in every logger that shows images.
+
+    One row per ten samples; classes follow the seeds. The last picture is made when training ends.
+    """
+
+    def __init__(self, every: Every, folder: str, num_samples: Annotated[int, Ge(1)] = 100):
+        self.every, self.folder, self.num_samples = every, Path(folder), num_samples
+        self._drawn_at = -1
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every.due(trainer):
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._drawn_at != trainer.global_step:
+            self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._drawn_at = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        pipeline = pl_module.pipeline
+        seeds = range(self.num_samples)
+        with averaged_weights(trainer, pl_module):
+            samples = pipeline(pipeline.request(seeds), seeds)
+        picture = sheet(samples, columns=10)
+        save_png(picture, self.folder / f"samples-{trainer.global_step:08d}.png")
+        log_picture(trainer, "samples", picture)
+
+
+def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:
+    """Gives a picture (H, W, C) to every logger that has `log_image`."""
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image(key=name, images=[picture], step=trainer.global_step)

@@ -1,0 +1,43 @@
+"""Vectors and other real numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from inkdrop.codecs.base import Codec
+from inkdrop.randomness import Generators
+
+
+class Standardize(Codec):
+    """`x = (data - mean) / std` with one mean and one standard deviation over all elements of the training data.
+
+    One scale for all keeps the shape of a distribution. `ValueError` if the data do not vary.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        count, total, squares = 0, 0.0, 0.0
+        for batch in batches:
+            values = batch.double()
+            count, total, squares = count + values.numel(), total + values.sum().item(), squares + values.square().sum().item()
+        variance = squares / count - (total / count) ** 2
+        if not variance > 0:
+            raise ValueError("the training data do not vary: codec=standardize has nothing to divide by")
+        self.mean.fill_(total / count)
+        self.std.fill_(variance**0.5)
+
+    def encode(self, data: Tensor, generators: Generators | None = None) -> Tensor:
+        return (data.float() - self.mean) / self.std
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x.float() * self.std + self.mean

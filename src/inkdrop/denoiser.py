@@ -1,0 +1,88 @@
+"""The denoiser: all that a sampler sees of a trained model."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from inkdrop.noises import Gaussian, Noise
+from inkdrop.predictions import Prediction
+from inkdrop.schedules import Point, Schedule, over
+
+Condition = Mapping[str, Tensor]
+
+
+class Estimate(NamedTuple):
+    """What a denoiser says of a noised sample: `x_0 = E[x_0 | x_t]` (B, *), and what else its network puts out."""
+
+    x_0: Tensor
+    extras: Mapping[str, Tensor]
+
+
+class Denoiser(nn.Module):
+    """`denoiser(x_t, now, cond) -> Estimate`; guidance and other wrappers are denoisers too.
+
+    `now` is a point of tensors (B) in training and of floats in sampling. x_0 has at least float32 precision.
+    """
+
+    schedule: Schedule
+    noise: Noise
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        """The estimate of x_0, (B, *) -> (B, *)."""
+
+    def select(self, index: Tensor) -> None:
+        """Follows a permutation or choice of the batch; a wrapper that remembers samples overrides this."""
+
+
+class Wrapper(Denoiser):
+    """A denoiser around a denoiser: keeps its schedule and noise, and passes `select` on."""
+
+    def __init__(self, denoiser: Denoiser):
+        super().__init__()
+        self.denoiser = denoiser
+        self.schedule, self.noise = denoiser.schedule, denoiser.noise
+
+    def select(self, index: Tensor) -> None:
+        self.denoiser.select(index)
+
+
+class NetworkDenoiser(Denoiser):
+    """A network with the meaning of its output: `x_0 = c_skip x_t + c_out F(c_in x_t, c_noise)`.
+
+    The network maps x (B, *), c_noise (B) and named conditions to F (B, *), or to F and a dict of further outputs. The
+    sum is formed in float32 or better, never in the type that autocast picks for the network. `ValueError` if the
+    prediction cannot recover x_0 at t = 1.
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule, prediction: Prediction, noise: Noise | None = None):
+        super().__init__()
+        try:
+            prediction.coefficients(schedule.points([1.0])[0])
+        except ZeroDivisionError:
+            raise ValueError(
+                f"{type(prediction).__name__} cannot tell x_0 at t = 1, where {type(schedule).__name__} has alpha = 0: "
+                "choose prediction=flow, prediction=v or prediction=data"
+            ) from None
+        self.network = network
+        self.schedule, self.prediction, self.noise = schedule, prediction, noise or Gaussian()
+
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        F, extras = self.output(x_t, now, cond)
+        x = x_t.to(F.dtype)
+        c_skip, c_out, _, _ = self.prediction.coefficients(now)
+        return Estimate(over(c_skip, x) * x + over(c_out, x) * F, extras)
+
+    def output(self, x_t: Tensor, now: Point, cond: Condition) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The network's own output F (B, *) in float32 or better, which the loss compares with its target."""
+        x = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
+        _, _, c_in, c_noise = self.prediction.coefficients(now)
+        noise_level = torch.as_tensor(c_noise, dtype=x.dtype).to(x.device, non_blocking=True).expand(len(x))
+        output: Any = self.network(over(c_in, x) * x, noise_level, **cond)
+        F, extras = output if isinstance(output, tuple) else (output, {})
+        return F.to(x.dtype), extras

@@ -1,0 +1,93 @@
+"""What train.py and sample.py share: checking a configuration before anything exists, and the record of a run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+EXIT_CONFIGURATION = 2
+
+
+class CheckConfiguration(Callback):
+    """Hydra calls this before it makes the run folder: a wrong configuration ends with exit code 2 and leaves nothing."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._check(config)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._check(config)
+
+    def _check(self, config: DictConfig) -> None:
+        from inkdrop.configuration import USER_TARGETS, check, check_settings
+
+        try:
+            plain = resolved(config)
+            check_settings(plain)
+            check(plain, (*USER_TARGETS, *plain.get("allow_targets", [])))
+            _check_new(Path(plain["output_dir"]))
+        except (ValueError, OmegaConfBaseException) as error:
+            stop(error)
+
+
+def _check_new(output: Path) -> None:
+    """`ValueError` if a run lies in this folder already; ranks after the first find what the first one made."""
+    if os.environ.get("LOCAL_RANK", "0") == "0" and any((output / f).exists() for f in ("config.yaml", "result.json")):
+        raise ValueError(f"output_dir={output} holds another run: choose a new folder")
+
+
+def stop(error: Exception) -> None:
+    """Ends with exit code 2 and the error's message alone: the user's mistake needs no traceback."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(EXIT_CONFIGURATION)
+
+
+def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
+    """The configuration as plain data with every reference followed, without Hydra's own part.
+
+    `output_dir` is the folder that Hydra made; a name with the time in it would be another one in every process.
+    """
+    config = config.copy()
+    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra", None)
+    if output_dir is not None:
+        config.output_dir = output_dir
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return plain
+
+
+def quiet() -> None:
+    """Silences what Lightning tells every time and nobody can act on."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not any(text in record.getMessage() for text in ("litlogger", "litmodels", "LOCAL_RANK", "GPU available", "TPU available", "HPU available", "💡"))
+    )
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+
+
+def facts() -> dict[str, Any]:
+    """Versions of what a result depends on, and the git commit of the code, or null outside a repository."""
+    packages = ("inkdrop", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    commit = git.stdout.strip() if git.returncode == 0 else None
+    return {"versions": {"python": platform.python_version(), **versions}, "git_commit": commit}
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Writes a record, readable, in one go."""
+    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,6 @@
+"""Denoisers around denoisers."""
+
+from inkdrop.guidance.base import Guidance
+from inkdrop.guidance.clip import Clip
+
+__all__ = ["Clip", "Guidance"]

@@ -1,0 +1,20 @@
+"""Guidance changes what a denoiser says, and samplers never hear of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from inkdrop.denoiser import Denoiser
+
+if TYPE_CHECKING:
+    from inkdrop.pipeline import Pipeline
+
+
+class Guidance(ABC):
+    """A factory, called once per sampling call, so that a wrapper with a memory starts afresh each time."""
+
+    @abstractmethod
+    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+        """A denoiser around `denoiser`; the pipeline knows how to make and to empty conditions."""

@@ -1,0 +1,40 @@
+"""Keeps the estimate of x_0 where data can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
+from inkdrop.guidance.base import Guidance
+from inkdrop.schedules import Point
+
+if TYPE_CHECKING:
+    from inkdrop.pipeline import Pipeline
+
+
+class _Clipped(Wrapper):
+    def __init__(self, denoiser: Denoiser, low: float, high: float):
+        super().__init__(denoiser)
+        self.low, self.high = low, high
+
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        x_0, extras = self.denoiser(x_t, now, cond)
+        return Estimate(x_0.clamp(self.low, self.high), extras)
+
+
+class Clip(Guidance):
+    """x_0 clipped to [low, high], as published DDPM samplers do for images in [-1, 1].
+
+    `ValueError` unless low < high. Source: the reference code of Ho et al. 2020, arXiv 2006.11239.
+    """
+
+    def __init__(self, low: float = -1.0, high: float = 1.0):
+        if not low < high:
+            raise ValueError(f"low={low} must be smaller than high={high}")
+        self.low, self.high = low, high
+
+    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+        return _Clipped(denoiser, self.low, self.high)

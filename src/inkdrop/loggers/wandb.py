@@ -1,0 +1,95 @@
+"""Weights & Biases, which may fail or be far away without any harm to the run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+T = TypeVar("T")
+
+
+class WandB(Logger):
+    """Online with a key and a server that answers within three seconds, offline otherwise, and says which.
+
+    Offline runs lie under `folder`/wandb and go up later with `wandb sync`. Whatever goes wrong with W&B is told once
+    and stops the tracking, never the run. `WANDB_MODE` is obeyed.
+    """
+
+    def __init__(self, folder: str, project: str, name: str | None = None):
+        super().__init__()
+        self.folder, self.project, self._name = folder, project, name
+        self._run: Any = None
+        self._failed = False
+
+    @property
+    def name(self) -> str:
+        return "wandb"
+
+    @property
+    def version(self) -> str | None:
+        return self._run.id if self._run else None
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        self._try(lambda run: run.config.update(params, allow_val_change=True))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._try(lambda run: run.log({**metrics, "trainer/global_step": step}))
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
+        """Pictures (H, W, C) under a name."""
+        import wandb
+
+        self._try(lambda run: run.log({key: [wandb.Image(each) for each in images], "trainer/global_step": step}))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._run is not None:
+            self._try(lambda run: run.finish(exit_code=0 if status == "success" else 1))
+            self._run = None
+
+    def _try(self, action: Callable[[Any], T]) -> None:
+        if self._failed:
+            return
+        try:
+            if self._run is None:
+                self._run = self._start()
+            action(self._run)
+        except Exception as error:
+            self._failed = True
+            warnings.warn(f"W&B stopped tracking, the run goes on: {error}", stacklevel=2)
+
+    def _start(self) -> Any:
+        import wandb
+
+        mode = os.environ.get("WANDB_MODE") or self._mode(wandb)
+        return wandb.init(
+            project=self.project,
+            name=self._name,
+            dir=self.folder,
+            mode=mode,
+            reinit="finish_previous",
+            settings=wandb.Settings(silent=True, init_timeout=10),
+        )
+
+    def _mode(self, wandb: Any) -> str:
+        if not wandb.api.api_key:
+            rank_zero_info("W&B: no key found, tracking offline (`wandb login` sets one, `wandb sync` uploads later)")
+            return "offline"
+        address = urlsplit(wandb.api.settings("base_url"))
+        try:
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((address.hostname, port), timeout=3).close()
+        except OSError as error:
+            rank_zero_info(f"W&B: {address.hostname} does not answer ({error}), tracking offline")
+            return "offline"
+        return "online"

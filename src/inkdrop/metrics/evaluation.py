@@ -1,0 +1,117 @@
+"""The distance of a pipeline's samples to real data, with the floor that real data reach."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from inkdrop.data.module import DataModule
+from inkdrop.metrics.extractors import Extractor
+from inkdrop.metrics.frechet import GaussianStatistics, Statistics, frechet_distance
+from inkdrop.pipeline import Pipeline
+
+Results: TypeAlias = dict[str, float]
+
+
+def cache_dir() -> Path:
+    """Where statistics of reference data are kept: `INKDROP_CACHE_DIR`, or `~/.cache/inkdrop`."""
+    return Path(os.environ.get("INKDROP_CACHE_DIR") or Path.home() / ".cache" / "inkdrop")
+
+
+def data_statistics(extractor: Extractor, data: DataModule, split: str, count: int, batch_size: int) -> Statistics:
+    """Feature statistics of the first `count` items of a split, computed once and kept on disk.
+
+    The file's name is a hash of the data's fingerprint, the split, the count and the extractor's weights: data and
+    extractor enter as they are, so that nothing else can change the result.
+    """
+    facts = {"data": data.fingerprint, "split": split, "count": count, "extractor": extractor.digest()}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    file = cache_dir() / "statistics" / f"{key}.pt"
+    if file.is_file():
+        mean, covariance = torch.load(file, weights_only=True)
+        return Statistics(mean, covariance, count)
+    device = next(extractor.parameters(), torch.empty(0)).device
+    statistics = GaussianStatistics(extractor.dim).to(device)
+    statistics.sync_on_compute = False  # every rank goes through all of the data
+    with torch.no_grad():
+        for batch in data.splits[split]["x"][:count].split(batch_size):
+            statistics.update(extractor(batch.to(device)))
+    result = statistics.compute().cpu()
+    _store(file, [result.mean, result.covariance])
+    return result
+
+
+def _store(file: Path, content: list[Tensor]) -> None:
+    temporary = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, temporary)
+        temporary.replace(file)
+    except OSError:  # a cache that cannot be written costs time, never a run
+        temporary.unlink(missing_ok=True)
+
+
+class Evaluation:
+    """Fréchet distance of samples to the reference split, under the conditions of the held-out items.
+
+    `num_samples` is the number n of samples (null: as many as are held out), made with seeds from `seed` on, in batches
+    of `batch_size`. Results are `{metric}_{n}` and, measured in the same way on n held-out items, `{metric}_{n}_floor`:
+    what real data reach. `ValueError` if n exceeds the held-out items, as the floor at equal n would be missing.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        num_samples: Annotated[int, Ge(2)] | None = None,
+        batch_size: Annotated[int, Ge(1)] = 256,
+        seed: Annotated[int, Ge(0)] = 0,
+    ):
+        self.extractor, self.num_samples, self.batch_size, self.seed = extractor, num_samples, batch_size, seed
+
+    def __call__(self, pipeline: Pipeline, data: DataModule, rank: int = 0, world_size: int = 1) -> Results:
+        """The results of new samples; with several ranks each makes its share, and all get the whole."""
+        n = self.num_samples or len(data.splits["validation"]["x"])
+        conditions = held_out_conditions(data, n)
+        device = next(pipeline.parameters()).device
+        extractor = self.extractor.to(device)
+        statistics = GaussianStatistics(extractor.dim).to(device)
+        for items in torch.arange(rank, n, world_size).split(self.batch_size):
+            batch = {name: values[items] for name, values in conditions.items()}
+            statistics.update(extractor(pipeline(batch, [self.seed + item for item in items.tolist()])))
+        return self._results(statistics.compute(), data)
+
+    def measure(self, samples: Tensor, data: DataModule) -> Results:
+        """The results of samples that were made under `held_out_conditions`."""
+        held_out_conditions(data, len(samples))
+        statistics = GaussianStatistics(self.extractor.dim)
+        statistics.sync_on_compute = False
+        for batch in samples.cpu().split(self.batch_size):
+            statistics.update(self.extractor.cpu()(batch))
+        return self._results(statistics.compute(), data)
+
+    def _results(self, statistics: Statistics, data: DataModule) -> Results:
+        n, splits = statistics.count, data.splits
+        reference = data_statistics(self.extractor, data, "reference", len(splits["reference"]["x"]), self.batch_size)
+        floor = data_statistics(self.extractor, data, "validation", n, self.batch_size)
+        name = f"{self.extractor.metric}_{n}"
+        return {
+            name: frechet_distance(statistics.cpu(), reference),
+            f"{name}_floor": frechet_distance(floor, reference),
+        }
+
+
+def held_out_conditions(data: DataModule, count: int) -> dict[str, Tensor]:
+    """The raw batch of the first `count` held-out items without the data; `ValueError` if there are fewer."""
+    held_out = data.splits["validation"]
+    if count > len(held_out["x"]):
+        raise ValueError(
+            f"num_samples={count}, but only {len(held_out['x'])} items are held out: the floor at equal number is missing"
+        )
+    return {name: values[:count] for name, values in held_out.items() if name != "x"}

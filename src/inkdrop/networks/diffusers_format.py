@@ -1,0 +1,114 @@
+"""The UNet's weights as diffusers' `UNet2DModel` names and stores them, both ways.
+
+A published folder holds `config.json` and `diffusion_pytorch_model.safetensors` or `.bin`, at its top or under `unet/`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from inkdrop.networks.unet import UNet
+
+# Names of a residual block and of an attention layer, ours and theirs.
+_RESIDUAL = {
+    "norm_1": "norm1",
+    "conv_1": "conv1",
+    "embedding": "time_emb_proj",
+    "norm_2": "norm2",
+    "conv_2": "conv2",
+    "shortcut": "conv_shortcut",
+}
+_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+_TOP = {
+    "time.0": "time_embedding.linear_1",
+    "time.2": "time_embedding.linear_2",
+    "conv_in": "conv_in",
+    "norm_out": "conv_norm_out",
+    "conv_out": "conv_out",
+}
+# Checkpoints written before 2023 name the layers of attention differently.
+_LEGACY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def _rename(key: str) -> str:
+    """Our name of a weight as diffusers has it; `ValueError` for parts that `UNet2DModel` lacks."""
+    stem, kind = key.rsplit(".", 1)
+    if stem in _TOP:
+        return f"{_TOP[stem]}.{kind}"
+    if match := re.fullmatch(r"(down|up)\.(\d+)\.resample\.conv", stem):
+        way, level = match.groups()
+        return f"{way}_blocks.{level}.{way}samplers.0.conv.{kind}"
+    match = re.fullmatch(r"(?:(down|up)\.(\d+)\.blocks|middle)\.(\d+)\.(residual|attention)\.(\w+)", stem)
+    if match is None:
+        raise ValueError(f"{key} has no counterpart in diffusers' UNet2DModel")
+    way, level, number, part, layer = match.groups()
+    place = f"{way}_blocks.{level}" if way else "mid_block"
+    if part == "residual":
+        return f"{place}.resnets.{number}.{_RESIDUAL[layer]}.{kind}"
+    return f"{place}.attentions.{number}.{_ATTENTION[layer]}.{kind}"
+
+
+def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of `UNet` under the names of `UNet2DModel`."""
+    return {_rename(key): value for key, value in state.items()}
+
+
+def from_diffusers(state: Mapping[str, Tensor], network: UNet) -> dict[str, Tensor]:
+    """A state dict of `UNet2DModel` under the names of this network; `ValueError` names what does not fit."""
+    theirs = {re.sub(r"\b(" + "|".join(_LEGACY) + r")\b", lambda m: _LEGACY[m[1]], key): v for key, v in state.items()}
+    names = {_rename(key): key for key in network.state_dict()}
+    missing, extra = sorted(set(names) - set(theirs)), sorted(set(theirs) - set(names))
+    if missing or extra:
+        raise ValueError(
+            f"the weights do not fit the network: {len(missing)} missing ({', '.join(missing[:3])}), "
+            f"{len(extra)} unexpected ({', '.join(extra[:3])})"
+        )
+    ours = {names[key]: value for key, value in theirs.items()}
+    shapes = {key: value.shape for key, value in network.state_dict().items()}
+    for key, value in ours.items():
+        # Old files keep the linear layers of attention as 1 x 1 convolutions.
+        if value.shape != shapes[key] and value.numel() == shapes[key].numel():
+            ours[key] = value = value.reshape(shapes[key])
+        if value.shape != shapes[key]:
+            raise ValueError(f"{key} has shape {tuple(shapes[key])}, the file has {tuple(value.shape)}")
+    return ours
+
+
+def is_diffusers_folder(path: Path) -> bool:
+    """Whether `path`, or `path/unet`, holds a published network."""
+    return any((path / part / "config.json").is_file() for part in (".", "unet"))
+
+
+def read_diffusers_folder(path: Path, network: UNet) -> dict[str, Tensor]:
+    """The weights of a published folder under the names of this network.
+
+    `ValueError` if the weights do not fit, or if config.json tells of arithmetic that this network does not do.
+    """
+    folder = path if (path / "config.json").is_file() else path / "unet"
+    config = json.loads((folder / "config.json").read_text())
+    norm = network.norm_out
+    expected = {
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "downsample_padding": 0,
+        "norm_eps": norm.eps,
+        "norm_num_groups": norm.num_groups,
+    }
+    for name, value in expected.items():
+        if config.get(name, value) != value:
+            raise ValueError(f"{folder / 'config.json'} has {name}={config[name]}, this network has {value}")
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    if weights.is_file():
+        from safetensors.torch import load_file
+
+        return from_diffusers(load_file(weights), network)
+    weights = weights.with_suffix(".bin")
+    if not weights.is_file():
+        raise ValueError(f"{folder} holds neither diffusion_pytorch_model.safetensors nor .bin")
+    return from_diffusers(torch.load(weights, map_location="cpu", weights_only=True), network)

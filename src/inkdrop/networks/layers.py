@@ -1,0 +1,62 @@
+"""Layers that networks share.  B batch, C channels, L positions, D width, H heads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+
+def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v over (B, H, L, D); mask (B, 1, 1, L) is true where a key counts."""
+    return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def sinusoidal(c_noise: Tensor, dim: int) -> Tensor:
+    """Sines, then cosines of c_noise (B) at dim / 2 frequencies from 1 to 1e-4, (B, dim) in float32 or better.
+
+    Source: the reference code of Ho et al. 2020, arXiv 2006.11239.
+    """
+    c_noise = c_noise.to(torch.promote_types(c_noise.dtype, torch.float32))
+    half = dim // 2
+    rates = torch.exp(torch.arange(half, device=c_noise.device, dtype=c_noise.dtype) * (-math.log(1e4) / (half - 1)))
+    angles = c_noise[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """The module with all its weights at zero: a residual branch that begins as nothing."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class Attention(nn.Module):
+    """x + attention from each position of x (B, C, *) to x itself, or to tokens (B, L, token_dim) when it has them."""
+
+    def __init__(
+        self, channels: int, head_dim: int | None, norm_groups: int, norm_eps: float, attend: Attend, token_dim: int = 0
+    ):
+        super().__init__()
+        self.num_heads = channels // (head_dim or channels)
+        self.attend = attend
+        self.norm = nn.GroupNorm(norm_groups, channels, norm_eps)
+        self.q = nn.Linear(channels, channels)
+        self.k = nn.Linear(token_dim or channels, channels)
+        self.v = nn.Linear(token_dim or channels, channels)
+        self.out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        queries = self.norm(x).flatten(2).transpose(1, 2)
+        keys = queries if tokens is None else tokens
+        q, k, v = (
+            layer(y).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for layer, y in ((self.q, queries), (self.k, keys), (self.v, keys))
+        )
+        h = self.attend(q, k, v, None if mask is None else mask[:, None, None, :])
+        return x + self.out(h.transpose(1, 2).flatten(2)).transpose(1, 2).reshape(x.shape)

@@ -1,0 +1,59 @@
+"""A residual network for vectors.  B batch, D data, W width, V condition."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Len, Lt
+from torch import Tensor, nn
+
+from inkdrop.networks.layers import sinusoidal, zeroed
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.embedding = nn.Linear(width, 2 * width)
+        self.layers = nn.Sequential(
+            nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout), zeroed(nn.Linear(width, width))
+        )
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.embedding(embedding).chunk(2, dim=1)
+        return x + self.layers(self.norm(x) * (1 + scale) + shift)
+
+
+class MLP(nn.Module):
+    """`network(x (B, D), c_noise (B), vector (B, V)) -> (B, D)`: residual blocks, scaled and shifted by the time.
+
+    `vector_dim` opens the door for a vector condition; `ValueError` if it is there without a door, or missing.
+    """
+
+    def __init__(
+        self,
+        shape: Annotated[list[Annotated[int, Ge(1)]], Len(1, 1)],
+        width: Annotated[int, Ge(4)],
+        num_blocks: Annotated[int, Ge(1)],
+        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        vector_dim: Annotated[int, Ge(0)] = 0,
+    ):
+        super().__init__()
+        self.width, self.vector_dim = width, vector_dim
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.vector = nn.Linear(vector_dim, width) if vector_dim else None
+        self.input = nn.Linear(shape[0], width)
+        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(num_blocks))
+        self.output = nn.Sequential(nn.LayerNorm(width), zeroed(nn.Linear(width, shape[0])))
+
+    def forward(self, x: Tensor, c_noise: Tensor, vector: Tensor | None = None) -> Tensor:
+        if (vector is None) != (self.vector is None):
+            raise ValueError(f"network.vector_dim={self.vector_dim} does not fit the condition: choose a conditioner")
+        embedding = self.time(sinusoidal(c_noise, self.width).to(x.dtype))
+        if self.vector is not None:
+            embedding = embedding + self.vector(vector)
+        h = self.input(x)
+        embedding = nn.functional.silu(embedding)
+        for block in self.blocks:
+            h = block(h, embedding)
+        return self.output(h)

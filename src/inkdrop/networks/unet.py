@@ -1,0 +1,261 @@
+"""The UNet of DDPM and ADM, in one, two or three spatial dimensions.
+
+B batch, C channels, * spatial sizes, E width of the embedding (4 x base_channels), L tokens, D their width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Len, Lt
+from torch import Tensor, nn
+
+from inkdrop.networks.layers import Attend, Attention, scaled_dot_product, sinusoidal, zeroed
+
+_CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+
+
+class _Downsample(nn.Module):
+    """A convolution of stride 2 that pads at the far side only, as DDPM's does: (B, C, *) -> (B, C, * / 2)."""
+
+    def __init__(self, channels: int, dims: int):
+        super().__init__()
+        self.padding = (0, 1) * dims
+        self.conv = _CONVOLUTION[dims](channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(nn.functional.pad(x, self.padding))
+
+
+class _Upsample(nn.Module):
+    """Each position doubled, then a convolution: (B, C, *) -> (B, C, 2 *)."""
+
+    def __init__(self, channels: int, dims: int):
+        super().__init__()
+        self.conv = _CONVOLUTION[dims](channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class _Residual(nn.Module):
+    """Two convolutions beside a shortcut; the embedding enters between them, as a shift or as scale and shift.
+
+    `resample` is applied before the first convolution and on the shortcut, which is ADM's way of changing resolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_dim: int,
+        dims: int,
+        dropout: float,
+        scale_shift: bool,
+        norm_groups: int,
+        norm_eps: float,
+        resample: nn.Module | None = None,
+    ):
+        super().__init__()
+        convolution = _CONVOLUTION[dims]
+        self.scale_shift = scale_shift
+        self.resample = resample or nn.Identity()
+        self.norm_1 = nn.GroupNorm(norm_groups, in_channels, norm_eps)
+        self.conv_1 = convolution(in_channels, out_channels, 3, padding=1)
+        self.embedding = nn.Linear(embedding_dim, out_channels * (2 if scale_shift else 1))
+        self.norm_2 = nn.GroupNorm(norm_groups, out_channels, norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_2 = zeroed(convolution(out_channels, out_channels, 3, padding=1))
+        self.shortcut = nn.Identity() if in_channels == out_channels else convolution(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv_1(self.resample(nn.functional.silu(self.norm_1(x))))
+        embedded = self.embedding(nn.functional.silu(embedding))
+        embedded = embedded.reshape(*embedded.shape, *(1,) * (x.dim() - 2))
+        if self.scale_shift:
+            scale, shift = embedded.chunk(2, dim=1)
+            h = self.norm_2(h) * (1 + scale) + shift
+        else:
+            h = self.norm_2(h + embedded)
+        return self.shortcut(self.resample(x)) + self.conv_2(self.dropout(nn.functional.silu(h)))
+
+
+class _Block(nn.Module):
+    """A residual block, and at attended resolutions attention to itself and to the tokens."""
+
+    def __init__(self, residual: _Residual, attention: Attention | None, cross_attention: Attention | None):
+        super().__init__()
+        self.residual, self.attention, self.cross_attention = residual, attention, cross_attention
+
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
+        x = self.residual(x, embedding)
+        if self.attention is not None:
+            x = self.attention(x)
+        if self.cross_attention is not None:
+            x = self.cross_attention(x, tokens, mask)
+        return x
+
+
+class _Level(nn.Module):
+    """The blocks of one resolution and the way to the next: a convolution, a resampling block, or nothing at the end."""
+
+    def __init__(self, blocks: list[_Block], resample: nn.Module | None):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.resample = resample
+
+
+class UNet(nn.Module):
+    """`network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`.
+
+    Each resolution has `channel_multipliers[i] * base_channels` channels and `num_blocks` residual blocks, one more on
+    the way up; blocks attend at the resolutions (first spatial size) listed in `attention_resolutions`, and in the
+    middle. `scale_shift` and `resample_in_block` are ADM's choices. `vector_dim`, `token_dim` and `concat_channels`
+    open the doors for conditions; `residuals` are tensors added to the skips and, last, to the middle. `attend` is the
+    attention function of all layers.
+
+    `ValueError` where the sizes do not fit each other, or where a condition comes that the network was not built for.
+    Sources: Ho et al. 2020, arXiv 2006.11239, appendix B; Dhariwal and Nichol 2021, arXiv 2105.05233, section 3.
+    """
+
+    def __init__(
+        self,
+        shape: Annotated[list[Annotated[int, Ge(1)]], Len(2, 4)],
+        base_channels: Annotated[int, Ge(4)],
+        channel_multipliers: Annotated[list[Annotated[int, Ge(1)]], Len(1)],
+        num_blocks: Annotated[int, Ge(1)],
+        attention_resolutions: list[int],
+        head_dim: Annotated[int, Ge(1)] | None = None,
+        scale_shift: bool = False,
+        resample_in_block: bool = False,
+        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        norm_groups: Annotated[int, Ge(1)] = 32,
+        norm_eps: Annotated[float, Gt(0)] = 1e-6,
+        out_channels: Annotated[int, Ge(1)] | None = None,
+        vector_dim: Annotated[int, Ge(0)] = 0,
+        token_dim: Annotated[int, Ge(0)] = 0,
+        concat_channels: Annotated[int, Ge(0)] = 0,
+        attend: Attend = scaled_dot_product,
+    ):
+        super().__init__()
+        in_channels, *sizes = shape
+        dims = len(sizes)
+        widths = [base_channels * multiplier for multiplier in channel_multipliers]
+        _check_sizes(sizes, widths, attention_resolutions, norm_groups, head_dim)
+        embedding_dim = 4 * base_channels
+        self.base_channels, self.num_blocks = base_channels, num_blocks
+        convolution = _CONVOLUTION[dims]
+
+        def residual(width_in: int, width_out: int, resample: nn.Module | None = None) -> _Residual:
+            return _Residual(
+                width_in, width_out, embedding_dim, dims, dropout, scale_shift, norm_groups, norm_eps, resample
+            )
+
+        def block(width_in: int, width_out: int, attended: bool) -> _Block:
+            def attention(tokens: int) -> Attention:
+                return Attention(width_out, head_dim, norm_groups, norm_eps, attend, tokens)
+
+            cross_attention = attention(token_dim) if attended and token_dim else None
+            return _Block(residual(width_in, width_out), attention(0) if attended else None, cross_attention)
+
+        def downsample(width: int) -> nn.Module:
+            return residual(width, width, _POOL[dims](2)) if resample_in_block else _Downsample(width, dims)
+
+        def upsample(width: int) -> nn.Module:
+            return residual(width, width, nn.Upsample(scale_factor=2)) if resample_in_block else _Upsample(width, dims)
+
+        self.time = nn.Sequential(
+            nn.Linear(base_channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
+        )
+        self.vector = nn.Linear(vector_dim, embedding_dim) if vector_dim else None
+        self.conv_in = convolution(in_channels + concat_channels, widths[0], 3, padding=1)
+        self.doors = {"vector": vector_dim, "tokens": token_dim, "concat": concat_channels, "mask": token_dim}
+
+        attended = [sizes[0] >> level in attention_resolutions for level in range(len(widths))]
+        skips = [widths[0]]
+        self.down = nn.ModuleList()
+        width, last = widths[0], len(widths) - 1
+        for level, target in enumerate(widths):
+            blocks = [block(width if i == 0 else target, target, attended[level]) for i in range(num_blocks)]
+            width = target
+            self.down.append(_Level(blocks, downsample(width) if level < last else None))
+            skips += [width] * (num_blocks + (level < last))
+        self.middle = nn.ModuleList([block(width, width, True), block(width, width, False)])
+        self.up = nn.ModuleList()
+        for level in range(last, -1, -1):
+            blocks = []
+            for _ in range(num_blocks + 1):
+                blocks.append(block(width + skips.pop(), widths[level], attended[level]))
+                width = widths[level]
+            self.up.append(_Level(blocks, upsample(width) if level > 0 else None))
+        self.norm_out = nn.GroupNorm(norm_groups, width, norm_eps)
+        self.conv_out = zeroed(convolution(width, out_channels or in_channels, 3, padding=1))
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        vector: Tensor | None = None,
+        tokens: Tensor | None = None,
+        concat: Tensor | None = None,
+        mask: Tensor | None = None,
+        residuals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        self._check_doors(vector=vector, tokens=tokens, concat=concat, mask=mask)
+        embedding = self.time(sinusoidal(c_noise, self.base_channels).to(x.dtype))
+        if self.vector is not None:
+            embedding = embedding + self.vector(vector)
+        h = self.conv_in(x if concat is None else torch.cat([x, concat], dim=1))
+        skips = [h]
+        for level in self.down:
+            for block in level.blocks:
+                h = block(h, embedding, tokens, mask)
+                skips.append(h)
+            if level.resample is not None:
+                h = _resample(level.resample, h, embedding)
+                skips.append(h)
+        for block in self.middle:
+            h = block(h, embedding, tokens, mask)
+        if residuals is not None:
+            *added, middle = residuals
+            skips = [skip + extra for skip, extra in zip(skips, added, strict=True)]
+            h = h + middle
+        for level in self.up:
+            for block in level.blocks:
+                h = block(torch.cat([h, skips.pop()], dim=1), embedding, tokens, mask)
+            if level.resample is not None:
+                h = _resample(level.resample, h, embedding)
+        return self.conv_out(nn.functional.silu(self.norm_out(h)))
+
+    def _check_doors(self, **conditions: Tensor | None) -> None:
+        for name, value in conditions.items():
+            if value is not None and not self.doors[name]:
+                option = {"vector": "vector_dim", "concat": "concat_channels"}.get(name, "token_dim")
+                raise ValueError(f"this UNet takes no {name} condition: set network.{option}")
+            if value is None and self.doors[name] and name != "mask":
+                raise ValueError(f"this UNet was built for a {name} condition and got none: choose a conditioner for it")
+
+
+def _resample(module: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+    return module(h, embedding) if isinstance(module, _Residual) else module(h)
+
+
+def _check_sizes(
+    sizes: list[int], widths: list[int], attention_resolutions: list[int], norm_groups: int, head_dim: int | None
+) -> None:
+    factor = 2 ** (len(widths) - 1)
+    if any(size % factor for size in sizes):
+        raise ValueError(
+            f"data of size {sizes} cannot be halved {len(widths) - 1} times: use fewer network.channel_multipliers, "
+            f"or sizes divisible by {factor}"
+        )
+    if any(width % norm_groups for width in widths):
+        raise ValueError(f"network.norm_groups={norm_groups} does not divide the channels {widths}")
+    if head_dim and any(width % head_dim for width in widths):
+        raise ValueError(f"network.head_dim={head_dim} does not divide the channels {widths}")
+    resolutions = [sizes[0] >> level for level in range(len(widths))]
+    if unknown := set(attention_resolutions) - set(resolutions):
+        raise ValueError(f"network.attention_resolutions={sorted(unknown)} never occur: there are {resolutions}")

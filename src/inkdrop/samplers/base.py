@@ -1,0 +1,150 @@
+"""The sampling loop, and the one formula behind most methods.
+
+A method is one `step`. Whether a move is a step of the method, the forward kernel or a correction is read from the
+order of the times: down, up, or staying.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from inkdrop.constraints import Constraint, Transition
+from inkdrop.denoiser import Condition, Denoiser, Estimate
+from inkdrop.noises import Draw, Move, NoiseSource
+from inkdrop.schedules import Point
+from inkdrop.time_grids import TimeGrid
+
+Denoise: TypeAlias = Callable[[Tensor, Point], Estimate]
+Progress: TypeAlias = Callable[[int, int, Tensor], None]
+History: TypeAlias = tuple[tuple[Point, Tensor], ...]  # earlier points with their estimates (B, *), newest first
+
+
+def towards(x: Tensor, x_0: Tensor, now: Point, next: Point, eta: float = 0.0) -> Transition:
+    """The move from x at `now` to `next` if x_0 is the data, with a share eta of the posterior's noise.
+
+    `std = eta s' sqrt(1 - exp(2 (l - l')))`, `ratio = sqrt(s'^2 - std^2) / s`, `mean = ratio x + (a' - a ratio) x_0`,
+    where a, s, l = alpha, sigma, log(a / s) now and a', s', l' next. eta = 1 is q(x_s | x_t, x_0), eta = 0 the
+    probability-flow ODE with a constant x_0; both exact at a = 0 and at s' = 0. Shapes (B, *).
+    Source: Song et al. 2021, arXiv 2010.02502, equations 12 and 16.
+    """
+    remaining = math.expm1(2 * (now.half - next.half)) if eta else 0.0  # -(share of s'^2 that is fresh noise)
+    std = eta * next.sigma * math.sqrt(-remaining)
+    ratio = next.sigma * math.sqrt(max(0.0, 1 + eta * eta * remaining)) / now.sigma
+    return Transition(ratio * x + (next.alpha - now.alpha * ratio) * x_0, std)
+
+
+def forward_kernel(x: Tensor, now: Point, next: Point) -> Transition:
+    """q(x_next | x_now) upwards: `N((a'/a) x, s'^2 (1 - exp(2 (l' - l))))`. Source: Ho et al. 2020, equation 2."""
+    return Transition(
+        next.alpha / now.alpha * x, next.sigma * math.sqrt(-math.expm1(2 * (next.half - now.half)))
+    )
+
+
+def _select(index: Tensor, cond: Condition, history: History) -> tuple[Condition, History]:
+    return {k: v[index] for k, v in cond.items()}, tuple((point, x_0[index]) for point, x_0 in history)
+
+
+class Sampler(ABC):
+    """Draws data from a denoiser along the times of its grid.
+
+    Methods keep nothing between calls: what a multistep method remembers is passed in and out of `step`.
+    """
+
+    def __init__(self, time_grid: TimeGrid):
+        self.time_grid = time_grid
+
+    @abstractmethod
+    def step(
+        self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History
+    ) -> tuple[Transition, History]:
+        """A down-move: the law of x at `next` given x (B, *) at `now`."""
+
+    def stay(self, denoise: Denoise, x: Tensor, now: Point, noise: Draw) -> Transition:
+        """A correction at one time; `ValueError` unless the method has one."""
+        raise ValueError(f"{type(self).__name__} has no corrector: its time grid must not repeat t = {now.t}")
+
+    def up(self, x: Tensor, now: Point, next: Point) -> Transition:
+        """An up-move: the forward kernel."""
+        return forward_kernel(x, now, next)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        eps: Tensor,
+        cond: Condition,
+        noise: NoiseSource,
+        x_init: Tensor | None = None,
+        t_start: float = 1.0,
+        constraint: Constraint | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Samples of x_0 (B, *) from eps (B, *), one row per stream of `noise`.
+
+        The run begins at `x = alpha(t_start) x_init + sigma(t_start) eps`, without the first term if there is no
+        x_init. `progress(done, total, x)` is called after each move.
+        """
+        points = denoiser.schedule.points(self.time_grid(denoiser.schedule, t_start))
+        x = points[0].sigma * eps if x_init is None else points[0].alpha * x_init + points[0].sigma * eps
+        history: History = ()
+        loops = 0
+        if constraint is not None:
+            x = constraint.start(x, points, noise.at(Move(-1, loops, points[0], points[0])))
+        for number, (now, next) in enumerate(pairwise(points)):
+            draw = noise.at(Move(number, loops, now, next))
+            transition, history = self._move(lambda x, at: denoiser(x, at, cond), x, now, next, draw, history)
+            loops += next.t > now.t
+            if constraint is None:
+                x = transition.draw(draw)
+            else:
+                x, index = constraint.apply(transition, now, next, draw)
+                if index is not None:
+                    cond, history = _select(index, cond, history)
+                    denoiser.select(index)
+            if progress is not None:
+                progress(number + 1, len(points) - 1, x)
+        return x if constraint is None else constraint.finish(x)
+
+    def _move(
+        self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History
+    ) -> tuple[Transition, History]:
+        if next.t < now.t:
+            return self.step(denoise, x, now, next, noise, history)
+        if next.t > now.t:
+            return self.up(x, now, next), ()
+        return self.stay(denoise, x, now, noise), ()
+
+    @torch.no_grad()
+    def invert(self, denoiser: Denoiser, x_0: Tensor, cond: Condition, t_end: float = 1.0) -> Tensor:
+        """The eps (B, *) from which this method, started at `t_end` without x_init, comes back to x_0 (B, *).
+
+        The grid is walked upwards. `ValueError` if the method is stochastic. At sigma = 0 the expected noise is 0, so
+        that the first move scales by alpha.
+        """
+        if not self.deterministic:
+            raise ValueError(f"{type(self).__name__} draws noise and cannot be inverted: use eta = 0")
+        points = denoiser.schedule.points(sorted(set(self.time_grid(denoiser.schedule, t_end))))
+        if points[0].sigma == 0:
+            points, x_0 = points[1:], points[1].alpha / points[0].alpha * x_0
+        history: History = ()
+        x = x_0
+        for now, next in pairwise(points):
+            transition, history = self.step(lambda x, at: denoiser(x, at, cond), x, now, next, _no_noise, history)
+            x = transition.mean
+        return x / points[-1].sigma
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether every step's law has std 0."""
+        return True
+
+
+def _no_noise(like: Tensor, purpose: str, *position: int) -> Tensor:
+    raise AssertionError("a deterministic method asked for noise")

@@ -1,0 +1,73 @@
+"""Which times a sampler visits.
+
+The names are those of the field for N of T steps, written for any schedule. A table is met on its own steps, so that
+its network is called at times it was trained at; a grid that would visit one of them twice is refused.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated
+
+from annotated_types import Ge
+
+from inkdrop.schedules import Schedule
+
+
+class TimeGrid(ABC):
+    """Times in any order: down-moves are steps of the method, up-moves add noise, repeated times are corrections."""
+
+    @abstractmethod
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        """The times from `t_start` to the last, which is 0."""
+
+
+def _descending(times: list[float], schedule: Schedule) -> list[float]:
+    """The times on the schedule's own steps, then 0; `ValueError` if two of them fall together."""
+    snapped = [schedule.snap(t) for t in times]
+    if len(set(snapped)) < len(snapped):
+        raise ValueError(
+            f"time_grid.num_steps={len(times)} is more than the schedule has steps in this range: lower it"
+        )
+    return [*snapped, 0.0]
+
+
+class Trailing(TimeGrid):
+    """Even steps that begin exactly at t_start: t_start (1 - k/N), then 0.
+
+    Source: Lin et al. 2024, arXiv 2305.08891, table 2.
+    """
+
+    def __init__(self, num_steps: Annotated[int, Ge(1)]):
+        self.num_steps = num_steps
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        return _descending([t_start * (1 - k / self.num_steps) for k in range(self.num_steps)], schedule)
+
+
+class Leading(TimeGrid):
+    """Even steps that end exactly at the smallest trained time: t_start (N - 1 - k)/N + t_min, then 0.
+
+    The first step begins one interval below t_start. Source: Song et al. 2021, arXiv 2010.02502, appendix D.
+    """
+
+    def __init__(self, num_steps: Annotated[int, Ge(1)]):
+        self.num_steps = num_steps
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        steps = range(self.num_steps - 1, -1, -1)
+        return _descending([t_start * k / self.num_steps + schedule.t_min for k in steps], schedule)
+
+
+class Linspace(TimeGrid):
+    """Even steps from t_start to the smallest trained time, both visited, then 0.
+
+    Source: Nichol and Dhariwal 2021, arXiv 2102.09672, section 4.
+    """
+
+    def __init__(self, num_steps: Annotated[int, Ge(2)]):
+        self.num_steps = num_steps
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        step = (t_start - schedule.t_min) / (self.num_steps - 1)
+        return _descending([t_start - k * step for k in range(self.num_steps)], schedule)
