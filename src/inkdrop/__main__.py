@@ -12,7 +12,10 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     extractor = verbs.add_parser("make-extractor", help="fit the classifier that fd_digits is measured on")
     extractor.add_argument(
-        "output", type=Path, nargs="?", default=Path(__file__).parent / "metrics" / "digits.safetensors",
+        "output",
+        type=Path,
+        nargs="?",
+        default=Path(__file__).parent / "metrics" / "digits.safetensors",
         help="the weights file to write (default: the one that comes with inkdrop)",
     )
     arguments = parser.parse_args()

@@ -105,7 +105,11 @@ def build(node: Any, allowed: Iterable[str] = USER_TARGETS) -> Any:
 
 def _locate(name: Any, allowed: Iterable[str], path: str) -> Callable[..., Any]:
     allowed = tuple(allowed)
-    if not isinstance(name, str) or not name.startswith(allowed) or any(part.startswith("_") for part in name.split(".")):
+    if (
+        not isinstance(name, str)
+        or not name.startswith(allowed)
+        or any(part.startswith("_") for part in name.split("."))
+    ):
         raise ConfigurationError(
             f"{path}._target_={name} is not allowed: targets begin with {', '.join(allowed)}; "
             "allow_targets=[your_package.] on the command line adds your own"

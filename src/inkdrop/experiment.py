@@ -21,7 +21,7 @@ EXIT_CONFIGURATION = 2
 
 
 class CheckConfiguration(Callback):
-    """Hydra calls this before it makes the run folder: a wrong configuration ends with exit code 2 and leaves nothing."""
+    """Hydra calls this before it makes the run folder: a wrong configuration ends with code 2 and leaves nothing."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._check(config)
@@ -68,13 +68,27 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
     return plain
 
 
+_NOISE = (
+    "litlogger",
+    "litmodels",
+    "LOCAL_RANK",
+    "GPU available",
+    "TPU available",
+    "HPU available",
+    "`weights_only` was",
+)
+
+
 def quiet() -> None:
     """Silences what Lightning tells every time and nobody can act on."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not any(text in record.getMessage() for text in ("litlogger", "litmodels", "LOCAL_RANK", "GPU available", "TPU available", "HPU available", "💡"))
-    )
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addFilter(lambda record: not any(text in record.getMessage() for text in _NOISE))
+    for name in (
+        "lightning.pytorch",
+        "lightning.fabric",
+    ):  # Lightning prints by itself; Hydra's handler would repeat it
+        logging.getLogger(name).propagate = False
+    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
 
 
 def facts() -> dict[str, Any]:

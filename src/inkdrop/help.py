@@ -12,7 +12,9 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-_OPTION = re.compile(r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?P<value>(?:\"[^\"]*\"|'[^']*'|[^#])*)(?:#\s*(?P<comment>.*))?$")
+_OPTION = re.compile(
+    r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?P<value>(?:\"[^\"]*\"|'[^']*'|[^#])*)(?:#\s*(?P<comment>.*))?$"
+)
 
 
 def show(conf: Path, name: str, description: str, overrides: list[str]) -> None:
@@ -61,9 +63,9 @@ def _options(config: DictConfig) -> Iterator[tuple[str, str]]:
     """(path, value) of everything that is set in its own place; references to other options are left out."""
 
     def walk(node: DictConfig, path: str) -> Iterator[tuple[str, str]]:
-        for key in node:
-            below = f"{path}.{key}" if path else str(key)
-            if str(key) in ("_target_", "_partial_") or OmegaConf.is_interpolation(node, key) or below == "hydra":
+        for key in map(str, node):
+            below = f"{path}.{key}" if path else key
+            if key in ("_target_", "_partial_") or OmegaConf.is_interpolation(node, key) or below == "hydra":
                 continue
             value = None if OmegaConf.is_missing(node, key) else node[key]
             if OmegaConf.is_missing(node, key):

@@ -81,6 +81,12 @@ class Pipeline(nn.Module):
         return self.codec.decode(x_0)
 
 
+def compile_network(pipeline: Pipeline) -> None:
+    """Compiles the network in place, so that the names of its weights stay."""
+    network: Any = pipeline.denoiser.network
+    network.compile()
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint file itself, or the latest of a run folder; `ValueError` if there is none."""
     path = Path(path)
@@ -120,7 +126,9 @@ def model_weights(checkpoint: Mapping[str, Any], weights: str = "ema") -> dict[s
     if weights != "raw":
         chosen = next(iter(averages), None) if weights == "ema" else str(weights)
         if chosen not in averages:
-            raise ValueError(f"weights={weights} is not in the checkpoint: it has raw, {', '.join(averages) or 'no EMA'}")
+            raise ValueError(
+                f"weights={weights} is not in the checkpoint: it has raw, {', '.join(averages) or 'no EMA'}"
+            )
         state.update(averages[chosen])
     prefix = "pipeline."
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

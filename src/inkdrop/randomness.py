@@ -63,8 +63,8 @@ class Generators:
     def at(self, purpose: str, *position: int) -> Generators:
         """The streams of this purpose and position."""
         keys = self.keys
-        for value in (purpose, *position):
-            keys = _mix(keys, _word(value))
+        for word in [_word(purpose), *map(_word, position)]:
+            keys = _mix(keys, word)
         return Generators(keys)
 
     def repeat(self, copies: int) -> Generators:

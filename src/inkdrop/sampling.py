@@ -15,7 +15,7 @@ from torch import Tensor
 from inkdrop.configuration import USER_TARGETS, build
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.pictures import as_array, image, is_images, save_gif, save_png, sheet
-from inkdrop.pipeline import Pipeline, find_checkpoint, load, read_checkpoint
+from inkdrop.pipeline import Pipeline, compile_network, find_checkpoint, load, read_checkpoint
 
 
 def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         stop(error)
     pipeline.to(fabric.device)
     if plain["compile"]:
-        pipeline.denoiser.network.compile()
+        compile_network(pipeline)
     calls = _count_calls(pipeline)
     frames: list[np.ndarray] = []
     start = time.monotonic()
@@ -135,8 +135,8 @@ def _draw(
         if drawn is None:  # fewer batches than devices
             example = pipeline.codec.decode(torch.zeros(1, *pipeline.shape, device=fabric.device))
             drawn = example.new_zeros(len(seeds), *example.shape[1:])
-        drawn = fabric.all_reduce(drawn, reduce_op="sum")
-    assert isinstance(drawn, Tensor)
+        torch.distributed.all_reduce(drawn)
+    assert drawn is not None
     return drawn.cpu()
 
 
@@ -147,7 +147,8 @@ def _write(
     images = is_images(samples)
     x = as_array(samples) if images else samples.numpy()
     conditions = {name: values.numpy() for name, values in batch.items()}
-    np.savez_compressed(output / "samples.npz", x=x, seeds=np.array(seeds), **conditions)
+    arrays: dict[str, Any] = {"x": x, "seeds": np.array(seeds), **conditions}
+    np.savez_compressed(output / "samples.npz", **arrays)
     save_png(sheet(samples), output / "grid.png")
     if save_images and images:
         (output / "images").mkdir()

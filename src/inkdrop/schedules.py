@@ -78,16 +78,17 @@ class Schedule(ABC):
 
     def points(self, times: Iterable[float]) -> list[Point]:
         """A point of Python floats for each time."""
-        columns = self.point(torch.tensor(list(times), dtype=torch.float64))
-        return [Point(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        columns = torch.stack([torch.as_tensor(c) for c in self.point(torch.tensor(list(times), dtype=torch.float64))])
+        return [Point(*row) for row in columns.T.tolist()]
 
 
 class Table(Schedule):
     """The discrete chain of DDPM: `alpha_bar_i = prod_{j <= i} (1 - beta_j)`, met at t = i / T.
 
-    `alpha = sqrt(alpha_bar)`, `sigma = sqrt(1 - alpha_bar)`. Between the T steps `-log(alpha_bar)` is linear in t, which
-    makes a table usable wherever a continuous schedule is; on the steps it is exact. The network is told the published
-    index i - 1 in 0 ... T - 1. `ValueError` if a beta is outside (0, 1). Source: Ho et al. 2020, arXiv 2006.11239.
+    `alpha = sqrt(alpha_bar)`, `sigma = sqrt(1 - alpha_bar)`. Between the T steps `-log(alpha_bar)` is linear in t, so
+    that a table can be used wherever a continuous schedule can; on the steps it is exact. The network is told the
+    published index i - 1 in 0 ... T - 1. `ValueError` if a beta is outside (0, 1). Source: Ho et al. 2020, arXiv
+    2006.11239.
     """
 
     def __init__(self, betas: Tensor | list[float]):

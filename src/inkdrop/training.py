@@ -15,7 +15,7 @@ from inkdrop.configuration import USER_TARGETS, build
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
-from inkdrop.pipeline import Pipeline, model_weights, read_checkpoint
+from inkdrop.pipeline import Pipeline, compile_network, model_weights, read_checkpoint
 
 if TYPE_CHECKING:
     from inkdrop.data import DataModule
@@ -68,7 +68,7 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, DiffusionTask,
     if plain["init_from"]:
         _warm_start(pipeline, Path(plain["init_from"]))
     if plain["compile"]:
-        pipeline.denoiser.network.compile()  # in place: the names of the weights stay
+        compile_network(pipeline)
     loggers: list[Logger] = [JSONLines(run / "metrics.jsonl"), *build(list(plain["logger"].values()), allowed)]
     callbacks = build(list(plain["callbacks"].values()), allowed)
     # Lightning's own sampler would change the keyed order, and its sanity check would cost time and log a loss.

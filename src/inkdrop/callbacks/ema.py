@@ -78,7 +78,9 @@ class EMA(AfterStep):
         checkpoint["ema"] = self.averages
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.averages = {decay: checkpoint["ema"][decay] for decay in map(str, self.decays) if decay in checkpoint["ema"]}
+        self.averages = {
+            decay: checkpoint["ema"][decay] for decay in map(str, self.decays) if decay in checkpoint["ema"]
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_updates": self.num_updates}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 
 from inkdrop.callbacks.cadence import Every
@@ -28,9 +30,9 @@ class Evaluate(AfterStep):
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._measured_at = trainer.global_step
+        pipeline: Any = pl_module.pipeline
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         with averaged_weights(trainer, pl_module):
-            self.results = self.evaluation(
-                pl_module.pipeline, trainer.datamodule, trainer.global_rank, trainer.world_size  # type: ignore[attr-defined]
-            )
+            self.results = self.evaluation(pipeline, data, trainer.global_rank, trainer.world_size)
         for logger in trainer.loggers:
             logger.log_metrics(self.results, step=trainer.global_step)

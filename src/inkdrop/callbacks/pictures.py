@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
@@ -16,7 +16,7 @@ from inkdrop.pictures import save_png, sheet
 
 
 class SamplePictures(AfterStep):
-    """Samples of the averaged weights on fixed seeds, as a sheet in the run folder and in every logger that shows images.
+    """Samples of the averaged weights on fixed seeds, as a sheet in the run folder and in every logger that can.
 
     One row per ten samples; classes follow the seeds. The last picture is made when training ends.
     """
@@ -37,7 +37,7 @@ class SamplePictures(AfterStep):
         self._drawn_at = trainer.global_step
         if not trainer.is_global_zero:
             return
-        pipeline = pl_module.pipeline
+        pipeline: Any = pl_module.pipeline
         seeds = range(self.num_samples)
         with averaged_weights(trainer, pl_module):
             samples = pipeline(pipeline.request(seeds), seeds)

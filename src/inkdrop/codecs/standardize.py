@@ -29,7 +29,11 @@ class Standardize(Codec):
         count, total, squares = 0, 0.0, 0.0
         for batch in batches:
             values = batch.double()
-            count, total, squares = count + values.numel(), total + values.sum().item(), squares + values.square().sum().item()
+            count, total, squares = (
+                count + values.numel(),
+                total + values.sum().item(),
+                squares + values.square().sum().item(),
+            )
         variance = squares / count - (total / count) ** 2
         if not variance > 0:
             raise ValueError("the training data do not vary: codec=standardize has nothing to divide by")

@@ -54,7 +54,7 @@ class Toy(DataModule):
         self.draw, self.num_points = draw, num_points
 
     def load(self) -> dict[str, Split]:
-        splits = {}
+        splits: dict[str, Split] = {}
         for name in ("train", "validation", "reference"):
             key = int(Generators.from_seeds([0]).at(f"toy {name}").keys[0])
             splits[name] = {"x": self.draw(self.num_points, torch.Generator().manual_seed(key))}

@@ -37,7 +37,7 @@ class WandB(Logger):
         return self._run.id if self._run else None
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         self._try(lambda run: run.config.update(params, allow_val_change=True))
 
     @rank_zero_only
@@ -71,7 +71,7 @@ class WandB(Logger):
     def _start(self) -> Any:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or self._mode(wandb)
+        mode: Any = os.environ.get("WANDB_MODE") or self._mode(wandb)
         return wandb.init(
             project=self.project,
             name=self._name,
@@ -81,11 +81,11 @@ class WandB(Logger):
             settings=wandb.Settings(silent=True, init_timeout=10),
         )
 
-    def _mode(self, wandb: Any) -> str:
-        if not wandb.api.api_key:
+    def _mode(self, wandb: Any) -> Any:
+        if not wandb.login(prompt=False, verify=False):
             rank_zero_info("W&B: no key found, tracking offline (`wandb login` sets one, `wandb sync` uploads later)")
             return "offline"
-        address = urlsplit(wandb.api.settings("base_url"))
+        address = urlsplit(wandb.Settings().base_url)
         try:
             port = address.port or (443 if address.scheme == "https" else 80)
             socket.create_connection((address.hostname, port), timeout=3).close()

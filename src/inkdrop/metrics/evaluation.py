@@ -97,7 +97,7 @@ class Evaluation:
         return self._results(statistics.compute(), data)
 
     def _results(self, statistics: Statistics, data: DataModule) -> Results:
-        n, splits = statistics.count, data.splits
+        n, splits = statistics.num_samples, data.splits
         reference = data_statistics(self.extractor, data, "reference", len(splits["reference"]["x"]), self.batch_size)
         floor = data_statistics(self.extractor, data, "validation", n, self.batch_size)
         name = f"{self.extractor.metric}_{n}"
@@ -112,6 +112,7 @@ def held_out_conditions(data: DataModule, count: int) -> dict[str, Tensor]:
     held_out = data.splits["validation"]
     if count > len(held_out["x"]):
         raise ValueError(
-            f"num_samples={count}, but only {len(held_out['x'])} items are held out: the floor at equal number is missing"
+            f"num_samples={count}, but only {len(held_out['x'])} items are held out: "
+            "the floor at equal number would be missing"
         )
     return {name: values[:count] for name, values in held_out.items() if name != "x"}

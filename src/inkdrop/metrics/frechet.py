@@ -14,11 +14,11 @@ class Statistics(NamedTuple):
 
     mean: Tensor
     covariance: Tensor
-    count: int
+    num_samples: int
 
     def cpu(self) -> Statistics:
         """The same on the CPU, where small eigenvalue problems in float64 belong."""
-        return Statistics(self.mean.cpu(), self.covariance.cpu(), self.count)
+        return Statistics(self.mean.cpu(), self.covariance.cpu(), self.num_samples)
 
 
 class GaussianStatistics(Metric):

@@ -36,7 +36,9 @@ def make_extractor(output: Path, num_steps: int = 3000, batch_size: int = 128) -
     held_out = data.splits["validation"]
     with torch.no_grad():
         accuracy = (model.logits(held_out["x"]).argmax(1) == held_out["label"]).double().mean().item()
-    save_file(model.state_dict(), output, metadata={"held_out_accuracy": f"{accuracy:.4f}", "num_steps": str(num_steps)})
+    save_file(
+        model.state_dict(), output, metadata={"held_out_accuracy": f"{accuracy:.4f}", "num_steps": str(num_steps)}
+    )
     return accuracy
 
 

@@ -6,7 +6,7 @@ B batch, C channels, * spatial sizes, E width of the embedding (4 x base_channel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Len, Lt
@@ -100,7 +100,7 @@ class _Block(nn.Module):
 
 
 class _Level(nn.Module):
-    """The blocks of one resolution and the way to the next: a convolution, a resampling block, or nothing at the end."""
+    """The blocks of one resolution and the way to the next: a convolution, a resampling block, or nothing."""
 
     def __init__(self, blocks: list[_Block], resample: nn.Module | None):
         super().__init__()
@@ -176,7 +176,7 @@ class UNet(nn.Module):
 
         attended = [sizes[0] >> level in attention_resolutions for level in range(len(widths))]
         skips = [widths[0]]
-        self.down = nn.ModuleList()
+        self.down: Any = nn.ModuleList()
         width, last = widths[0], len(widths) - 1
         for level, target in enumerate(widths):
             blocks = [block(width if i == 0 else target, target, attended[level]) for i in range(num_blocks)]
@@ -184,7 +184,7 @@ class UNet(nn.Module):
             self.down.append(_Level(blocks, downsample(width) if level < last else None))
             skips += [width] * (num_blocks + (level < last))
         self.middle = nn.ModuleList([block(width, width, True), block(width, width, False)])
-        self.up = nn.ModuleList()
+        self.up: Any = nn.ModuleList()
         for level in range(last, -1, -1):
             blocks = []
             for _ in range(num_blocks + 1):
@@ -236,7 +236,9 @@ class UNet(nn.Module):
                 option = {"vector": "vector_dim", "concat": "concat_channels"}.get(name, "token_dim")
                 raise ValueError(f"this UNet takes no {name} condition: set network.{option}")
             if value is None and self.doors[name] and name != "mask":
-                raise ValueError(f"this UNet was built for a {name} condition and got none: choose a conditioner for it")
+                raise ValueError(
+                    f"this UNet was built for a {name} condition and got none: choose a conditioner for it"
+                )
 
 
 def _resample(module: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -42,9 +43,7 @@ def towards(x: Tensor, x_0: Tensor, now: Point, next: Point, eta: float = 0.0) -
 
 def forward_kernel(x: Tensor, now: Point, next: Point) -> Transition:
     """q(x_next | x_now) upwards: `N((a'/a) x, s'^2 (1 - exp(2 (l' - l))))`. Source: Ho et al. 2020, equation 2."""
-    return Transition(
-        next.alpha / now.alpha * x, next.sigma * math.sqrt(-math.expm1(2 * (next.half - now.half)))
-    )
+    return Transition(next.alpha / now.alpha * x, next.sigma * math.sqrt(-math.expm1(2 * (next.half - now.half))))
 
 
 def _select(index: Tensor, cond: Condition, history: History) -> tuple[Condition, History]:
@@ -99,8 +98,8 @@ class Sampler(ABC):
             x = constraint.start(x, points, noise.at(Move(-1, loops, points[0], points[0])))
         for number, (now, next) in enumerate(pairwise(points)):
             draw = noise.at(Move(number, loops, now, next))
-            transition, history = self._move(lambda x, at: denoiser(x, at, cond), x, now, next, draw, history)
-            loops += next.t > now.t
+            transition, history = self._move(partial(denoiser, cond=cond), x, now, next, draw, history)
+            loops += int(next.t > now.t)
             if constraint is None:
                 x = transition.draw(draw)
             else:
@@ -136,7 +135,7 @@ class Sampler(ABC):
         history: History = ()
         x = x_0
         for now, next in pairwise(points):
-            transition, history = self.step(lambda x, at: denoiser(x, at, cond), x, now, next, _no_noise, history)
+            transition, history = self.step(partial(denoiser, cond=cond), x, now, next, _no_noise, history)
             x = transition.mean
         return x / points[-1].sigma
 
