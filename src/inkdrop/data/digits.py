@@ -14,8 +14,8 @@ _HELD_OUT_PER_CLASS = 35
 class Digits(DataModule):
     """1,797 handwritten digits, 8 x 8, levels 0 ... 16 stretched to 0 ... 255, with labels.
 
-    Split once and for all, by class: 35 of each digit are `validation`, 35 are `reference`, the other 1,097 are
-    `train`. Source: Alpaydin and Kaynak, UCI Machine Learning Repository, 1998 (its test part).
+    Split once and for all, by class: 35 of each digit are `validation`, 35 are `extractor`, for fitting the classifier
+    that distances are measured on, and the other 1,097 are `train`. Source: Alpaydin and Kaynak, UCI Machine Learning Repository, 1998 (its test part).
     """
 
     def load(self) -> dict[str, Split]:
@@ -30,6 +30,6 @@ class Digits(DataModule):
             members = shuffled[labels.numpy()[shuffled] == label]
             rank[members] = np.arange(len(members))
         held = _HELD_OUT_PER_CLASS
-        chosen = {"validation": rank < held, "reference": (held <= rank) & (rank < 2 * held), "train": rank >= 2 * held}
+        chosen = {"validation": rank < held, "extractor": (held <= rank) & (rank < 2 * held), "train": rank >= 2 * held}
         items = {name: torch.from_numpy(shuffled[mask[shuffled]].copy()) for name, mask in chosen.items()}
         return {name: {"x": images[index], "label": labels[index]} for name, index in items.items()}

@@ -76,7 +76,7 @@ class OrderedLoader:
 
 
 class DataModule(LightningDataModule, ABC):
-    """A data set in three splits: `train`; `validation`, held out; and `reference`, which distances are measured to.
+    """A data set in splits: `train`, which distances are measured to as well, and `validation`, held out.
 
     `batch_size` counts the samples of a step over all devices. `shape` and `num_classes` are facts that other parts of
     the configuration refer to; `ValueError` if the data say otherwise.
@@ -94,11 +94,11 @@ class DataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> dict[str, Split]:
-        """The three splits as raw data."""
+        """The splits as raw data, `train` and `validation` among them."""
 
     @cached_property
     def splits(self) -> dict[str, Split]:
-        """The three splits, loaded once and compared with the stated facts."""
+        """The splits, loaded once and compared with the stated facts."""
         splits = self.load()
         for name, split in splits.items():
             shape = list(split["x"].shape[1:])

@@ -55,7 +55,7 @@ class Toy(DataModule):
 
     def load(self) -> dict[str, Split]:
         splits: dict[str, Split] = {}
-        for name in ("train", "validation", "reference"):
+        for name in ("train", "validation"):
             key = int(Generators.from_seeds([0]).at(f"toy {name}").keys[0])
             splits[name] = {"x": self.draw(self.num_points, torch.Generator().manual_seed(key))}
         return splits

@@ -59,11 +59,11 @@ def _store(file: Path, content: list[Tensor]) -> None:
 
 
 class Evaluation:
-    """Fréchet distance of samples to the reference split, under the conditions of the held-out items.
+    """Fréchet distance of samples to a split of the data, under the conditions of the held-out items.
 
     `num_samples` is the number n of samples (null: as many as are held out), made with seeds from `seed` on, in batches
     of `batch_size`. Results are `{metric}_{n}` and, measured in the same way on n held-out items, `{metric}_{n}_floor`:
-    what real data reach. `ValueError` if n exceeds the held-out items, as the floor at equal n would be missing.
+    what real data reach. `reference` is the split measured to, by custom the training data. `ValueError` if n exceeds the held-out items, as the floor at equal n would be missing.
     """
 
     def __init__(
@@ -72,8 +72,10 @@ class Evaluation:
         num_samples: Annotated[int, Ge(2)] | None = None,
         batch_size: Annotated[int, Ge(1)] = 256,
         seed: Annotated[int, Ge(0)] = 0,
+        reference: str = "train",
     ):
-        self.extractor, self.num_samples, self.batch_size, self.seed = extractor, num_samples, batch_size, seed
+        self.extractor, self.num_samples, self.batch_size = extractor, num_samples, batch_size
+        self.seed, self.reference = seed, reference
 
     def __call__(self, pipeline: Pipeline, data: DataModule, rank: int = 0, world_size: int = 1) -> Results:
         """The results of new samples; with several ranks each makes its share, and all get the whole."""
@@ -97,8 +99,8 @@ class Evaluation:
         return self._results(statistics.compute(), data)
 
     def _results(self, statistics: Statistics, data: DataModule) -> Results:
-        n, splits = statistics.num_samples, data.splits
-        reference = data_statistics(self.extractor, data, "reference", len(splits["reference"]["x"]), self.batch_size)
+        n, count = statistics.num_samples, len(data.splits[self.reference]["x"])
+        reference = data_statistics(self.extractor, data, self.reference, count, self.batch_size)
         floor = data_statistics(self.extractor, data, "validation", n, self.batch_size)
         name = f"{self.extractor.metric}_{n}"
         return {

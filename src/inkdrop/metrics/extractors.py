@@ -47,7 +47,7 @@ class Identity(Extractor):
 class DigitsClassifier(Extractor):
     """A small convolutional classifier of 8 x 8 digits; its features are its last hidden layer.
 
-    The weights that come with inkdrop were fitted on the train split alone by `python -m inkdrop make-extractor`.
+    The weights that come with inkdrop were fitted on the split of that name alone by `python -m inkdrop make-extractor`.
     Without `pretrained` the weights are random.
     """
 

@@ -9,17 +9,18 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from inkdrop.data import Digits
+from inkdrop.data.module import ShuffledLoader
 from inkdrop.metrics.extractors import DigitsClassifier
 from inkdrop.randomness import Generators
 
 
 def make_extractor(output: Path, num_steps: int = 3000, batch_size: int = 128) -> float:
-    """Trains on the train split with shifts of up to one pixel, writes the weights, returns held-out accuracy."""
+    """Trains on the extractor split with shifts of up to one pixel, writes the weights, returns held-out accuracy."""
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
     data = Digits([1, 8, 8], 10, batch_size)
-    loader = data.train_dataloader()
+    loader = ShuffledLoader(data.splits["extractor"], batch_size, seed=0)
     model = DigitsClassifier(pretrained=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)

@@ -1,0 +1,143 @@
+"""Exact denoisers that everything is tested against, and distances between samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from inkdrop.codecs import Codec
+from inkdrop.conditioners import Unconditional
+from inkdrop.denoiser import Condition, Denoiser, Estimate
+from inkdrop.noises import Gaussian, Noise, NoiseSource
+from inkdrop.pipeline import Pipeline
+from inkdrop.randomness import Generators
+from inkdrop.samplers import Sampler
+from inkdrop.schedules import VP, LinearInterpolation, Point, Schedule, Table, cosine, linear_beta, over
+
+SCHEDULES: dict[str, Schedule] = {
+    "linear_beta": linear_beta(1000, 1e-4, 0.02),
+    "cosine": cosine(1000),
+    "vp": VP(),
+    "linear": LinearInterpolation(),
+}
+
+
+class ExactDenoiser(Denoiser):
+    """E[x_0 | x_t] where x_0 is drawn from a mixture of Gaussians, on any schedule, for x of shape (B, D).
+
+    x_t has the law `sum_k w_k N(a m_k, a^2 C_k + s^2 I)`, and given the mode `E[x_0] = m_k + a C_k S_k^-1 (x - a m_k)`.
+    The variance of x_0 given x_t, per coordinate, stands beside it as the extra "variance".
+    """
+
+    def __init__(
+        self, schedule: Schedule, weights: Tensor, means: Tensor, covariances: Tensor, noise: Noise | None = None
+    ):
+        super().__init__()
+        self.schedule, self.noise = schedule, noise or Gaussian()
+        self.weights, self.means, self.covariances = weights.double(), means.double(), covariances.double()
+        self.scales, self.axes = torch.linalg.eigh(self.covariances)  # (K, D), (K, D, D)
+
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        alpha, sigma = (over(value, x_t[:, None]) for value in (now.alpha, now.sigma))
+        deviation = torch.einsum("kde,bkd->bke", self.axes, x_t[:, None] - alpha * self.means)
+        power = alpha**2 * self.scales + sigma**2
+        log_law = self.weights.log() - (deviation**2 / power + power.log()).sum(2) / 2
+        given_mode = self.means + torch.einsum("kde,bke->bkd", self.axes, alpha * self.scales / power * deviation)
+        share = log_law.softmax(1)[:, :, None]
+        x_0 = (share * given_mode).sum(1)
+        within = torch.einsum("kde,bke->bkd", self.axes**2, (self.scales * sigma**2 / power).expand_as(deviation))
+        return Estimate(x_0, {"variance": (share * (within + (given_mode - x_0[:, None]) ** 2)).sum(1)})
+
+    def draw(self, count: int, seed: int = 0) -> Tensor:
+        """Exact samples of x_0, (count, D)."""
+        generator = torch.Generator().manual_seed(seed)
+        mode = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        normal = torch.randn(count, self.means.shape[1], dtype=torch.float64, generator=generator)
+        roots = self.axes * self.scales.clamp(min=0).sqrt()[:, None]
+        return self.means[mode] + torch.einsum("bde,be->bd", roots[mode], normal)
+
+
+def gaussian(schedule: Schedule, mean: Tensor, covariance: Tensor) -> ExactDenoiser:
+    """Data N(mean, covariance)."""
+    return ExactDenoiser(schedule, torch.ones(1), mean[None], covariance[None])
+
+
+def empirical(schedule: Schedule, points: Tensor) -> ExactDenoiser:
+    """Data that are one of finitely many points (N, D)."""
+    count, dim = points.shape
+    return ExactDenoiser(schedule, torch.full((count,), 1 / count), points, torch.zeros(count, dim, dim))
+
+
+def mixture(schedule: Schedule, noise: Noise | None = None, spread: float = 1.0) -> ExactDenoiser:
+    """The mixture most tests use: three correlated modes of unequal weight in the plane, `spread` their variance."""
+    weights = torch.tensor([0.5, 0.3, 0.2])
+    means = torch.tensor([[-1.0, -0.5], [1.0, 0.8], [0.6, -1.2]])
+    covariances = torch.tensor(
+        [[[0.04, 0.02], [0.02, 0.03]], [[0.02, -0.01], [-0.01, 0.05]], [[0.01, 0.0], [0.0, 0.02]]]
+    )
+    return ExactDenoiser(schedule, weights, means, spread * covariances, noise)
+
+
+class BatchGaussian(Noise):
+    """Standard normal noise from one stream for the whole batch: fast, where thousands of points are only a crowd."""
+
+    def __call__(self, shape: Iterable[int], generators: Generators, dtype: torch.dtype = torch.float32) -> Tensor:
+        generator = torch.Generator().manual_seed(int(generators.keys[0]))
+        return torch.randn(len(generators), *shape, dtype=dtype, generator=generator)
+
+
+class Plain(Codec):
+    """Data that are x themselves, in float64."""
+
+    def encode(self, data: Tensor, generators: Generators | None = None) -> Tensor:
+        return data.double()
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x
+
+
+def source(count: int, law: Noise, seed: int = 0) -> NoiseSource:
+    """A noise source for `count` rows."""
+    return NoiseSource(law, Generators.from_seeds(range(seed, seed + count)))
+
+
+def sample(denoiser: Denoiser, sampler: Sampler, count: int, dim: int = 2, **arguments: object) -> Tensor:
+    """Samples (count, dim) in float64 on seeds 0, 1, ..., through a pipeline."""
+    pipeline = Pipeline(_Double(denoiser), Unconditional(), Plain(), sampler, [dim])
+    return pipeline({}, range(count), **arguments)
+
+
+class _Double(Denoiser):
+    """Puts the first noise in float64, so that everything after it is too."""
+
+    def __init__(self, denoiser: Denoiser):
+        super().__init__()
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.noise = _DoubleNoise(denoiser.noise)
+
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        return self.denoiser(x_t, now, cond)
+
+    def select(self, index: Tensor) -> None:
+        self.denoiser.select(index)
+
+
+class _DoubleNoise(Noise):
+    def __init__(self, law: Noise):
+        self.law = law
+
+    def __call__(self, shape: Iterable[int], generators: Generators, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.law(shape, generators, torch.float64)
+
+
+def sliced_w1(first: Tensor, second: Tensor, directions: int = 64) -> float:
+    """Mean over directions of the 1-Wasserstein distance between equally many points (N, D)."""
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.nn.functional.normalize(torch.randn(first.shape[1], directions, generator=generator).double(), dim=0)
+    return ((first @ axes).sort(0).values - (second @ axes).sort(0).values).abs().mean().item()
+
+
+def is_table(schedule: Schedule) -> bool:
+    return isinstance(schedule, Table)

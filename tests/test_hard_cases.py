@@ -1,0 +1,361 @@
+"""The hard cases that the core interfaces must carry, each a small but real method on a mixture.
+
+None of them touches the sampling loop: churn, restart and resampling are time grids, a corrector is `stay`, conditioning
+on a part of x is a constraint, what remembers or limits estimates wraps the denoiser, a learned variance is an extra.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
+
+import pytest
+import torch
+from analytic import SCHEDULES, BatchGaussian, ExactDenoiser, mixture, sample, sliced_w1, source
+from torch import Tensor
+
+from inkdrop.constraints import Constraint, Transition
+from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
+from inkdrop.guidance import Clip
+from inkdrop.noises import Draw
+from inkdrop.samplers import DDIM, Ancestral, Heun, Sampler, forward_kernel, towards
+from inkdrop.samplers.ancestral import large, small
+from inkdrop.samplers.base import Denoise, History
+from inkdrop.schedules import Point, Scalar, Schedule
+from inkdrop.time_grids import TimeGrid, Trailing
+
+COUNT = 6000
+
+
+# Up-moves ------------------------------------------------------------------------------------------------------------
+
+
+class Churn(TimeGrid):
+    """EDM's churn: before each step sigma / alpha grows by a factor 1 + gamma, capped at t = 1."""
+
+    def __init__(self, num_steps: int, gamma: float):
+        self.num_steps, self.gamma = num_steps, gamma
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        times = Trailing(self.num_steps)(schedule, t_start)
+        log_snr = schedule.log_snr(torch.tensor(times[1:-1], dtype=torch.float64)) - 2 * math.log1p(self.gamma)
+        churned = schedule.time(log_snr).clamp(max=t_start).tolist()
+        return [times[0], *(t for pair in zip(times[1:-1], churned, strict=True) for t in pair), 0.0]
+
+
+class Restart(TimeGrid):
+    """Down to `low`, up to `high` and down again, `loops` times, then to the end."""
+
+    def __init__(self, num_steps: int, low: float, high: float, loops: int):
+        self.num_steps, self.low, self.high, self.loops = num_steps, low, high, loops
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        times = Trailing(self.num_steps)(schedule, t_start)
+        loop = [t for t in times if self.low <= t <= self.high]
+        before, after = [t for t in times if t > self.high], [t for t in times if t < self.low]
+        return before + loop * (self.loops + 1) + after
+
+
+def w1(denoiser: ExactDenoiser, sampler: Sampler) -> float:
+    return sliced_w1(sample(denoiser, sampler, COUNT), denoiser.draw(COUNT, 1))
+
+
+def test_heun_with_churn_keeps_the_law() -> None:
+    denoiser = mixture(SCHEDULES["vp"], BatchGaussian())
+    floor = sliced_w1(denoiser.draw(COUNT, 2), denoiser.draw(COUNT, 1))
+    assert w1(denoiser, Heun(Churn(60, 0.2))) < floor + 0.02
+
+
+def test_restart_mends_a_coarse_grid() -> None:
+    denoiser = mixture(SCHEDULES["vp"], BatchGaussian(), spread=3)
+    plain, restarted = w1(denoiser, DDIM(Trailing(8))), w1(denoiser, DDIM(Restart(8, 0.1, 0.7, 1)))
+    assert restarted < 0.95 * plain
+
+
+# Staying -------------------------------------------------------------------------------------------------------------
+
+
+class Repeat(TimeGrid):
+    """Every inner time `corrections` times more."""
+
+    def __init__(self, num_steps: int, corrections: int):
+        self.num_steps, self.corrections = num_steps, corrections
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        first, *inner, last = Trailing(self.num_steps)(schedule, t_start)
+        return [first, *(t for each in inner for t in [each] * (1 + self.corrections)), last]
+
+
+class PredictorCorrector(Sampler):
+    """Euler's step, and Langevin steps of size `2 (snr sigma)^2`, the same for every sample."""
+
+    def __init__(self, time_grid: TimeGrid, snr: float):
+        super().__init__(time_grid)
+        self.snr = snr
+
+    def step(
+        self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History
+    ) -> tuple[Transition, History]:
+        return towards(x, denoise(x, now).x_0, now, next), ()
+
+    def stay(self, denoise: Denoise, x: Tensor, now: Point, noise: Draw) -> Transition:
+        size = 2 * (self.snr * now.sigma) ** 2
+        score = (now.alpha * denoise(x, now).x_0 - x) / now.sigma**2
+        return Transition(x + size * score, math.sqrt(2 * size))
+
+
+def test_langevin_correction_mends_a_coarse_grid() -> None:
+    denoiser = mixture(SCHEDULES["vp"], BatchGaussian())
+    plain = w1(denoiser, PredictorCorrector(Trailing(8), 0.4))
+    assert plain == pytest.approx(w1(denoiser, DDIM(Trailing(8))))
+    assert w1(denoiser, PredictorCorrector(Repeat(8, 4), 0.4)) < 0.8 * plain
+
+
+# Constraints ---------------------------------------------------------------------------------------------------------
+
+
+class Replacement(Constraint):
+    """Observed coordinates (mask (D)) are those of y, noised anew at every time."""
+
+    def __init__(self, mask: Tensor, y: Tensor):
+        self.mask, self.y = mask, y
+
+    def apply(self, transition: Transition, now: Point, next: Point, noise: Draw) -> tuple[Tensor, Tensor | None]:
+        x = transition.draw(noise)
+        observed = next.alpha * self.y + next.sigma * noise(x, "observation")
+        return torch.where(self.mask, observed, x), None
+
+
+class Resampling(TimeGrid):
+    """RePaint's times: each step is taken `loops` times, with the forward kernel in between."""
+
+    def __init__(self, num_steps: int, loops: int):
+        self.num_steps, self.loops = num_steps, loops
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        times = Trailing(self.num_steps)(schedule, t_start)
+        pairs = [pair for pair in pairwise(times) for _ in range(self.loops)]
+        return [t for t, _ in groupby(t for pair in pairs for t in pair)] + [0.0]
+
+
+class Particles(Constraint):
+    """SMCDiff: the observed coordinates follow one noised path of y per sample, shared by its `copies` particles.
+
+    Before each step the particles are resampled by how well they foresee the path's next point.
+    """
+
+    def __init__(self, mask: Tensor, y: Tensor, copies: int):
+        self.mask, self.y, self.copies = mask, y, copies
+
+    def start(self, x: Tensor, points: Sequence[Point], noise: Draw) -> Tensor:
+        if any(b.t >= a.t for a, b in pairwise(points)):
+            raise ValueError("particles need a grid that only descends")
+        self.noise, self.path = noise, {points[-1].t: self.y.expand_as(x)}
+        for i, (lower, upper) in enumerate(zip(points[:0:-1], points[-2::-1], strict=True)):
+            shared = self._shared(noise(x, "path", i))
+            mean, std = forward_kernel(self.path[lower.t], lower, upper)
+            self.path[upper.t] = mean + std * shared
+        return torch.where(self.mask, self.path[points[0].t], x)
+
+    def apply(self, transition: Transition, now: Point, next: Point, noise: Draw) -> tuple[Tensor, Tensor | None]:
+        mean, std = transition
+        if next.sigma == 0:
+            return torch.where(self.mask, self.y, mean), None
+        if std == 0:
+            raise ValueError("particles need a sampler that draws noise")
+        error = torch.where(self.mask, (self.path[next.t] - mean) / std, 0.0)
+        weights = (-error.square().sum(1) / 2).reshape(-1, self.copies).softmax(1)
+        uniform = torch.special.ndtr(noise(mean[:, :1], "resample")[:: self.copies])
+        ladder = (torch.arange(self.copies) + uniform) / self.copies  # systematic resampling
+        chosen = torch.searchsorted(weights.cumsum(1).contiguous(), ladder).clamp(max=self.copies - 1)
+        index = (chosen + torch.arange(len(chosen))[:, None] * self.copies).flatten()
+        x = Transition(mean[index], std).draw(noise)
+        return torch.where(self.mask, self.path[next.t], x), index
+
+    def finish(self, x: Tensor) -> Tensor:
+        uniform = torch.special.ndtr(self.noise(x[:, :1], "pick")[:: self.copies, 0])
+        pick = (uniform * self.copies).long().clamp(max=self.copies - 1)
+        return x[torch.arange(len(pick)) * self.copies + pick]
+
+    def _shared(self, noise: Tensor) -> Tensor:
+        return noise[:: self.copies].repeat_interleave(self.copies, 0)
+
+
+MASK, Y = torch.tensor([True, False]), torch.tensor([0.8, 0.0], dtype=torch.float64)
+
+
+def conditional(denoiser: ExactDenoiser, count: int) -> Tensor:
+    """Exact draws of the second coordinate given that the first is Y[0]."""
+    mean, covariance = denoiser.means, denoiser.covariances
+    gain = covariance[:, 0, 1] / covariance[:, 0, 0]
+    gap = Y[0] - mean[:, 0]
+    weights = denoiser.weights * (-(gap**2) / covariance[:, 0, 0] / 2).exp() / covariance[:, 0, 0].sqrt()
+    generator = torch.Generator().manual_seed(3)
+    mode = torch.multinomial(weights, count, replacement=True, generator=generator)
+    std = (covariance[:, 1, 1] - gain * covariance[:, 0, 1]).sqrt()
+    normal = torch.randn(count, dtype=torch.float64, generator=generator)
+    return (mean[:, 1] + gain * gap)[mode] + std[mode] * normal
+
+
+def conditional_w1(grid: TimeGrid, constraint: Constraint, count: int) -> float:
+    denoiser = mixture(SCHEDULES["vp"], BatchGaussian(), spread=3)
+    samples = sample(denoiser, Ancestral(grid), count, constraint=constraint)
+    assert torch.allclose(samples[:, 0], Y[0])
+    return (samples[:, 1].sort().values - conditional(denoiser, count).sort().values).abs().mean().item()
+
+
+def test_replacement_repaint_and_particles_against_the_exact_conditional() -> None:
+    """W1 of x_1 given x_0 = 0.8 on `analytic.mixture` with spread 3, VP schedule, DDPM sampler."""
+    count = 2000
+    exact = conditional(mixture(SCHEDULES["vp"], spread=3), 40 * count).reshape(40, count).sort(1).values
+    floors = (exact[:20] - exact[20:]).abs().mean(1)
+    replacement = conditional_w1(Trailing(100), Replacement(MASK, Y), count)
+    repaint = conditional_w1(Resampling(50, 10), Replacement(MASK, Y), count)
+    particles = [conditional_w1(Trailing(100), Particles(MASK, Y, copies), count) for copies in (1, 4, 16)]
+    print(replacement, repaint, particles, floors.mean(), floors.max())
+    assert repaint <= replacement / 2
+    assert particles[0] > particles[1] > particles[2]
+    assert particles[2] < 0.05
+
+
+def test_particles_refuse_what_they_cannot_weigh() -> None:
+    denoiser = mixture(SCHEDULES["vp"])
+    with pytest.raises(ValueError, match="draws noise"):
+        sample(denoiser, DDIM(Trailing(5)), 2, constraint=Particles(MASK, Y, 4))
+    with pytest.raises(ValueError, match="descends"):
+        sample(denoiser, Ancestral(Resampling(5, 2)), 2, constraint=Particles(MASK, Y, 4))
+
+
+# Starting from data, and going back ----------------------------------------------------------------------------------
+
+
+def test_starting_from_noised_data_keeps_the_law_and_the_neighbourhood() -> None:
+    denoiser = mixture(SCHEDULES["vp"], BatchGaussian())
+    data = denoiser.draw(COUNT, 5)
+    floor = sliced_w1(denoiser.draw(COUNT, 2), denoiser.draw(COUNT, 1))
+    distances = []
+    for t_start in (0.1, 0.3, 1.0):
+        edited = sample(denoiser, Ancestral(Trailing(120)), COUNT, data=data, t_start=t_start)
+        assert sliced_w1(edited, denoiser.draw(COUNT, 1)) < floor + 0.025
+        distances.append((edited - data).norm(dim=1).mean().item())
+    assert distances[0] < distances[1] < distances[2]
+
+
+@pytest.mark.parametrize("name", ["vp", "linear_beta", "linear"])
+@pytest.mark.parametrize(
+    ("sampler", "error"), [(DDIM(Trailing(200)), 0.06), (Heun(Trailing(200)), 2e-3)], ids=["ddim", "heun"]
+)
+@pytest.mark.parametrize("t_end", [0.5, 1.0])
+def test_inversion_comes_back(sampler: Sampler, error: float, t_end: float, name: str) -> None:
+    denoiser = mixture(SCHEDULES[name])
+    x_0 = denoiser.draw(64)
+    eps = sampler.invert(denoiser, x_0, {}, t_end)
+    back = sampler(denoiser, eps, {}, source(64, denoiser.noise), t_start=t_end)
+    assert (back - x_0).abs().mean() < error
+    if t_end == 1.0:
+        assert 0.85 < eps.std() < 1.15
+
+
+def test_inversion_of_a_stochastic_method_is_refused() -> None:
+    for sampler in (DDIM(Trailing(5), eta=0.5), Ancestral(Trailing(5))):
+        with pytest.raises(ValueError, match="eta = 0"):
+            sampler.invert(mixture(SCHEDULES["vp"]), torch.zeros(1, 2).double(), {})
+
+
+# Wrappers and extras -------------------------------------------------------------------------------------------------
+
+
+class SelfConditioned(Wrapper):
+    """Tells the denoiser its own last estimate under `concat`, zeros at first, following every choice of rows."""
+
+    def __init__(self, denoiser: Denoiser):
+        super().__init__(denoiser)
+        self.last: Tensor | None = None
+
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        last = torch.zeros_like(x_t) if self.last is None else self.last
+        estimate = self.denoiser(x_t, now, {**cond, "concat": last})
+        self.last = estimate.x_0
+        return estimate
+
+    def select(self, index: Tensor) -> None:
+        super().select(index)
+        self.last = None if self.last is None else self.last[index]
+
+
+class Named(Denoiser):
+    """Estimates carry the row's name, the second coordinate of x, so that a mix-up of rows shows."""
+
+    def __init__(self, schedule: Schedule):
+        super().__init__()
+        self.schedule, self.noise, self.calls = schedule, BatchGaussian(), 0
+
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        name = (x_t[:, 1] / now.alpha).round()
+        expected = torch.zeros_like(name) if self.calls == 0 else name
+        assert torch.equal(cond["concat"][:, 1], expected)
+        assert torch.equal(cond["label"], name)
+        self.calls += 1
+        return Estimate(torch.stack([torch.zeros_like(name), name], 1), {})
+
+
+class Reverse(Constraint):
+    """Turns the batch round at every step, and leaves the names as they are noise-free."""
+
+    def start(self, x: Tensor, points: Sequence[Point], noise: Draw) -> Tensor:
+        return torch.stack([x[:, 0], points[0].alpha * torch.arange(len(x)).double()], 1)
+
+    def apply(self, transition: Transition, now: Point, next: Point, noise: Draw) -> tuple[Tensor, Tensor | None]:
+        index = torch.arange(len(transition.mean)).flip(0)
+        names = transition.mean[:, 1] - transition.mean[:, 1] + next.alpha * self._names(transition, now, next)
+        return torch.stack([transition.mean[:, 0], names], 1)[index], index
+
+    def _names(self, transition: Transition, now: Point, next: Point) -> Tensor:
+        return (transition.mean[:, 1] / next.alpha).round()
+
+
+def test_self_conditioning_follows_its_rows_and_starts_afresh() -> None:
+    schedule = SCHEDULES["vp"]
+    labels = torch.arange(5).double()
+    for _ in range(2):
+        inner = Named(schedule)
+        eps = torch.zeros(5, 2).double()
+        DDIM(Trailing(6))(
+            SelfConditioned(inner), eps, {"label": labels}, source(5, BatchGaussian()), constraint=Reverse()
+        )
+        assert inner.calls == 6
+
+
+def test_clamp_limits_the_estimate_and_only_that() -> None:
+    denoiser = mixture(SCHEDULES["vp"])
+    clamped = Clip(-0.5, 0.5)(denoiser, None, {})  # type: ignore[arg-type]
+    now = denoiser.schedule.points([0.2])[0]
+    x = torch.randn(100, 2).double()
+    plain = denoiser(x, now, {})
+    assert plain.x_0.abs().max() > 0.5
+    assert torch.equal(clamped(x, now, {}).x_0, plain.x_0.clamp(-0.5, 0.5))
+    assert torch.equal(clamped(x, now, {}).extras["variance"], plain.extras["variance"])
+    assert sample(clamped, DDIM(Trailing(10)), 50).abs().max() <= 0.5
+
+
+def optimal(now: Point, next: Point, extras: Mapping[str, Tensor]) -> Scalar:
+    """The deviation of the exact reverse step's law, from the variance of x_0 given x_t."""
+    certain = small(now, next, extras)
+    slope = towards(torch.zeros(1), torch.ones(1, dtype=torch.float64), now, next, 1.0).mean.item()
+    return (certain**2 + slope**2 * extras["variance"]).sqrt()
+
+
+def test_a_learned_variance_is_an_extra_of_the_estimate() -> None:
+    denoiser = mixture(SCHEDULES["vp"], BatchGaussian())
+    error = {deviation: w1(denoiser, Ancestral(Trailing(10), deviation)) for deviation in (small, large, optimal)}
+    assert error[optimal] < error[large]
+    assert error[optimal] < 0.7 * error[small]
+
+
+def test_interpolated_variance_meets_small_and_large() -> None:
+    """exp(v log large^2 + (1 - v) log small^2), the form a network learns v of."""
+    now, next = SCHEDULES["linear_beta"].points([0.5, 0.4])
+    for v, expected in ((0.0, small), (1.0, large)):
+        log = v * math.log(large(now, next, {}) ** 2) + (1 - v) * math.log(small(now, next, {}) ** 2)
+        assert math.exp(log / 2) == pytest.approx(expected(now, next, {}), rel=1e-13)
