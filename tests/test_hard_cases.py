@@ -1,6 +1,6 @@
 """The hard cases that the core interfaces must carry, each a small but real method on a mixture.
 
-None of them touches the sampling loop: churn, restart and resampling are time grids, a corrector is `stay`, conditioning
+None of them touches the sampling loop: churn, restart and resampling are time grids, a corrector is `stay`, a condition
 on a part of x is a constraint, what remembers or limits estimates wraps the denoiser, a learned variance is an extra.
 """
 
@@ -135,7 +135,7 @@ class Resampling(TimeGrid):
 
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
         times = Trailing(self.num_steps)(schedule, t_start)
-        pairs = [pair for pair in pairwise(times) for _ in range(self.loops)]
+        pairs = [pair for pair in pairwise(times[:-1]) for _ in range(self.loops)]
         return [t for t, _ in groupby(t for pair in pairs for t in pair)] + [0.0]
 
 
@@ -213,10 +213,9 @@ def test_replacement_repaint_and_particles_against_the_exact_conditional() -> No
     replacement = conditional_w1(Trailing(100), Replacement(MASK, Y), count)
     repaint = conditional_w1(Resampling(50, 10), Replacement(MASK, Y), count)
     particles = [conditional_w1(Trailing(100), Particles(MASK, Y, copies), count) for copies in (1, 4, 16)]
-    print(replacement, repaint, particles, floors.mean(), floors.max())
     assert repaint <= replacement / 2
     assert particles[0] > particles[1] > particles[2]
-    assert particles[2] < 0.05
+    assert particles[2] < floors.mean() + 2 * floors.std()  # what exact draws reach among themselves
 
 
 def test_particles_refuse_what_they_cannot_weigh() -> None:
@@ -244,7 +243,7 @@ def test_starting_from_noised_data_keeps_the_law_and_the_neighbourhood() -> None
 
 @pytest.mark.parametrize("name", ["vp", "linear_beta", "linear"])
 @pytest.mark.parametrize(
-    ("sampler", "error"), [(DDIM(Trailing(200)), 0.06), (Heun(Trailing(200)), 2e-3)], ids=["ddim", "heun"]
+    ("sampler", "error"), [(DDIM(Trailing(200)), 0.06), (Heun(Trailing(200)), 5e-3)], ids=["ddim", "heun"]
 )
 @pytest.mark.parametrize("t_end", [0.5, 1.0])
 def test_inversion_comes_back(sampler: Sampler, error: float, t_end: float, name: str) -> None:

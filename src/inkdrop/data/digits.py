@@ -15,7 +15,8 @@ class Digits(DataModule):
     """1,797 handwritten digits, 8 x 8, levels 0 ... 16 stretched to 0 ... 255, with labels.
 
     Split once and for all, by class: 35 of each digit are `validation`, 35 are `extractor`, for fitting the classifier
-    that distances are measured on, and the other 1,097 are `train`. Source: Alpaydin and Kaynak, UCI Machine Learning Repository, 1998 (its test part).
+    that distances are measured on, and the other 1,097 are `train`.
+    Source: Alpaydin and Kaynak, UCI Machine Learning Repository, 1998 (its test part).
     """
 
     def load(self) -> dict[str, Split]:

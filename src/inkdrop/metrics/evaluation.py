@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -55,7 +56,8 @@ def _store(file: Path, content: list[Tensor]) -> None:
         torch.save(content, temporary)
         temporary.replace(file)
     except OSError:  # a cache that cannot be written costs time, never a run
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 class Evaluation:
@@ -63,7 +65,8 @@ class Evaluation:
 
     `num_samples` is the number n of samples (null: as many as are held out), made with seeds from `seed` on, in batches
     of `batch_size`. Results are `{metric}_{n}` and, measured in the same way on n held-out items, `{metric}_{n}_floor`:
-    what real data reach. `reference` is the split measured to, by custom the training data. `ValueError` if n exceeds the held-out items, as the floor at equal n would be missing.
+    what real data reach. `reference` is the split measured to, by custom the training data. `ValueError` if n exceeds
+    the held-out items, as the floor at equal n would be missing.
     """
 
     def __init__(

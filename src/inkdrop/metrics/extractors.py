@@ -47,8 +47,8 @@ class Identity(Extractor):
 class DigitsClassifier(Extractor):
     """A small convolutional classifier of 8 x 8 digits; its features are its last hidden layer.
 
-    The weights that come with inkdrop were fitted on the split of that name alone by `python -m inkdrop make-extractor`.
-    Without `pretrained` the weights are random.
+    The weights that come with inkdrop were fitted by `python -m inkdrop make-extractor` on the split of that name,
+    which neither models nor distances see. Without `pretrained` the weights are random.
     """
 
     metric = "fd_digits"

@@ -220,6 +220,8 @@ class UNet(nn.Module):
         for block in self.middle:
             h = block(h, embedding, tokens, mask)
         if residuals is not None:
+            if len(residuals) != len(skips) + 1:
+                raise ValueError(f"{len(residuals)} residuals for {len(skips)} skips and the middle")
             *added, middle = residuals
             skips = [skip + extra for skip, extra in zip(skips, added, strict=True)]
             h = h + middle

@@ -1,0 +1,117 @@
+"""Data sets and the keyed order of their loaders."""
+
+import itertools
+
+import pytest
+import torch
+
+from inkdrop.data import Digits, Toy
+from inkdrop.data.module import OrderedLoader, ShuffledLoader
+from inkdrop.data.toys import checkerboard, moons, ring
+
+SPLIT = {"x": torch.arange(10)[:, None], "label": torch.arange(10)}
+
+
+def stream(batches: int, **options: int) -> tuple[list[int], list[int]]:
+    """Items and positions of so many batches, over epochs as Lightning counts them."""
+    loader = ShuffledLoader(SPLIT, **options)  # type: ignore[arg-type]
+    items: list[int] = []
+    positions: list[int] = []
+    for epoch in itertools.count():
+        loader.set_epoch(epoch)
+        for batch in loader:
+            items += batch["label"].tolist()
+            positions += batch["position"].tolist()
+            if (batches := batches - 1) == 0:
+                return items, positions
+    raise AssertionError
+
+
+def test_every_pass_visits_every_item_once_in_another_order() -> None:
+    items, positions = stream(15, batch_size=4, seed=0)
+    passes = [items[i : i + 10] for i in range(0, 60, 10)]
+    assert all(sorted(each) == list(range(10)) for each in passes)
+    assert len({tuple(each) for each in passes}) == 6
+    assert positions == list(range(60))
+
+
+def test_the_order_depends_on_the_seed_and_not_on_the_batch_size() -> None:
+    assert stream(15, batch_size=4, seed=0)[0] == stream(30, batch_size=2, seed=0)[0]
+    assert stream(15, batch_size=4, seed=0)[0] != stream(15, batch_size=4, seed=1)[0]
+
+
+def test_a_batch_may_be_larger_than_the_data() -> None:
+    items, _ = stream(1, batch_size=25, seed=0)
+    assert sorted(items[:10]) == sorted(items[10:20]) == list(range(10))
+
+
+def test_ranks_together_see_what_one_process_sees() -> None:
+    whole, _ = stream(5, batch_size=4, seed=3)
+    ranks = [stream(5, batch_size=4, seed=3, rank=rank, world_size=2)[0] for rank in (0, 1)]
+    together = [item for i in range(0, 10, 2) for rank in ranks for item in rank[i : i + 2]]
+    assert together == whole
+    with pytest.raises(ValueError, match="3 devices"):
+        ShuffledLoader(SPLIT, 4, 0, 0, 3)
+
+
+def test_an_epoch_can_be_entered_without_those_before_it() -> None:
+    loader = ShuffledLoader(SPLIT, 4, 0)
+    loader.set_epoch(2)
+    first = next(iter(loader))
+    assert first["position"].tolist() == [24, 25, 26, 27]
+    assert first["label"].tolist() == stream(7, batch_size=4, seed=0)[0][24:28]
+
+
+def test_ordered_loader_covers_each_item_once_over_all_ranks() -> None:
+    seen = [b["label"].tolist() for rank in (0, 1) for b in OrderedLoader(SPLIT, 2, rank, 2)]
+    assert seen == [[0, 2], [4, 6], [8], [1, 3], [5, 7], [9]]
+
+
+def test_digits_are_split_by_class_without_overlap() -> None:
+    from sklearn.datasets import load_digits
+
+    splits = Digits([1, 8, 8], 10, 128).splits
+    assert {name: len(split["x"]) for name, split in splits.items()} == {
+        "train": 1097,
+        "validation": 350,
+        "extractor": 350,
+    }
+    for name in ("validation", "extractor"):
+        assert splits[name]["label"].bincount().tolist() == [35] * 10
+    ours = torch.cat([torch.cat([s["x"].flatten(1), s["label"][:, None]], 1) for s in splits.values()]).tolist()
+    digits = load_digits()
+    theirs = [[round(v * 255 / 16) for v in row] + [int(t)] for row, t in zip(digits.data, digits.target, strict=True)]
+    assert sorted(ours) == sorted(theirs)
+
+
+def test_the_split_is_pinned() -> None:
+    """Another split would change every figure."""
+    assert Digits([1, 8, 8], 10, 1).fingerprint.startswith("0e0ec4ac415f6858")
+
+
+def test_fingerprint_follows_the_content() -> None:
+    first, second = Toy(moons, 50, [2], 0, 10), Toy(moons, 50, [2], 0, 20)
+    assert first.fingerprint == second.fingerprint
+    assert first.fingerprint != Toy(ring, 50, [2], 0, 10).fingerprint
+
+
+def test_stated_facts_are_compared_with_the_data() -> None:
+    with pytest.raises(ValueError, match=r"data.shape=\[1, 9, 9\]"):
+        _ = Digits([1, 9, 9], 10, 4).splits
+    with pytest.raises(ValueError, match="num_classes=9"):
+        _ = Digits([1, 8, 8], 9, 4).splits
+
+
+def test_toys_lie_where_they_should() -> None:
+    def draw(make: object) -> torch.Tensor:
+        return make(4000, torch.Generator().manual_seed(0))  # type: ignore[operator]
+
+    x, y = draw(checkerboard).T
+    assert ((x.floor() + y.floor()) % 2 == 0).all()
+    assert x.abs().max() <= 2
+    assert y.abs().max() <= 2
+    radius = draw(ring).norm(dim=1)
+    assert abs(radius.mean() - 2) < 0.02
+    upper, lower = (draw(moons) - torch.tensor(center) for center in ([0.0, 0.0], [1.0, 0.5]))
+    distance = torch.minimum((upper.norm(dim=1) - 1).abs(), (lower.norm(dim=1) - 1).abs())
+    assert distance.max() < 0.25

@@ -1,0 +1,240 @@
+"""Fréchet distances against independent libraries, and the protocol around them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch_fidelity
+from scipy import linalg
+from torch import Tensor
+from torch_fidelity.metric_fid import fid_statistics_to_metric
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from inkdrop.data import Digits
+from inkdrop.data.toys import Toy, moons
+from inkdrop.metrics import DigitsClassifier, Evaluation, GaussianStatistics, Identity, Inception, frechet_distance
+from inkdrop.metrics.evaluation import data_statistics, held_out_conditions
+from inkdrop.metrics.frechet import Statistics
+
+
+def statistics(features: Tensor, parts: int = 1) -> Statistics:
+    metric = GaussianStatistics(features.shape[1])
+    for part in features.chunk(parts):
+        metric.update(part)
+    return metric.compute()
+
+
+def clouds(count: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Features as networks make them: correlated, not negative, far from zero mean."""
+    mixing = torch.randn(dim, dim) / dim**0.5
+    return (torch.randn(count, dim) @ mixing).relu() + 0.3, (1.2 * torch.randn(count, dim) @ mixing).relu() + 0.4
+
+
+def scale(first: Statistics, second: Statistics) -> float:
+    return float(first.covariance.trace() + second.covariance.trace())
+
+
+@pytest.mark.parametrize(("count", "dim"), [(2000, 32), (500, 64), (40, 64)], ids=["many", "fewer", "singular"])
+def test_distance_equals_scipy_and_torch_fidelity(count: int, dim: int) -> None:
+    a, b = clouds(count, dim)
+    first, second = statistics(a), statistics(b)
+    ours = frechet_distance(first, second)
+    numbers = [
+        {"mu": each.double().mean(0).numpy(), "sigma": np.cov(each.double().numpy(), rowvar=False)} for each in (a, b)
+    ]
+    root = linalg.sqrtm(numbers[0]["sigma"] @ numbers[1]["sigma"]).real
+    gap = numbers[0]["mu"] - numbers[1]["mu"]
+    scipys = gap @ gap + np.trace(numbers[0]["sigma"] + numbers[1]["sigma"] - 2 * root)
+    fidelitys = fid_statistics_to_metric(*numbers, verbose=False)["frechet_inception_distance"]
+    tolerance = 1e-6 * scale(first, second)
+    if count > dim:  # sqrtm is not to be trusted where the product is singular
+        assert abs(ours - scipys) < tolerance
+    assert abs(ours - fidelitys) < tolerance
+
+
+def test_distance_equals_torchmetrics() -> None:
+    class Features(torch.nn.Module):
+        num_features = 48
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1).float() / 255
+
+    a, b = (torch.randint(0, high, (300, 3, 4, 4), dtype=torch.uint8) for high in (255, 200))
+    metric = FrechetInceptionDistance(feature=Features())
+    metric.update(a, real=True)
+    metric.update(b, real=False)
+    first, second = (statistics(Features()(each)) for each in (a, b))
+    assert abs(frechet_distance(first, second) - metric.compute().item()) < 1e-6 * scale(first, second)
+
+
+def test_distance_of_known_gaussians() -> None:
+    """Commuting covariances: |m|^2 + sum (sqrt(a) - sqrt(b))^2."""
+    first = Statistics(torch.zeros(2).double(), torch.diag(torch.tensor([4.0, 1.0])).double(), 9)
+    second = Statistics(torch.tensor([3.0, 0.0]).double(), torch.diag(torch.tensor([1.0, 9.0])).double(), 9)
+    assert frechet_distance(first, second) == pytest.approx(9 + 1 + 4)
+    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-12)
+
+
+def test_streamed_statistics_equal_those_of_all_features_at_once() -> None:
+    features = 100 + torch.randn(1000, 8)
+    streamed = statistics(features, parts=17)
+    assert torch.allclose(streamed.mean, features.double().mean(0), rtol=1e-12)
+    assert torch.allclose(streamed.covariance, features.double().T.cov(), atol=1e-9)
+    assert streamed.num_samples == 1000
+
+
+def test_broken_features_and_single_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        GaussianStatistics(2).update(torch.tensor([[1.0, float("nan")]]))
+    single = GaussianStatistics(2)
+    single.update(torch.ones(1, 2))
+    with pytest.raises(ValueError, match="at least 2"):
+        single.compute()
+
+
+def digits() -> Digits:
+    return Digits([1, 8, 8], 10, 128)
+
+
+def test_the_extractor_knows_digits_it_was_not_fitted_on() -> None:
+    extractor, data = DigitsClassifier(), digits()
+    for split in ("train", "validation"):
+        labels = data.splits[split]["label"]
+        accuracy = (extractor.logits(data.splits[split]["x"]).argmax(1) == labels).float().mean()
+        assert accuracy > 0.97, split
+
+
+class Copycat(torch.nn.Module):
+    """A pipeline whose samples are given images."""
+
+    def __init__(self, images: Tensor):
+        super().__init__()
+        self.images, self.anchor = images, torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch: dict[str, Tensor], seeds: list[int]) -> Tensor:
+        assert len(batch["label"]) == len(seeds)
+        return self.images[seeds]
+
+
+def test_evaluation_names_n_and_prints_the_floor_beside_the_distance() -> None:
+    data = digits()
+    held_out = data.splits["validation"]["x"]
+    results = Evaluation(DigitsClassifier(), num_samples=300, batch_size=64)(Copycat(held_out), data)  # type: ignore[arg-type]
+    assert set(results) == {"fd_digits_300", "fd_digits_300_floor"}
+    assert results["fd_digits_300"] == pytest.approx(results["fd_digits_300_floor"], rel=1e-9)
+    noise = torch.randint(0, 255, held_out.shape, dtype=torch.uint8)
+    worse = Evaluation(DigitsClassifier())(Copycat(noise), data)  # type: ignore[arg-type]
+    assert worse["fd_digits_350"] > 20 * worse["fd_digits_350_floor"]
+    measured = Evaluation(DigitsClassifier()).measure(noise, data)
+    assert measured == pytest.approx(worse, rel=1e-6)
+
+
+def test_more_samples_than_held_out_items_are_refused() -> None:
+    with pytest.raises(ValueError, match="351"):
+        held_out_conditions(digits(), 351)
+
+
+def test_statistics_are_cached_by_content() -> None:
+    data, calls = digits(), []
+
+    class Counting(Identity):
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(len(x))
+            return super().forward(x)
+
+    first = data_statistics(Counting(64), data, "validation", 350, 100)
+    again = data_statistics(Counting(64), data, "validation", 350, 100)
+    assert calls == [100, 100, 100, 50]
+    assert torch.equal(first.covariance, again.covariance)
+    data_statistics(Counting(64), data, "validation", 200, 100)
+    data_statistics(Counting(64), data, "train", 350, 350)
+    other = digits()
+    other.splits["validation"]["x"][0, 0, 0, 0] += 1
+    data_statistics(Counting(64), other, "validation", 350, 350)
+    assert calls[4:] == [100, 100, 350, 350]
+    assert DigitsClassifier().digest() != DigitsClassifier(pretrained=False).digest()
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("INKDROP_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    data = Toy(moons, 100, [2], 0, 10)
+    assert data_statistics(Identity(2), data, "train", 100, 50).num_samples == 100
+
+
+def test_inception_without_weights_says_which_file_goes_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def offline(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    with pytest.raises(ValueError, match=Inception.FILE) as error:
+        Inception()
+    assert str(tmp_path) in str(error.value)
+    with pytest.raises(ValueError, match="missing.pth"):
+        Inception("missing.pth")
+
+
+@pytest.mark.slow
+def test_fid_equals_that_of_torch_fidelity_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With random weights in Inception's layout, as the published ones cannot be shipped."""
+    from torch_fidelity import feature_extractor_inceptionv3 as inception
+
+    monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *a, **k: None, raising=False)
+    weights = tmp_path / "weights.pth"
+    torch.save(random_inception(), weights)
+    images = [torch.randint(0, high, (12, 3, 32, 32), dtype=torch.uint8) for high in (255, 180)]
+    extractor = Inception(str(weights))
+    with torch.no_grad():
+        first, second = (statistics(extractor(each), parts=2) for each in images)
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Images(images[0]),
+        input2=Images(images[1]),
+        fid=True,
+        cuda=False,
+        feature_extractor_weights_path=str(weights),
+        verbose=False,
+        save_cpu_ram=True,
+        batch_size=6,
+    )["frechet_inception_distance"]
+    assert abs(frechet_distance(first, second) - theirs) < 1e-4 * scale(first, second)
+    with pytest.raises(ValueError, match="uint8"):
+        extractor(images[0].float())
+
+
+class Images(torch.utils.data.Dataset):
+    def __init__(self, images: Tensor):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.images[i]
+
+
+def random_inception() -> dict[str, Tensor]:
+    """A state dict of the extractor with random convolutions, taken from an instance made without loading."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    captured: dict[str, Tensor] = {}
+
+    def capture(self: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        captured.update(self.state_dict())
+
+    original = torch.nn.Module.load_state_dict
+    torch.nn.Module.load_state_dict = capture  # type: ignore[method-assign, assignment]
+    try:
+        file = Path(__file__).with_name("conftest.py")
+        loader = torch.load
+        torch.load = lambda *a, **k: {}  # type: ignore[assignment]
+        try:
+            FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file))
+        finally:
+            torch.load = loader
+    finally:
+        torch.nn.Module.load_state_dict = original  # type: ignore[method-assign]
+    return {name: value.clone() for name, value in captured.items()}

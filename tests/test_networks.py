@@ -1,0 +1,252 @@
+"""Networks: the UNet equals diffusers', every door is open, wrong sizes are refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor
+
+from inkdrop.networks import MLP, UNet
+from inkdrop.networks.diffusers_format import from_diffusers, read_diffusers_folder, to_diffusers
+from inkdrop.networks.layers import scaled_dot_product, sinusoidal
+
+SMALL: dict[str, Any] = {
+    "shape": [3, 16, 16],
+    "base_channels": 8,
+    "channel_multipliers": [1, 2],
+    "num_blocks": 1,
+    "attention_resolutions": [8],
+    "norm_groups": 4,
+}
+
+
+def randomised(network: torch.nn.Module) -> torch.nn.Module:
+    """Zeroed layers would hide what flows through them."""
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network.eval()
+
+
+def cifar10() -> UNet:
+    return UNet([3, 32, 32], 128, [1, 2, 2, 2], 2, [16]).eval()
+
+
+def diffusers_cifar10() -> UNet2DModel:
+    """The layout of the published CIFAR-10 DDPM."""
+    return UNet2DModel(
+        sample_size=32,
+        layers_per_block=2,
+        block_out_channels=(128, 256, 256, 256),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=None,
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        norm_eps=1e-6,
+    ).eval()
+
+
+def diffusers_small(**changes: Any) -> UNet2DModel:
+    return UNet2DModel(
+        sample_size=16,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        norm_num_groups=4,
+        norm_eps=1e-6,
+        **changes,
+    ).eval()
+
+
+def test_the_published_ddpm_is_the_same_function_both_ways() -> None:
+    theirs, ours = diffusers_cifar10(), cifar10()
+    assert sum(parameter.numel() for parameter in ours.parameters()) == 35_746_307
+    ours.load_state_dict(from_diffusers(theirs.state_dict(), ours))
+    x, c_noise = torch.randn(2, 3, 32, 32), torch.tensor([3.0, 900.0])
+    with torch.no_grad():
+        expected = theirs(x, c_noise).sample
+        assert (ours(x, c_noise) - expected).abs().max() < 1e-5 < expected.std()
+        back = diffusers_cifar10()
+        back.load_state_dict(to_diffusers(ours.state_dict()))
+        assert torch.equal(back(x, c_noise).sample, expected)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"head_dim": 4}, {"attention_head_dim": 4}),
+        (
+            {"scale_shift": True, "head_dim": 8},
+            {"resnet_time_scale_shift": "scale_shift", "attention_head_dim": 8, "attn_norm_num_groups": 4},
+        ),
+    ],
+    ids=["heads", "scale-shift"],
+)
+def test_variants_equal_those_of_diffusers(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    peer = randomised(diffusers_small(**theirs))
+    network = UNet(**SMALL, **ours).eval()
+    network.load_state_dict(from_diffusers(peer.state_dict(), network))
+    x, c_noise = torch.randn(2, 3, 16, 16), torch.tensor([3.0, 900.0])
+    with torch.no_grad():
+        expected = peer(x, c_noise).sample
+        assert (network(x, c_noise) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_published_folder_loads(safe: bool, tmp_path: Path) -> None:
+    peer = randomised(diffusers_small())
+    peer.save_pretrained(tmp_path / "unet", safe_serialization=safe)
+    network = UNet(**SMALL, head_dim=8).eval()
+    network.load_state_dict(read_diffusers_folder(tmp_path, network))
+    x, c_noise = torch.randn(2, 3, 16, 16), torch.tensor([3.0, 900.0])
+    with torch.no_grad():
+        assert torch.allclose(network(x, c_noise), peer(x, c_noise).sample, atol=1e-4)
+
+
+def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    diffusers_small().save_pretrained(tmp_path)
+    wider = UNet(**{**SMALL, "base_channels": 16})
+    with pytest.raises(ValueError, match="has shape"):
+        read_diffusers_folder(tmp_path, wider)
+    deeper = UNet(**{**SMALL, "num_blocks": 2})
+    with pytest.raises(ValueError, match="missing"):
+        read_diffusers_folder(tmp_path, deeper)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "flip_sin_to_cos": True}))
+    with pytest.raises(ValueError, match="flip_sin_to_cos"):
+        read_diffusers_folder(tmp_path, UNet(**SMALL))
+
+
+@pytest.mark.parametrize("resample_in_block", [False, True])
+@pytest.mark.parametrize("sizes", [[16], [8, 12], [4, 8, 4]])
+def test_one_two_and_three_dimensions(sizes: list[int], resample_in_block: bool) -> None:
+    network = randomised(
+        UNet([2, *sizes], 8, [1, 2], 1, [sizes[0] // 2], norm_groups=4, resample_in_block=resample_in_block)
+    )
+    x = torch.randn(2, 2, *sizes, requires_grad=True)
+    y = network(x, torch.tensor([1.0, 5.0]))
+    assert y.shape == x.shape
+    y[0].sum().backward()
+    gradient = x.grad
+    assert gradient is not None
+    assert (gradient[0] != 0).all()  # attention reaches everywhere
+    assert (gradient[1] == 0).all()  # and stays in its sample
+
+
+def test_every_condition_changes_the_output_and_a_mask_hides_tokens() -> None:
+    network = randomised(UNet(**SMALL, vector_dim=5, token_dim=6, concat_channels=2))
+    x, c_noise = torch.randn(2, 3, 16, 16), torch.tensor([1.0, 5.0])
+    conditions = {
+        "vector": torch.randn(2, 5),
+        "tokens": torch.randn(2, 4, 6),
+        "concat": torch.randn(2, 2, 16, 16),
+        "mask": torch.tensor([[True, True, False, False]] * 2),
+    }
+    with torch.no_grad():
+        plain = network(x, c_noise, **conditions)
+        for name in ("vector", "tokens", "concat"):
+            changed = {**conditions, name: conditions[name] + 1}
+            assert not torch.allclose(network(x, c_noise, **changed), plain, atol=1e-3), name
+        hidden = conditions["tokens"].clone()
+        hidden[:, 2:] += 100
+        assert torch.allclose(network(x, c_noise, **{**conditions, "tokens": hidden}), plain, atol=1e-5)
+        assert not torch.allclose(network(x, c_noise + 50, **conditions), plain, atol=1e-3)
+
+
+def test_residuals_are_added_to_the_skips_and_the_middle() -> None:
+    """Zeros change nothing; each of them alone changes the output; a wrong number is refused."""
+    network = randomised(UNet(**SMALL))
+    x, c_noise = torch.randn(1, 3, 16, 16), torch.tensor([3.0])
+    shapes = [(8, 16, 16), (8, 16, 16), (8, 8, 8), (16, 8, 8), (16, 8, 8)]
+    with torch.no_grad():
+        plain = network(x, c_noise)
+        zeros = [torch.zeros(1, *shape) for shape in shapes]
+        assert torch.equal(network(x, c_noise, residuals=zeros), plain)
+        for i in range(len(zeros)):
+            one = [zero + (i == j) for j, zero in enumerate(zeros)]
+            assert not torch.allclose(network(x, c_noise, residuals=one), plain, atol=1e-3), i
+        with pytest.raises(ValueError, match="4 residuals for 4 skips"):
+            network(x, c_noise, residuals=zeros[1:])
+
+
+def test_attention_can_be_replaced() -> None:
+    calls = []
+
+    def counted(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        calls.append(tuple(q.shape))
+        return scaled_dot_product(q, k, v, mask)
+
+    network = UNet(**SMALL, head_dim=4, attend=counted)
+    network(torch.randn(2, 3, 16, 16), torch.tensor([1.0, 2.0]))
+    assert calls == [(2, 4, 64, 4)] * 4  # one block down, the middle, two blocks up
+
+
+def test_scaled_dot_product_is_the_formula() -> None:
+    q, k, v = torch.randn(3, 2, 4, 5, 8, dtype=torch.float64)
+    mask = torch.tensor([True, True, False, True, True])[None, None, None].expand(2, 1, 1, 5)
+    weights = (q @ k.transpose(2, 3) / 8**0.5).masked_fill(~mask, float("-inf")).softmax(3)
+    assert torch.allclose(scaled_dot_product(q, k, v, mask), weights @ v, atol=1e-12)
+
+
+def test_dropout_works_in_training_only() -> None:
+    network = randomised(UNet(**SMALL, dropout=0.5))
+    x, c_noise = torch.randn(1, 3, 16, 16), torch.tensor([3.0])
+    assert torch.equal(network(x, c_noise), network(x, c_noise))
+    network.train()
+    assert not torch.equal(network(x, c_noise), network(x, c_noise))
+
+
+def test_sinusoidal_frequencies() -> None:
+    embedding = sinusoidal(torch.tensor([2.0], dtype=torch.float64), 6)[0]
+    angles = torch.tensor([2.0, 2e-2, 2e-4], dtype=torch.float64)
+    assert torch.allclose(embedding, torch.cat([angles.sin(), angles.cos()]), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": [3, 15, 16]}, "halved"),
+        ({"norm_groups": 3}, "norm_groups"),
+        ({"head_dim": 5}, "head_dim"),
+        ({"attention_resolutions": [5]}, "attention_resolutions"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UNet(**{**SMALL, **changes})
+
+
+@pytest.mark.parametrize("network", [UNet(**SMALL), MLP([2], 16, 1)], ids=["unet", "mlp"])
+def test_a_condition_without_a_door_is_refused(network: torch.nn.Module) -> None:
+    x = torch.randn(1, 3, 16, 16) if isinstance(network, UNet) else torch.randn(1, 2)
+    with pytest.raises(ValueError, match="vector_dim"):
+        network(x, torch.ones(1), vector=torch.randn(1, 5))
+
+
+@pytest.mark.parametrize("network", [UNet(**SMALL, vector_dim=5), MLP([2], 16, 1, vector_dim=5)], ids=["unet", "mlp"])
+def test_a_missing_condition_is_refused(network: torch.nn.Module) -> None:
+    x = torch.randn(1, 3, 16, 16) if isinstance(network, UNet) else torch.randn(1, 2)
+    with pytest.raises(ValueError, match="condition"):
+        network(x, torch.ones(1))
+
+
+def test_mlp_learns_a_function_of_x_time_and_condition() -> None:
+    torch.manual_seed(0)
+    network = MLP([2], 64, 2, vector_dim=1)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    x, c_noise, vector = torch.randn(512, 2), 1000 * torch.rand(512), torch.randn(512, 1)
+    target = x * torch.cos(c_noise / 300)[:, None] + vector
+    for _ in range(300):
+        loss = (network(x, c_noise, vector) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.05 * target.var()
