@@ -174,7 +174,7 @@ def test_inception_without_weights_says_which_file_goes_where(tmp_path: Path, mo
     with pytest.raises(ValueError, match=Inception.FILE) as error:
         Inception()
     assert str(tmp_path) in str(error.value)
-    with pytest.raises(ValueError, match="missing.pth"):
+    with pytest.raises(ValueError, match=r"missing\.pth"):
         Inception("missing.pth")
 
 

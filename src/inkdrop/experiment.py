@@ -30,13 +30,21 @@ class CheckConfiguration(Callback):
         self._check(config)
 
     def _check(self, config: DictConfig) -> None:
-        from inkdrop.configuration import USER_TARGETS, check, check_settings
+        from inkdrop.configuration import USER_TARGETS, build, check, check_settings
+        from inkdrop.pipeline import find_checkpoint
 
+        quiet()
         try:
             plain = resolved(config)
+            allowed = (*USER_TARGETS, *plain.get("allow_targets", []))
             check_settings(plain)
-            check(plain, (*USER_TARGETS, *plain.get("allow_targets", [])))
+            check(plain, allowed)
             _check_new(Path(plain["output_dir"]))
+            build(plain.get("pipeline"), allowed)  # parts that do not fit each other say so here
+            if "checkpoint" in plain:
+                find_checkpoint(plain["checkpoint"])
+            if plain.get("init_from") and not Path(plain["init_from"]).exists():
+                raise ValueError(f"init_from={plain['init_from']} does not exist")
         except (ValueError, OmegaConfBaseException) as error:
             stop(error)
 
@@ -68,27 +76,18 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
     return plain
 
 
-_NOISE = (
-    "litlogger",
-    "litmodels",
-    "LOCAL_RANK",
-    "GPU available",
-    "TPU available",
-    "HPU available",
-    "`weights_only` was",
-)
+_CHATTER = ("litlogger", "litmodels", "LOCAL_RANK", "GPU available", "TPU available", "HPU available", "`weights_only`")
 
 
 def quiet() -> None:
-    """Silences what Lightning tells every time and nobody can act on."""
+    """Silences what libraries tell every time and nobody can act on."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(lambda record: not any(text in record.getMessage() for text in _NOISE))
-    for name in (
-        "lightning.pytorch",
-        "lightning.fabric",
-    ):  # Lightning prints by itself; Hydra's handler would repeat it
-        logging.getLogger(name).propagate = False
+    logger.addFilter(lambda record: not any(text in record.getMessage() for text in _CHATTER))
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).propagate = False  # Lightning prints by itself; Hydra's handler would repeat it
     warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")  # Lightning 2.6 on torch 2.15
 
 
 def facts() -> dict[str, Any]:

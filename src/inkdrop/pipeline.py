@@ -109,7 +109,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if isinstance(error, OSError | EOFError) else "damaged or foreign"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged or foreign"
         raise ValueError(f"{file} cannot be read as a checkpoint: {reason}") from None
     if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
         raise ValueError(f"{file} is no checkpoint of inkdrop: it lacks the model's configuration")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 T = TypeVar("T")
 
@@ -83,13 +84,17 @@ class WandB(Logger):
 
     def _mode(self, wandb: Any) -> Any:
         if not wandb.login(prompt=False, verify=False):
-            rank_zero_info("W&B: no key found, tracking offline (`wandb login` sets one, `wandb sync` uploads later)")
+            _tell("W&B: no key found, tracking offline (`wandb login` sets one, `wandb sync` uploads later)")
             return "offline"
         address = urlsplit(wandb.Settings().base_url)
         try:
             port = address.port or (443 if address.scheme == "https" else 80)
             socket.create_connection((address.hostname, port), timeout=3).close()
         except OSError as error:
-            rank_zero_info(f"W&B: {address.hostname} does not answer ({error}), tracking offline")
+            _tell(f"W&B: {address.hostname} does not answer ({error}), tracking offline")
             return "offline"
         return "online"
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,1 +1,0 @@
-"""Claims of the README, as commands."""

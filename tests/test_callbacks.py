@@ -1,0 +1,248 @@
+"""Callbacks in short real trainings: averages, cadences, what is logged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from inkdrop.callbacks import EMA, Every, LossByNoiseLevel, Throughput, averaged_weights
+from inkdrop.callbacks.checkpoint import Checkpoint
+from inkdrop.codecs import Standardize
+from inkdrop.conditioners import Unconditional
+from inkdrop.data.toys import Toy, moons
+from inkdrop.denoiser import NetworkDenoiser
+from inkdrop.loggers.jsonl import JSONLines
+from inkdrop.losses import DenoisingLoss
+from inkdrop.networks import MLP
+from inkdrop.pipeline import Pipeline, model_weights
+from inkdrop.predictions import VPrediction
+from inkdrop.samplers import DDIM
+from inkdrop.schedules import VP
+from inkdrop.tasks import DiffusionTask
+from inkdrop.tasks.learning_rate import warmup_cosine
+from inkdrop.time_grids import Trailing
+from inkdrop.time_samplers import Uniform
+from inkdrop.weightings import Unit
+
+
+def small_task(seed: int = 0, **options: Any) -> DiffusionTask:
+    torch.manual_seed(0)
+    network = MLP([2], 16, 1, **options)
+    network.register_buffer("counter", torch.zeros((), dtype=torch.int64))
+    pipeline = Pipeline(
+        NetworkDenoiser(network, VP(), VPrediction()), Unconditional(), Standardize(), DDIM(Trailing(5)), [2]
+    )
+    return DiffusionTask(
+        pipeline,
+        DenoisingLoss(Uniform(), Unit()),
+        lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
+        lambda optimizer: warmup_cosine(optimizer, 2, 20),
+        seed,
+    )
+
+
+def fit(task: DiffusionTask, steps: int, callbacks: list[Callback], folder: Path, **options: Any) -> Trainer:
+    trainer = Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        callbacks=callbacks,
+        logger=JSONLines(folder / "metrics.jsonl"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=2,
+        check_val_every_n_epoch=None,
+        default_root_dir=folder,
+        **options,
+    )
+    trainer.fit(task, datamodule=Toy(moons, 64, [2], 0, 16))
+    return trainer
+
+
+def parameters(task: DiffusionTask) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in task.named_parameters()}
+
+
+def records(folder: Path, name: str) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line[name]) for line in lines if name in line]
+
+
+class History(Callback):
+    """The weights after each step, and a buffer that counts batches."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, Tensor]] = []
+        self.last = 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        pl_module.pipeline.denoiser.network.counter += 1
+        if trainer.global_step > self.last:
+            self.last = trainer.global_step
+            self.weights.append(parameters(pl_module))
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_ema_is_the_recursion_over_optimizer_steps(accumulate: int, tmp_path: Path) -> None:
+    task, history, ema = small_task(), History(), EMA([0.5, 0.999])
+    start = parameters(task)
+    fit(task, 6, [history, ema], tmp_path, accumulate_grad_batches=accumulate)
+    assert len(history.weights) == 6
+    for decay in (0.5, 0.999):
+        expected = start
+        for k, weights in enumerate(history.weights, 1):
+            d = min(decay, (1 + k) / (10 + k))
+            expected = {name: d * expected[name] + (1 - d) * weights[name] for name in expected}
+        for name, value in expected.items():
+            assert torch.allclose(ema.averages[str(decay)][name], value, atol=1e-6), name
+
+
+def test_averages_stand_in_the_network_within_the_block_only(tmp_path: Path) -> None:
+    task, ema = small_task(), EMA([0.9])
+    trainer = fit(task, 5, [ema], tmp_path)
+    raw, averages = parameters(task), {name: value.clone() for name, value in ema.averages["0.9"].items()}
+    counter = task.pipeline.denoiser.network.counter.clone()  # type: ignore[union-attr, operator]
+    with pytest.raises(RuntimeError, match="inside"), averaged_weights(trainer, task):  # noqa: PT012
+        assert all(torch.equal(value, averages[name]) for name, value in parameters(task).items())
+        with pytest.raises(AssertionError, match="stand in the network"):
+            ema.on_save_checkpoint(trainer, task, {})
+        raise RuntimeError("inside")
+    assert all(torch.equal(value, raw[name]) for name, value in parameters(task).items())
+    assert all(torch.equal(value, averages[name]) for name, value in ema.averages["0.9"].items())
+    assert torch.equal(task.pipeline.denoiser.network.counter, counter)  # type: ignore[union-attr]
+
+
+def test_a_checkpoint_holds_raw_and_averaged_weights_apart(tmp_path: Path) -> None:
+    task, ema = small_task(), EMA([0.9, 0.5])
+    fit(task, 6, [ema, Checkpoint(Every(steps=2), str(tmp_path / "c"), keep=2)], tmp_path)
+    files = sorted((tmp_path / "c").iterdir())
+    assert [file.name for file in files] == ["step-00000004.ckpt", "step-00000006.ckpt"]
+    checkpoint = torch.load(files[-1], weights_only=True)
+    raw = model_weights(checkpoint, "raw")
+    for name, value in parameters(task).items():
+        assert torch.equal(raw[name.removeprefix("pipeline.")], value)
+    for weights, decay in (("ema", "0.9"), ("0.9", "0.9"), ("0.5", "0.5")):
+        averaged = model_weights(checkpoint, weights)
+        assert all(torch.equal(averaged[n.removeprefix("pipeline.")], v) for n, v in ema.averages[decay].items())
+    with pytest.raises(ValueError, match=r"raw, 0\.9, 0\.5"):
+        model_weights(checkpoint, "0.7")
+
+
+def test_training_does_not_depend_on_the_global_seed(tmp_path: Path) -> None:
+    """Not even dropout: all randomness is keyed by the run's seed and the position."""
+    results = []
+    for number, global_seed in enumerate((1, 2)):
+        task = small_task(dropout=0.3)
+        torch.manual_seed(global_seed)
+        (tmp_path / str(number)).mkdir()
+        fit(task, 8, [], tmp_path / str(number))
+        results.append(parameters(task))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+    other = small_task(seed=1, dropout=0.3)
+    fit(other, 8, [], tmp_path)
+    assert not all(torch.equal(results[0][name], value) for name, value in parameters(other).items())
+
+
+def test_validation_loss_is_the_same_for_every_seed(tmp_path: Path) -> None:
+    losses = []
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        task = small_task(seed)
+        task.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.0)
+        fit(task, 2, [], folder, val_check_interval=2)
+        losses += records(folder, "validation/loss")
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("cadence", "steps"),
+    [
+        ({"steps": 3}, [3, 6, 9, 12]),
+        ({"epochs": 1}, [4, 8, 12]),  # 64 points, batches of 16
+        ({"epochs": 0.5}, [2, 4, 6, 8, 10, 12]),
+        ({"samples": 100}, [7]),
+        ({"minutes": 60.0}, []),
+    ],
+)
+def test_cadences(cadence: dict[str, Any], steps: list[int], tmp_path: Path) -> None:
+    due: list[int] = []
+
+    class Watch(Callback):
+        every = Every(**cadence)
+
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            if self.every.due(trainer):
+                due.append(trainer.global_step)
+
+    fit(small_task(), 12, [Watch()], tmp_path)
+    assert due == steps
+
+
+def test_a_cadence_of_minutes_follows_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    every, clock = Every(minutes=2.0), [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    every._start = 0.0
+    trainer = Trainer(logger=False, enable_checkpointing=False, default_root_dir=tmp_path, accelerator="cpu")
+    due = []
+    for clock[0] in (60.0, 119.0, 121.0, 200.0, 500.0):
+        due.append(every.due(trainer))
+    assert due == [False, False, True, False, True]
+
+
+@pytest.mark.parametrize("units", [{}, {"steps": 1, "epochs": 1}])
+def test_a_cadence_has_one_unit(units: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="exactly one"):
+        Every(**units)
+
+
+def test_loss_by_noise_level_is_the_mean_over_its_interval(tmp_path: Path) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
+            seen.append((outputs["t"], outputs["error"]))
+
+    fit(small_task(), 4, [Watch(), LossByNoiseLevel(Every(steps=4), num_bins=2)], tmp_path)
+    t, error = (torch.cat(each) for each in zip(*seen, strict=True))
+    for low, name in ((0.0, "loss_by_t/0.00-0.50"), (0.5, "loss_by_t/0.50-1.00")):
+        expected = error[(low <= t) & (t < low + 0.5)].mean().item()
+        assert records(tmp_path, name) == [(4, pytest.approx(expected, rel=1e-5))]
+
+
+def test_throughput_and_gradient_norm_are_logged(tmp_path: Path) -> None:
+    norms: list[float] = []
+
+    class Watch(Callback):
+        def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+            gradients = torch.cat([p.grad.flatten() for p in pl_module.parameters()])
+            norms.append(gradients.norm().item())
+
+    fit(small_task(), 6, [Watch(), Throughput()], tmp_path, gradient_clip_val=1e-3)
+    logged = records(tmp_path, "train/gradient_norm")
+    assert [value for _, value in logged] == pytest.approx(norms[1::2], rel=1e-5)  # before clipping
+    assert len(records(tmp_path, "train/samples_per_second")) == 3
+    assert all(rate > 0 for _, rate in records(tmp_path, "train/samples_per_second"))
+
+
+def test_warmup_and_cosine() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=2.0)
+    schedule = warmup_cosine(optimizer, 4, 12, final_factor=0.1)
+    rates = []
+    for _ in range(13):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
+    assert rates[8] == pytest.approx(2 * 0.55)
+    assert rates[12] == pytest.approx(0.2)

@@ -1,0 +1,169 @@
+"""Configurations: every YAML composes, fits its targets and is explained; wrong ones are refused by name."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from inkdrop.configuration import OWN_TARGETS, USER_TARGETS, ConfigurationError, build, check, check_settings
+from inkdrop.experiment import resolved
+from inkdrop.help import comments_in
+from inkdrop.pipeline import Pipeline
+
+CONF = Path(__file__).parent.parent / "conf"
+FILES = sorted(CONF.rglob("*.yaml"))
+# Parts that only fit certain others; everything else composes with the digits.
+COMPANIONS = {
+    "data=moons": ["experiment=moons"],
+    "data=ring": ["experiment=moons"],
+    "data=checkerboard": ["experiment=moons"],
+    "network=mlp": ["experiment=moons"],
+    "codec=standardize": ["experiment=moons"],
+    "extractor=identity": ["experiment=moons"],
+    "schedule=linear": ["prediction=flow", "time_sampler=uniform"],
+    "schedule=vp": ["time_sampler=uniform"],
+    "network=ddpm_cifar10": ["data.shape=[3,32,32]"],
+}
+
+
+def composed(overrides: list[str], name: str = "train") -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return resolved(compose(name, [*overrides, "output_dir=nowhere"]))
+
+
+def check_all(plain: dict[str, Any]) -> None:
+    check_settings(plain)
+    check(plain)
+
+
+def choices() -> list[list[str]]:
+    found = [[f"{file.parent.name}={file.stem}"] for file in FILES if file.parent != CONF]
+    return [choice + COMPANIONS.get(choice[0], []) for choice in found]
+
+
+@pytest.mark.parametrize("overrides", choices(), ids=lambda overrides: overrides[0])
+def test_every_choice_composes_checks_and_builds(overrides: list[str]) -> None:
+    plain = composed(overrides)
+    check_all(plain)
+    pipeline = build(plain["pipeline"])
+    assert isinstance(pipeline, Pipeline)
+    build(plain["task"])
+    build(plain["data"])
+    if overrides[0] != "extractor=inception":  # its weights are not here
+        build(list(plain["callbacks"].values()))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONF)))
+def test_every_option_is_explained_beside_it(file: Path) -> None:
+    explained = dict(comments_in(file, ""))
+    options = [path for path in _options(yaml.safe_load(file.read_text()) or {}) if file.parent.name != "experiment"]
+    missing = [path for path in options if path not in explained]
+    assert not missing
+
+
+def _options(node: Any, path: str = "") -> list[str]:
+    """Leaves that a user sets: no targets, no references, nothing of Hydra's."""
+    if isinstance(node, dict) and node:
+        return [
+            leaf
+            for key, value in node.items()
+            if key not in ("_target_", "_partial_", "hydra", "defaults")
+            for leaf in _options(value, f"{path}.{key}" if path else key)
+        ]
+    return [] if isinstance(node, str) and "${" in node and "now:" not in node else [path] if path else []
+
+
+@pytest.mark.parametrize("overrides", choices(), ids=lambda overrides: overrides[0])
+def test_defaults_in_python_equal_those_in_yaml(overrides: list[str]) -> None:
+    """A default that stands in both places must be one; experiments may differ."""
+    group, name = overrides[0].split("=")
+    node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text()) or {}
+    if "_target_" not in node or name == "ddpm_cifar10" or name == "unet" or name == "label":
+        return  # these state an architecture or an experiment's choice, not a default
+    target = build({"_target_": node["_target_"], "_partial_": True}).func
+    for key, parameter in inspect.signature(target).parameters.items():
+        value = node.get(key)
+        if parameter.default is not parameter.empty and key in node and not isinstance(value, dict | str):
+            assert value == parameter.default, key
+
+
+WRONG = {
+    "unknown option": (["+optimizer.momentun=1"], "momentun is no option"),
+    "unknown option close to one": (["+data.batchsize=4"], "did you mean batch_size"),
+    "unknown option of the trainer": (["+trainer.max_step=4"], "did you mean max_steps"),
+    "text for a number": (["schedule.num_timesteps=abc"], "schedule.num_timesteps=abc"),
+    "fraction for a number": (["schedule.num_timesteps=1000.5"], "schedule.num_timesteps"),
+    "float for a number": (["schedule.num_timesteps=1000.0"], "schedule.num_timesteps"),
+    "null for a number": (["schedule.num_timesteps=null"], "schedule.num_timesteps"),
+    "zero steps": (["schedule.num_timesteps=0"], "greater than or equal to 1"),
+    "negative steps": (["time_grid.num_steps=-3"], "time_grid.num_steps"),
+    "beta of one": (["schedule.beta_end=1.0"], "less than 1"),
+    "beta not a number": (["schedule.beta_end=nan"], "schedule.beta_end"),
+    "eta above one": (["sampler.eta=1.5"], "sampler.eta"),
+    "decay above one": (["callbacks.ema.decays=[1.5]"], "callbacks.ema.decays"),
+    "no decay": (["callbacks.ema.decays=[]"], "callbacks.ema.decays"),
+    "negative rate": (["optimizer.lr=-1"], "optimizer.lr"),
+    "infinite rate": (["optimizer.lr=inf"], "optimizer.lr"),
+    "negative clipping": (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val"),
+    "no accumulation": (["trainer.accumulate_grad_batches=0"], "accumulate_grad_batches"),
+    "half a step": (["trainer.max_steps=2.5"], "trainer.max_steps"),
+    "no device": (["trainer.devices=0"], "trainer.devices"),
+    "negative seed": (["seed=-1"], "seed=-1"),
+    "seed too large": (["seed=4294967296"], "seed"),
+    "truth for a number": (["data.batch_size=true"], "data.batch_size"),
+    "foreign target": (["optimizer._target_=os.system"], "not allowed"),
+    "target that opens files": (["data._target_=builtins.open"], "not allowed"),
+    "target that does not exist": (["sampler._target_=inkdrop.samplers.Nothing"], "cannot be imported"),
+    "private target": (["sampler._target_=inkdrop.samplers.base._select"], "not allowed"),
+    "missing argument": (["~time_grid.num_steps"], "num_steps is missing"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_configurations_are_refused_by_name(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        check_all(composed(overrides))
+    assert message in str(error.value)
+
+
+def test_foreign_targets_are_refused_at_any_depth_without_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "marker.py").write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'imported')!r}).touch()\ndef f(): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for node in (
+        {"a": [{"b": {"_target_": "marker.f"}}]},
+        {"_target_": "inkdrop.guidance.Clip", "low": {"_target_": "marker.f"}},
+    ):
+        for action in (check, build):
+            with pytest.raises(ConfigurationError, match=r"marker.f is not allowed"):
+                action(node)
+    assert not (tmp_path / "imported").exists()
+    assert build({"_target_": "marker.f"}, (*USER_TARGETS, "marker.")) is None
+
+
+def test_a_checkpoint_may_name_inkdrops_parts_only() -> None:
+    with pytest.raises(ConfigurationError, match="not allowed"):
+        build({"_target_": "torch.optim.AdamW"}, OWN_TARGETS)
+
+
+def test_build_calls_innermost_first_and_makes_plain_partials() -> None:
+    import functools
+
+    sampler = build(
+        {
+            "_target_": "inkdrop.samplers.Ancestral",
+            "time_grid": {"_target_": "inkdrop.time_grids.Trailing", "num_steps": 3},
+            "deviation": {"_target_": "inkdrop.samplers.ancestral.large", "_partial_": True},
+        }
+    )
+    assert sampler.time_grid.num_steps == 3
+    assert type(sampler.deviation) is functools.partial
+    assert build({"a": [1, {"b": None}]}) == {"a": [1, {"b": None}]}

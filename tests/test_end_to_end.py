@@ -1,0 +1,359 @@
+"""train.py and sample.py as a user runs them, small."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+import inkdrop
+from inkdrop.configuration import ConfigurationError
+from inkdrop.sampling import sample
+from inkdrop.training import train
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "network.base_channels=8",
+    "network.norm_groups=4",
+    "network.num_blocks=1",
+    "trainer.max_steps=6",
+    "trainer.log_every_n_steps=2",
+    "trainer.val_check_interval=3",
+    "time_grid.num_steps=4",
+    "evaluation.num_samples=20",
+    "callbacks.pictures.num_samples=20",
+    "data.batch_size=16",
+    # An untrained network is a smooth function of x only where its zeros mean "the data are what you see".
+    "prediction=v",
+    "guidance=none",
+]
+
+
+def trained(folder: Path, *overrides: str, logger: str = "none") -> dict[str, Any]:
+    """Trains within this process and returns result.json."""
+    folder.mkdir(parents=True)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", [*TINY, f"logger={logger}", f"output_dir={folder}", *overrides])
+    train(config, str(folder))
+    return json.loads((folder / "result.json").read_text())
+
+
+def sampled(checkpoint: Path, folder: Path, *overrides: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Samples within this process; samples.npz and result.json."""
+    folder.mkdir(parents=True)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("sample", [f"checkpoint={checkpoint}", f"output_dir={folder}", *overrides])
+    sample(config, str(folder))
+    return arrays_of(folder), json.loads((folder / "result.json").read_text())
+
+
+def arrays_of(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "samples.npz") as file:
+        return dict(file)
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def script(name: str, *arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, name, *arguments],
+        cwd=ROOT,
+        env={key: value for key, value in {**os.environ, **environment}.items() if value is not None},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of train.py itself, with W&B but without a key."""
+    folder = tmp_path_factory.mktemp("session") / "run"
+    done = script("train.py", *TINY, f"output_dir={folder}", WANDB_MODE=None, HOME=str(folder.parent))
+    assert done.returncode == 0, done.stderr
+    (folder / "terminal.txt").write_text(done.stdout + done.stderr)
+    return folder
+
+
+def test_a_run_leaves_what_is_promised(run: Path) -> None:
+    result = json.loads((run / "result.json").read_text())
+    assert result["steps"] == 6
+    assert result["seed"] == 0
+    assert {"fd_digits_20", "fd_digits_20_floor", "validation/loss", "train/loss"} <= set(result["metrics"])
+    assert result["metrics"]["fd_digits_20"] > result["metrics"]["fd_digits_20_floor"] > 0
+    assert result["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert Path(result["checkpoint"]).is_file()
+    assert result["seconds"] > 0
+    assert "git_commit" in result
+    assert picture(run / "pictures" / "samples-00000006.png").shape == (2 * 50 + 2, 10 * 50 + 2)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"train/loss", "validation/loss", "train/gradient_norm", "train/samples_per_second", "fd_digits_20"} <= {
+        name for line in lines for name in line
+    }
+    assert "loss_by_t/0.00-0.10" not in (run / "config.yaml").read_text()
+    assert "num_timesteps: 1000" in (run / "config.yaml").read_text()
+
+
+def test_the_terminal_tells_where_things_are_and_what_to_try(run: Path) -> None:
+    terminal = (run / "terminal.txt").read_text()
+    assert f"python sample.py checkpoint={run}" in terminal
+    assert terminal.count("W&B: no key found, tracking offline") == 1
+    assert "Warning" not in terminal
+    assert "litlogger" not in terminal
+    assert "Traceback" not in terminal
+    assert list(run.glob("wandb/offline-run-*"))
+
+
+def test_sample_script_follows_its_contract(run: Path, tmp_path: Path) -> None:
+    done = script(
+        "sample.py",
+        f"checkpoint={run}",
+        "num_samples=10",
+        "batch_size=4",
+        "seed=3",
+        "condition.label=7",
+        "sampler=ddim",
+        "time_grid.num_steps=5",
+        "save_images=true",
+        "save_gif=true",
+        f"output_dir={tmp_path / 'out'}",
+    )
+    assert done.returncode == 0, done.stderr
+    arrays = arrays_of(tmp_path / "out")
+    assert arrays["x"].shape == (10, 8, 8, 1)
+    assert arrays["x"].dtype == np.uint8
+    assert arrays["seeds"].tolist() == list(range(3, 13))
+    assert arrays["label"].tolist() == [7] * 10
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["network_calls"] == 5
+    assert result["samples_per_second"] > 0
+    assert picture(tmp_path / "out" / "grid.png").shape == (3 * 50 + 2, 4 * 50 + 2)
+    first = picture(tmp_path / "out" / "images" / "000003.png")
+    assert (first == arrays["x"][0, :, :, 0]).all()
+    with Image.open(tmp_path / "out" / "denoising.gif") as gif:
+        assert gif.n_frames == 5  # type: ignore[attr-defined]
+
+
+def test_samples_depend_on_seed_and_condition_alone(run: Path, tmp_path: Path) -> None:
+    for sampler in ("ddim", "ancestral", "heun"):
+        options = [f"sampler={sampler}", "time_grid.num_steps=4", "num_samples=8"]
+        whole, _ = sampled(run, tmp_path / f"{sampler}-8", *options, "batch_size=8")
+        parts, _ = sampled(run, tmp_path / f"{sampler}-3", *options, "batch_size=3")
+        later, _ = sampled(run, tmp_path / f"{sampler}-later", *options, "seed=4", "num_samples=4")
+        assert np.abs(whole["x"].astype(int) - parts["x"]).max() <= 1
+        assert np.abs(whole["x"][4:].astype(int) - later["x"]).max() <= 1
+        assert whole["label"].tolist() == list(range(8))
+
+
+def test_notebooks_get_the_same_pipeline(run: Path, tmp_path: Path) -> None:
+    arrays, _ = sampled(run, tmp_path / "s", "num_samples=3", "condition.label=2", "time_grid.num_steps=4")
+    pipeline = inkdrop.load(run)
+    images = pipeline(pipeline.request(range(3), label=2), range(3))
+    assert (images.permute(0, 2, 3, 1).numpy() == arrays["x"]).all()
+    raw = inkdrop.load(run, weights="raw")
+    name = "denoiser.network.conv_in.weight"
+    assert not torch.equal(raw.state_dict()[name], pipeline.state_dict()[name])
+    assert torch.equal(inkdrop.load(run, weights="0.997").state_dict()[name], pipeline.state_dict()[name])
+
+
+def test_evaluation_at_sampling_time_equals_that_of_training(run: Path, tmp_path: Path) -> None:
+    trained_metrics = json.loads((run / "result.json").read_text())["metrics"]
+    _, result = sampled(run, tmp_path / "s", "num_samples=20", "evaluate=true", "time_grid.num_steps=4")
+    for name in ("fd_digits_20", "fd_digits_20_floor"):
+        assert result["metrics"][name] == pytest.approx(trained_metrics[name], rel=1e-3)
+
+
+def test_several_devices_train_and_sample_as_one(tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    done = script("train.py", *TINY, "trainer.devices=2", "logger=none", f"output_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    trained(tmp_path / "one")
+    two, one = (json.loads((tmp_path / each / "result.json").read_text())["metrics"] for each in ("two", "one"))
+    for name in ("validation/loss", "fd_digits_20", "fd_digits_20_floor"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3), name
+    options = ["num_samples=9", "batch_size=2", "time_grid.num_steps=3"]
+    done = script("sample.py", f"checkpoint={folder}", *options, "trainer.devices=2", f"output_dir={tmp_path / 's2'}")
+    assert done.returncode == 0, done.stderr
+    alone, _ = sampled(folder, tmp_path / "s1", *options)
+    assert np.abs(arrays_of(tmp_path / "s2")["x"].astype(int) - alone["x"]).max() <= 1
+
+
+def test_accumulation_gives_the_gradient_of_the_large_batch(tmp_path: Path) -> None:
+    large = trained(tmp_path / "large", "data.batch_size=32", "trainer.max_steps=3")
+    small = trained(tmp_path / "small", "data.batch_size=8", "trainer.max_steps=3", "trainer.accumulate_grad_batches=4")
+    weights = [
+        torch.load(result["checkpoint"], weights_only=True)["state_dict"]["pipeline.denoiser.network.conv_in.weight"]
+        for result in (large, small)
+    ]
+    assert torch.allclose(*weights, atol=1e-4)
+
+
+def points(folder: Path, *overrides: str) -> dict[str, float]:
+    """Trains a small network on points of the plane, whose samples are not rounded to 8 bits."""
+    folder.mkdir()
+    options = [option for option in TINY if not option.startswith(("network.", "guidance"))]
+    small = ["experiment=moons", "network.width=16", "network.num_blocks=1", "trainer.max_steps=40", "logger=none"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", [*options, *small, f"output_dir={folder}", *overrides])
+    return train(config, str(folder))
+
+
+def test_bfloat16_trains_and_samples_nearly_the_same(tmp_path: Path) -> None:
+    full, half = points(tmp_path / "full"), points(tmp_path / "half", "trainer.precision=bf16-mixed")
+    assert half["validation/loss"] != full["validation/loss"]
+    assert half["validation/loss"] == pytest.approx(full["validation/loss"], rel=0.02)
+    whole, _ = sampled(tmp_path / "full", tmp_path / "s32", "num_samples=50")
+    low, _ = sampled(tmp_path / "full", tmp_path / "s16", "num_samples=50", "trainer.precision=bf16-mixed")
+    assert low["x"].dtype == np.float32
+    assert 0 < np.abs(low["x"] - whole["x"]).mean() < 0.02
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_and_sample_the_same(tmp_path: Path) -> None:
+    plain, compiled = points(tmp_path / "plain"), points(tmp_path / "compiled", "compile=true")
+    assert compiled["validation/loss"] == pytest.approx(plain["validation/loss"], rel=1e-4)
+    one, _ = sampled(tmp_path / "compiled", tmp_path / "s", "num_samples=4")
+    two, _ = sampled(tmp_path / "plain", tmp_path / "c", "num_samples=4", "compile=true")
+    assert np.allclose(one["x"], two["x"], atol=1e-3)
+
+
+def test_other_loggers_and_missing_packages(tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
+    folder = tmp_path / "run"
+    done = script("train.py", *TINY, "logger=[tensorboard,csv]", f"output_dir={folder}", PYTHONPATH=str(blocked))
+    assert done.returncode == 0, done.stderr
+    assert "validation/loss" in next((folder / "csv").glob("metrics.csv")).read_text()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert "samples" in events.Tags()["images"]
+    assert "fd_digits_20" in events.Tags()["scalars"]
+
+
+def test_tracking_that_fails_does_not_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise OSError("the disk of the tracker is full")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    with pytest.warns(UserWarning, match="the run goes on"):
+        result = trained(tmp_path / "run", logger="wandb")
+    assert result["steps"] == 6
+
+
+def test_a_server_that_does_not_answer_means_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from inkdrop.loggers.wandb import WandB
+
+    class Wandb:
+        @staticmethod
+        def login(**kwargs: Any) -> bool:
+            return True
+
+        class Settings:
+            base_url = "http://127.0.0.1:9"
+
+    assert WandB(str(tmp_path), "project")._mode(Wandb) == "offline"
+
+
+def test_warm_start_begins_with_the_averaged_weights(run: Path, tmp_path: Path) -> None:
+    result = trained(tmp_path / "warm", f"init_from={run}", "optimizer.lr=0.0")
+    weights = inkdrop.load(run).state_dict()
+    for name, value in inkdrop.load(result["checkpoint"], "raw").state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["schedule.beta_end=1.2"], "schedule.beta_end=1.2: input should be less than 1"),
+        (["schedule=linear"], "choose prediction=flow"),
+        (["init_from=nowhere"], "nowhere does not exist"),
+        (["data.shape=[1,9,9]"], "cannot be halved"),
+    ],
+)
+def test_mistakes_end_with_code_2_one_line_and_nothing_created(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = script("train.py", *arguments, "logger=none", f"output_dir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_not_overwritten(run: Path) -> None:
+    before = (run / "result.json").read_bytes()
+    done = script("train.py", f"output_dir={run}")
+    assert done.returncode == 2
+    assert "holds another run" in done.stderr
+    assert (run / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["condition.label=11"], "0 to 9"),
+        (["weights=0.5"], "raw, 0.997"),
+        (["evaluate=true", "condition.label=1", "num_samples=20"], "remove condition.label"),
+        (["evaluate=true", "num_samples=351"], "held out"),
+    ],
+)
+def test_impossible_requests_are_refused(
+    overrides: list[str], message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        sampled(run, tmp_path / "s", *overrides)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+class Evil:
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_checkpoints_that_cannot_be_trusted_are_refused(run: Path, tmp_path: Path) -> None:
+    good = next((run / "checkpoints").glob("*.ckpt"))
+    cut, evil, foreign, empty = (tmp_path / name for name in ("cut.ckpt", "evil.ckpt", "foreign.ckpt", "empty.ckpt"))
+    cut.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    evil.write_bytes(pickle.dumps(Evil(tmp_path / "marker"), protocol=2))
+    torch.save({"state_dict": {}}, foreign)
+    empty.touch()
+    for file in (cut, evil, foreign, empty):
+        with pytest.raises(ValueError, match=file.name) as error:
+            inkdrop.load(file)
+        assert "weights_only" not in str(error.value)
+    assert not (tmp_path / "marker").exists()
+    with pytest.raises(ValueError, match="no run folder"):
+        inkdrop.load(tmp_path)
+    with pytest.raises(ValueError, match="does not exist"):
+        inkdrop.load(tmp_path / "nowhere")
+
+
+def test_a_configuration_in_a_checkpoint_builds_inkdrops_parts_only(run: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(next((run / "checkpoints").glob("*.ckpt")), weights_only=True)
+    checkpoint["config"]["pipeline"]["codec"] = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
+    torch.save(checkpoint, tmp_path / "bad.ckpt")
+    with pytest.raises(ConfigurationError, match="not allowed"):
+        inkdrop.load(tmp_path / "bad.ckpt")
+    assert not (tmp_path / "made").exists()
