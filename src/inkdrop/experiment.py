@@ -17,6 +17,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from inkdrop import __version__
+
 EXIT_CONFIGURATION = 2
 
 
@@ -92,13 +94,13 @@ def quiet() -> None:
 
 def facts() -> dict[str, Any]:
     """Versions of what a result depends on, and the git commit of the code, or null outside a repository."""
-    packages = ("inkdrop", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
+    packages = ("torch", "lightning", "hydra-core", "torchmetrics", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
     git = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
     commit = git.stdout.strip() if git.returncode == 0 else None
-    return {"versions": {"python": platform.python_version(), **versions}, "git_commit": commit}
+    return {"versions": {"inkdrop": __version__, "python": platform.python_version(), **versions}, "git_commit": commit}
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
