@@ -36,15 +36,20 @@ def statistics(features: Tensor) -> Statistics:
     return metric.compute()
 
 
-def bootstrap(features: Tensor, reference: Statistics) -> tuple[float, float]:
-    """95% bootstrap interval, centred on the distance itself: drawing with replacement adds a bias of its own."""
+def bootstrap(features: Tensor, labels: Tensor, reference: Statistics) -> tuple[float, float]:
+    """95% bootstrap interval over items drawn within each label, so that the labels stay equal.
+
+    Drawing with replacement adds a bias of its own; the interval is therefore centred on the distance itself.
+    """
     generator = torch.Generator().manual_seed(0)
-    count, value = len(features), frechet_distance(statistics(features), reference)
-    drawn = [
-        frechet_distance(statistics(features[torch.randint(count, (count,), generator=generator)]), reference)
-        for _ in range(NUM_BOOTSTRAPS)
-    ]
+    classes = [features[labels == label] for label in labels.unique()]
+
+    def redrawn() -> Tensor:
+        return torch.cat([each[torch.randint(len(each), (len(each),), generator=generator)] for each in classes])
+
+    drawn = [frechet_distance(statistics(redrawn()), reference) for _ in range(NUM_BOOTSTRAPS)]
     low, high = np.quantile(drawn, [0.025, 0.975]) - np.mean(drawn)
+    value = frechet_distance(statistics(features), reference)
     return value + low, value + high
 
 
@@ -69,7 +74,7 @@ def main() -> None:
     with torch.no_grad():
         reference = statistics(extractor(train["x"]))
         floor = frechet_distance(statistics(extractor(held_out["x"])), reference)
-        low, high = bootstrap(extractor(held_out["x"]), reference)
+        low, high = bootstrap(extractor(held_out["x"]), held_out["label"], reference)
         n = len(held_out["x"])
         samples = [pipeline({"label": held_out["label"]}, range(n * k, n * (k + 1))) for k in range(NUM_SEEDS)]
         distances = np.array([frechet_distance(statistics(extractor(each)), reference) for each in samples])

@@ -5,7 +5,18 @@ import math
 
 import pytest
 import torch
-from analytic import SCHEDULES, BatchGaussian, ExactDenoiser, Plain, gaussian, mixture, sample, sliced_w1, source
+from analytic import (
+    SCHEDULES,
+    BatchGaussian,
+    ExactDenoiser,
+    Plain,
+    empirical,
+    gaussian,
+    mixture,
+    sample,
+    sliced_w1,
+    source,
+)
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 
@@ -158,6 +169,14 @@ def test_covariance_of_correlated_normal_data_is_kept() -> None:
     samples = sample(denoiser, Heun(Trailing(60)), 4000)
     assert torch.allclose(samples.T.cov(), covariance.double(), atol=0.06)
     assert torch.allclose(samples.mean(0), torch.tensor([2.0, -1.0]).double(), atol=0.06)
+
+
+def test_samples_of_finitely_many_points_are_those_points() -> None:
+    points = torch.tensor([[0.0, 0.0], [1.0, 0.5], [-1.0, 0.7]]).double()
+    samples = sample(empirical(SCHEDULES["linear_beta"], points), DDIM(Trailing(200)), 300)
+    distance, nearest = torch.cdist(samples, points).min(1)
+    assert distance.max() < 1e-6
+    assert nearest.bincount(minlength=3).min() > 60
 
 
 @pytest.mark.parametrize("sampler", [DDIM(Trailing(10), eta=0.7), Ancestral(Trailing(10))], ids=["ddim", "ddpm"])

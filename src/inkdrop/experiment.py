@@ -13,7 +13,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -58,7 +60,12 @@ def _check_new(output: Path) -> None:
 
 
 def stop(error: Exception) -> None:
-    """Ends with exit code 2 and the error's message alone: the user's mistake needs no traceback."""
+    """Ends with exit code 2 and the error's message alone: the user's mistake needs no traceback.
+
+    In a sweep the error is raised instead, so that Hydra goes on with the other runs.
+    """
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise error
     print(f"error: {error}", file=sys.stderr)
     sys.exit(EXIT_CONFIGURATION)
 

@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
-from inkdrop.configuration import USER_TARGETS, build
+from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.pictures import as_array, image, is_images, save_gif, save_png, sheet
 from inkdrop.pipeline import Pipeline, compile_network, find_checkpoint, load, read_checkpoint
@@ -30,6 +30,8 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
     fabric = Fabric(**plain["trainer"])
     fabric.launch()
     try:
+        check_settings(plain)
+        check(plain, allowed)
         pipeline = _pipeline(plain, allowed)
         seeds = range(plain["seed"], plain["seed"] + plain["num_samples"])
         evaluation, data = _evaluation(plain, allowed) if plain["evaluate"] else (None, None)

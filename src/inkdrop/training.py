@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from inkdrop.configuration import USER_TARGETS, build
+from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
@@ -59,6 +59,8 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
 def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, DiffusionTask, Trainer]:
     """The data, the task and the trainer; everything that can be wrong with them shows here, as a `ValueError`."""
     allowed = (*USER_TARGETS, *plain["allow_targets"])
+    check_settings(plain)
+    check(plain, allowed)
     torch.manual_seed(plain["seed"])  # weights
     data: DataModule = build(plain["data"], allowed)
     task: DiffusionTask = build(plain["task"], allowed)
