@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from peers import diffusers_small
 from PIL import Image
 
 import inkdrop
 from inkdrop.configuration import ConfigurationError
+from inkdrop.networks.diffusers_format import to_diffusers
 from inkdrop.sampling import sample
 from inkdrop.training import train
 
@@ -277,6 +279,22 @@ def test_warm_start_begins_with_the_averaged_weights(run: Path, tmp_path: Path) 
     weights = inkdrop.load(run).state_dict()
     for name, value in inkdrop.load(result["checkpoint"], "raw").state_dict().items():
         assert torch.equal(value, weights[name]), name
+
+
+def test_a_published_network_is_where_training_begins(tmp_path: Path) -> None:
+    published = diffusers_small(sample_size=8, in_channels=1, out_channels=1)
+    published.save_pretrained(tmp_path / "published")
+    result = trained(
+        tmp_path / "run",
+        f"init_from={tmp_path / 'published'}",
+        "conditioner=none",
+        "network.scale_shift=false",
+        "network.head_dim=8",
+        "optimizer.lr=0.0",
+    )
+    weights = to_diffusers(inkdrop.load(result["checkpoint"]).denoiser.network.state_dict())  # type: ignore[union-attr]
+    for name, value in published.state_dict().items():
+        assert torch.equal(weights[name], value), name
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def show(conf: Path, name: str, description: str, overrides: list[str]) -> None:
     for path, value in _options(config):
         comment = comments.get(path, "")
         print(f"  {path + '=' + value:46} {comment}".rstrip())
-    print("\n-m runs every combination of comma-separated values: python train.py -m seed=0,1 optimizer.lr=1e-3,2e-3")
+    print(f"\n-m runs every combination of comma-separated values: python {name}.py -m seed=0,1,2")
 
 
 def _comments(conf: Path, name: str, choices: dict[str, str | None]) -> Iterator[tuple[str, str]]:

@@ -42,18 +42,23 @@ class ProgressBar(LightningProgressBar):
         self._bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, *args: object, **kwargs: object) -> None:
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=trainer.global_step, values=_values(trainer))
+        self._update(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._update(trainer)
         if self._bar is not None and self._bar.disable:
             print(f"step {trainer.global_step}/{trainer.max_steps} {_values(trainer)}", flush=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._update(trainer)
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
+
+    def _update(self, trainer: Trainer) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=trainer.global_step, values=_values(trainer))
 
     def _stop(self) -> None:
         if self._bar is not None:
