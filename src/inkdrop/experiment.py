@@ -103,11 +103,18 @@ def facts() -> dict[str, Any]:
     """Versions of what a result depends on, and the git commit of the code, or null outside a repository."""
     packages = ("torch", "lightning", "hydra-core", "torchmetrics", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    commit = git.stdout.strip() if git.returncode == 0 else None
-    return {"versions": {"inkdrop": __version__, "python": platform.python_version(), **versions}, "git_commit": commit}
+    return {
+        "versions": {"inkdrop": __version__, "python": platform.python_version(), **versions},
+        "git_commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return None
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:

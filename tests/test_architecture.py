@@ -1,0 +1,84 @@
+"""The order of the parts: a file imports only from what stands above it, and the mathematics stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "src" / "inkdrop"
+ORDER = [
+    "randomness",
+    "schedules",
+    "noises",
+    "predictions",
+    "denoiser",
+    "time_samplers",
+    "time_grids",
+    "weightings",
+    "losses",
+    "constraints",
+    "samplers",
+    "guidance",
+    "conditioners",
+    "codecs",
+    "networks",
+    "configuration",
+    "pipeline",
+    "pictures",
+    "data",
+    "metrics",
+    "loggers",
+    "tasks",
+    "callbacks",
+    "experiment",
+    "training",
+    "sampling",
+    "help",
+]
+MATHEMATICS = ORDER[: ORDER.index("pictures")]
+FILES = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0].removesuffix(".py") in ORDER]
+
+
+def part(module: str) -> str:
+    """The part of inkdrop that a module belongs to."""
+    return module.split(".")[1]
+
+
+def imports(file: Path) -> set[str]:
+    """Parts of inkdrop that a file imports, without those for type checkers only."""
+    found: set[str] = set()
+    tree = ast.parse(file.read_text())
+    checked = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
+        for node in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in checked and (node.module or "").startswith("inkdrop."):
+            found.add(part(node.module or ""))
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_file_imports_only_from_above(file: Path) -> None:
+    own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    below = set(ORDER[ORDER.index(own) + 1 :])
+    assert not imports(file) & below
+    if own == "networks":
+        assert imports(file) <= {"networks"}
+
+
+def test_every_part_has_its_place() -> None:
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert parts - {"__init__", "__main__"} == set(ORDER)
+
+
+def test_the_mathematics_imports_neither_lightning_nor_hydra() -> None:
+    code = f"import sys\nfor part in {MATHEMATICS!r}: __import__('inkdrop.' + part)\n" + (
+        "print(sorted({'lightning', 'hydra', 'omegaconf', 'wandb', 'torchmetrics'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"
