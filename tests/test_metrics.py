@@ -164,6 +164,16 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch
     assert data_statistics(Identity(2), data, "train", 100, 50).num_samples == 100
 
 
+def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INKDROP_CACHE_DIR", str(tmp_path))
+    data = Toy(moons, 100, [2], 0, 10)
+    first = data_statistics(Identity(2), data, "train", 100, 50)
+    (file,) = (tmp_path / "statistics").iterdir()
+    for damage in (file.read_bytes()[:100], b"", b"<html>"):
+        file.write_bytes(damage)
+        assert torch.equal(data_statistics(Identity(2), data, "train", 100, 50).covariance, first.covariance)
+
+
 def test_inception_without_weights_says_which_file_goes_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -35,9 +36,8 @@ def data_statistics(extractor: Extractor, data: DataModule, split: str, count: i
     facts = {"data": data.fingerprint, "split": split, "count": count, "extractor": extractor.digest()}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     file = cache_dir() / "statistics" / f"{key}.pt"
-    if file.is_file():
-        mean, covariance = torch.load(file, weights_only=True)
-        return Statistics(mean, covariance, count)
+    if (kept := _read(file)) is not None:
+        return Statistics(kept[0], kept[1], count)
     device = next(extractor.parameters(), torch.empty(0)).device
     statistics = GaussianStatistics(extractor.dim).to(device)
     statistics.sync_on_compute = False  # every rank goes through all of the data
@@ -49,13 +49,21 @@ def data_statistics(extractor: Extractor, data: DataModule, split: str, count: i
     return result
 
 
+def _read(file: Path) -> list[Tensor] | None:
+    try:
+        content: list[Tensor] = torch.load(file, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):  # absent, or damaged and made again
+        return None
+    return content
+
+
 def _store(file: Path, content: list[Tensor]) -> None:
     temporary = file.with_suffix(f".{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, temporary)
         temporary.replace(file)
-    except OSError:  # a cache that cannot be written costs time, never a run
+    except (OSError, RuntimeError):  # a cache that cannot be written costs time, never a run
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
