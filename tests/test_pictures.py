@@ -16,8 +16,8 @@ def test_a_grid_shows_each_image_in_its_place_enlarged_by_a_whole_factor() -> No
     assert sheet.shape == (2 * 50 + 2, 3 * 50 + 2, 3)
     for i in range(5):
         top, left = 2 + i // 3 * 50, 2 + i % 3 * 50
-        cell = sheet[top : top + 48 : 6, left : left + 48 : 6]
-        assert (cell == images[i].permute(1, 2, 0).numpy()).all()
+        enlarged = images[i].permute(1, 2, 0).numpy().repeat(6, 0).repeat(6, 1)
+        assert (sheet[top : top + 48, left : left + 48] == enlarged).all()
     assert (sheet[52:, 102:] == 255).all()  # no sixth image
 
 
