@@ -14,7 +14,7 @@ from inkdrop.noises import Gaussian, Noise, NoiseSource
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
 from inkdrop.samplers import Sampler
-from inkdrop.schedules import VP, LinearInterpolation, Point, Schedule, Table, cosine, linear_beta, over
+from inkdrop.schedules import VP, LinearInterpolation, Point, Schedule, cosine, linear_beta, over
 
 SCHEDULES: dict[str, Schedule] = {
     "linear_beta": linear_beta(1000, 1e-4, 0.02),
@@ -137,7 +137,3 @@ def sliced_w1(first: Tensor, second: Tensor, directions: int = 64) -> float:
     generator = torch.Generator().manual_seed(0)
     axes = torch.nn.functional.normalize(torch.randn(first.shape[1], directions, generator=generator).double(), dim=0)
     return ((first @ axes).sort(0).values - (second @ axes).sort(0).values).abs().mean().item()
-
-
-def is_table(schedule: Schedule) -> bool:
-    return isinstance(schedule, Table)

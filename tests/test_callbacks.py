@@ -121,6 +121,17 @@ def test_averages_stand_in_the_network_within_the_block_only(tmp_path: Path) -> 
     assert torch.equal(task.pipeline.denoiser.network.counter, counter)  # type: ignore[union-attr]
 
 
+def test_a_profile_that_joins_later_keeps_its_own_decay(tmp_path: Path) -> None:
+    task, ema = small_task(), EMA([0.5, 0.999])
+    known = {name: value.clone() for name, value in parameters(task).items()}
+    ema.on_load_checkpoint(None, task, {"ema": {"0.999": known}})  # type: ignore[arg-type]
+    ema.num_updates = 10_000  # the warm-up is over
+    fit(task, 5, [ema], tmp_path)
+    name = "pipeline.denoiser.network.output.1.weight"
+    moved = {decay: (ema.averages[decay][name] - known[name]).norm() for decay in ("0.5", "0.999")}
+    assert moved["0.999"] < 0.02 * moved["0.5"]
+
+
 def test_a_checkpoint_holds_raw_and_averaged_weights_apart(tmp_path: Path) -> None:
     task, ema = small_task(), EMA([0.9, 0.5])
     fit(task, 6, [ema, Checkpoint(Every(steps=2), str(tmp_path / "c"), keep=2)], tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from inkdrop.configuration import OWN_TARGETS, USER_TARGETS, ConfigurationError, build, check, check_settings
+from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, ConfigurationError, build, check, check_settings
 from inkdrop.experiment import resolved
 from inkdrop.help import comments_in
 from inkdrop.pipeline import Pipeline
@@ -149,9 +149,29 @@ def test_foreign_targets_are_refused_at_any_depth_without_import(
     assert build({"_target_": "marker.f"}, (*USER_TARGETS, "marker.")) is None
 
 
-def test_a_checkpoint_may_name_inkdrops_parts_only() -> None:
-    with pytest.raises(ConfigurationError, match="not allowed"):
-        build({"_target_": "torch.optim.AdamW"}, OWN_TARGETS)
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.optim.AdamW",
+        "lightning.pytorch.loggers.CSVLogger",
+        "inkdrop.experiment.write_json",
+        "inkdrop.training.train",
+        "inkdrop.metrics.make_extractor.make_extractor",
+        "inkdrop.loggers.jsonl.JSONLines",
+        "inkdrop.networks.diffusers_format.Path",
+        "inkdrop.samplers.base.partial",
+    ],
+)
+def test_a_checkpoint_may_name_parts_of_a_model_only(target: str) -> None:
+    for action in (check, build):
+        with pytest.raises(ConfigurationError, match="not allowed"):
+            action({"_target_": target}, CHECKPOINT_TARGETS)
+
+
+def test_what_a_run_saves_is_what_a_checkpoint_may_name() -> None:
+    for overrides in choices():
+        plain = composed(overrides)
+        check({name: plain[name] for name in ("pipeline", "evaluation", "data")}, CHECKPOINT_TARGETS)
 
 
 def test_build_calls_innermost_first_and_makes_plain_partials() -> None:

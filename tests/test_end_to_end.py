@@ -375,3 +375,14 @@ def test_a_configuration_in_a_checkpoint_builds_inkdrops_parts_only(run: Path, t
     with pytest.raises(ConfigurationError, match="not allowed"):
         inkdrop.load(tmp_path / "bad.ckpt")
     assert not (tmp_path / "made").exists()
+
+
+def test_a_users_own_part_in_a_checkpoint_needs_the_users_word(run: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(next((run / "checkpoints").glob("*.ckpt")), weights_only=True)
+    checkpoint["config"]["pipeline"]["codec"] = {"_target_": "analytic.Plain"}
+    torch.save(checkpoint, tmp_path / "own.ckpt")
+    with pytest.raises(ConfigurationError, match="not allowed"):
+        inkdrop.load(tmp_path / "own.ckpt")
+    options = ["num_samples=2", "time_grid.num_steps=2", "allow_targets=[analytic.]"]
+    arrays, _ = sampled(tmp_path / "own.ckpt", tmp_path / "s", *options)
+    assert arrays["x"].dtype == np.float32

@@ -19,9 +19,29 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from inkdrop.randomness import MAX_SEED
 
-# A checkpoint may name inkdrop's own parts only; the user's own configuration also these.
-OWN_TARGETS = ("inkdrop.",)
-USER_TARGETS = (*OWN_TARGETS, "torch.optim.", "lightning.pytorch.")
+# The user's own configuration may name these, a checkpoint only parts that neither write files nor start anything.
+USER_TARGETS = ("inkdrop.", "torch.optim.", "lightning.pytorch.")
+CHECKPOINT_TARGETS = (
+    "inkdrop.pipeline.Pipeline",
+    *(
+        f"inkdrop.{part}."
+        for part in (
+            "schedules",
+            "noises",
+            "predictions",
+            "denoiser",
+            "time_grids",
+            "samplers",
+            "guidance",
+            "conditioners",
+            "codecs",
+            "networks",
+            "data",
+            "metrics.extractors",
+        )
+    ),
+    *(f"inkdrop.metrics.{name}" for name in ("Evaluation", "DigitsClassifier", "Identity", "Inception")),
+)
 
 # Options of train.yaml and sample.yaml that no signature of inkdrop's describes.
 SETTINGS: dict[str, Any] = {
@@ -116,9 +136,13 @@ def _locate(name: Any, allowed: Iterable[str], path: str) -> Callable[..., Any]:
         )
     module, _, attribute = name.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"{path}._target_={name} cannot be imported: {error}") from None
+    # What a module of ours has itself imported, such as `Path`, is not ours.
+    if name.startswith("inkdrop.") and not getattr(target, "__module__", "").startswith("inkdrop."):
+        raise ConfigurationError(f"{path}._target_={name} is not allowed: it is no part of inkdrop")
+    return target
 
 
 def _check_call(node: Mapping[str, Any], allowed: Iterable[str], path: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inkdrop.codecs import Codec
 from inkdrop.conditioners import Conditioner
-from inkdrop.configuration import OWN_TARGETS, build, check
+from inkdrop.configuration import CHECKPOINT_TARGETS, build, check
 from inkdrop.constraints import Constraint
 from inkdrop.denoiser import Denoiser
 from inkdrop.guidance import Guidance
@@ -134,15 +134,17 @@ def model_weights(checkpoint: Mapping[str, Any], weights: str = "ema") -> dict[s
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def load(path: str | Path, weights: str = "ema") -> Pipeline:
+def load(path: str | Path, weights: str = "ema", allow_targets: Sequence[str] = ()) -> Pipeline:
     """The pipeline of a run folder or checkpoint file, with the sampler it was evaluated with, on the CPU.
 
     `weights` is `ema`, `raw`, or the decay of another average. The model is built from the configuration inside the
-    checkpoint, of inkdrop's own parts only. `ValueError` for files that cannot be used.
+    checkpoint, of inkdrop's own parts and those whose import path begins with one of `allow_targets`. `ValueError` for
+    files that cannot be used.
     """
     checkpoint = read_checkpoint(path)
     config = checkpoint["config"]["pipeline"]
-    check(config, OWN_TARGETS, "pipeline")
-    pipeline: Pipeline = build(config, OWN_TARGETS)
+    allowed = (*CHECKPOINT_TARGETS, *allow_targets)
+    check(config, allowed, "pipeline")
+    pipeline: Pipeline = build(config, allowed)
     pipeline.load_state_dict(model_weights(checkpoint, weights))
     return pipeline.eval()

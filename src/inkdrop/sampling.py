@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
-from inkdrop.configuration import USER_TARGETS, build, check, check_settings
+from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.pictures import as_array, image, is_images, save_gif, save_png, sheet
 from inkdrop.pipeline import Pipeline, compile_network, find_checkpoint, load, read_checkpoint
@@ -34,7 +34,7 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         check(plain, allowed)
         pipeline = _pipeline(plain, allowed)
         seeds = range(plain["seed"], plain["seed"] + plain["num_samples"])
-        evaluation, data = _evaluation(plain, allowed) if plain["evaluate"] else (None, None)
+        evaluation, data = _evaluation(plain) if plain["evaluate"] else (None, None)
         batch = _batch(pipeline, seeds, plain["condition"], data)
     except ValueError as error:
         stop(error)
@@ -71,16 +71,18 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
 
 
 def _pipeline(plain: dict[str, Any], allowed: tuple[str, ...]) -> Pipeline:
-    pipeline = load(plain["checkpoint"], str(plain["weights"]))
+    pipeline = load(plain["checkpoint"], str(plain["weights"]), plain["allow_targets"])
     pipeline.sampler = build(plain["sampler"], allowed)
     if plain.get("guidance") is not None:
         pipeline.guidance = build(plain["guidance"], allowed)
     return pipeline
 
 
-def _evaluation(plain: dict[str, Any], allowed: tuple[str, ...]) -> tuple[Any, Any]:
+def _evaluation(plain: dict[str, Any]) -> tuple[Any, Any]:
     """How the run itself was evaluated, and on which data."""
     config = read_checkpoint(plain["checkpoint"])["config"]
+    allowed = (*CHECKPOINT_TARGETS, *plain["allow_targets"])
+    check({name: config[name] for name in ("evaluation", "data")}, allowed)
     return build(config["evaluation"], allowed), build(config["data"], allowed)
 
 

@@ -52,7 +52,7 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
             **facts(),
         }
         write_json(result, run / "result.json")
-        _farewell(run, metrics, plain)
+        _farewell(run, metrics)
     return metrics
 
 
@@ -109,11 +109,11 @@ def _metrics(trainer: Trainer) -> dict[str, float]:
     return metrics
 
 
-def _farewell(run: Path, metrics: dict[str, float], plain: dict[str, Any]) -> None:
+def _farewell(run: Path, metrics: dict[str, float]) -> None:
     """The last lines on the terminal: what came out, where it is, and what to try next."""
     for name, value in metrics.items():
         print(f"{name:28} {value:.4f}")
-    steps = plain["time_grid"]["num_steps"]
     print(f"\nrun        {run}")
-    print(f"samples    {sorted((run / 'pictures').glob('*.png'))[-1]}" if (run / "pictures").is_dir() else "")
-    print(f"now try    python sample.py checkpoint={run} num_samples=64 time_grid.num_steps={steps} save_gif=true")
+    if pictures := sorted((run / "pictures").glob("*.png")):
+        print(f"samples    {pictures[-1]}")
+    print(f"now try    python sample.py checkpoint={run} num_samples=64 time_grid.num_steps=50 save_gif=true")

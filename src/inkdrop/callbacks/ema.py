@@ -47,31 +47,25 @@ class EMA(AfterStep):
         if trainer.global_step % self.every_steps:
             return
         self.num_updates += 1
-        weights = list(_trainable(pl_module).values())
+        weights = [weight.detach().float() for weight in _trainable(pl_module).values()]
         warm_up = (1 + self.num_updates) / (10 + self.num_updates)
-        for decay, averages in zip(self.decays, self.averages.values(), strict=True):
-            torch._foreach_lerp_(list(averages.values()), weights, 1 - min(decay**self.every_steps, warm_up))
+        for decay in self.decays:
+            averages = list(self.averages[str(decay)].values())
+            torch._foreach_lerp_(averages, weights, 1 - min(decay**self.every_steps, warm_up))
 
     @contextmanager
     def averaged(self, pl_module: LightningModule, decay: float | None = None) -> Iterator[None]:
         """The profile of this decay (the first by default) stands in the network within the block."""
         assert not self._swapped, "the averages stand in the network already"
         weights = _trainable(pl_module)
-        averages = self.averages[str(decay or self.decays[0])]
-        self._exchange(weights, averages)
+        raw = {name: weight.detach().clone() for name, weight in weights.items()}
+        _copy(self.averages[str(decay or self.decays[0])], weights)
         self._swapped = True
         try:
             yield
         finally:
-            self._exchange(weights, averages)
+            _copy(raw, weights)
             self._swapped = False
-
-    @torch.no_grad()
-    def _exchange(self, weights: dict[str, Tensor], averages: dict[str, Tensor]) -> None:
-        for name, weight in weights.items():
-            kept = weight.detach().clone()
-            weight.copy_(averages[name])
-            averages[name].copy_(kept)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         assert not self._swapped, "a checkpoint must not be written while averages stand in the network"
@@ -91,6 +85,12 @@ class EMA(AfterStep):
 
 def _trainable(pl_module: LightningModule) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in pl_module.named_parameters() if parameter.requires_grad}
+
+
+@torch.no_grad()
+def _copy(values: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    for name, weight in weights.items():
+        weight.copy_(values[name])
 
 
 @contextmanager
