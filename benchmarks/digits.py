@@ -20,7 +20,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 import inkdrop
-from inkdrop.data import Digits
+from inkdrop.data import Digits, collect
 from inkdrop.metrics import DigitsClassifier, GaussianStatistics, frechet_distance
 from inkdrop.metrics.frechet import Statistics
 from inkdrop.samplers import DDIM
@@ -65,7 +65,7 @@ def main() -> None:
     run = parser.parse_args().run
     data, extractor, pipeline = Digits([1, 8, 8], 10, 128), DigitsClassifier(), inkdrop.load(run)
     pipeline.sampler = DDIM(Trailing(NUM_STEPS))
-    train, held_out = data.splits["train"], data.splits["validation"]
+    train, held_out = collect(data.splits["train"]), collect(data.splits["validation"])
     judge = SVC(C=10).fit(train["x"].flatten(1).numpy() / 255, train["label"].numpy())
 
     def recognised(images: Tensor) -> float:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from inkdrop import __version__
 
-EXIT_CONFIGURATION = 2
+EXIT_CONFIGURATION, EXIT_DATA = 2, 3
 
 
 class CheckConfiguration(Callback):
@@ -45,6 +45,8 @@ class CheckConfiguration(Callback):
             check(plain, allowed)
             _check_new(Path(plain["output_dir"]))
             build(plain.get("pipeline"), allowed)  # parts that do not fit each other say so here
+            if "data" in plain:
+                build(plain["data"], allowed).verify()
             if "checkpoint" in plain:
                 find_checkpoint(plain["checkpoint"])
             if plain.get("init_from") and not Path(plain["init_from"]).exists():
@@ -60,14 +62,16 @@ def _check_new(output: Path) -> None:
 
 
 def stop(error: Exception) -> None:
-    """Ends with exit code 2 and the error's message alone: the user's mistake needs no traceback.
+    """Ends with the error's message alone and exit code 3 for data, else 2: the user's mistake needs no traceback.
 
     In a sweep the error is raised instead, so that Hydra goes on with the other runs.
     """
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise error
     print(f"error: {error}", file=sys.stderr)
-    sys.exit(EXIT_CONFIGURATION)
+    from inkdrop.data import DataError
+
+    sys.exit(EXIT_DATA if isinstance(error, DataError) else EXIT_CONFIGURATION)
 
 
 def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, DiffusionTask,
     task: DiffusionTask = build(plain["task"], allowed)
     task.config = plain
     pipeline = task.pipeline
-    pipeline.codec.fit([data.splits["train"]["x"]])
+    x = data.splits["train"]["x"]
+    pipeline.codec.fit(x[items] for items in torch.arange(len(x)).split(4096))
     if plain["init_from"]:
         _warm_start(pipeline, Path(plain["init_from"]))
     if plain["compile"]:

@@ -1,7 +1,8 @@
 """Data sets, one file each."""
 
 from inkdrop.data.digits import Digits
-from inkdrop.data.module import DataModule, Split
+from inkdrop.data.mnist import MNIST
+from inkdrop.data.module import DataError, DataModule, Split, collect
 from inkdrop.data.toys import Toy
 
-__all__ = ["DataModule", "Digits", "Split", "Toy"]
+__all__ = ["MNIST", "DataError", "DataModule", "Digits", "Split", "Toy", "collect"]

@@ -14,7 +14,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from inkdrop.data.module import DataModule
+from inkdrop.data.module import DataModule, collect
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import GaussianStatistics, Statistics, frechet_distance
 from inkdrop.pipeline import Pipeline
@@ -42,8 +42,8 @@ def data_statistics(extractor: Extractor, data: DataModule, split: str, count: i
     statistics = GaussianStatistics(extractor.dim).to(device)
     statistics.sync_on_compute = False  # every rank goes through all of the data
     with torch.no_grad():
-        for batch in data.splits[split]["x"][:count].split(batch_size):
-            statistics.update(extractor(batch.to(device)))
+        for items in torch.arange(count).split(batch_size):
+            statistics.update(extractor(data.splits[split]["x"][items].to(device)))
     result = statistics.compute().cpu()
     _store(file, [result.mean, result.covariance])
     return result
@@ -128,4 +128,4 @@ def held_out_conditions(data: DataModule, count: int) -> dict[str, Tensor]:
             f"num_samples={count}, but only {len(held_out['x'])} items are held out: "
             "the floor at equal number would be missing"
         )
-    return {name: values[:count] for name, values in held_out.items() if name != "x"}
+    return collect({name: column for name, column in held_out.items() if name != "x"}, torch.arange(count))

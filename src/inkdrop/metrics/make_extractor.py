@@ -8,7 +8,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from inkdrop.data import Digits
+from inkdrop.data import Digits, collect
 from inkdrop.data.module import ShuffledLoader
 from inkdrop.metrics.extractors import DigitsClassifier
 from inkdrop.randomness import Generators
@@ -34,7 +34,7 @@ def make_extractor(output: Path, num_steps: int = 3000, batch_size: int = 128) -
             optimizer.step()
             schedule.step()
     model.eval()
-    held_out = data.splits["validation"]
+    held_out = collect(data.splits["validation"])
     with torch.no_grad():
         accuracy = (model.logits(held_out["x"]).argmax(1) == held_out["label"]).double().mean().item()
     save_file(

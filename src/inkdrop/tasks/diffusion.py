@@ -51,7 +51,7 @@ class DiffusionTask(LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Logs the mean loss over the held-out split."""
         schedule, items = self.pipeline.denoiser.schedule, batch["position"]
-        count = self.trainer.datamodule.splits["validation"]["x"].shape[0]  # type: ignore[attr-defined]
+        count = len(self.trainer.datamodule.splits["validation"]["x"])  # type: ignore[attr-defined]
         times = schedule.t_min + (1 - schedule.t_min) * (items.cpu().double() + 0.5) / count
         t = torch.tensor([schedule.snap(time) for time in times.tolist()], dtype=torch.float64)
         generators = Generators.from_positions(0, items.tolist()).at("validation")
