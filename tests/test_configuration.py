@@ -19,6 +19,7 @@ CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
 # Parts that only fit certain others; everything else composes with the digits.
 COMPANIONS = {
+    "data=mnist": ["experiment=mnist"],
     "data=moons": ["experiment=moons"],
     "data=ring": ["experiment=moons"],
     "data=checkerboard": ["experiment=moons"],
