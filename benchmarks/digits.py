@@ -13,6 +13,7 @@ import argparse
 import datetime
 import os
 import platform
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +22,19 @@ from torch import Tensor
 
 import inkdrop
 from inkdrop.data import Digits, collect
-from inkdrop.metrics import DigitsClassifier, GaussianStatistics, frechet_distance
+from inkdrop.metrics import Classifier, GaussianStatistics, frechet_distance
 from inkdrop.metrics.frechet import Statistics
 from inkdrop.samplers import DDIM
 from inkdrop.time_grids import Trailing
 
+EXTRACTOR: dict[str, Any] = {
+    "metric": "fd_digits",
+    "shape": [1, 8, 8],
+    "num_classes": 10,
+    "stages": [[32, 32], [64]],
+    "dim": 64,
+    "weights": "digits.safetensors",
+}
 NUM_SEEDS, NUM_STEPS, NUM_BOOTSTRAPS = 5, 50, 1000
 
 
@@ -63,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="run folder or checkpoint of `python train.py`")
     run = parser.parse_args().run
-    data, extractor, pipeline = Digits([1, 8, 8], 10, 128), DigitsClassifier(), inkdrop.load(run)
+    data, extractor, pipeline = Digits([1, 8, 8], 10, 128), Classifier(**EXTRACTOR), inkdrop.load(run)
     pipeline.sampler = DDIM(Trailing(NUM_STEPS))
     train, held_out = collect(data.splits["train"]), collect(data.splits["validation"])
     judge = SVC(C=10).fit(train["x"].flatten(1).numpy() / 255, train["label"].numpy())

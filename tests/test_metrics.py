@@ -14,7 +14,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from inkdrop.data import Digits
 from inkdrop.data.toys import Toy, moons
-from inkdrop.metrics import DigitsClassifier, Evaluation, GaussianStatistics, Identity, Inception, frechet_distance
+from inkdrop.metrics import Classifier, Evaluation, GaussianStatistics, Identity, Inception, frechet_distance
 from inkdrop.metrics.evaluation import data_statistics, held_out_conditions
 from inkdrop.metrics.frechet import Statistics
 
@@ -98,8 +98,12 @@ def digits() -> Digits:
     return Digits([1, 8, 8], 10, 128)
 
 
+def digits_classifier(weights: str | None = "digits.safetensors") -> Classifier:
+    return Classifier("fd_digits", [1, 8, 8], 10, [[32, 32], [64]], 64, weights=weights)
+
+
 def test_the_extractor_knows_digits_it_was_not_fitted_on() -> None:
-    extractor, data = DigitsClassifier(), digits()
+    extractor, data = digits_classifier(), digits()
     for split in ("train", "validation"):
         labels = data.splits[split]["label"]
         accuracy = (extractor.logits(data.splits[split]["x"]).argmax(1) == labels).float().mean()
@@ -121,13 +125,13 @@ class Copycat(torch.nn.Module):
 def test_evaluation_names_n_and_prints_the_floor_beside_the_distance() -> None:
     data = digits()
     held_out = data.splits["validation"]["x"]
-    results = Evaluation(DigitsClassifier(), num_samples=300, batch_size=64)(Copycat(held_out), data)  # type: ignore[arg-type]
+    results = Evaluation(digits_classifier(), num_samples=300, batch_size=64)(Copycat(held_out), data)  # type: ignore[arg-type]
     assert set(results) == {"fd_digits_300", "fd_digits_300_floor"}
     assert results["fd_digits_300"] == pytest.approx(results["fd_digits_300_floor"], rel=1e-9)
     noise = torch.randint(0, 255, held_out.shape, dtype=torch.uint8)
-    worse = Evaluation(DigitsClassifier())(Copycat(noise), data)  # type: ignore[arg-type]
+    worse = Evaluation(digits_classifier())(Copycat(noise), data)  # type: ignore[arg-type]
     assert worse["fd_digits_350"] > 20 * worse["fd_digits_350_floor"]
-    measured = Evaluation(DigitsClassifier()).measure(noise, data)
+    measured = Evaluation(digits_classifier()).measure(noise, data)
     assert measured == pytest.approx(worse, rel=1e-6)
 
 
@@ -154,7 +158,7 @@ def test_statistics_are_cached_by_content() -> None:
     other.splits["validation"]["x"][0, 0, 0, 0] += 1
     data_statistics(Counting(64), other, "validation", 350, 350)
     assert calls[4:] == [100, 100, 350, 350]
-    assert DigitsClassifier().digest() != DigitsClassifier(pretrained=False).digest()
+    assert digits_classifier().digest() != digits_classifier(None).digest()
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ CHECKPOINT_TARGETS = (
             "metrics.extractors",
         )
     ),
-    *(f"inkdrop.metrics.{name}" for name in ("Evaluation", "DigitsClassifier", "Identity", "Inception")),
+    *(f"inkdrop.metrics.{name}" for name in ("Evaluation", "Classifier", "Identity", "Inception")),
 )
 
 # Options of train.yaml and sample.yaml that no signature of inkdrop's describes.

@@ -1,11 +1,11 @@
 """Features and distances."""
 
 from inkdrop.metrics.evaluation import Evaluation
-from inkdrop.metrics.extractors import DigitsClassifier, Extractor, Identity, Inception
+from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception
 from inkdrop.metrics.frechet import GaussianStatistics, Statistics, frechet_distance
 
 __all__ = [
-    "DigitsClassifier",
+    "Classifier",
     "Evaluation",
     "Extractor",
     "GaussianStatistics",

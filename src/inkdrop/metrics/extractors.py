@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Len
 from torch import Tensor, nn
 
 
@@ -44,45 +45,64 @@ class Identity(Extractor):
         return data.flatten(1).float()
 
 
-class DigitsClassifier(Extractor):
-    """A small convolutional classifier of 8 x 8 digits; its features are its last hidden layer.
+class Classifier(Extractor):
+    """A small convolutional classifier of uint8 images; its features are its last hidden layer.
 
-    The weights that come with inkdrop were fitted by `python -m inkdrop make-extractor` on the split of that name,
-    which neither models nor distances see. Without `pretrained` the weights are random.
+    `stages` lists the channels of the 3 x 3 convolutions of each resolution, halved after each stage; `batch_norm`
+    normalises each. `weights` is a file, or the name of one that comes with inkdrop, fitted by `python -m inkdrop
+    make-extractor`; null leaves random weights. `ValueError` if the file is absent or does not fit.
     """
 
-    metric = "fd_digits"
-    dim = 64
-
-    def __init__(self, pretrained: bool = True):
+    def __init__(
+        self,
+        metric: str,
+        shape: Annotated[list[Annotated[int, Ge(1)]], Len(3, 3)],
+        num_classes: Annotated[int, Ge(2)],
+        stages: list[list[Annotated[int, Ge(1)]]],
+        dim: Annotated[int, Ge(1)],
+        batch_norm: bool = False,
+        weights: str | None = None,
+    ):
         super().__init__()
-        self.hidden = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(256, self.dim),
-            nn.ReLU(),
-        )
-        self.classes = nn.Linear(self.dim, 10)
-        if pretrained:
-            from safetensors.torch import load
-
-            weights = resources.files("inkdrop.metrics").joinpath("digits.safetensors").read_bytes()
-            self.load_state_dict(load(weights))
-        self.requires_grad_(not pretrained).train(not pretrained)
+        self.metric, self.dim = metric, dim
+        channels, height, width = shape
+        layers: list[nn.Module] = []
+        for stage in stages:
+            for wide in stage:
+                layers.append(nn.Conv2d(channels, wide, 3, padding=1))
+                layers += [nn.BatchNorm2d(wide), nn.ReLU()] if batch_norm else [nn.ReLU()]
+                channels = wide
+            layers.append(nn.MaxPool2d(2))
+            height, width = height // 2, width // 2
+        self.hidden = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, dim), nn.ReLU())
+        self.classes = nn.Linear(dim, num_classes)
+        if weights is not None:
+            self.load_state_dict(_read_weights(weights, self.state_dict()))
+            self.requires_grad_(False).eval()
 
     def forward(self, data: Tensor) -> Tensor:
         return self.hidden(data.float() / 255)
 
     def logits(self, data: Tensor) -> Tensor:
-        """Class scores (B, 10)."""
+        """Class scores (B, num_classes)."""
         return self.classes(self(data))
+
+
+def _read_weights(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    shipped = resources.files("inkdrop.metrics").joinpath(name) if Path(name).name == name else Path(name)
+    file = Path(name) if Path(name).is_file() else shipped
+    if not file.is_file():
+        raise ValueError(f"extractor.weights={name} is no file: `python -m inkdrop make-extractor` makes one")
+    try:
+        weights = load(file.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"extractor.weights={name} is no safetensors file: {error}") from None
+    if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in state.items()}:
+        raise ValueError(f"extractor.weights={name} was fitted with another shape, classes, stages or dim")
+    return weights
 
 
 class Inception(Extractor):
