@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,12 @@ def main() -> None:
     )
     extractor.add_argument("overrides", nargs="*", help="option=value")
     arguments = parser.parse_args()
+    from inkdrop.experiment import stop
+
     try:
         _make_extractor(composed("make_extractor", arguments.overrides))
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        stop(error)
 
 
 def composed(name: str, overrides: list[str]) -> dict[str, Any]:
