@@ -33,6 +33,7 @@ EXTRACTOR: dict[str, Any] = {
     "num_classes": 10,
     "stages": [[32, 32], [64]],
     "dim": 64,
+    "batch_norm": False,
     "weights": "digits.safetensors",
 }
 NUM_SEEDS, NUM_STEPS, NUM_BOOTSTRAPS = 5, 50, 1000

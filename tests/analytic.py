@@ -14,13 +14,50 @@ from inkdrop.noises import Gaussian, Noise, NoiseSource
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
 from inkdrop.samplers import Sampler
-from inkdrop.schedules import VP, LinearInterpolation, Point, Schedule, cosine, linear_beta, over
+from inkdrop.schedules import (
+    EDM,
+    VE,
+    VP,
+    Interpolated,
+    Laplace,
+    LinearInterpolation,
+    Point,
+    Schedule,
+    Shifted,
+    SubVP,
+    ZeroTerminalSNR,
+    cosine,
+    linear_beta,
+    over,
+    scaled_linear,
+    sigmoid,
+    sigmoid_beta,
+    sqrt,
+)
 
 SCHEDULES: dict[str, Schedule] = {
     "linear_beta": linear_beta(1000, 1e-4, 0.02),
     "cosine": cosine(1000),
     "vp": VP(),
     "linear": LinearInterpolation(),
+}
+ALL_SCHEDULES: dict[str, Schedule] = {
+    **SCHEDULES,
+    "scaled_linear": scaled_linear(1000, 0.00085, 0.012),
+    "sigmoid_beta": sigmoid_beta(1000, 1e-4, 0.02),
+    "sigmoid": sigmoid(1000),
+    "sqrt": sqrt(1000),
+    "sub_vp": SubVP(),
+    "ve": VE(),
+    "edm": EDM(),
+    "laplace": Laplace(),
+    "zero_terminal_snr": ZeroTerminalSNR(linear_beta(1000, 1e-4, 0.02)),
+    "zero_terminal_snr of vp": ZeroTerminalSNR(VP()),
+    "shifted": Shifted(LinearInterpolation(), 3.0),
+    "shifted table": Shifted(cosine(1000), 2.0),
+    "shifted to less noise": Shifted(VP(), 0.5),
+    "interpolated": Interpolated(VP(), cosine(1000)),
+    "interpolated shifts": Interpolated(Shifted(VP(), 0.5), Shifted(VP(), 4.0)),
 }
 
 

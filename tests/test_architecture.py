@@ -14,6 +14,7 @@ ORDER = [
     "noises",
     "predictions",
     "denoiser",
+    "self_conditioning",
     "time_samplers",
     "time_grids",
     "weightings",

@@ -27,8 +27,12 @@ COMPANIONS = {
     "codec=standardize": ["experiment=moons"],
     "extractor=identity": ["experiment=moons"],
     "schedule=linear": ["prediction=flow", "time_sampler=uniform"],
-    "schedule=vp": ["time_sampler=uniform"],
-    "network=ddpm_cifar10": ["data.shape=[3,32,32]"],
+    **{f"schedule={name}": ["time_sampler=uniform"] for name in ("vp", "sub_vp", "ve", "edm", "interpolated")},
+    "schedule=laplace": ["prediction=v", "time_sampler=uniform"],
+    "schedule=zero_terminal_snr": ["prediction=v"],
+    "extractor=mnist": ["experiment=mnist"],
+    "extractor=cifar10_jpeg": ["data.shape=[3,32,32]", "extractor.weights=null"],
+    "network=ddpm_cifar10": ["data.shape=[3,32,32]", "extractor=cifar10_jpeg", "extractor.weights=null"],
 }
 
 

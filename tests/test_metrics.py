@@ -99,7 +99,7 @@ def digits() -> Digits:
 
 
 def digits_classifier(weights: str | None = "digits.safetensors") -> Classifier:
-    return Classifier("fd_digits", [1, 8, 8], 10, [[32, 32], [64]], 64, weights=weights)
+    return Classifier("fd_digits", [1, 8, 8], 10, [[32, 32], [64]], 64, False, weights)
 
 
 def test_the_extractor_knows_digits_it_was_not_fitted_on() -> None:

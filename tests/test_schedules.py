@@ -5,13 +5,33 @@ import math
 
 import pytest
 import torch
-from analytic import SCHEDULES
+from analytic import ALL_SCHEDULES
 from diffusers import DDPMScheduler
+from scipy import stats
 
 from inkdrop.samplers import forward_kernel, towards
-from inkdrop.schedules import VP, LinearInterpolation, Schedule, Table, cosine, linear_beta
+from inkdrop.schedules import (
+    EDM,
+    VE,
+    VP,
+    Interpolated,
+    Laplace,
+    LinearInterpolation,
+    Schedule,
+    Shifted,
+    SubVP,
+    Table,
+    ZeroTerminalSNR,
+    cosine,
+    linear_beta,
+    scaled_linear,
+    sigmoid,
+    sigmoid_beta,
+    sqrt,
+)
+from inkdrop.time_grids import Linspace
 
-EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+EVERY = pytest.mark.parametrize("schedule", ALL_SCHEDULES.values(), ids=ALL_SCHEDULES.keys())
 INNER = torch.linspace(0.0007, 0.9995, 997, dtype=torch.float64)
 
 
@@ -28,8 +48,8 @@ def test_ends(schedule: Schedule) -> None:
     assert schedule.alpha(ends)[0] == 1
     assert schedule.sigma(ends)[0] == 0
     assert schedule.log_snr(ends)[0] == math.inf
-    assert schedule.sigma(ends)[1] > 0.999
-    assert schedule.alpha(ends)[1] < 0.01
+    assert schedule.log_snr(ends)[1] < -5
+    assert schedule.log_snr_rate(ends[1:]) < 0
 
 
 @EVERY
@@ -54,13 +74,22 @@ def test_points_are_floats_equal_to_the_tensors(schedule: Schedule) -> None:
     [
         (linear_beta(1000, 1e-4, 0.02), {"beta_schedule": "linear"}),
         (cosine(1000), {"beta_schedule": "squaredcos_cap_v2"}),
+        (
+            scaled_linear(1000, 0.00085, 0.012),
+            {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        ),
+        (sigmoid_beta(1000, 1e-4, 0.02), {"beta_schedule": "sigmoid"}),
+        (
+            ZeroTerminalSNR(linear_beta(1000, 1e-4, 0.02)),
+            {"beta_schedule": "linear", "rescale_betas_zero_snr": True},
+        ),
     ],
-    ids=["linear", "cosine"],
+    ids=["linear", "cosine", "scaled_linear", "sigmoid", "zero terminal SNR"],
 )
 def test_tables_equal_those_of_diffusers(ours: Table, theirs: dict[str, str]) -> None:
     alpha_bar = DDPMScheduler(1000, **theirs).alphas_cumprod.double()
     t = torch.arange(1, 1001, dtype=torch.float64) / 1000
-    assert torch.allclose(ours.alpha(t) ** 2, alpha_bar, rtol=2e-4, atol=1e-9)  # theirs are summed in float32
+    assert torch.allclose(ours.alpha(t) ** 2, alpha_bar, rtol=2e-4, atol=1e-8)  # theirs are summed in float32
     assert torch.equal(ours.c_noise(t).round(), torch.arange(1000, dtype=torch.float64))
 
 
@@ -73,7 +102,10 @@ def test_table_is_the_product_of_its_betas() -> None:
     assert [table.snap(each) for each in (0.0, 0.3, 0.6, 1.0)] == [1 / 3, 1 / 3, 2 / 3, 1]
 
 
-@pytest.mark.parametrize("schedule", [VP(), *(SCHEDULES[name] for name in ("linear_beta", "cosine"))])
+VARIANCE_PRESERVING = [name for name in ALL_SCHEDULES if name not in ("linear", "shifted", "sub_vp", "ve", "edm")]
+
+
+@pytest.mark.parametrize("schedule", [ALL_SCHEDULES[name] for name in VARIANCE_PRESERVING], ids=VARIANCE_PRESERVING)
 def test_variance_is_preserved(schedule: Schedule) -> None:
     assert torch.allclose(schedule.alpha(INNER) ** 2 + schedule.sigma(INNER) ** 2, torch.ones_like(INNER), rtol=1e-14)
 
@@ -81,9 +113,85 @@ def test_variance_is_preserved(schedule: Schedule) -> None:
 def test_closed_forms() -> None:
     t = torch.tensor([0.3], dtype=torch.float64)
     fine = torch.linspace(0, 0.3, 100_001, dtype=torch.float64)
-    area = torch.trapezoid(0.1 + fine * 19.9, fine)
+    beta = 0.1 + fine * 19.9
+    area = torch.trapezoid(beta, fine)
     assert torch.allclose(VP(0.1, 20.0).alpha(t), torch.exp(-area / 2), rtol=1e-9)
+    assert torch.allclose(SubVP(0.1, 20.0).alpha(t), torch.exp(-area / 2), rtol=1e-9)
+    assert torch.allclose(SubVP(0.1, 20.0).sigma(t), 1 - torch.exp(-area), rtol=1e-9)
     assert LinearInterpolation().alpha(t) == 0.7
+    # Song's g(t)^2 = d sigma^2 / dt, integrated from 0.
+    diffusion = (0.01 * 5000**fine) ** 2 * 2 * math.log(5000)
+    assert torch.allclose(VE(0.01, 50.0).sigma(t) ** 2, torch.trapezoid(diffusion, fine), rtol=1e-8)
+
+
+def test_sub_vp_variance_solves_its_sde() -> None:
+    """d var/dt = -beta var + g^2 with Song's g^2 = beta (1 - exp(-2 B)), by small steps of Euler's method."""
+    fine = torch.linspace(0, 0.5, 400_001, dtype=torch.float64)
+    beta = 0.1 + fine * 19.9
+    decay = torch.cat([torch.zeros(1), torch.cumulative_trapezoid(beta, fine)])
+    squared_g = beta * (1 - torch.exp(-2 * decay))
+    variance = torch.exp(-decay[-1]) * torch.trapezoid(torch.exp(decay) * squared_g, fine)
+    assert SubVP().sigma(fine[-1:]).item() ** 2 == pytest.approx(variance.item(), rel=1e-7)
+
+
+def test_even_times_of_edm_are_the_published_steps() -> None:
+    """Karras et al. 2022, equation 5, and the network is told log(sigma) / 4."""
+    n, rho = 18, 7
+    published = [(80 ** (1 / rho) + i / (n - 1) * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho for i in range(n)]
+    points = EDM().points(Linspace(n)(EDM()))
+    assert [point.sigma for point in points[:-1]] == pytest.approx(published, rel=1e-9)
+    assert [point.c_noise for point in points[:-1]] == pytest.approx([math.log(s) / 4 for s in published], rel=1e-9)
+    assert points[-1].sigma == 0
+
+
+def test_log_snr_of_uniform_times_has_a_laplace_density() -> None:
+    t = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    log_snr = Laplace(0.7, 0.5).log_snr(t).numpy()
+    assert stats.kstest(log_snr, stats.laplace(0.7, 0.5).cdf).statistic < 1e-4
+
+
+def test_published_alpha_bars() -> None:
+    t = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    ours = sqrt(2000).alpha(t) ** 2
+    assert torch.allclose(ours, (1 - (t + 1e-4).sqrt()) / (1 - 0.0001**0.5), rtol=1e-9)
+
+    def rise(t: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid((-3 + 6 * t) / 0.9)
+
+    one = torch.ones(1, dtype=torch.float64)
+    expected = (rise(one) - rise(t)) / (rise(one) - rise(0 * one))
+    assert torch.allclose(sigmoid(1000, temperature=0.9).alpha(t) ** 2, expected, rtol=1e-9)
+
+
+def test_shifting_multiplies_noise_by_the_factor_and_is_that_of_stable_diffusion_3() -> None:
+    for name in ("vp", "cosine", "ve"):
+        inner = ALL_SCHEDULES[name]
+        shifted = Shifted(inner, 3.0)
+        ratio = shifted.sigma(INNER) / shifted.alpha(INNER)
+        assert torch.allclose(ratio, 3 * inner.sigma(INNER) / inner.alpha(INNER), rtol=1e-9), name
+    straight = Shifted(LinearInterpolation(), 3.0)
+    assert torch.allclose(straight.sigma(INNER), 3 * INNER / (1 + 2 * INNER), rtol=1e-12)
+    assert torch.allclose(straight.alpha(INNER) + straight.sigma(INNER), torch.ones_like(INNER), rtol=1e-14)
+    assert torch.allclose(straight.c_noise(INNER), 1000 * straight.sigma(INNER), rtol=1e-12)
+
+
+def test_interpolation_is_between_its_two_ends() -> None:
+    start, end = VP(), cosine(1000)
+    both = Interpolated(start, end)
+    t = torch.tensor([0.2, 0.6], dtype=torch.float64)
+    expected = (1 - t) * start.log_snr(t) + t * end.log_snr(t)
+    assert torch.allclose(both.log_snr(t), expected, rtol=1e-14)
+    assert both.log_snr(torch.ones(1).double()) == end.log_snr(torch.ones(1).double())
+
+
+def test_zero_terminal_snr_leaves_nothing() -> None:
+    last = torch.ones(1, dtype=torch.float64)
+    for name in ("linear_beta", "vp", "scaled_linear"):
+        rescaled = ZeroTerminalSNR(ALL_SCHEDULES[name])
+        assert rescaled.alpha(last) == 0
+        assert rescaled.sigma(last).item() == pytest.approx(1, abs=1e-14)
+        assert rescaled.snap(0.3004) == ALL_SCHEDULES[name].snap(0.3004)
+        assert torch.equal(rescaled.c_noise(INNER), ALL_SCHEDULES[name].c_noise(INNER))
 
 
 @EVERY
@@ -118,6 +226,14 @@ def test_posterior_is_that_of_bayes(schedule: Schedule) -> None:
     [
         (lambda: linear_beta(10, 0.02, 1e-4), "beta_start"),
         (lambda: VP(20.0, 0.1), "beta_min"),
+        (lambda: SubVP(20.0, 0.1), "beta_min"),
+        (lambda: VE(1.0, 0.5), "sigma_min"),
+        (lambda: EDM(1.0, 0.5), "sigma_min"),
+        (lambda: scaled_linear(10, 0.02, 1e-4), "beta_start"),
+        (lambda: sigmoid_beta(10, 0.02, 1e-4), "beta_start"),
+        (lambda: sigmoid(10, 3.0, -3.0), "start"),
+        (lambda: ZeroTerminalSNR(VE()), "preserve the variance"),
+        (lambda: Interpolated(Shifted(VP(), 1e6), VP()), "does not fall"),
         (lambda: Table([0.1, 1.0]), "betas"),
         (lambda: Table([0.1, math.nan]), "betas"),
         (lambda: Table([]), "betas"),

@@ -30,6 +30,7 @@ CHECKPOINT_TARGETS = (
             "noises",
             "predictions",
             "denoiser",
+            "self_conditioning",
             "time_grids",
             "samplers",
             "guidance",
@@ -47,6 +48,7 @@ CHECKPOINT_TARGETS = (
 SETTINGS: dict[str, Any] = {
     "seed": Annotated[int, Ge(0), Le(MAX_SEED)],
     "compile": bool,
+    "channels_last": bool,
     "output_dir": str,
     "init_from": str | None,
     "checkpoint": str,

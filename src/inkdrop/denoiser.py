@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.predictions import Prediction
+from inkdrop.randomness import Generators
 from inkdrop.schedules import Point, Schedule, over
 
 Condition = Mapping[str, Tensor]
@@ -38,6 +39,10 @@ class Denoiser(nn.Module):
 
     def select(self, index: Tensor) -> None:
         """Follows a permutation or choice of the batch; a wrapper that remembers samples overrides this."""
+
+    def begin(self) -> Denoiser:
+        """The denoiser of one sampling run: itself, unless it remembers something from step to step."""
+        return self
 
 
 class Wrapper(Denoiser):
@@ -77,6 +82,10 @@ class NetworkDenoiser(Denoiser):
         x = x_t.to(F.dtype)
         c_skip, c_out, _, _ = self.prediction.coefficients(now)
         return Estimate(over(c_skip, x) * x + over(c_out, x) * F, extras)
+
+    def prepare(self, x_t: Tensor, now: Point, cond: Condition, generators: Generators) -> Condition:
+        """What the network is told in training, where that depends on x_t; by default only the condition."""
+        return cond
 
     def output(self, x_t: Tensor, now: Point, cond: Condition) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The network's own output F (B, *) in float32 or better, which the loss compares with its target."""

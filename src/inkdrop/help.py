@@ -25,7 +25,7 @@ def show(conf: Path, name: str, description: str, overrides: list[str]) -> None:
     print(f"{description}\n\nusage: python {name}.py [option=value ...]\n")
     print("Parts, each `group=name`; the name in brackets is taken now:")
     for group, choice in sorted(choices.items()):
-        names = sorted(file.stem for file in (conf / group).glob("*.yaml"))
+        names = sorted(file.stem for file in (conf / group.partition("@")[0]).glob("*.yaml"))
         print(f"  {group:14} {'  '.join(f'[{each}]' if each == choice else each for each in names)}")
     print("\nOptions:")
     comments = dict(_comments(conf, name, choices))
@@ -38,9 +38,11 @@ def show(conf: Path, name: str, description: str, overrides: list[str]) -> None:
 def _comments(conf: Path, name: str, choices: dict[str, str | None]) -> Iterator[tuple[str, str]]:
     """(path of an option, comment beside it) over the YAML files that were composed."""
     yield from comments_in(conf / f"{name}.yaml", "")
-    for group, choice in choices.items():
+    for key, choice in choices.items():
+        group, _, package = key.partition("@")  # schedule@schedule.start=vp mounts a file of one group elsewhere
         if choice is not None:
-            yield from comments_in(conf / group / f"{choice}.yaml", "" if group == "experiment" else group)
+            prefix = "" if group == "experiment" else package or group
+            yield from comments_in(conf / group / f"{choice}.yaml", prefix)
 
 
 def comments_in(file: Path, prefix: str) -> Iterator[tuple[str, str]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from inkdrop.randomness import Generators
@@ -27,6 +28,22 @@ class Gaussian(Noise):
 
     def __call__(self, shape: Iterable[int], generators: Generators, dtype: torch.dtype = torch.float32) -> Tensor:
         return generators.normal(shape, dtype)
+
+
+class Offset(Noise):
+    """Gaussian noise plus `strength` times one normal number per channel, which moves the mean of an image.
+
+    `eps ~ N(0, I + strength^2 1 1^T)` within a channel. Sampling draws from the same law, so that training and sampling
+    are one process. Source: Guttenberg 2023, "Diffusion with Offset Noise" (0.1).
+    """
+
+    def __init__(self, strength: Annotated[float, Ge(0)] = 0.1):
+        self.strength = strength
+
+    def __call__(self, shape: Iterable[int], generators: Generators, dtype: torch.dtype = torch.float32) -> Tensor:
+        channels, *others = shape
+        mean = generators.at("offset").normal([channels, *(1 for _ in others)], dtype)
+        return generators.normal([channels, *others], dtype) + self.strength * mean
 
 
 class Move(NamedTuple):

@@ -70,7 +70,7 @@ class Pipeline(nn.Module):
         training = self.training
         self.eval()  # dropout has no place in sampling
         try:
-            denoiser = self.denoiser
+            denoiser = self.denoiser.begin()
             for guide in self.guidance.values():
                 denoiser = guide(denoiser, self, batch)
             noise = NoiseSource(denoiser.noise, generators)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from annotated_types import Gt
 from torch import Tensor
 
 from inkdrop.schedules import Point, Scalar, over
@@ -23,7 +24,7 @@ class Prediction(ABC):
     """What F stands for.
 
     Both directions are closed forms, so that neither divides by a scale that vanishes at one end of time. They use
-    `+ - * /` only and serve tensors (B) and floats alike.
+    `+ - * / **` only and serve tensors (B) and floats alike.
     """
 
     @abstractmethod
@@ -80,3 +81,43 @@ class FlowPrediction(Prediction):
 
     def target_weights(self, point: Point) -> tuple[Scalar, Scalar]:
         return -1.0, 1.0
+
+
+class ScorePrediction(Prediction):
+    """F = -eps / sigma, the score of q(x_t | x_0), whose mean given x_t is the score of x_t.
+
+    It has no bounded target near the data: `weighting=simple` gives the published loss. Source: Song et al. 2021, arXiv
+    2011.13456, equation 7.
+    """
+
+    def coefficients(self, point: Point) -> Coefficients:
+        return Coefficients(1 / point.alpha, point.sigma * point.sigma / point.alpha, 1.0, point.c_noise)
+
+    def target_weights(self, point: Point) -> tuple[Scalar, Scalar]:
+        return 0.0, -1 / point.sigma
+
+
+class KarrasPrediction(Prediction):
+    """F with unit variance of input and target at every noise level, for data of standard deviation `sigma_data`.
+
+    With s = sigma_data and `d = sigma^2 + alpha^2 s^2`: `c_skip = alpha s^2 / d`, `c_out = sigma s / sqrt(d)`,
+    `c_in = 1 / sqrt(d)`. For alpha = 1 this is EDM's, and `schedule=edm` gives its c_noise. Source: Karras et al. 2022,
+    arXiv 2206.00364, table 1, for x_t / alpha and sigma / alpha.
+    """
+
+    def __init__(self, sigma_data: Annotated[float, Gt(0)] = 0.5):
+        self.sigma_data = sigma_data
+
+    def _power(self, point: Point) -> Scalar:
+        return point.sigma * point.sigma + point.alpha * point.alpha * self.sigma_data**2
+
+    def coefficients(self, point: Point) -> Coefficients:
+        power = self._power(point)
+        scale: Scalar = power**-0.5
+        return Coefficients(
+            point.alpha * self.sigma_data**2 / power, point.sigma * self.sigma_data * scale, scale, point.c_noise
+        )
+
+    def target_weights(self, point: Point) -> tuple[Scalar, Scalar]:
+        scale = self._power(point) ** -0.5
+        return point.sigma / self.sigma_data * scale, -point.alpha * self.sigma_data * scale

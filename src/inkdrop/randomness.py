@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -33,6 +33,10 @@ def _mix(keys: np.ndarray, word: int | np.ndarray) -> np.ndarray:
     return h ^ (h >> np.uint64(16))
 
 
+# 2^64 divided by the golden ratio: the multiples of it modulo 2^64 are as evenly spread as any sequence can be.
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
 @dataclass(frozen=True, eq=False)
 class Generators:
     """One random stream per sample, each a key of 32 bits.
@@ -43,6 +47,7 @@ class Generators:
     """
 
     keys: np.ndarray  # (B), values below 2**32
+    places: np.ndarray  # (B), position times _GOLDEN plus a common start, modulo 2**64
 
     @classmethod
     def from_seeds(cls, seeds: Iterable[int]) -> Generators:
@@ -50,27 +55,30 @@ class Generators:
         seeds = list(seeds)
         if wrong := [seed for seed in seeds if not 0 <= seed <= MAX_SEED]:
             raise ValueError(f"seed {wrong[0]} is not between 0 and {MAX_SEED}")
-        return cls(np.array(seeds, np.uint64))
+        keys = np.array(seeds, np.uint64)
+        return cls(keys, keys * _GOLDEN)
 
     @classmethod
     def from_positions(cls, seed: int, positions: Iterable[int]) -> Generators:
         """One stream per global position of one seed, such as the count of training samples seen so far."""
-        return cls(_mix(cls.from_seeds([seed]).keys, np.array(list(positions), np.uint64) & np.uint64(MAX_SEED)))
+        numbers, start = np.array(list(positions), np.uint64), cls.from_seeds([seed]).keys
+        return cls(_mix(start, numbers & np.uint64(MAX_SEED)), numbers * _GOLDEN + (start << np.uint64(32)))
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def at(self, purpose: str, *position: int) -> Generators:
         """The streams of this purpose and position."""
-        keys = self.keys
+        keys, start = self.keys, np.zeros(1, np.uint64)
         for word in [_word(purpose), *map(_word, position)]:
-            keys = _mix(keys, word)
-        return Generators(keys)
+            keys, start = _mix(keys, word), _mix(start, word)
+        return Generators(keys, self.places + (start << np.uint64(32)))
 
     def repeat(self, copies: int) -> Generators:
         """`copies` streams per sample, side by side; the first of each is the sample's own."""
-        others = [self.at("copy", number).keys for number in range(1, copies)]
-        return Generators(np.stack([self.keys, *others], axis=1).reshape(-1))
+        all_copies = [self, *(self.at("copy", number) for number in range(1, copies))]
+        keys, places = (np.stack(arrays, axis=1).reshape(-1) for arrays in zip(*map(astuple, all_copies), strict=True))
+        return Generators(keys, places)
 
     def normal(self, shape: Iterable[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal numbers `(B, *shape)` on the CPU; another shape gives other numbers."""
@@ -79,6 +87,13 @@ class Generators:
     def uniform(self, shape: Iterable[int] = (), dtype: torch.dtype = torch.float64) -> Tensor:
         """Numbers `(B, *shape)` uniform in [0, 1) on the CPU."""
         return self._fill(torch.Tensor.uniform_, shape, dtype)
+
+    def spread(self) -> Tensor:
+        """Numbers (B) in [0, 1), float64, evenly spread over consecutive positions: `frac(start + position / phi)`.
+
+        Each alone is uniform over seeds and purposes; together those of a batch lie further apart than random ones.
+        """
+        return torch.from_numpy((self.places >> np.uint64(11)).astype(np.float64)) * 2.0**-53
 
     def _fill(self, fill: object, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
         out = torch.empty((len(self), *shape), dtype=dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Annotated
 
+import torch
 from annotated_types import Ge
 
 from inkdrop.schedules import Schedule
@@ -71,3 +72,21 @@ class Linspace(TimeGrid):
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
         step = (t_start - schedule.t_min) / (self.num_steps - 1)
         return _descending([t_start - k * step for k in range(self.num_steps)], schedule)
+
+
+class LogSNR(TimeGrid):
+    """t_start, then even steps in the log-SNR up to `highest`, then 0: for schedules that hurry at their ends.
+
+    The even steps begin at the log-SNR of t_start, or at `lowest` where it has less. Source: Lu et al. 2022, arXiv
+    2206.00927, section 3.4.
+    """
+
+    def __init__(self, num_steps: Annotated[int, Ge(2)], highest: float = 9.0, lowest: float = -12.0):
+        if highest <= lowest:
+            raise ValueError(f"time_grid.highest={highest} is not above time_grid.lowest={lowest}: exchange the two")
+        self.num_steps, self.highest, self.lowest = num_steps, highest, lowest
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        first, last = schedule.log_snr(torch.tensor([t_start, schedule.t_min], dtype=torch.float64)).tolist()
+        values = torch.linspace(max(first, self.lowest), min(last, self.highest), self.num_steps, dtype=torch.float64)
+        return _descending([t_start, *schedule.time(values[1:]).tolist()], schedule)

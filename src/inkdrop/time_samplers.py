@@ -2,37 +2,160 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from typing import Annotated, NamedTuple
 
 import torch
-from torch import Tensor
+from annotated_types import Ge, Gt, Le
+from torch import Tensor, nn
 
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
 
 
-class TimeSampler(ABC):
-    """Draws one time per sample."""
+class Times(NamedTuple):
+    """Times t (B), the numbers u (B) in [0, 1) that they are the quantiles of, and factors (B) on their loss."""
+
+    t: Tensor
+    u: Tensor
+    importance: Tensor | None = None  # so that the law of the times does not change the mean loss; None is 1
+
+
+class TimeSampler(nn.Module):
+    """Draws one time per sample. Its state, if it has any, travels in the checkpoint of a run."""
 
     @abstractmethod
-    def __call__(self, schedule: Schedule, generators: Generators) -> Tensor:
+    def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
+        """The times (B) below which a share u (B) of all times lies, in float64."""
+
+    def forward(self, schedule: Schedule, generators: Generators) -> Times:
         """Times (B) in float64, one for each stream."""
+        u = generators.uniform()
+        return Times(self.quantile(schedule, u), u)
+
+    def observe(self, times: Times, loss: Tensor) -> None:
+        """Hears of the losses (B) at these times after each training batch."""
 
 
 class DiscreteUniform(TimeSampler):
     """t = i / T with i uniform in 1 ... T. `ValueError` if the schedule is not a table."""
 
-    def __call__(self, schedule: Schedule, generators: Generators) -> Tensor:
-        num_timesteps = getattr(schedule, "num_timesteps", None)
-        if num_timesteps is None:
+    def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
+        if schedule.num_timesteps is None:
             raise ValueError(
                 f"{type(schedule).__name__} has no discrete steps to draw from: choose time_sampler=uniform"
             )
-        return (torch.floor(generators.uniform() * num_timesteps) + 1) / num_timesteps
+        return (torch.floor(u * schedule.num_timesteps) + 1) / schedule.num_timesteps
 
 
 class Uniform(TimeSampler):
     """t uniform in [t_min, 1), with the schedule's own t_min."""
 
-    def __call__(self, schedule: Schedule, generators: Generators) -> Tensor:
-        return schedule.t_min + (1 - schedule.t_min) * generators.uniform()
+    def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
+        return schedule.t_min + (1 - schedule.t_min) * u
+
+
+class LogNormalSigma(TimeSampler):
+    """log(sigma / alpha) ~ N(mean, std^2), whatever the schedule; what lies outside it is moved to its ends.
+
+    Source: Karras et al. 2022, arXiv 2206.00364, table 1 (-1.2, 1.2).
+    """
+
+    def __init__(self, mean: float = -1.2, std: Annotated[float, Gt(0)] = 1.2):
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
+        ends = schedule.log_snr(torch.tensor([1.0, schedule.t_min], dtype=torch.float64))
+        log_sigma = self.mean + self.std * torch.special.ndtri(u)
+        return schedule.time((-2 * log_sigma).clamp(*ends.tolist()))
+
+
+class LogitNormal(TimeSampler):
+    """log(t / (1 - t)) ~ N(mean, std^2), at least t_min.
+
+    Source: Esser et al. 2024, arXiv 2403.03206, equation 19 (0, 1).
+    """
+
+    def __init__(self, mean: float = 0.0, std: Annotated[float, Gt(0)] = 1.0):
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u)).clamp(min=schedule.t_min)
+
+
+class Stratified(TimeSampler):
+    """Times of another sampler's law, evenly spread over each batch and over the ranks, which steadies the loss.
+
+    Source: Kingma et al. 2021, arXiv 2107.00630, appendix I.1, with multiples of the golden ratio in place of equal
+    strata, so that the time of a sample does not depend on the batch.
+    """
+
+    def __init__(self, law: TimeSampler):
+        super().__init__()
+        self.law = law
+
+    def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
+        return self.law.quantile(schedule, u)
+
+    def forward(self, schedule: Schedule, generators: Generators) -> Times:
+        u = generators.spread()
+        return Times(self.quantile(schedule, u), u)
+
+
+class LossAware(TimeSampler):
+    """Times of another sampler's law, but where the loss is large more often, and the loss divided by how much more.
+
+    The law's u falls in bins, a bin as often as the root of the mean square of its last `num_losses` losses; until each
+    bin has seen so many, all are equally likely, and a share `uniform` of the draws always ignores the losses. Source:
+    Nichol and Dhariwal 2021, arXiv 2102.09672, section 3.3 and equation 18 (10 losses at each step of the chain).
+    """
+
+    losses: Tensor
+    counts: Tensor
+
+    def __init__(
+        self,
+        law: TimeSampler,
+        num_bins: Annotated[int, Ge(2)] = 100,
+        num_losses: Annotated[int, Ge(1)] = 10,
+        uniform: Annotated[float, Gt(0), Le(1)] = 0.001,
+    ):
+        super().__init__()
+        self.law, self.uniform = law, uniform
+        self.register_buffer("losses", torch.zeros(num_bins, num_losses, dtype=torch.float64))
+        self.register_buffer("counts", torch.zeros(num_bins, dtype=torch.int64))
+
+    def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
+        return self.law.quantile(schedule, u)
+
+    def forward(self, schedule: Schedule, generators: Generators) -> Times:
+        shares = self._shares()
+        above = shares.cumsum(0)
+        drawn = generators.uniform()
+        chosen = torch.searchsorted(above, drawn, right=True).clamp(max=len(shares) - 1)
+        within = (drawn - (above[chosen] - shares[chosen])) / shares[chosen]
+        u = (chosen + within.clamp(0, 1 - 1e-12)) / len(shares)
+        return Times(self.quantile(schedule, u), u, 1 / (len(shares) * shares[chosen]))
+
+    def _shares(self) -> Tensor:
+        """How often u falls in each bin, (bins), on the CPU."""
+        num_bins, num_losses = self.losses.shape
+        if bool((self.counts < num_losses).any()):
+            return torch.full((num_bins,), 1 / num_bins, dtype=torch.float64)
+        root = self.losses.square().mean(1).sqrt().cpu()
+        return (1 - self.uniform) * root / root.sum() + self.uniform / num_bins
+
+    @torch.no_grad()
+    def observe(self, times: Times, loss: Tensor) -> None:
+        seen = torch.stack([times.u.to(loss.device), loss.double()])
+        if torch.distributed.is_initialized():
+            parts = [torch.empty_like(seen) for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather(parts, seen)
+            seen = torch.cat(parts, dim=1)
+        u, losses = seen.cpu()
+        num_bins, num_losses = self.losses.shape
+        for number, value in zip((u * num_bins).long().tolist(), losses.tolist(), strict=True):
+            self.losses[number, self.counts[number] % num_losses] = value
+            self.counts[number] += 1

@@ -70,6 +70,8 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, DiffusionTask,
     pipeline.codec.fit(x[items] for items in torch.arange(len(x)).split(4096))
     if plain["init_from"]:
         _warm_start(pipeline, Path(plain["init_from"]))
+    if plain["channels_last"]:
+        pipeline.to(memory_format=torch.channels_last)
     if plain["compile"]:
         compile_network(pipeline)
     loggers: list[Logger] = [JSONLines(run / "metrics.jsonl"), *build(list(plain["logger"].values()), allowed)]

@@ -60,7 +60,7 @@ class Classifier(Extractor):
         num_classes: Annotated[int, Ge(2)],
         stages: list[list[Annotated[int, Ge(1)]]],
         dim: Annotated[int, Ge(1)],
-        batch_norm: bool = False,
+        batch_norm: bool,
         weights: str | None = None,
     ):
         super().__init__()

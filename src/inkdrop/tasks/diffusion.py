@@ -43,7 +43,7 @@ class DiffusionTask(LightningModule):
         torch.manual_seed(int(generators.at("dropout").keys[0]))  # dropout inside the network knows no other source
         x_0 = self.pipeline.codec.encode(batch["x"], generators.at("codec"))
         cond = self.pipeline.conditioner(batch, generators.at("condition"))
-        terms = self.loss(self.pipeline.denoiser, x_0, cond, generators)  # type: ignore[arg-type]
+        terms = self.loss(self.pipeline.denoiser, x_0, cond, generators)
         loss = terms.loss.mean()
         self.log("train/loss", loss.detach(), batch_size=len(x_0))
         return {"loss": loss, "t": terms.t, **{name: part.detach() for name, part in terms.parts.items()}}
@@ -56,7 +56,7 @@ class DiffusionTask(LightningModule):
         t = torch.tensor([schedule.snap(time) for time in times.tolist()], dtype=torch.float64)
         generators = Generators.from_positions(0, items.tolist()).at("validation")
         x_0, cond = self.pipeline.codec.encode(batch["x"]), self.pipeline.conditioner(batch)
-        terms = self.loss(self.pipeline.denoiser, x_0, cond, generators, t)  # type: ignore[arg-type]
+        terms = self.loss(self.pipeline.denoiser, x_0, cond, generators, t)
         self.log("validation/loss", terms.loss.mean(), batch_size=len(t), on_epoch=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:

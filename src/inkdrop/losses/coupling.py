@@ -1,0 +1,29 @@
+"""Which noise of a batch goes to which data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Coupling: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # x_0 (B, *), eps (B, *) -> eps in another order
+
+
+def independent(x_0: Tensor, eps: Tensor) -> Tensor:
+    """The noise as it was drawn."""
+    return eps
+
+
+def minibatch_ot(x_0: Tensor, eps: Tensor) -> Tensor:
+    """The order of eps that makes the sum of `|x_0 - eps|^2` over the batch smallest: straighter paths.
+
+    The loss of a sample then depends on its batch, and with several devices on the batch of its rank. Sources: Tong et
+    al. 2024, arXiv 2302.00482; Pooladian et al. 2023, arXiv 2304.14772.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    cost = torch.cdist(x_0.flatten(1).double(), eps.flatten(1).double()).square()
+    _, chosen = linear_sum_assignment(cost.cpu().numpy())
+    return eps[torch.from_numpy(chosen).to(eps.device)]

@@ -1,0 +1,55 @@
+"""The weighted squared error of the network's output."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inkdrop.denoiser import Condition, NetworkDenoiser
+from inkdrop.losses.base import Loss, LossTerms
+from inkdrop.losses.coupling import Coupling, independent
+from inkdrop.randomness import Generators
+from inkdrop.schedules import over
+from inkdrop.time_samplers import Times, TimeSampler
+from inkdrop.weightings import Weighting
+
+
+class DenoisingLoss(Loss):
+    """`w |F(c_in x_t, c_noise) - F*|^2`, the mean over the elements of a sample.
+
+    `coupling` says which noise goes to which data of a batch. Source: Ho et al. 2020, equation 14, and its relatives by
+    prediction, time sampler and weighting.
+    """
+
+    def __init__(self, time_sampler: TimeSampler, weighting: Weighting, coupling: Coupling = independent):
+        super().__init__()
+        self.time_sampler, self.weighting, self.coupling = time_sampler, weighting, coupling
+
+    def forward(
+        self,
+        denoiser: NetworkDenoiser,
+        x_0: Tensor,
+        cond: Condition,
+        generators: Generators,
+        t: Tensor | None = None,
+    ) -> LossTerms:
+        schedule, prediction = denoiser.schedule, denoiser.prediction
+        times = self.time_sampler(schedule, generators.at("time")) if t is None else Times(t, t)
+        now = schedule.point(times.t)
+        eps = denoiser.noise(x_0.shape[1:], generators.at("noise"), x_0.dtype).to(x_0.device, non_blocking=True)
+        eps = self.coupling(x_0, eps)
+        x_t = over(now.alpha, x_0) * x_0 + over(now.sigma, x_0) * eps
+        F, _ = denoiser.output(x_t, now, denoiser.prepare(x_t, now, cond, generators.at("prepare")))
+        error = (F - prediction.target(x_0, eps, now)).square().flatten(1).mean(1)
+        c_out = torch.as_tensor(prediction.coefficients(now).c_out, dtype=times.t.dtype).expand(len(times.t))
+        weight = self.weighting(schedule.log_snr(times.t), schedule.log_snr_rate(times.t), c_out)
+        loss = _like(weight, error) * error
+        if t is None:
+            self.time_sampler.observe(times, loss.detach())
+        if times.importance is not None:
+            loss = _like(times.importance, loss) * loss
+        return LossTerms(loss, times.t, {"error": error})
+
+
+def _like(factors: Tensor, values: Tensor) -> Tensor:
+    return factors.to(values.device, values.dtype, non_blocking=True)

@@ -1,0 +1,54 @@
+"""A loss weighted by how uncertain the network learns to be at each noise level."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from inkdrop.denoiser import Condition, NetworkDenoiser
+from inkdrop.losses.base import Loss, LossTerms
+from inkdrop.randomness import Generators
+
+_RANGE = 30.0  # log-SNRs beyond this are told as this
+
+
+class LearnedUncertainty(Loss):
+    """`L exp(-u) + u` with a learned u(log-SNR), so that every noise level counts alike once u = log L.
+
+    u is linear in `num_features` cosines of the log-SNR and begins at 0; it is not used in sampling. Sources: Kendall
+    et al. 2018, arXiv 1705.07115; Karras et al. 2024, arXiv 2312.02696, equation 14.
+    """
+
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(self, loss: Loss, num_features: Annotated[int, Ge(1)] = 128):
+        super().__init__()
+        self.loss = loss
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("frequencies", torch.randn(num_features, generator=generator) / 4)
+        self.register_buffer("phases", 2 * math.pi * torch.rand(num_features, generator=generator))
+        self.u = nn.Linear(num_features, 1, bias=True)
+        nn.init.zeros_(self.u.weight)
+        nn.init.zeros_(self.u.bias)
+
+    def uncertainty(self, log_snr: Tensor) -> Tensor:
+        """u (B) at log-SNRs (B)."""
+        told = log_snr.clamp(-_RANGE, _RANGE).to(self.phases.device, self.phases.dtype)
+        return self.u(torch.cos(told[:, None] * self.frequencies + self.phases)).squeeze(1)
+
+    def forward(
+        self,
+        denoiser: NetworkDenoiser,
+        x_0: Tensor,
+        cond: Condition,
+        generators: Generators,
+        t: Tensor | None = None,
+    ) -> LossTerms:
+        terms = self.loss(denoiser, x_0, cond, generators, t)
+        u = self.uncertainty(denoiser.schedule.log_snr(terms.t))
+        return LossTerms(terms.loss * torch.exp(-u) + u, terms.t, {**terms.parts, "uncertainty": u})
