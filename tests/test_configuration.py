@@ -31,7 +31,7 @@ COMPANIONS = {
     "schedule=laplace": ["prediction=v", "time_sampler=uniform"],
     "schedule=zero_terminal_snr": ["prediction=v"],
     "extractor=mnist": ["experiment=mnist"],
-    "extractor=cifar10_jpeg": ["data.shape=[3,32,32]", "extractor.weights=null"],
+    "extractor=cifar10_jpeg": ["data.shape=[3,32,32]", "network=ddpm_cifar10", "extractor.weights=null"],
     "network=ddpm_cifar10": ["data.shape=[3,32,32]", "extractor=cifar10_jpeg", "extractor.weights=null"],
 }
 

@@ -62,7 +62,8 @@ class Generators:
     def from_positions(cls, seed: int, positions: Iterable[int]) -> Generators:
         """One stream per global position of one seed, such as the count of training samples seen so far."""
         numbers, start = np.array(list(positions), np.uint64), cls.from_seeds([seed]).keys
-        return cls(_mix(start, numbers & np.uint64(MAX_SEED)), numbers * _GOLDEN + (start << np.uint64(32)))
+        place = _mix(start, _word("place")) << np.uint64(32)
+        return cls(_mix(start, numbers & np.uint64(MAX_SEED)), numbers * _GOLDEN + place)
 
     def __len__(self) -> int:
         return len(self.keys)
