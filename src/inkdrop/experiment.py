@@ -44,7 +44,7 @@ class CheckConfiguration(Callback):
             check_settings(plain)
             check(plain, allowed)
             _check_new(Path(plain["output_dir"]))
-            build(plain.get("pipeline"), allowed)  # parts that do not fit each other say so here
+            build(plain.get("task"), allowed)  # parts that do not fit each other say so here
             if "data" in plain:
                 build(plain["data"], allowed).verify()
             if "checkpoint" in plain:

@@ -88,4 +88,6 @@ class Likelihood(Weighting):
     """
 
     def __call__(self, log_snr: Tensor, log_snr_rate: Tensor, c_out: Tensor) -> Tensor:
-        return -log_snr_rate / 2 * log_snr.exp() * c_out.square()
+        snr = log_snr.exp()
+        falling = torch.where(snr > 0, -log_snr_rate * snr, 0.0)  # -d SNR / dt, which is 0 where alpha is
+        return falling / 2 * c_out.square()

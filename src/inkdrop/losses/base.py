@@ -23,6 +23,9 @@ class LossTerms(NamedTuple):
 class Loss(nn.Module):
     """One training objective; what it learns itself is trained and saved beside the model."""
 
+    def check(self, denoiser: NetworkDenoiser) -> None:
+        """`ValueError` says why this loss cannot train this denoiser, before anything is trained."""
+
     @abstractmethod
     def forward(
         self,

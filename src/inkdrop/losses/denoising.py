@@ -25,6 +25,20 @@ class DenoisingLoss(Loss):
         super().__init__()
         self.time_sampler, self.weighting, self.coupling = time_sampler, weighting, coupling
 
+    def check(self, denoiser: NetworkDenoiser) -> None:
+        """`ValueError` if a time, a target or a weight is not finite somewhere between the ends of time."""
+        t = self.time_sampler.quantile(denoiser.schedule, torch.tensor([0.0, 0.25, 0.5, 0.75, 1 - 1e-12]).double())
+        facts = [denoiser.schedule.c_noise(t), self._weight(denoiser, t)]
+        facts += [torch.as_tensor(u) for u in denoiser.prediction.target_weights(denoiser.schedule.point(t))]
+        if not all(bool(fact.isfinite().all()) for fact in facts):
+            parts = (denoiser.schedule, denoiser.prediction, self.weighting)
+            raise ValueError(f"{' with '.join(type(part).__name__ for part in parts)} is not finite: choose others")
+
+    def _weight(self, denoiser: NetworkDenoiser, t: Tensor) -> Tensor:
+        schedule = denoiser.schedule
+        c_out = torch.as_tensor(denoiser.prediction.coefficients(schedule.point(t)).c_out, dtype=t.dtype).expand(len(t))
+        return self.weighting(schedule.log_snr(t), schedule.log_snr_rate(t), c_out)
+
     def forward(
         self,
         denoiser: NetworkDenoiser,
@@ -41,9 +55,7 @@ class DenoisingLoss(Loss):
         x_t = over(now.alpha, x_0) * x_0 + over(now.sigma, x_0) * eps
         F, _ = denoiser.output(x_t, now, denoiser.prepare(x_t, now, cond, generators.at("prepare")))
         error = (F - prediction.target(x_0, eps, now)).square().flatten(1).mean(1)
-        c_out = torch.as_tensor(prediction.coefficients(now).c_out, dtype=times.t.dtype).expand(len(times.t))
-        weight = self.weighting(schedule.log_snr(times.t), schedule.log_snr_rate(times.t), c_out)
-        loss = _like(weight, error) * error
+        loss = _like(self._weight(denoiser, times.t), error) * error
         if t is None:
             self.time_sampler.observe(times, loss.detach())
         if times.importance is not None:

@@ -36,6 +36,9 @@ class LearnedUncertainty(Loss):
         nn.init.zeros_(self.u.weight)
         nn.init.zeros_(self.u.bias)
 
+    def check(self, denoiser: NetworkDenoiser) -> None:
+        self.loss.check(denoiser)
+
     def uncertainty(self, log_snr: Tensor) -> Tensor:
         """u (B) at log-SNRs (B)."""
         told = log_snr.clamp(-_RANGE, _RANGE).to(self.phases.device, self.phases.dtype)

@@ -34,7 +34,8 @@ class ZeroTerminalSNR(Schedule):
         return self.schedule.sigma(t) ** 2 / ((1 + self.schedule.alpha(t)) * (1 - self._last))
 
     def alpha(self, t: Tensor) -> Tensor:
-        return (self.schedule.alpha(t) - self._last) / (1 - self._last)
+        alpha = (self.schedule.alpha(t) - self._last) / (1 - self._last)
+        return torch.where(t >= 1, 0.0, alpha)  # the last bit of an exponential depends on its neighbours in memory
 
     def sigma(self, t: Tensor) -> Tensor:
         return (self._lost(t) * (1 + self.alpha(t))).sqrt()

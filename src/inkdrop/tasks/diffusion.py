@@ -34,6 +34,7 @@ class DiffusionTask(LightningModule):
         seed: Annotated[int, Ge(0)] = 0,
     ):
         super().__init__()
+        loss.check(pipeline.denoiser)  # type: ignore[arg-type]
         self.pipeline, self.loss, self.optimizer, self.scheduler, self.seed = pipeline, loss, optimizer, scheduler, seed
         self.config: dict[str, Any] = {}  # resolved, plain; written into checkpoints so that they are enough alone
 
