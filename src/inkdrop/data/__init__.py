@@ -1,8 +1,9 @@
 """Data sets, one file each."""
 
+from inkdrop.data.arrays import Arrays
 from inkdrop.data.digits import Digits
 from inkdrop.data.mnist import MNIST
 from inkdrop.data.module import DataError, DataModule, Split, collect
 from inkdrop.data.toys import Toy
 
-__all__ = ["MNIST", "DataError", "DataModule", "Digits", "Split", "Toy", "collect"]
+__all__ = ["MNIST", "Arrays", "DataError", "DataModule", "Digits", "Split", "Toy", "collect"]
