@@ -241,7 +241,7 @@ class DataModule(LightningDataModule, ABC):
         for name, split in sorted(self.splits.items()):
             for field, column in sorted(split.items()):
                 digest.update(f"{name}.{field}:{column.dtype}:{tuple(column.shape)}".encode())
-                digest.update(_content(column))
+                digest.update(content(column))
         return digest.hexdigest()
 
     def setup(self, stage: str) -> None:
@@ -275,7 +275,8 @@ class DataModule(LightningDataModule, ABC):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-def _content(column: Any) -> bytes:
+def content(column: Any) -> bytes:
+    """What a fingerprint is made of."""
     return column.contiguous().numpy().tobytes() if isinstance(column, Tensor) else column.digest().encode()
 
 
