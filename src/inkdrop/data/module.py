@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -78,8 +79,10 @@ class _Loader(ABC):
     """Batches by number, made here or in `num_workers` processes that stay alive between passes."""
 
     def __init__(self, num_workers: int):
+        # A copy, for a cycle of references would end the workers only after a timeout of five seconds each.
+        batches = _Batches(copy.copy(self).batch)
         self._loader: DataLoader[Batch] = DataLoader(
-            _Batches(self.batch),
+            batches,
             batch_size=None,
             sampler=self._numbers(),
             num_workers=num_workers,
@@ -192,6 +195,11 @@ def collect(split: Split, items: Tensor | None = None) -> Batch:
 def data_dir(root: str | None = None) -> Path:
     """The folder that data sets lie in: `root`, or else `INKDROP_DATA_DIR`, or else `data`."""
     return Path(root or os.environ.get("INKDROP_DATA_DIR") or "data")
+
+
+def cache_dir() -> Path:
+    """Where what can be made again is kept: `INKDROP_CACHE_DIR`, or `~/.cache/inkdrop`."""
+    return Path(os.environ.get("INKDROP_CACHE_DIR") or Path.home() / ".cache" / "inkdrop")
 
 
 class DataModule(LightningDataModule, ABC):
