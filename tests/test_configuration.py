@@ -21,6 +21,7 @@ FILES = sorted(CONF.rglob("*.yaml"))
 COMPANIONS = {
     "data=mnist": ["experiment=mnist"],
     "data=arrays": ["experiment=moons", "data.path=points.npz", "data.shape=[2]"],
+    "data=webdataset": ["data.train=a.tar", "data.validation=b.tar", "data.shape=[1,8,8]", "data.num_classes=10"],
     "data=moons": ["experiment=moons"],
     "data=ring": ["experiment=moons"],
     "data=checkerboard": ["experiment=moons"],
