@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.server
 import io
 import itertools
@@ -82,6 +83,21 @@ def test_samples_are_what_was_written(folder: Path) -> None:
     assert torch.equal(splits["validation"]["x"], images[N:])
     assert splits["train"]["label"].tolist() == list(range(N))
     assert dataset(folder).splits["train"]["x"][torch.tensor([7, 39, 7])].eq(images[[7, 39, 7]]).all()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_library_reads_the_same_from_shards_that_it_wrote(tmp_path: Path) -> None:
+    wds = pytest.importorskip("webdataset")
+    with wds.ShardWriter(f"{tmp_path}/train-%06d.tar", maxcount=7, verbose=0) as writer:
+        for number in range(20):
+            writer.write({"__key__": f"{number:03}", "png": IMAGES[number], "cls": number % 3})
+    theirs = list(wds.WebDataset(f"{tmp_path}/train-{{000000..000002}}.tar", shardshuffle=False).decode("torchrgb8"))
+    gc.collect()  # the library leaves files open
+    data = dataset(tmp_path, "train-{000000..000002}.tar", "train-000000.tar", num_classes=None)
+    ours = collect(data.splits["train"])
+    assert data.num_classes == 3
+    assert ours["label"].tolist() == [each["cls"] for each in theirs]
+    assert torch.equal(ours["x"], torch.stack([each["png"] for each in theirs]))
 
 
 @pytest.mark.parametrize("shards_at_once", [1, 2, 4, 9])
