@@ -78,6 +78,13 @@ def test_each_source_goes_through_its_items_in_passes() -> None:
         assert len(passes.unique(dim=0)) == len(passes)
 
 
+@pytest.mark.parametrize("class_balanced", [False, True])
+def test_sources_of_equal_length_do_not_go_in_step(class_balanced: bool) -> None:
+    samples = drawn(mixture({"a": Numbers(60, 0), "b": Numbers(60, 0)}, class_balanced), 400)
+    first, second = (samples["x"][samples["source"] == i, 0][:60].tolist() for i in (0, 1))
+    assert first != second
+
+
 def test_the_labels_of_a_sample_stay_with_it() -> None:
     samples = drawn(mixture(weights=WEIGHTS), 500)
     number = samples["x"][:, 0].long()

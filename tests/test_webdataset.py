@@ -124,6 +124,11 @@ def test_the_order_is_a_function_of_seed_and_position() -> None:
     assert ShardPasses(SIZES, 2, seed=1)(range(3 * N)).tolist() != whole
 
 
+def test_shards_of_equal_length_do_not_go_in_step() -> None:
+    items = ShardPasses([20, 20], 1, seed=0)(range(40)).reshape(2, 20) % 20
+    assert not torch.equal(items[0], items[1])
+
+
 def stream(data: Any, workers: int, rank: int = 0, world_size: int = 1, epochs: int = 2) -> list[dict[str, Any]]:
     split = data.splits["train"]
     loader = ShuffledLoader(split, 8, 0, rank, world_size, data.order(), flip, num_workers=workers)
@@ -201,6 +206,10 @@ def test_the_index_is_read_once_and_again_after_a_change(folder: Path, monkeypat
     assert data.fingerprint != first
     assert scanned == [f"{folder}/train-1.tar"]
     assert len(data.splits["train"]["x"]) == N - SIZES[1] + 1
+    size = (folder / "train-1.tar").stat().st_size
+    write(folder / "train-1.tar", sample(4))
+    assert (folder / "train-1.tar").stat().st_size == size
+    assert dataset(folder).splits["train"]["label"][SIZES[0]] == 4
 
 
 def test_shards_keep_their_runs_in_a_mixture(folder: Path) -> None:
