@@ -20,6 +20,8 @@ FILES = sorted(CONF.rglob("*.yaml"))
 # Parts that only fit certain others; everything else composes with the digits.
 COMPANIONS = {
     "data=mnist": ["experiment=mnist"],
+    "data=arrays": ["experiment=moons", "data.path=points.npz", "data.shape=[2]"],
+    "data=webdataset": ["data.train=a.tar", "data.validation=b.tar", "data.shape=[1,8,8]", "data.num_classes=10"],
     "data=moons": ["experiment=moons"],
     "data=ring": ["experiment=moons"],
     "data=checkerboard": ["experiment=moons"],

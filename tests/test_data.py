@@ -1,6 +1,8 @@
 """Data sets and the keyed order of their loaders."""
 
+import gc
 import itertools
+import time
 
 import pytest
 import torch
@@ -115,3 +117,12 @@ def test_toys_lie_where_they_should() -> None:
     upper, lower = (draw(moons) - torch.tensor(center) for center in ([0.0, 0.0], [1.0, 0.5]))
     distance = torch.minimum((upper.norm(dim=1) - 1).abs(), (lower.norm(dim=1) - 1).abs())
     assert distance.max() < 0.25
+
+
+def test_workers_end_with_their_loader_at_once() -> None:
+    loader = ShuffledLoader(SPLIT, 4, 0, num_workers=1)
+    _ = list(loader)
+    start = time.monotonic()
+    del loader
+    gc.collect()
+    assert time.monotonic() - start < 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -78,8 +79,10 @@ class _Loader(ABC):
     """Batches by number, made here or in `num_workers` processes that stay alive between passes."""
 
     def __init__(self, num_workers: int):
+        # A copy, for a cycle of references would end the workers only after a timeout of five seconds each.
+        batches = _Batches(copy.copy(self).batch)
         self._loader: DataLoader[Batch] = DataLoader(
-            _Batches(self.batch),
+            batches,
             batch_size=None,
             sampler=self._numbers(),
             num_workers=num_workers,
@@ -194,6 +197,11 @@ def data_dir(root: str | None = None) -> Path:
     return Path(root or os.environ.get("INKDROP_DATA_DIR") or "data")
 
 
+def cache_dir() -> Path:
+    """Where what can be made again is kept: `INKDROP_CACHE_DIR`, or `~/.cache/inkdrop`."""
+    return Path(os.environ.get("INKDROP_CACHE_DIR") or Path.home() / ".cache" / "inkdrop")
+
+
 class DataModule(LightningDataModule, ABC):
     """A data set in splits: `train`, which distances are measured to as well, and `validation`, held out.
 
@@ -241,7 +249,7 @@ class DataModule(LightningDataModule, ABC):
         for name, split in sorted(self.splits.items()):
             for field, column in sorted(split.items()):
                 digest.update(f"{name}.{field}:{column.dtype}:{tuple(column.shape)}".encode())
-                digest.update(_content(column))
+                digest.update(content(column))
         return digest.hexdigest()
 
     def setup(self, stage: str) -> None:
@@ -275,7 +283,8 @@ class DataModule(LightningDataModule, ABC):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-def _content(column: Any) -> bytes:
+def content(column: Any) -> bytes:
+    """What a fingerprint is made of."""
     return column.contiguous().numpy().tobytes() if isinstance(column, Tensor) else column.digest().encode()
 
 

@@ -14,17 +14,12 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from inkdrop.data.module import DataModule, collect
+from inkdrop.data.module import DataModule, cache_dir, collect
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import GaussianStatistics, Statistics, frechet_distance
 from inkdrop.pipeline import Pipeline
 
 Results: TypeAlias = dict[str, float]
-
-
-def cache_dir() -> Path:
-    """Where statistics of reference data are kept: `INKDROP_CACHE_DIR`, or `~/.cache/inkdrop`."""
-    return Path(os.environ.get("INKDROP_CACHE_DIR") or Path.home() / ".cache" / "inkdrop")
 
 
 def data_statistics(extractor: Extractor, data: DataModule, split: str, count: int, batch_size: int) -> Statistics:

@@ -1,0 +1,223 @@
+"""Tar shards with random access: where their members lie, fetching them, and decoding what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inkdrop.data.arrays import as_tensor
+from inkdrop.data.module import DataError
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by number of channels
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Where the data of its n samples lie in a shard, and their classes."""
+
+    url: str
+    offsets: np.ndarray  # (n)
+    sizes: np.ndarray  # (n) in bytes
+    labels: np.ndarray  # (n) int64; empty without labels
+
+
+class ShardStore:
+    """Shards by URL, as local files: those from elsewhere are fetched when needed, the oldest removed for new ones.
+
+    `x` are the extensions of the data in order of preference, `label` that of the class or None.
+    """
+
+    def __init__(self, folder: Path, cache_size: int, x: tuple[str, ...], label: str | None):
+        try:
+            from webdataset.cache import FileCache
+        except ImportError:
+            raise ValueError("data=webdataset needs webdataset: pip install inkdrop[streaming]") from None
+        self.folder, self.x, self.label = folder, x, label
+        self._cache = FileCache(str(folder / "fetched"), url_to_name=_name, cache_size=cache_size)
+
+    def expand(self, pattern: str) -> list[str]:
+        """The URLs of a pattern with {000..123} or {a,b}; `ValueError` for commands."""
+        from webdataset.shardlists import expand_urls
+
+        urls: list[str] = expand_urls(pattern)
+        if commands := [url for url in urls if url.startswith("pipe:")]:
+            raise ValueError(f"{commands[0]} would run a command; fetch the shards first, or give a URL")
+        return urls
+
+    def verify(self, url: str) -> None:
+        """`DataError` if a local shard is absent."""
+        if self._is_local(url) and not Path(self._cache.get_file(url)).is_file():
+            raise DataError(f"{url} is missing: set data.train and data.validation to the shards there are")
+
+    def open(self, url: str) -> BinaryIO:
+        """A shard as a file, fetched if it is not here."""
+        from filelock import FileLock
+
+        self.verify(url)
+        try:
+            if self._is_local(url):
+                return open(self._cache.get_file(url), "rb")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / f"{_name(url)}.lock"):  # one process fetches, the others wait
+                return open(self._cache.get_file(url), "rb")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{url} cannot be had: {error}") from None
+
+    def index(self, url: str) -> Shard:
+        """Where the samples of a shard lie, read once and kept."""
+        self.verify(url)
+        kept = self.folder / "index" / f"{_name(f'{self._version(url)} {self.x} {self.label}')}.npz"
+        if not kept.is_file():
+            shard = self._scan(url)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            own = kept.with_suffix(f".{os.getpid()}.npz")
+            np.savez(own, offsets=shard.offsets, sizes=shard.sizes, labels=shard.labels)
+            own.replace(kept)
+        with np.load(kept, allow_pickle=False) as arrays:
+            return Shard(url, arrays["offsets"], arrays["sizes"], arrays["labels"])
+
+    def _scan(self, url: str) -> Shard:
+        rows: list[tuple[int, int, int]] = []
+        with self.open(url) as file:
+            for name, members in _samples(file, url):
+                data = next((members[extension] for extension in self.x if extension in members), None)
+                if data is None:
+                    raise DataError(f"{url}: sample {name} has none of {', '.join(self.x)}, but {', '.join(members)}")
+                rows.append((data.offset_data, data.size, self._class(file, url, name, members)))
+        if not rows:
+            raise DataError(f"{url} holds no samples")
+        offsets, sizes, labels = np.array(rows, np.int64).T
+        return Shard(url, offsets, sizes, labels if self.label else labels[:0])
+
+    def _class(self, file: BinaryIO, url: str, name: str, members: dict[str, tarfile.TarInfo]) -> int:
+        if self.label is None:
+            return -1
+        if self.label not in members:
+            raise DataError(f"{url}: sample {name} has no .{self.label}; data.label=null is without labels")
+        file.seek(members[self.label].offset_data)
+        text = file.read(members[self.label].size).strip()
+        if not text.isdigit():
+            raise DataError(f"{url}: {name}.{self.label} holds {text[:20]!r}, not a class from 0 on")
+        return int(text)
+
+    def _is_local(self, url: str) -> bool:
+        from webdataset.cache import islocal
+
+        return bool(islocal(url))
+
+    def _version(self, url: str) -> str:
+        """What tells a changed local shard from the old one; what lies elsewhere is taken to stay as it is."""
+        if not self._is_local(url):
+            return url
+        stat = os.stat(self._cache.get_file(url))
+        return f"{url} {stat.st_size} {stat.st_mtime_ns}"
+
+
+class ShardColumn:
+    """Images (N, C, H, W) as uint8, or arrays (N, *), that are read from their shards when asked for."""
+
+    def __init__(self, store: ShardStore, shards: Sequence[Shard], shape: Sequence[int]):
+        self.store, self.urls = store, [shard.url for shard in shards]
+        self.offsets = np.concatenate([shard.offsets for shard in shards])
+        self.sizes = np.concatenate([shard.sizes for shard in shards])
+        self.ends = np.cumsum([len(shard.offsets) for shard in shards])
+        self.shape: Sequence[int] = (len(self.offsets), *shape)
+        self.dtype = torch.uint8
+        self.dtype = self._read(np.zeros(1, int))[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, items: Tensor, /) -> Tensor:
+        found = self._read(items.numpy())
+        for item, each in zip(items.tolist(), found, strict=True):
+            if each.dtype != self.dtype:
+                raise DataError(f"{self._member(item)} is {each.dtype}, but the first sample is {self.dtype}")
+        return torch.stack(found)
+
+    def digest(self) -> str:
+        """SHA-256 of the shards' names and of where everything lies."""
+        digest = hashlib.sha256(" ".join(self.urls).encode())
+        for array in (self.offsets, self.sizes, self.ends):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def _read(self, items: np.ndarray) -> list[Tensor]:
+        """The items (B), each shard opened once, where it is first needed, and read from front to back."""
+        found: dict[int, Tensor] = {}
+        places = np.searchsorted(self.ends, items, side="right")
+        for place in dict.fromkeys(places.tolist()):
+            with self.store.open(self.urls[place]) as file:
+                for item in np.unique(items[places == place]).tolist():
+                    file.seek(self.offsets[item])
+                    found[item] = self._decoded(file.read(self.sizes[item]), item)
+        return [found[item] for item in items.tolist()]
+
+    def _decoded(self, content: bytes, item: int) -> Tensor:
+        shape = self.shape[1:]
+        try:
+            tensor = decode(content, shape[0])
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{self._member(item)} cannot be decoded: {error}") from None
+        if tuple(tensor.shape) != tuple(shape):
+            raise DataError(f"{self._member(item)} has shape {list(tensor.shape)}, but data.shape={list(shape)}")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise DataError(f"{self._member(item)} holds numbers that are not finite in float32")
+        return tensor
+
+    def _member(self, item: int) -> str:
+        """Shard and name of a member; looked for only when something is wrong with it."""
+        url = self.urls[int(np.searchsorted(self.ends, item, side="right"))]
+        with self.store.open(url) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            return f"{url}: {next(each.name for each in archive if each.offset_data == self.offsets[item])}"
+
+
+def decode(content: bytes, channels: int) -> Tensor:
+    """The array of a .npy, or else an image of 8 bits with so many channels as uint8 (C, H, W)."""
+    from PIL import Image
+
+    if content.startswith(b"\x93NUMPY"):
+        return as_tensor(np.load(io.BytesIO(content), allow_pickle=False))
+    with Image.open(io.BytesIO(content)) as image:
+        if channels not in _MODES or image.mode[0] in "IF":
+            raise ValueError(f"an image of mode {image.mode} cannot become 8 bits in {channels} channels")
+        pixels = np.array(image.convert(_MODES[channels]))
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
+
+
+def _samples(file: BinaryIO, url: str) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """(name, members by extension) of each sample: its members follow one another and share their name."""
+    from webdataset.tariterators import base_plus_ext
+
+    name: str | None = None
+    members: dict[str, tarfile.TarInfo] = {}
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # or tarfile keeps them all
+                base, extension = base_plus_ext(member.name)
+                if not member.isfile() or base is None:
+                    continue
+                if base != name and members:
+                    yield str(name), members
+                    members = {}
+                name = base
+                members[extension.lower()] = member
+    except tarfile.TarError as error:
+        raise DataError(f"{url} is no whole, uncompressed tar file: {error}") from None
+    if members:
+        yield str(name), members
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

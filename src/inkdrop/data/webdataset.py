@@ -1,0 +1,117 @@
+"""Data that do not fit one machine: shards in the tar format of WebDataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+
+from inkdrop.data.module import Augment, Column, DataModule, Order, Split, cache_dir
+from inkdrop.data.shards import Shard, ShardColumn, ShardStore
+from inkdrop.randomness import Generators
+
+
+class WebDataset(DataModule):
+    """Samples in uncompressed tar files: members of one name and several extensions, such as 0001.png and 0001.cls.
+
+    `train` and `validation` are patterns such as shards/train-{000000..000099}.tar, of local files or of URLs that
+    webdataset opens (http, https, gs, hf, ...). `x` are the extensions of the data, images or .npy; the first that
+    a sample has is taken. `label` is the extension of its class, a whole number; null is no labels. Where the members
+    lie is read once and kept in `INKDROP_CACHE_DIR`. Shards from elsewhere are fetched to a folder there that holds
+    about `cache_size` gigabytes.
+
+    Training reads `shards_at_once` shards at a time, in an order keyed by seed and pass, their samples mixed.
+    `num_classes` null is found in the labels. `DataError` for a shard that cannot be had or read, and, when it is
+    read, for a member that is not of `shape`. `ValueError` without webdataset.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        validation: str,
+        x: list[str],
+        label: str | None,
+        shape: list[int],
+        num_classes: Annotated[int, Ge(0)] | None,
+        batch_size: Annotated[int, Ge(1)],
+        seed: Annotated[int, Ge(0)] = 0,
+        augment: Augment | None = None,
+        num_workers: Annotated[int, Ge(0)] | None = None,
+        shards_at_once: Annotated[int, Ge(1)] = 4,
+        cache_size: Annotated[float, Gt(0)] = 100.0,
+    ):
+        self.store = ShardStore(cache_dir() / "shards", int(cache_size * 1e9), tuple(x), label)
+        self.urls = {"train": self.store.expand(train), "validation": self.store.expand(validation)}
+        self._shards: dict[str, list[Shard]] = {}
+        self.shards_at_once = shards_at_once
+        if num_classes is None:
+            labels = [shard.labels.max() for part in self.urls for shard in self._index(part)] if label else []
+            num_classes = 1 + int(max(labels, default=-1))
+        super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
+
+    def verify(self) -> None:
+        for url in self.urls["train"] + self.urls["validation"]:
+            self.store.verify(url)
+
+    def load(self) -> dict[str, Split]:
+        return {name: self._split(self._index(name)) for name in self.urls}
+
+    def order(self) -> Order:
+        return ShardPasses([len(shard.offsets) for shard in self._index("train")], self.shards_at_once, self.seed)
+
+    def _index(self, part: str) -> list[Shard]:
+        if part not in self._shards:
+            self._shards[part] = [self.store.index(url) for url in self.urls[part]]
+        return self._shards[part]
+
+    def _split(self, shards: list[Shard]) -> Split:
+        split: dict[str, Column] = {"x": ShardColumn(self.store, shards, self.shape)}
+        if self.store.label is not None:
+            split["label"] = torch.cat([torch.from_numpy(shard.labels) for shard in shards])
+        return split
+
+
+class ShardPasses:
+    """Each pass goes through groups of `shards_at_once` shards, one group after another, the samples of a group mixed.
+
+    Which shards meet, and the order in a group, are keyed by seed and pass: a function of the position alone.
+    """
+
+    def __init__(self, counts: Sequence[int], shards_at_once: int, seed: int):
+        self.counts, self.shards_at_once, self.seed = torch.tensor(counts), shards_at_once, seed
+        self.num_items = int(self.counts.sum())
+        self._latest_pass: tuple[int, list[torch.Tensor], torch.Tensor] = (-1, [], torch.empty(0))
+        self._latest_group: tuple[tuple[int, int], torch.Tensor] = ((-1, -1), torch.empty(0))
+
+    def __call__(self, positions: Sequence[int]) -> torch.Tensor:
+        return torch.stack([self._item(*divmod(position, self.num_items)) for position in positions])
+
+    def _item(self, number: int, place: int) -> torch.Tensor:
+        groups, ends = self._groups(number)
+        group = int(torch.searchsorted(ends, place, right=True))
+        items = self._items(number, group, groups[group])
+        return items[place - (int(ends[group]) - len(items))]
+
+    def _groups(self, number: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The shards of each group of a pass, and the place in the pass where each group ends."""
+        if self._latest_pass[0] != number:
+            order = torch.randperm(len(self.counts), generator=self._generator("shards", number))
+            groups = list(order.split(self.shards_at_once))
+            ends = torch.stack([self.counts[group].sum() for group in groups]).cumsum(0)
+            self._latest_pass = number, groups, ends
+        return self._latest_pass[1:]
+
+    def _items(self, number: int, group: int, shards: torch.Tensor) -> torch.Tensor:
+        """The items of these shards, mixed."""
+        if self._latest_group[0] != (number, group):
+            ends = self.counts.cumsum(0)
+            items = torch.cat([torch.arange(int(ends[s] - self.counts[s]), int(ends[s])) for s in shards])
+            mixed = torch.randperm(len(items), generator=self._generator("samples", number, group))
+            self._latest_group = (number, group), items[mixed]
+        return self._latest_group[1]
+
+    def _generator(self, purpose: str, number: int, *place: int) -> torch.Generator:
+        key = int(Generators.from_positions(self.seed, [number]).at(purpose, *place).keys[0])
+        return torch.Generator().manual_seed(key)

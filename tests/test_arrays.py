@@ -1,0 +1,185 @@
+"""Arrays of numpy and torch as data sets."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from inkdrop.data import Arrays, DataError
+from inkdrop.data.arrays import OnDisk
+from inkdrop.data.module import collect
+
+N = 40
+X = np.random.default_rng(0).normal(size=(N, 5, 2))
+LABEL = np.arange(N) % 4
+PAST = np.arange(N * 3, dtype=np.int32).reshape(N, 3)
+FIELDS = {"x": "series", "label": "kind", "past": "before"}
+
+
+def arrays(path: Path, fields: dict[str, str] = FIELDS, **options: Any) -> Arrays:
+    return Arrays(str(path), fields, **{"shape": [5, 2], "num_classes": 4, "batch_size": 8, **options})
+
+
+def save(path: Path, **content: np.ndarray) -> Path:
+    """The arrays in the format that the suffix says; without one, a folder of .npy files."""
+    if path.suffix == ".npz":
+        np.savez(path, **content)
+    elif path.suffix == ".pt":
+        torch.save({name: torch.from_numpy(array) for name, array in content.items()}, path)
+    else:
+        path.mkdir()
+        for name, array in content.items():
+            np.save(path / f"{name}.npy", array)
+    return path
+
+
+def saved(path: Path, **changes: np.ndarray) -> Path:
+    return save(path, **{"series": X, "kind": LABEL, "before": PAST, **changes})
+
+
+@pytest.mark.parametrize("name", ["data.npz", "data.pt", "folder"])
+def test_splits_hold_each_item_once_with_its_fields(tmp_path: Path, name: str) -> None:
+    splits = arrays(saved(tmp_path / name), held_out=0.25).splits
+    assert {part: len(split["x"]) for part, split in splits.items()} == {"train": 30, "validation": 10}
+    together = {field: torch.cat([collect(split)[field] for split in splits.values()]) for field in FIELDS}
+    order = together["past"][:, 0] // 3
+    assert order.sort().values.tolist() == list(range(N))
+    torch.testing.assert_close(together["x"], torch.from_numpy(X).float()[order], rtol=0, atol=0)
+    assert together["label"].tolist() == (order % 4).tolist()
+    assert [together[field].dtype for field in FIELDS] == [torch.float32, torch.int64, torch.int32]
+
+
+def test_what_is_held_out_does_not_depend_on_the_seed_of_the_run(tmp_path: Path) -> None:
+    path = saved(tmp_path / "data.npz")
+    held = [arrays(path, seed=seed).splits["validation"]["past"] for seed in (0, 1)]
+    assert torch.equal(collect({"x": held[0]})["x"], collect({"x": held[1]})["x"])
+    assert collect({"x": held[0]})["x"][:, 0].tolist() != list(range(0, 12, 3))
+
+
+def test_a_validation_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    path, other = saved(tmp_path / "a.npz"), saved(tmp_path / "b.pt", series=X + 1)
+    splits = arrays(path, validation=str(other)).splits
+    torch.testing.assert_close(collect(splits["train"])["x"], torch.from_numpy(X).float())
+    torch.testing.assert_close(collect(splits["validation"])["x"], torch.from_numpy(X + 1).float())
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".pt"])
+def test_a_single_array_is_called_x(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"points{suffix}"
+    if suffix == ".npy":
+        np.save(path, X)
+    else:
+        torch.save(torch.from_numpy(X), path)
+    data = arrays(path, {"x": "x"}, num_classes=None, validation=str(path))
+    assert data.num_classes == 0
+    torch.testing.assert_close(collect(data.splits["train"])["x"], torch.from_numpy(X).float())
+
+
+@pytest.mark.parametrize("name", ["data.npz", "data.pt", "folder"])
+def test_classes_are_found_in_the_labels_of_all_files(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path / name)
+    assert arrays(path, num_classes=None).num_classes == 4
+    other = saved(tmp_path / f"other-{name}", kind=LABEL + 2)
+    assert arrays(path, num_classes=None, validation=str(other)).num_classes == 6
+
+
+def test_types_become_what_torch_computes_with(tmp_path: Path) -> None:
+    images = np.arange(N * 4, dtype=">u2").reshape(N, 1, 2, 2) + 60000
+    path = save(tmp_path / "data.npz", image=images, half=X.astype(np.float16), byte=images.astype(np.uint8))
+    fields = {"x": "image", "half": "half", "byte": "byte"}
+    train = collect(arrays(path, fields, shape=[1, 2, 2], validation=str(path)).splits["train"])
+    assert [train[name].dtype for name in fields] == [torch.int64, torch.float32, torch.uint8]
+    assert train["x"].flatten().tolist() == list(range(60000, 60000 + N * 4))
+
+
+def test_a_large_file_stays_on_disk_and_gives_the_same_batches(tmp_path: Path) -> None:
+    path = saved(tmp_path / "folder")
+    memory, disk = arrays(path), arrays(path, memory_limit=1e-7, num_workers=2)
+    column = disk.splits["train"]["x"]
+    assert isinstance(column, OnDisk)
+    assert isinstance(disk.splits["train"]["label"], torch.Tensor)
+    assert len(pickle.dumps(column)) < X.nbytes * 2  # the items' numbers, not the file
+    for ours, theirs in zip(disk.train_dataloader(), memory.train_dataloader(), strict=True):
+        assert all(torch.equal(ours[field], theirs[field]) for field in (*FIELDS, "position"))
+    for ours, theirs in zip(disk.val_dataloader(), memory.val_dataloader(), strict=True):
+        assert torch.equal(ours["x"], theirs["x"])
+
+
+def test_the_fingerprint_of_a_file_on_disk_follows_its_content(tmp_path: Path) -> None:
+    first, second = saved(tmp_path / "one"), saved(tmp_path / "two", series=X[:, ::-1])
+    assert arrays(first, memory_limit=0).fingerprint == arrays(first, memory_limit=0).fingerprint
+    assert arrays(first, memory_limit=0).fingerprint != arrays(second, memory_limit=0).fingerprint
+    assert arrays(first, memory_limit=0).fingerprint != arrays(first, memory_limit=0, held_out=0.2).fingerprint
+
+
+BROKEN = X.copy()
+BROKEN[7, 1, 0], BROKEN[7, 2, 0], BROKEN[11, 0, 0] = np.nan, np.inf, 1e300  # the last overflows float32
+WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "no such array": ({}, {"fields": {"x": "serie"}}, "no array serie: there are series, kind, before"),
+    "text": ({"series": X.astype(str)}, {}, "data.npz: series holds <U"),
+    "complex": ({"series": X * 1j}, {}, "holds complex128"),
+    "not finite": ({"series": BROKEN}, {}, "series: 3 numbers are not finite in float32, the first in item 7"),
+    "other length": ({"kind": LABEL[1:]}, {}, "lengths, series 40, kind 39, before 40"),
+    "other shape": ({}, {"shape": [2, 5]}, r"data.shape=\[2, 5\], but train holds samples of shape \[5, 2\]"),
+    "empty": ({"series": X[:0]}, {}, r"series of shape \(0, 5, 2\) holds no items"),
+    "one number": ({"series": np.array(1.0)}, {}, "holds no items"),
+    "fractions as labels": ({"kind": LABEL / 2}, {}, "labels are whole numbers"),
+    "one-hot labels": ({"kind": np.eye(4, dtype=int)[LABEL]}, {}, "labels are whole numbers"),
+    "negative label": ({"kind": LABEL - 1}, {}, "item 0 has label -1"),
+    "label too high": ({}, {"num_classes": 3}, "data.num_classes=3, but train has label 3"),
+    "nothing held out": ({}, {"held_out": 0.01}, "held_out=0.01 of 40 items"),
+}
+
+
+@pytest.mark.parametrize(("content", "options", "message"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_arrays_are_refused(
+    tmp_path: Path, content: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    path = saved(tmp_path / "data.npz", **content)
+    with pytest.raises(DataError, match=message):
+        _ = arrays(path, **options).splits
+
+
+def test_numbers_on_disk_are_checked_when_they_are_read(tmp_path: Path) -> None:
+    splits = arrays(saved(tmp_path / "folder", series=np.where(BROKEN > 1e30, 0, BROKEN)), memory_limit=0).splits
+    with pytest.raises(DataError, match=r"series.npy: 1 numbers are not finite in float32, the first in item 7"):
+        _ = [collect(split) for split in splits.values()]
+
+
+class Hostile:
+    def __reduce__(self) -> Any:
+        return exec, ("raise SystemExit('was run')",)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.array([Hostile()], object))
+    np.save(tmp_path / "a.npy", np.array([Hostile()], object))
+    torch.save({"x": Hostile()}, tmp_path / "a.pt")
+    for name in ("a.npz", "a.npy", "a.pt"):
+        data = arrays(tmp_path / name, {"x": "x"})
+        with pytest.raises(DataError, match=f"{name} cannot be read"):
+            _ = data.splits
+
+
+def test_absent_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing.npz is missing: set data.path"):
+        arrays(tmp_path / "nothing.npz").verify()
+    with pytest.raises(DataError, match=r"nothing.npz is missing"):
+        arrays(tmp_path / "nothing.npz", num_classes=None)
+    for name in ("a.npz", "a.npy", "a.pt"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 damaged")
+        with pytest.raises(DataError, match=f"{name} cannot be read"):
+            arrays(tmp_path / name).verify()
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(DataError, match=r"a.csv is no .npz, .npy or .pt"):
+        arrays(tmp_path / "a.csv").verify()
+    torch.save({"x": [1, 2]}, tmp_path / "list.pt")
+    with pytest.raises(DataError, match="neither a tensor nor a dict of tensors"):
+        arrays(tmp_path / "list.pt").verify()
+    with pytest.raises(ValueError, match="does not say which array is x"):
+        arrays(tmp_path / "a.npz", {"label": "y"})
