@@ -76,6 +76,8 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, DiffusionTask,
         compile_network(pipeline)
     loggers: list[Logger] = [JSONLines(run / "metrics.jsonl"), *build(list(plain["logger"].values()), allowed)]
     callbacks = build(list(plain["callbacks"].values()), allowed)
+    for callback in callbacks:
+        getattr(callback, "check", lambda data: None)(data)
     # Lightning's own sampler would change the keyed order, and its sanity check would cost time and log a loss.
     trainer = Trainer(
         **plain["trainer"],

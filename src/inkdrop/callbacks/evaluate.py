@@ -20,6 +20,10 @@ class Evaluate(AfterStep):
         self.results: dict[str, float] = {}
         self._measured_at = -1
 
+    def check(self, data: Any) -> None:
+        """`ValueError` if these data do not suffice for the evaluation."""
+        self.evaluation.check(data)
+
     def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every.due(trainer):
             self._measure(trainer, pl_module)

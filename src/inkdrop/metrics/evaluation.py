@@ -83,6 +83,10 @@ class Evaluation:
         self.extractor, self.num_samples, self.batch_size = extractor, num_samples, batch_size
         self.seed, self.reference = seed, reference
 
+    def check(self, data: DataModule) -> None:
+        """`ValueError` if there are fewer held-out items than samples."""
+        held_out_conditions(data, self.num_samples or 2)
+
     def __call__(self, pipeline: Pipeline, data: DataModule, rank: int = 0, world_size: int = 1) -> Results:
         """The results of new samples; with several ranks each makes its share, and all get the whole."""
         n = self.num_samples or len(data.splits["validation"]["x"])
