@@ -1,16 +1,18 @@
 """The denoising loss against its closed form."""
 
+import itertools
+
 import pytest
 import torch
 from analytic import SCHEDULES
 from torch import Tensor, nn
 
 from inkdrop.denoiser import NetworkDenoiser
-from inkdrop.losses import DenoisingLoss
+from inkdrop.losses import DenoisingLoss, LearnedUncertainty, minibatch_ot
 from inkdrop.predictions import FlowPrediction, NoisePrediction
 from inkdrop.randomness import Generators
-from inkdrop.time_samplers import DiscreteUniform, Uniform
-from inkdrop.weightings import Unit, Weighting
+from inkdrop.time_samplers import DiscreteUniform, LossAware, Uniform
+from inkdrop.weightings import Likelihood, Unit, Weighting
 
 
 class Zero(nn.Module):
@@ -74,3 +76,88 @@ def test_weighting_multiplies_the_error() -> None:
     generators, x_0 = Generators.from_seeds(range(5)), torch.randn(5, 2)
     terms = DenoisingLoss(Uniform(), Twice())(denoiser, x_0, {}, generators)
     assert torch.allclose(terms.loss, 2 * terms.parts["error"])
+
+
+def test_learned_uncertainty_finds_the_logarithm_of_the_loss() -> None:
+    """`L exp(-u) + u` is least at u = log L; for x_0 ~ N(0, 1) and the best denoiser L(t) = alpha(t)^2."""
+    schedule = SCHEDULES["linear_beta"]
+    denoiser = NetworkDenoiser(BestLinear(), schedule, NoisePrediction())
+    loss = LearnedUncertainty(DenoisingLoss(Uniform(), Unit()))
+    inner = loss.loss
+    optimizer = torch.optim.Adam(loss.u.parameters(), 0.02)
+    first = loss(denoiser, torch.randn(4, 2), {}, Generators.from_seeds(range(4)))
+    plain = inner(denoiser, torch.randn(4, 2), {}, Generators.from_seeds(range(4)))
+    assert first.loss.shape == plain.loss.shape
+    spread = torch.linspace(0.02, 0.5, 256, dtype=torch.float64)
+    for step in range(200):
+        generators = Generators.from_positions(0, range(256 * step, 256 * (step + 1)))
+        optimizer.zero_grad()
+        loss(denoiser, torch.randn(256, 8), {}, generators, spread).loss.mean().backward()
+        optimizer.step()
+    t = torch.tensor([0.05, 0.2, 0.4], dtype=torch.float64)
+    with torch.no_grad():
+        u = loss.uncertainty(schedule.log_snr(t))
+    assert torch.allclose(u.double(), 2 * schedule.alpha(t).log(), atol=0.15)
+
+
+def test_uncertainty_begins_as_the_loss_itself() -> None:
+    denoiser = NetworkDenoiser(BestLinear(), SCHEDULES["linear_beta"], NoisePrediction())
+    inner, generators, x_0 = DenoisingLoss(Uniform(), Unit()), Generators.from_seeds(range(4)), torch.randn(4, 2)
+    assert torch.equal(
+        LearnedUncertainty(inner)(denoiser, x_0, {}, generators).loss, inner(denoiser, x_0, {}, generators).loss
+    )
+
+
+def test_optimal_transport_is_the_cheapest_of_all_orders() -> None:
+    x_0, eps = torch.randn(6, 3), torch.randn(6, 3)
+
+    def cost(order: tuple[int, ...]) -> float:
+        return (x_0 - eps[list(order)]).square().sum().item()
+
+    best = min(itertools.permutations(range(6)), key=cost)
+    assert torch.equal(minibatch_ot(x_0, eps), eps[list(best)])
+
+
+def test_coupled_noise_is_what_the_network_sees_and_is_asked_for() -> None:
+    """Zero output on the straight path has the loss |eps - x_0|^2, which the coupling makes smaller."""
+    denoiser = NetworkDenoiser(Zero(), SCHEDULES["linear"], FlowPrediction())
+    x_0, generators = torch.randn(64, 2), Generators.from_seeds(range(64))
+    plain = DenoisingLoss(Uniform(), Unit())(denoiser, x_0, {}, generators).loss
+    coupled = DenoisingLoss(Uniform(), Unit(), minibatch_ot)(denoiser, x_0, {}, generators).loss
+    eps = generators.at("noise").normal([2])
+    assert torch.allclose(coupled, (minibatch_ot(x_0, eps) - x_0).square().mean(1))
+    assert coupled.mean() < plain.mean() / 4
+
+
+def test_likelihood_weighting_gives_the_bound_in_nats_per_element() -> None:
+    """For x_0 ~ N(0, 1) and its best denoiser the error of eps is alpha^2, and the integral of -SNR' / 2 over t times
+    the error of x_0, sigma^2, is known: -(1/2) int log_snr' alpha^2 dt = (1/2) [B(1) - B(t_min)] by VP's alpha^2 =
+    exp(-B), log_snr' = B' / expm1(-B): the integrand is B' exp(-B) / (1 - exp(-B)) / 2."""
+    schedule = SCHEDULES["vp"]
+
+    class Best(nn.Module):
+        def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+            return schedule.sigma(c_noise.double() / 1000).to(x.dtype)[:, None] * x
+
+    count = 100_000
+    generators = Generators.from_seeds(range(count)).at("bound")
+    x_0 = torch.randn(count, 2)
+    t = schedule.t_min + (1 - schedule.t_min) * (torch.arange(count).double() + 0.5) / count
+    loss = DenoisingLoss(Uniform(), Likelihood())(
+        NetworkDenoiser(Best(), schedule, NoisePrediction()), x_0, {}, generators, t
+    ).loss
+    ends = schedule.sigma(torch.tensor([schedule.t_min, 1.0]).double())
+    assert (1 - schedule.t_min) * loss.double().mean().item() == pytest.approx(
+        (ends[1] / ends[0]).log().item(), rel=0.02
+    )
+
+
+def test_a_loss_aware_sampler_hears_of_the_losses_of_training_only() -> None:
+    denoiser = NetworkDenoiser(Zero(), SCHEDULES["vp"], NoisePrediction())
+    sampler = LossAware(Uniform(), num_bins=4, num_losses=2)
+    loss, generators, x_0 = DenoisingLoss(sampler, Twice()), Generators.from_seeds(range(5)), torch.randn(5, 2)
+    loss(denoiser, x_0, {}, generators, torch.linspace(0.1, 0.9, 5).double())
+    assert sampler.counts.sum() == 0
+    terms = loss(denoiser, x_0, {}, generators)
+    assert sampler.counts.sum() == 5
+    assert sampler.losses.max().item() == pytest.approx(terms.loss.max().item())
