@@ -31,11 +31,13 @@ CHECKPOINT_TARGETS = (
             "predictions",
             "denoiser",
             "time_grids",
+            "deviations",
             "samplers",
             "guidance",
             "conditioners",
             "codecs",
             "networks",
+            "likelihood",
             "data",
             "metrics.extractors",
         )
