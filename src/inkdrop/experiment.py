@@ -44,7 +44,10 @@ class CheckConfiguration(Callback):
             check_settings(plain)
             check(plain, allowed)
             _check_new(Path(plain["output_dir"]))
-            build(plain.get("pipeline"), allowed)  # parts that do not fit each other say so here
+            pipeline = build(plain.get("pipeline"), allowed)  # parts that do not fit each other say so here
+            if pipeline is not None:
+                for likelihood in build(plain.get("likelihood") or {}, allowed).values():
+                    likelihood.check(pipeline)
             if "data" in plain:
                 build(plain["data"], allowed).verify()
             if "checkpoint" in plain:
