@@ -43,8 +43,8 @@ def data_statistics(extractor: Extractor, data: DataModule, split: str, count: i
     if (kept := _read(file)) is not None:
         return Statistics(kept[0], kept[1], count)
     device = next(extractor.parameters(), torch.empty(0)).device
-    statistics = GaussianStatistics(extractor.dim).to(device)
-    statistics.sync_on_compute = False  # every rank goes through all of the data
+    # every rank goes through all of the data
+    statistics = GaussianStatistics(extractor.dim, sync_on_compute=False).to(device)
     with torch.no_grad():
         for items in torch.arange(count).split(batch_size):
             statistics.update(extractor(data.splits[split]["x"][items].to(device)))
@@ -124,7 +124,8 @@ class Evaluation:
             raise ValueError(f"num_items={count}, but only {len(held_out['x'])} items are held out")
         totals: dict[str, float] = {}
         for name, likelihood in self.likelihood.items():
-            for items in torch.arange(rank, count, world_size).split(self.batch_size):
+            for first in range(rank, count, world_size * self.batch_size):
+                items = torch.arange(count)[first::world_size][: self.batch_size]
                 generators = Generators.from_positions(self.seed, items.tolist()).at("likelihood")
                 for part, values in likelihood(pipeline, collect(held_out, items), generators).items():
                     full = f"bits_per_dim_{name}_{count}" + f"_{part}" * (part != "total")
@@ -136,8 +137,7 @@ class Evaluation:
     def measure(self, samples: Tensor, data: DataModule) -> Results:
         """The results of samples that were made under `held_out_conditions`."""
         held_out_conditions(data, len(samples))
-        statistics = GaussianStatistics(self.extractor.dim)
-        statistics.sync_on_compute = False
+        statistics = GaussianStatistics(self.extractor.dim, sync_on_compute=False)  # every rank has all samples
         for batch in samples.cpu().split(self.batch_size):
             statistics.update(self.extractor.cpu()(batch))
         return self._results(statistics.compute(), data)
