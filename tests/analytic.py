@@ -13,7 +13,7 @@ from inkdrop.denoiser import Condition, Denoiser, Estimate
 from inkdrop.noises import Gaussian, Noise, NoiseSource
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
-from inkdrop.samplers import Sampler
+from inkdrop.samplers import DDIM, Sampler
 from inkdrop.schedules import (
     EDM,
     VE,
@@ -22,6 +22,7 @@ from inkdrop.schedules import (
     Laplace,
     LinearInterpolation,
     Point,
+    Scalar,
     Schedule,
     Shifted,
     SubVP,
@@ -34,6 +35,8 @@ from inkdrop.schedules import (
     sigmoid_beta,
     sqrt,
 )
+from inkdrop.time_grids import Trailing
+from inkdrop.variational import gaussian as log_density
 
 SCHEDULES: dict[str, Schedule] = {
     "linear_beta": linear_beta(1000, 1e-4, 0.02),
@@ -87,6 +90,11 @@ class ExactDenoiser(Denoiser):
         within = torch.einsum("kde,bke->bkd", self.axes**2, (self.scales * sigma**2 / power).expand_as(deviation))
         return Estimate(x_0, {"variance": (share * (within + (given_mode - x_0[:, None]) ** 2)).sum(1)})
 
+    def log_prob(self, x_0: Tensor) -> Tensor:
+        """Exact log-density of x_0 (B, D) in nats, (B)."""
+        modes = torch.distributions.MultivariateNormal(self.means, self.covariances)
+        return (modes.log_prob(x_0[:, None]) + self.weights.log()).logsumexp(1)
+
     def draw(self, count: int, seed: int = 0) -> Tensor:
         """Exact samples of x_0, (count, D)."""
         generator = torch.Generator().manual_seed(seed)
@@ -134,16 +142,28 @@ class Plain(Codec):
     def decode(self, x: Tensor) -> Tensor:
         return x
 
+    def log_probability(self, data: Tensor, mean: Tensor, deviation: Scalar) -> Tensor:
+        return log_density(self.encode(data), mean, deviation)
+
+    def dequantize(self, data: Tensor, generators: Generators) -> tuple[Tensor, float]:
+        return self.encode(data), 0.0
+
 
 def source(count: int, law: Noise, seed: int = 0) -> NoiseSource:
     """A noise source for `count` rows."""
     return NoiseSource(law, Generators.from_seeds(range(seed, seed + count)))
 
 
+def exact_pipeline(
+    denoiser: Denoiser, sampler: Sampler | None = None, dim: int = 2, codec: Codec | None = None
+) -> Pipeline:
+    """A pipeline around a denoiser, without conditions; x are the data themselves unless a codec is given."""
+    return Pipeline(denoiser, Unconditional(), codec or Plain(), sampler or DDIM(Trailing(10)), [dim])
+
+
 def sample(denoiser: Denoiser, sampler: Sampler, count: int, dim: int = 2, **arguments: object) -> Tensor:
     """Samples (count, dim) in float64 on seeds 0, 1, ..., through a pipeline."""
-    pipeline = Pipeline(_Double(denoiser), Unconditional(), Plain(), sampler, [dim])
-    return pipeline({}, range(count), **arguments)
+    return exact_pipeline(_Double(denoiser), sampler, dim)({}, range(count), **arguments)
 
 
 class _Double(Denoiser):

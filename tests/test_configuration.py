@@ -188,7 +188,7 @@ def test_build_calls_innermost_first_and_makes_plain_partials() -> None:
         {
             "_target_": "inkdrop.samplers.Ancestral",
             "time_grid": {"_target_": "inkdrop.time_grids.Trailing", "num_steps": 3},
-            "deviation": {"_target_": "inkdrop.samplers.ancestral.large", "_partial_": True},
+            "deviation": {"_target_": "inkdrop.deviations.large", "_partial_": True},
         }
     )
     assert sampler.time_grid.num_steps == 3

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from inkdrop.constraints import Constraint, Transition
 from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
+from inkdrop.deviations import large, small
 from inkdrop.guidance import Clip
 from inkdrop.noises import Draw
 from inkdrop.samplers import DDIM, Ancestral, Heun, Sampler, forward_kernel, towards
-from inkdrop.samplers.ancestral import large, small
 from inkdrop.samplers.base import Denoise, History
 from inkdrop.schedules import Point, Scalar, Schedule
 from inkdrop.time_grids import TimeGrid, Trailing

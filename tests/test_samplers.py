@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from inkdrop.conditioners import Unconditional
 from inkdrop.denoiser import NetworkDenoiser
+from inkdrop.deviations import large, small
 from inkdrop.guidance import Clip
 from inkdrop.noises import Gaussian
 from inkdrop.pipeline import Pipeline
 from inkdrop.predictions import NoisePrediction
 from inkdrop.samplers import DDIM, Ancestral, Heun, Sampler, towards
-from inkdrop.samplers.ancestral import large, small
 from inkdrop.schedules import Schedule
 from inkdrop.time_grids import Leading, Linspace, TimeGrid, Trailing
 

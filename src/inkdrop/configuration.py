@@ -32,11 +32,13 @@ CHECKPOINT_TARGETS = (
             "denoiser",
             "self_conditioning",
             "time_grids",
+            "deviations",
             "samplers",
             "guidance",
             "conditioners",
             "codecs",
             "networks",
+            "likelihood",
             "data",
             "metrics.extractors",
         )

@@ -44,7 +44,10 @@ class CheckConfiguration(Callback):
             check_settings(plain)
             check(plain, allowed)
             _check_new(Path(plain["output_dir"]))
-            build(plain.get("task"), allowed)  # parts that do not fit each other say so here
+            task = build(plain.get("task"), allowed)  # parts that do not fit each other say so here
+            if task is not None:
+                for likelihood in build(plain["likelihood"], allowed).values():
+                    likelihood.check(task.pipeline)
             if "data" in plain:
                 build(plain["data"], allowed).verify()
             if "checkpoint" in plain:

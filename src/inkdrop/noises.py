@@ -16,7 +16,12 @@ from inkdrop.schedules import Point
 
 
 class Noise(ABC):
-    """Draws eps for a batch, one stream per sample."""
+    """Draws eps for a batch, one stream per sample.
+
+    `standard` says whether eps ~ N(0, I), the law that exact likelihoods are written for.
+    """
+
+    standard: bool = False
 
     @abstractmethod
     def __call__(self, shape: Iterable[int], generators: Generators, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -25,6 +30,8 @@ class Noise(ABC):
 
 class Gaussian(Noise):
     """eps ~ N(0, I)."""
+
+    standard = True
 
     def __call__(self, shape: Iterable[int], generators: Generators, dtype: torch.dtype = torch.float32) -> Tensor:
         return generators.normal(shape, dtype)

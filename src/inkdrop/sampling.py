@@ -34,7 +34,7 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         check(plain, allowed)
         pipeline = _pipeline(plain, allowed)
         seeds = range(plain["seed"], plain["seed"] + plain["num_samples"])
-        evaluation, data = _evaluation(plain) if plain["evaluate"] else (None, None)
+        evaluation, data = _evaluation(plain, pipeline)
         batch = _batch(pipeline, seeds, plain["condition"], data)
     except ValueError as error:
         stop(error)
@@ -60,7 +60,9 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         **facts(),
     }
     if evaluation is not None and data is not None:
-        result["metrics"] = evaluation.measure(samples, data)
+        with fabric.autocast():
+            likelihoods = evaluation.likelihoods(pipeline, data, len(samples), fabric.global_rank, fabric.world_size)
+        result["metrics"] = {**evaluation.measure(samples, data), **likelihoods}
     if fabric.is_global_zero:
         _write(output, samples, batch, seeds, frames, plain["save_images"])
         write_json(result, output / "result.json")
@@ -78,12 +80,21 @@ def _pipeline(plain: dict[str, Any], allowed: tuple[str, ...]) -> Pipeline:
     return pipeline
 
 
-def _evaluation(plain: dict[str, Any]) -> tuple[Any, Any]:
-    """How the run itself was evaluated, and on which data."""
+def _evaluation(plain: dict[str, Any], pipeline: Pipeline) -> tuple[Any, Any]:
+    """How the run itself was evaluated, unless another likelihood is asked for, and on which data; or nothing."""
+    if not plain["evaluate"]:
+        if plain.get("likelihood"):
+            raise ValueError("a likelihood is measured on held-out data: set evaluate=true")
+        return None, None
     config = read_checkpoint(plain["checkpoint"])["config"]
     allowed = (*CHECKPOINT_TARGETS, *plain["allow_targets"])
     check({name: config[name] for name in ("evaluation", "data")}, allowed)
-    return build(config["evaluation"], allowed), build(config["data"], allowed)
+    evaluation = build(config["evaluation"], allowed)
+    if plain.get("likelihood") is not None:
+        evaluation.likelihood = build(plain["likelihood"], (*USER_TARGETS, *plain["allow_targets"]))
+    for likelihood in evaluation.likelihood.values():
+        likelihood.check(pipeline)
+    return evaluation, build(config["data"], allowed)
 
 
 def _batch(pipeline: Pipeline, seeds: range, condition: dict[str, Any], data: Any) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from inkdrop.codecs.base import Codec
 from inkdrop.randomness import Generators
+from inkdrop.schedules import Scalar
+from inkdrop.variational import gaussian
 
 
 class Standardize(Codec):
@@ -45,3 +48,9 @@ class Standardize(Codec):
 
     def decode(self, x: Tensor) -> Tensor:
         return x.float() * self.std + self.mean
+
+    def log_probability(self, data: Tensor, mean: Tensor, deviation: Scalar) -> Tensor:
+        return gaussian(self.encode(data), mean, deviation) - self.std.log()
+
+    def dequantize(self, data: Tensor, generators: Generators) -> tuple[Tensor, float]:
+        return self.encode(data), -math.log(self.std.item())

@@ -1,12 +1,14 @@
-"""The distance of a pipeline's samples to real data, with the floor that real data reach."""
+"""The distance of a pipeline's samples to real data, with the floor that real data reach, and likelihoods."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import math
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -15,9 +17,11 @@ from annotated_types import Ge
 from torch import Tensor
 
 from inkdrop.data.module import DataModule, cache_dir, collect
+from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import GaussianStatistics, Statistics, frechet_distance
 from inkdrop.pipeline import Pipeline
+from inkdrop.randomness import Generators
 
 Results: TypeAlias = dict[str, float]
 
@@ -34,8 +38,8 @@ def data_statistics(extractor: Extractor, data: DataModule, split: str, count: i
     if (kept := _read(file)) is not None:
         return Statistics(kept[0], kept[1], count)
     device = next(extractor.parameters(), torch.empty(0)).device
-    statistics = GaussianStatistics(extractor.dim).to(device)
-    statistics.sync_on_compute = False  # every rank goes through all of the data
+    # every rank goes through all of the data
+    statistics = GaussianStatistics(extractor.dim, sync_on_compute=False).to(device)
     with torch.no_grad():
         for items in torch.arange(count).split(batch_size):
             statistics.update(extractor(data.splits[split]["x"][items].to(device)))
@@ -70,6 +74,9 @@ class Evaluation:
     of `batch_size`. Results are `{metric}_{n}` and, measured in the same way on n held-out items, `{metric}_{n}_floor`:
     what real data reach. `reference` is the split measured to, by custom the training data. `ValueError` if n exceeds
     the held-out items, as the floor at equal n would be missing.
+
+    `likelihood` adds, for each of its names, `bits_per_dim_{name}_{n}` and its parts, the means over the first
+    `num_items` held-out items (null: all of them).
     """
 
     def __init__(
@@ -79,16 +86,19 @@ class Evaluation:
         batch_size: Annotated[int, Ge(1)] = 256,
         seed: Annotated[int, Ge(0)] = 0,
         reference: str = "train",
+        likelihood: Mapping[str, Likelihood] | None = None,
+        num_items: Annotated[int, Ge(1)] | None = None,
     ):
         self.extractor, self.num_samples, self.batch_size = extractor, num_samples, batch_size
         self.seed, self.reference = seed, reference
+        self.likelihood, self.num_items = dict(likelihood or {}), num_items
 
     def check(self, data: DataModule) -> None:
         """`ValueError` if there are fewer held-out items than samples."""
         held_out_conditions(data, self.num_samples or 2)
 
     def __call__(self, pipeline: Pipeline, data: DataModule, rank: int = 0, world_size: int = 1) -> Results:
-        """The results of new samples; with several ranks each makes its share, and all get the whole."""
+        """The results of new samples and the likelihoods; with several ranks each does its share, all get the whole."""
         n = self.num_samples or len(data.splits["validation"]["x"])
         conditions = held_out_conditions(data, n)
         device = next(pipeline.parameters()).device
@@ -97,13 +107,36 @@ class Evaluation:
         for items in torch.arange(rank, n, world_size).split(self.batch_size):
             batch = {name: values[items] for name, values in conditions.items()}
             statistics.update(extractor(pipeline(batch, [self.seed + item for item in items.tolist()])))
-        return self._results(statistics.compute(), data)
+        likelihoods = self.likelihoods(pipeline, data, self.num_items, rank, world_size)
+        return {**self._results(statistics.compute(), data), **likelihoods}
+
+    def likelihoods(
+        self, pipeline: Pipeline, data: DataModule, count: int | None = None, rank: int = 0, world_size: int = 1
+    ) -> Results:
+        """Means over the first `count` held-out items, or all; `ValueError` if there are fewer.
+
+        With several ranks each does its share, all get the whole. `FloatingPointError` if the model is broken.
+        """
+        held_out = data.splits["validation"]
+        count = count or len(held_out["x"])
+        if count > len(held_out["x"]):
+            raise ValueError(f"num_items={count}, but only {len(held_out['x'])} items are held out")
+        totals: dict[str, float] = {}
+        for name, likelihood in self.likelihood.items():
+            for first in range(rank, count, world_size * self.batch_size):
+                items = torch.arange(count)[first::world_size][: self.batch_size]
+                generators = Generators.from_positions(self.seed, items.tolist()).at("likelihood")
+                for part, values in likelihood(pipeline, collect(held_out, items), generators).items():
+                    full = f"bits_per_dim_{name}_{count}" + f"_{part}" * (part != "total")
+                    totals[full] = totals.get(full, 0.0) + float(values.sum())
+        shares = _gathered(totals, world_size)
+        names = dict.fromkeys(name for share in shares for name in share)
+        return {name: math.fsum(share.get(name, 0.0) for share in shares) / count for name in names}
 
     def measure(self, samples: Tensor, data: DataModule) -> Results:
         """The results of samples that were made under `held_out_conditions`."""
         held_out_conditions(data, len(samples))
-        statistics = GaussianStatistics(self.extractor.dim)
-        statistics.sync_on_compute = False
+        statistics = GaussianStatistics(self.extractor.dim, sync_on_compute=False)  # every rank has all samples
         for batch in samples.cpu().split(self.batch_size):
             statistics.update(self.extractor.cpu()(batch))
         return self._results(statistics.compute(), data)
@@ -117,6 +150,15 @@ class Evaluation:
             name: frechet_distance(statistics.cpu(), reference),
             f"{name}_floor": frechet_distance(floor, reference),
         }
+
+
+def _gathered(totals: Results, world_size: int) -> list[Results]:
+    """The sums of every rank; one that had no items has none."""
+    if world_size == 1:
+        return [totals]
+    shares: list[Results | None] = [None] * world_size
+    torch.distributed.all_gather_object(shares, totals)
+    return [share for share in shares if share is not None]
 
 
 def held_out_conditions(data: DataModule, count: int) -> dict[str, Tensor]:

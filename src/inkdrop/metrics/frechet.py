@@ -24,8 +24,8 @@ class Statistics(NamedTuple):
 class GaussianStatistics(Metric):
     """Mean and covariance of features (B, D), summed in float64 as they come; memory does not grow with their number.
 
-    Sums of several ranks are added before they are used. `ValueError` for features that are not finite, and for fewer
-    than two samples.
+    Sums of several ranks are added before they are used, unless `sync_on_compute` is false. `ValueError` for features
+    that are not finite, and for fewer than two samples.
     """
 
     full_state_update = False
@@ -33,8 +33,8 @@ class GaussianStatistics(Metric):
     outer: Tensor
     count: Tensor
 
-    def __init__(self, dim: int):
-        super().__init__()
+    def __init__(self, dim: int, sync_on_compute: bool = True):
+        super().__init__(sync_on_compute=sync_on_compute)
         self.add_state("sum", torch.zeros(dim, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("outer", torch.zeros(dim, dim, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")

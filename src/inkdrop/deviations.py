@@ -1,0 +1,62 @@
+"""Standard deviations of the steps of the reverse chain.
+
+A step leads from `now` to the earlier `next`, points of floats or of tensors (B), with a, s, l = alpha, sigma,
+log(alpha / sigma) at `now` and a', s', l' at `next`. `extras` are further outputs of the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from inkdrop.schedules import Point, Scalar, over
+
+Deviation: TypeAlias = Callable[[Point, Point, Mapping[str, Tensor]], Scalar]
+
+
+def fresh(now: Point, next: Point) -> Scalar:
+    """Share of s'^2 that is still random when x_t and x_0 are known: `1 - exp(2 (l - l'))`, also at a = 0."""
+    gap = 2 * (now.half - next.half)
+    return -torch.expm1(gap) if isinstance(gap, Tensor) else -math.expm1(gap)
+
+
+def small(now: Point, next: Point, extras: Mapping[str, Tensor]) -> Scalar:
+    """Standard deviation of q(x_s | x_t, x_0), right where x_0 is certain: `s' sqrt(1 - exp(2 (l - l')))`."""
+    return next.sigma * fresh(now, next) ** 0.5
+
+
+def large(now: Point, next: Point, extras: Mapping[str, Tensor]) -> Scalar:
+    """Standard deviation of q(x_t | x_s), right where x_0 ~ N(0, I): `s sqrt(1 - exp(2 (l - l')))`."""
+    return now.sigma * fresh(now, next) ** 0.5
+
+
+def learned(now: Point, next: Point, extras: Mapping[str, Tensor]) -> Scalar:
+    """What the network says, in the logarithm between small at v = -1 and large at v = 1, elementwise (B, *).
+
+    v is the extra "variance" (B, *); `ValueError` if there is none. Needs s' > 0. Source: Nichol and Dhariwal 2021,
+    arXiv 2102.09672, equation 15, where v runs from 0 to 1.
+    """
+    if "variance" not in extras:
+        raise ValueError("the network puts out no variance: choose the deviation small or large")
+    return _between(small(now, next, extras), large(now, next, extras), extras["variance"])
+
+
+def decoder(first: Point, second: Point | None, extras: Mapping[str, Tensor]) -> Scalar:
+    """Deviation of p(x_0 | x_t) at the first time of the chain, where q has nothing to compare with.
+
+    It is sigma(t_1), in a table the root of beta_1; where the network puts out a variance, what it says between the
+    small deviation of the step from `second` and that. Source: Nichol and Dhariwal 2021, section 3.1, for the latter.
+    """
+    if second is None or "variance" not in extras:
+        return first.sigma
+    return _between(small(second, first, extras), first.sigma, extras["variance"])
+
+
+def _between(low: Scalar, high: Scalar, v: Tensor) -> Tensor:
+    v = v.to(torch.promote_types(v.dtype, torch.float32))
+    share = (v + 1) / 2
+    return over(low, v) ** (1 - share) * over(high, v) ** share

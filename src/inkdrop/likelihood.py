@@ -1,0 +1,207 @@
+"""How likely a model finds data, in bits per dimension: the variational bound, and the probability-flow ODE."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from inkdrop.denoiser import Condition, Denoiser
+from inkdrop.deviations import Deviation, decoder, small
+from inkdrop.pipeline import Pipeline
+from inkdrop.randomness import Generators
+from inkdrop.time_grids import Trailing
+from inkdrop.variational import decoder_term, prior_term, step_terms
+
+
+class Likelihood(ABC):
+    """-log2 p of raw data under their own conditions, divided by the number of elements of the raw data.
+
+    The model is the pipeline's denoiser, without guidance. For levels, such as the 256 of a pixel, p is a probability
+    and the result is above 0; for real numbers it is a density in the unit of the data.
+    """
+
+    @abstractmethod
+    def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
+        """Named numbers (B), float64 on the CPU, for a raw batch and one stream per sample."""
+
+    def check(self, pipeline: Pipeline) -> None:
+        """`ValueError` if this likelihood does not exist for the pipeline."""
+        noise = pipeline.denoiser.noise
+        if not noise.standard:
+            raise ValueError(f"the likelihood needs eps ~ N(0, I), not {type(noise).__name__}: set likelihood=none")
+
+
+@contextmanager
+def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Condition]]:
+    """Raw data and condition on the pipeline's device, with dropout off and no gradients of weights."""
+    device = next(pipeline.parameters(), torch.empty(0)).device
+    batch = {name: value.to(device) for name, value in batch.items()}
+    training = pipeline.training
+    pipeline.eval()
+    try:
+        with torch.no_grad():
+            yield batch["x"], pipeline.conditioner(batch)
+    finally:
+        pipeline.train(training)
+
+
+def _bits(nats: Tensor, data: Tensor) -> Tensor:
+    """Bits per dimension of nats (B) of raw data (B, *); `FloatingPointError` if some are not finite."""
+    if not bool(nats.isfinite().all()):
+        raise FloatingPointError("the likelihood of some items is not finite: the model is broken")
+    return nats.cpu().double() / (data[0].numel() * math.log(2))
+
+
+class VariationalBound(Likelihood):
+    """An upper bound on -log2 p of the reverse chain: `prior + diffusion + decoder = total`, in bits per dimension.
+
+    The chain walks the schedule in `num_steps` even steps; null is every step of a table. Its deviation is that of
+    ancestral sampling. Each step is estimated with one fresh noise per sample, without bias. See `inkdrop.variational`.
+    `ValueError` for a closed-form schedule without `num_steps`, or with so many that t falls below t_min.
+    """
+
+    def __init__(self, num_steps: Annotated[int, Ge(1)] | None = None, deviation: Deviation = small):
+        self.num_steps, self.deviation = num_steps, deviation
+
+    def check(self, pipeline: Pipeline) -> None:
+        super().check(pipeline)
+        self._times(pipeline)
+
+    def _times(self, pipeline: Pipeline) -> list[float]:
+        """t_1 < ... < t_T = 1."""
+        schedule = pipeline.denoiser.schedule
+        num_steps = self.num_steps or schedule.num_timesteps
+        if num_steps is None:
+            raise ValueError(f"{type(schedule).__name__} has no steps of its own: set likelihood.bound.num_steps")
+        times = Trailing(num_steps)(schedule)[-2::-1]
+        if times[0] < schedule.t_min:
+            raise ValueError(
+                f"likelihood.bound.num_steps={num_steps} begins at t = {times[0]:.3g}, below t_min = {schedule.t_min}: "
+                f"at most {math.floor(1 / schedule.t_min)} steps"
+            )
+        return times
+
+    def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
+        """The parts `prior`, `diffusion` and `decoder`, and their sum `total`."""
+        self.check(pipeline)
+        denoiser, codec = pipeline.denoiser, pipeline.codec
+        chain = denoiser.schedule.points(self._times(pipeline))
+        first, second = chain[0], chain[1] if len(chain) > 1 else None
+        with _prepared(pipeline, batch) as (data, cond):
+            x_0 = codec.encode(data)
+
+            def look(number: int) -> Any:
+                eps = denoiser.noise(x_0.shape[1:], generators.at("bound", number), x_0.dtype).to(x_0.device)
+                return denoiser(chain[number].alpha * x_0 + chain[number].sigma * eps, chain[number], cond)
+
+            steps = [torch.zeros(len(x_0), device=x_0.device)]
+            for number in range(len(chain) - 1, 0, -1):
+                now, next = chain[number], chain[number - 1]
+                estimate, extras = look(number)
+                steps.append(step_terms(x_0, estimate, now, next, self.deviation(now, next, extras)))
+            estimate, extras = look(0)
+            parts = {
+                "prior": prior_term(x_0, chain[-1]),
+                "diffusion": torch.stack(steps).sum(0),
+                "decoder": decoder_term(data, estimate, decoder(first, second, extras), codec.log_probability),
+            }
+        bits = {name: _bits(nats, data) for name, nats in parts.items()}
+        return {"total": torch.stack(list(bits.values())).sum(0), **bits}
+
+
+class ODELikelihood(Likelihood):
+    """-log2 p of the probability-flow ODE, in bits per dimension, within the tolerances of the integration.
+
+    In the angle `phi = atan2(sigma, alpha)` and `z = x / sqrt(alpha^2 + sigma^2)` the flow is
+    `dz/dphi = (cos(phi) z - D) / sin(phi)`, for every schedule and finite everywhere, and log p(z) changes along it by
+    minus its divergence. It is integrated in log(phi) from `t_min`, where z is taken to be x_0 (an error of order
+    phi^2; null is the schedule's t_min), to t = 1, where `z ~ N(0, sin(phi)^2 I)`.
+
+    The divergence is estimated with `num_probes` random sign vectors per sample, kept along the way; null takes the
+    exact trace, with as many backward passes as x has elements. Levels are spread evenly over their bins, so that the
+    mean is an upper bound on -log2 of their probability: the result is then named `dequantized`. `rtol` and `atol` are
+    those of scipy's RK45. Sources: Song et al. 2021, arXiv 2011.13456, section 4.3; Grathwohl et al. 2019, arXiv
+    1810.01367.
+    """
+
+    def __init__(
+        self,
+        num_probes: Annotated[int, Ge(1)] | None = 1,
+        rtol: Annotated[float, Gt(0)] = 1e-5,
+        atol: Annotated[float, Gt(0)] = 1e-5,
+        t_min: Annotated[float, Gt(0)] | None = None,
+    ):
+        self.num_probes, self.rtol, self.atol, self.t_min = num_probes, rtol, atol, t_min
+
+    def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
+        """`total`, for levels named `dequantized`, and `network_calls`, the same for all of the batch."""
+        from scipy.integrate import solve_ivp
+
+        self.check(pipeline)
+        with _prepared(pipeline, batch) as (data, cond):
+            x_0, log_volume = pipeline.codec.dequantize(data, generators.at("dequantize"))
+            t_min = self.t_min or pipeline.denoiser.schedule.t_min
+            flow = _Flow(pipeline.denoiser, cond, *self._probes(x_0, generators), t_min)
+            z_0 = x_0.double().cpu().numpy().ravel()
+            start, log_phi = np.append(z_0, np.zeros(len(x_0))), np.log(flow.phi)
+            path = solve_ivp(flow, log_phi, start, method="RK45", t_eval=log_phi[1:], rtol=self.rtol, atol=self.atol)
+        if not path.success:
+            raise FloatingPointError(f"the probability-flow ODE cannot be integrated: {path.message}")
+        z_1, gain = np.split(path.y[:, -1], [len(z_0)])
+        deviation = math.sin(flow.phi[1])
+        log_prior = -0.5 * (z_1 / deviation) ** 2 - math.log(deviation) - 0.5 * math.log(2 * math.pi)
+        nats = -(log_prior + log_volume).reshape(len(x_0), -1).sum(1) - gain
+        bits = _bits(torch.from_numpy(nats), data)
+        name = "dequantized" if pipeline.codec.discrete else "total"
+        return {name: bits, "network_calls": torch.full_like(bits, path.nfev)}
+
+    def _probes(self, x: Tensor, generators: Generators) -> tuple[list[Tensor], float]:
+        """Vectors v that broadcast to x (B, *) and a factor with which `factor sum(v J v)` is the trace of J."""
+        if self.num_probes is None:
+            return list(torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])), 1.0
+        streams = [generators.at("probe", number) for number in range(self.num_probes)]
+        signs = [2.0 * (each.uniform(x.shape[1:]) < 0.5) - 1 for each in streams]
+        return [each.to(x.device, x.dtype) for each in signs], 1 / self.num_probes
+
+
+class _Flow:
+    """The right-hand side for scipy: (z, integral of the divergence) of a batch as one vector, over log(phi)."""
+
+    def __init__(self, denoiser: Denoiser, cond: Condition, probes: list[Tensor], factor: float, t_min: float):
+        self.denoiser, self.cond, self.probes, self.factor, self.t_min = denoiser, cond, probes, factor, t_min
+        ends: list[Any] = denoiser.schedule.points([t_min, 1.0])
+        self.phi = [math.atan2(end.sigma, end.alpha) for end in ends]
+
+    def __call__(self, log_phi: float, state: np.ndarray) -> np.ndarray:
+        phi = min(max(math.exp(log_phi), self.phi[0]), self.phi[1])
+        schedule, shape = self.denoiser.schedule, self.probes[0].shape[1:]
+        log_snr = torch.tensor(-2 * math.log(math.tan(phi)), dtype=torch.float64)
+        t = min(max(schedule.time(log_snr[None]).item(), self.t_min), 1.0)
+        now: Any = schedule.points([t])[0]
+        scale = math.hypot(now.alpha, now.sigma)
+        dim = shape.numel()
+        z = state[: len(state) * dim // (dim + 1)].reshape(-1, dim)
+        x = torch.from_numpy(scale * z).to(self.probes[0]).reshape(-1, *shape)
+        D, trace = self._denoised(x, now)
+        slope = phi / math.sin(phi)
+        velocity = slope * (math.cos(phi) * z - D.reshape(z.shape))
+        return np.append(velocity, slope * (math.cos(phi) * dim - scale * trace))
+
+    def _denoised(self, x: Tensor, now: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The estimate of x_0 (B, *) and the trace (B) of its derivative with respect to x."""
+        with torch.enable_grad():
+            x.requires_grad_()
+            D = self.denoiser(x, now, self.cond).x_0
+        trace = torch.zeros(len(x), dtype=torch.float64)
+        for v in self.probes:
+            (product,) = torch.autograd.grad(D, x, v.expand_as(D), retain_graph=True)
+            trace += self.factor * (product * v).flatten(1).sum(1).cpu()
+        return D.detach().double().cpu().numpy(), trace.numpy()
