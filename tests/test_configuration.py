@@ -30,6 +30,7 @@ COMPANIONS = {
     "extractor=identity": ["experiment=moons"],
     "schedule=linear": ["prediction=flow", "time_sampler=uniform"],
     **{f"schedule={name}": ["time_sampler=uniform"] for name in ("vp", "sub_vp", "ve", "edm", "interpolated")},
+    "loss=hybrid": ["network=learned_variance"],
     "schedule=laplace": ["prediction=v", "time_sampler=uniform"],
     "schedule=zero_terminal_snr": ["prediction=v"],
     "extractor=mnist": ["experiment=mnist"],

@@ -14,10 +14,10 @@ from inkdrop.schedules import Schedule
 
 
 class Times(NamedTuple):
-    """Times t (B), the numbers u (B) in [0, 1) that they are the quantiles of, and factors (B) on their loss."""
+    """Times t (B), the numbers u (B) in [0, 1) that they were drawn by, and factors (B) on their loss."""
 
     t: Tensor
-    u: Tensor
+    u: Tensor | None  # None where the times were given
     importance: Tensor | None = None  # so that the law of the times does not change the mean loss; None is 1
 
 
@@ -149,6 +149,7 @@ class LossAware(TimeSampler):
 
     @torch.no_grad()
     def observe(self, times: Times, loss: Tensor) -> None:
+        assert times.u is not None, "given times are not observed"
         seen = torch.stack([times.u.to(loss.device), loss.double()])
         if torch.distributed.is_initialized():
             parts = [torch.empty_like(seen) for _ in range(torch.distributed.get_world_size())]

@@ -4,5 +4,15 @@ from inkdrop.losses.base import Loss, LossTerms
 from inkdrop.losses.coupling import independent, minibatch_ot
 from inkdrop.losses.denoising import DenoisingLoss
 from inkdrop.losses.uncertainty import LearnedUncertainty
+from inkdrop.losses.variational import HybridLoss, VariationalLoss
 
-__all__ = ["DenoisingLoss", "LearnedUncertainty", "Loss", "LossTerms", "independent", "minibatch_ot"]
+__all__ = [
+    "DenoisingLoss",
+    "HybridLoss",
+    "LearnedUncertainty",
+    "Loss",
+    "LossTerms",
+    "VariationalLoss",
+    "independent",
+    "minibatch_ot",
+]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -9,9 +12,20 @@ from inkdrop.denoiser import Condition, NetworkDenoiser
 from inkdrop.losses.base import Loss, LossTerms
 from inkdrop.losses.coupling import Coupling, independent
 from inkdrop.randomness import Generators
-from inkdrop.schedules import over
+from inkdrop.schedules import Point, over
 from inkdrop.time_samplers import Times, TimeSampler
 from inkdrop.weightings import Weighting
+
+
+class Attempt(NamedTuple):
+    """What the network made of noised data: times, noise eps (B, *), x_t (B, *), output F (B, *) and what is beside."""
+
+    times: Times
+    now: Point
+    eps: Tensor
+    x_t: Tensor
+    F: Tensor
+    extras: Mapping[str, Tensor]
 
 
 class DenoisingLoss(Loss):
@@ -34,11 +48,6 @@ class DenoisingLoss(Loss):
             parts = (denoiser.schedule, denoiser.prediction, self.weighting)
             raise ValueError(f"{' with '.join(type(part).__name__ for part in parts)} is not finite: choose others")
 
-    def _weight(self, denoiser: NetworkDenoiser, t: Tensor) -> Tensor:
-        schedule = denoiser.schedule
-        c_out = torch.as_tensor(denoiser.prediction.coefficients(schedule.point(t)).c_out, dtype=t.dtype).expand(len(t))
-        return self.weighting(schedule.log_snr(t), schedule.log_snr_rate(t), c_out)
-
     def forward(
         self,
         denoiser: NetworkDenoiser,
@@ -47,20 +56,37 @@ class DenoisingLoss(Loss):
         generators: Generators,
         t: Tensor | None = None,
     ) -> LossTerms:
-        schedule, prediction = denoiser.schedule, denoiser.prediction
-        times = self.time_sampler(schedule, generators.at("time")) if t is None else Times(t, t)
-        now = schedule.point(times.t)
+        attempt = self.attempt(denoiser, x_0, cond, generators, t)
+        loss, error = self.errors(denoiser, x_0, attempt)
+        return LossTerms(self.settle(attempt.times, loss), attempt.times.t, {"error": error})
+
+    def attempt(
+        self, denoiser: NetworkDenoiser, x_0: Tensor, cond: Condition, generators: Generators, t: Tensor | None
+    ) -> Attempt:
+        """Noise for x_0 (B, *) at times drawn for it, or at given times t (B), and the network's answer."""
+        times = self.time_sampler(denoiser.schedule, generators.at("time")) if t is None else Times(t, None)
+        now = denoiser.schedule.point(times.t)
         eps = denoiser.noise(x_0.shape[1:], generators.at("noise"), x_0.dtype).to(x_0.device, non_blocking=True)
         eps = self.coupling(x_0, eps)
         x_t = over(now.alpha, x_0) * x_0 + over(now.sigma, x_0) * eps
-        F, _ = denoiser.output(x_t, now, denoiser.prepare(x_t, now, cond, generators.at("prepare")))
-        error = (F - prediction.target(x_0, eps, now)).square().flatten(1).mean(1)
-        loss = _like(self._weight(denoiser, times.t), error) * error
-        if t is None:
+        told = denoiser.prepare(x_t, now, cond, generators.at("prepare"))
+        return Attempt(times, now, eps, x_t, *denoiser.output(x_t, now, told))
+
+    def errors(self, denoiser: NetworkDenoiser, x_0: Tensor, attempt: Attempt) -> tuple[Tensor, Tensor]:
+        """The squared error (B) of an attempt, with its weight and without."""
+        error = (attempt.F - denoiser.prediction.target(x_0, attempt.eps, attempt.now)).square().flatten(1).mean(1)
+        return _like(self._weight(denoiser, attempt.times.t), error) * error, error
+
+    def settle(self, times: Times, loss: Tensor) -> Tensor:
+        """The loss (B) with the factors of its times; the time sampler hears of it, if it drew them."""
+        if times.u is not None:
             self.time_sampler.observe(times, loss.detach())
-        if times.importance is not None:
-            loss = _like(times.importance, loss) * loss
-        return LossTerms(loss, times.t, {"error": error})
+        return loss if times.importance is None else _like(times.importance, loss) * loss
+
+    def _weight(self, denoiser: NetworkDenoiser, t: Tensor) -> Tensor:
+        schedule = denoiser.schedule
+        c_out = torch.as_tensor(denoiser.prediction.coefficients(schedule.point(t)).c_out, dtype=t.dtype).expand(len(t))
+        return self.weighting(schedule.log_snr(t), schedule.log_snr_rate(t), c_out)
 
 
 def _like(factors: Tensor, values: Tensor) -> Tensor:

@@ -2,5 +2,6 @@
 
 from inkdrop.networks.mlp import MLP
 from inkdrop.networks.unet import UNet
+from inkdrop.networks.variance import LearnedVariance
 
-__all__ = ["MLP", "UNet"]
+__all__ = ["MLP", "LearnedVariance", "UNet"]

@@ -1,0 +1,117 @@
+"""The variational bound as a training loss, alone or beside the denoising loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from inkdrop.denoiser import Condition, NetworkDenoiser
+from inkdrop.deviations import Deviation, decoder
+from inkdrop.losses.base import Loss, LossTerms
+from inkdrop.losses.denoising import Attempt, DenoisingLoss
+from inkdrop.randomness import Generators
+from inkdrop.schedules import Point, over
+from inkdrop.variational import decoder_term, discretized, gaussian, prior_term, step_terms
+
+
+class VariationalLoss(Loss):
+    """The variational bound of a table, in nats per element: `T` times its term at one drawn step, and the prior's.
+
+    The term is the KL divergence of that step, or the decoder's at the first. `deviation` is that of the reverse chain;
+    `inkdrop.deviations.learned` trains it too. `levels` is how many values the data take from -1 to 1; null is a
+    density. Times come from the time sampler of `denoising`, which must draw steps. `ValueError` if the schedule is no
+    table. Sources: Ho et al. 2020, arXiv 2006.11239, equation 5; Nichol and Dhariwal 2021, arXiv 2102.09672.
+    """
+
+    def __init__(self, denoising: DenoisingLoss, deviation: Deviation, levels: Annotated[int, Ge(2)] | None):
+        super().__init__()
+        self.denoising, self.deviation = denoising, deviation
+        self.log_probability = gaussian if levels is None else partial(discretized, width=2 / (levels - 1))
+
+    def check(self, denoiser: NetworkDenoiser) -> None:
+        if denoiser.schedule.num_timesteps is None:
+            raise ValueError(
+                f"{type(denoiser.schedule).__name__} has no steps for a sum over them: choose weighting=likelihood"
+            )
+        self.denoising.check(denoiser)
+
+    def forward(
+        self,
+        denoiser: NetworkDenoiser,
+        x_0: Tensor,
+        cond: Condition,
+        generators: Generators,
+        t: Tensor | None = None,
+    ) -> LossTerms:
+        attempt = self.denoising.attempt(denoiser, x_0, cond, generators, t)
+        _, error = self.denoising.errors(denoiser, x_0, attempt)
+        prior = prior_term(x_0, denoiser.schedule.points([1.0])[0]) / x_0[0].numel()
+        bound = prior + self.bound(denoiser, x_0, attempt, attempt.F)
+        loss = self.denoising.settle(attempt.times, bound)
+        return LossTerms(loss, attempt.times.t, {"error": error, "bound": bound})
+
+    def bound(self, denoiser: NetworkDenoiser, x_0: Tensor, attempt: Attempt, F: Tensor) -> Tensor:
+        """T times the term (B) of the attempt's step, with the output F (B, *), in nats per element."""
+        schedule, now = denoiser.schedule, attempt.now
+        num_timesteps = schedule.num_timesteps
+        assert num_timesteps is not None
+        c_skip, c_out, _, _ = denoiser.prediction.coefficients(now)
+        estimate = over(c_skip, F) * attempt.x_t.to(F.dtype) + over(c_out, F) * F
+        step = torch.round(attempt.times.t * num_timesteps)
+        first, later = (step == 1).nonzero().squeeze(1), (step > 1).nonzero().squeeze(1)
+        value = F.new_zeros(len(x_0))
+        if len(later):
+            next = schedule.point((step[later] - 1) / num_timesteps)
+            here, extras = _rows(now, later), _choose(attempt.extras, later)
+            on = later.to(F.device)
+            terms = step_terms(x_0[on], estimate[on], here, next, self.deviation(here, next, extras))
+            value = value.index_add(0, on, terms)
+        if len(first):
+            one, two = schedule.points([1 / num_timesteps, min(2, num_timesteps) / num_timesteps])
+            on, extras = first.to(F.device), _choose(attempt.extras, first)
+            deviation = decoder(one, two if num_timesteps > 1 else None, extras)
+            value = value.index_add(0, on, decoder_term(x_0[on], estimate[on], deviation, self.log_probability))
+        return num_timesteps * value / x_0[0].numel()
+
+
+class HybridLoss(Loss):
+    """`L_simple + weight L_vlb`: the denoising loss teaches the mean, the bound only the variance.
+
+    The mean is detached in the bound. The network puts out "variance" beside F, such as `network=learned_variance`.
+    Source: Nichol and Dhariwal 2021, arXiv 2102.09672, equation 16 (0.001).
+    """
+
+    def __init__(self, variational: VariationalLoss, weight: Annotated[float, Ge(0)] = 0.001):
+        super().__init__()
+        self.variational, self.weight = variational, weight
+
+    def check(self, denoiser: NetworkDenoiser) -> None:
+        self.variational.check(denoiser)
+
+    def forward(
+        self,
+        denoiser: NetworkDenoiser,
+        x_0: Tensor,
+        cond: Condition,
+        generators: Generators,
+        t: Tensor | None = None,
+    ) -> LossTerms:
+        denoising = self.variational.denoising
+        attempt = denoising.attempt(denoiser, x_0, cond, generators, t)
+        simple, error = denoising.errors(denoiser, x_0, attempt)
+        bound = self.variational.bound(denoiser, x_0, attempt, attempt.F.detach())
+        loss = denoising.settle(attempt.times, simple + self.weight * bound)
+        return LossTerms(loss, attempt.times.t, {"error": error, "bound": bound})
+
+
+def _rows(point: Point, rows: Tensor) -> Point:
+    return Point(*(torch.as_tensor(value)[rows] for value in point))
+
+
+def _choose(extras: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    return {name: value[rows.to(value.device)] for name, value in extras.items()}
