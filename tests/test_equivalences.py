@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from analytic import ALL_SCHEDULES, mixture
@@ -52,7 +54,7 @@ def test_eulers_method_on_the_straight_path_is_ddim(num_steps: int) -> None:
     denoiser = mixture(ALL_SCHEDULES["linear"])
     x = Gaussian()([2], Generators.from_seeds(range(COUNT)).at("start"), torch.float64)
     times = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64).tolist()
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         x_0 = denoiser(x, denoiser.schedule.points([t])[0], {}).x_0
         velocity = (x - (1 - t) * x_0) / t - x_0
         x = x + (s - t) * velocity
