@@ -20,6 +20,13 @@ FILES = sorted(CONF.rglob("*.yaml"))
 # Parts that only fit certain others; everything else composes with the digits.
 COMPANIONS = {
     "data=mnist": ["experiment=mnist"],
+    "data=cifar10": ["network.attention_resolutions=[16]"],
+    "data=cifar10_jpeg": ["network.attention_resolutions=[16]"],
+    "data=image_folder": [  # num_classes=null would look there
+        "data.path=nowhere",
+        "data.num_classes=2",
+        "network.attention_resolutions=[16]",
+    ],
     "data=moons": ["experiment=moons"],
     "data=ring": ["experiment=moons"],
     "data=checkerboard": ["experiment=moons"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -18,12 +19,50 @@ def main() -> None:
         default=Path(__file__).parent / "metrics" / "digits.safetensors",
         help="the weights file to write (default: the one that comes with inkdrop)",
     )
-    arguments = parser.parse_args()
+    extractor.set_defaults(run=_make_extractor)
+    checker = verbs.add_parser(
+        "check-data", help="look at every item of a data set: python -m inkdrop check-data data=mnist"
+    )
+    checker.add_argument("overrides", nargs="*", metavar="data.option=value", help="the data, as for train.py")
+    checker.add_argument("--output", type=Path, default=Path("check-data"), help="folder for what is written")
+    checker.set_defaults(run=_check_data)
+    arguments, others = parser.parse_known_args()
+    if others and (arguments.verb != "check-data" or any(other.startswith("-") for other in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:  # argparse stops taking overrides at the first option
+        arguments.overrides += others
+    arguments.run(arguments)
 
+
+def _make_extractor(arguments: argparse.Namespace) -> None:
     from inkdrop.metrics.make_extractor import make_extractor
 
     accuracy = make_extractor(arguments.output)
     print(f"{arguments.output}: {accuracy:.1%} of the held-out digits recognised")
+
+
+def _check_data(arguments: argparse.Namespace) -> None:
+    """Ends with code 0 if all is well, 2 for a wrong configuration, 3 for data that are broken or absent."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from inkdrop.configuration import USER_TARGETS, build, check
+    from inkdrop.data.inspection import inspect
+    from inkdrop.experiment import EXIT_DATA, quiet, stop
+
+    quiet()
+    try:
+        with initialize_config_dir(str(Path(__file__).resolve().parents[2] / "conf"), version_base="1.3"):
+            config = compose("train", arguments.overrides)
+        allowed = (*USER_TARGETS, *config.allow_targets)
+        node = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
+        check(node, allowed, "data")
+        if not inspect(build(node, allowed), arguments.output):
+            sys.exit(EXIT_DATA)
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        stop(error)
 
 
 if __name__ == "__main__":

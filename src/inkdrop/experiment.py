@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ class CheckConfiguration(Callback):
         self._check(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._check(config)
+        if all(key.startswith("hydra.") for key in OmegaConf.missing_keys(config)):  # else the sweep itself gives it
+            self._check(config)
 
     def _check(self, config: DictConfig) -> None:
         from inkdrop.configuration import USER_TARGETS, build, check, check_settings
@@ -77,6 +79,7 @@ def stop(error: Exception) -> None:
 def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
     """The configuration as plain data with every reference followed, without Hydra's own part.
 
+    Where `data.num_classes` is null it is found in the data, as other parts refer to it.
     `output_dir` is the folder that Hydra made; a name with the time in it would be another one in every process.
     """
     config = config.copy()
@@ -85,8 +88,20 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
     config.pop("hydra", None)
     if output_dir is not None:
         config.output_dir = output_dir
+    if (data := config.get("data")) is not None and data.get("num_classes", 0) is None:
+        data.num_classes = _find_num_classes(data, config.get("allow_targets") or [])
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return plain
+
+
+def _find_num_classes(data: DictConfig, allow_targets: Iterable[str]) -> int:
+    """The number of classes that the data themselves show; other parts of the configuration refer to it."""
+    from inkdrop.configuration import USER_TARGETS, build, check
+
+    allowed = (*USER_TARGETS, *allow_targets)
+    node = OmegaConf.to_container(data, resolve=True, throw_on_missing=True)
+    check(node, allowed, "data")
+    return build(node, allowed).num_classes
 
 
 _CHATTER = ("litlogger", "litmodels", "LOCAL_RANK", "GPU available", "TPU available", "HPU available", "`weights_only`")

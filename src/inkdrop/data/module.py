@@ -16,6 +16,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from inkdrop.data.findings import Findings
 from inkdrop.randomness import Generators
 
 
@@ -221,6 +222,10 @@ class DataModule(LightningDataModule, ABC):
 
     def verify(self) -> None:
         """Raises `DataError` for what can be seen without loading, such as absent files."""
+
+    def examine(self) -> Findings:
+        """The splits without what is broken, and what else a look at every item shows; nothing is refused."""
+        return Findings(self.splits)
 
     @cached_property
     def splits(self) -> dict[str, Split]:
