@@ -19,10 +19,10 @@ from inkdrop.data.sources import Refused
 Format: TypeAlias = Literal["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"]
 
 ANIMATED, TURNED, DEEP, ALPHA = (
-    "animated (first frame taken)",
+    "animated, first frame taken",
     "turned by EXIF",
     "16 bits",
-    "alpha (laid on background)",
+    "alpha, laid on background",
 )
 COLOURED, GREYED, CMYK, WARNED = "grey to RGB", "RGB to grey", "CMYK to RGB", "decoder warned"
 
@@ -84,9 +84,8 @@ class Decoder:
         image = self._open(content)
         conversions = [ANIMATED] if getattr(image, "is_animated", False) else []
         if image.mode in ("I", "F"):
-            raise Refused(
-                f"pixels of 32 bits ({image.format}, mode {image.mode}) have no known range: convert to 8 or 16"
-            )
+            kind = "integers" if image.mode == "I" else "floats"
+            raise Refused(f"{image.format} of 32-bit {kind}, whose range is unknown: convert it to 8 or 16 bits")
         image.load()
         if image.getexif().get(_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
@@ -120,7 +119,7 @@ class Decoder:
             raise Refused(f"{width} x {height}: a side is shorter than data.decoder.min_side={self.min_side}")
         if max(width, height) > self.max_aspect * min(width, height):
             raise Refused(
-                f"{width} x {height}: longer than data.decoder.max_aspect={self.max_aspect} times its width or height"
+                f"{width} x {height}: one side is more than data.decoder.max_aspect={self.max_aspect} times the other"
             )
         if image.format == "PNG":  # Pillow compares the checksums of pixel data here only
             image.verify()
