@@ -50,9 +50,8 @@ def _check_data(arguments: argparse.Namespace) -> None:
 
     from inkdrop.configuration import USER_TARGETS, build, check
     from inkdrop.data.inspection import inspect
-    from inkdrop.experiment import EXIT_DATA, quiet, stop
+    from inkdrop.experiment import EXIT_DATA, stop
 
-    quiet()
     try:
         with initialize_config_dir(str(Path(__file__).resolve().parents[2] / "conf"), version_base="1.3"):
             config = compose("train", arguments.overrides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -79,8 +80,9 @@ class _Loader(ABC):
     """Batches by number, made here or in `num_workers` processes that stay alive between passes."""
 
     def __init__(self, num_workers: int):
+        maker = copy.copy(self)  # not self: garbage in a cycle takes five seconds to stop its processes
         self._loader: DataLoader[Batch] = DataLoader(
-            _Batches(self.batch),
+            _Batches(maker.batch),
             batch_size=None,
             sampler=self._numbers(),
             num_workers=num_workers,
