@@ -35,6 +35,7 @@ ORDER = [
     "experiment",
     "training",
     "sampling",
+    "inspection",
     "help",
 ]
 MATHEMATICS = ORDER[: ORDER.index("pictures")]

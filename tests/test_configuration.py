@@ -164,6 +164,7 @@ def test_foreign_targets_are_refused_at_any_depth_without_import(
         "lightning.pytorch.loggers.CSVLogger",
         "inkdrop.experiment.write_json",
         "inkdrop.training.train",
+        "inkdrop.inspection.inspect",
         "inkdrop.metrics.make_extractor.make_extractor",
         "inkdrop.loggers.jsonl.JSONLines",
         "inkdrop.networks.diffusers_format.Path",

@@ -32,8 +32,8 @@ from image_files import (
 from PIL import Image
 
 from inkdrop.data.decoding import Decoder
-from inkdrop.data.inspection import inspect
 from inkdrop.data.module import DataError
+from inkdrop.inspection import inspect
 
 ROOT = Path(__file__).parent.parent
 BACKGROUND = np.array([10, 200, 90])
@@ -99,6 +99,13 @@ PALETTE, TRANSPARENT_PALETTE, GIF = palette_image(False, "PNG"), palette_image(T
 
 # id: (content, pixels (H, W, 3 or none), largest difference, what is counted, options of the decoder)
 ACCEPTED: dict[str, tuple[bytes, np.ndarray, float, set[str], dict[str, Any]]] = {
+    "I3 a decoder that warns": (
+        encoded(SMOOTH, "JPEG", quality=100, subsampling=0, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"),
+        SMOOTH,
+        4,
+        {"decoder warned"},
+        {},
+    ),
     "I5 JPEG named .png": (encoded(SMOOTH, "JPEG", quality=100, subsampling=0), SMOOTH, 4, set(), {}),
     "I5 WebP named .png": (encoded(RGB, "WEBP", lossless=True), RGB, 0, set(), {}),
     "I5 BMP named .png": (encoded(RGB, "BMP"), RGB, 0, set(), {}),

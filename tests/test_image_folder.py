@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -18,13 +20,13 @@ from hydra import compose, initialize_config_dir
 from image_files import SHAPE, SIDE, encoded, folder, pixels, sound, write
 
 from inkdrop.__main__ import main
-from inkdrop.configuration import ConfigurationError
+from inkdrop.configuration import ConfigurationError, build, check
 from inkdrop.data import CIFAR10, Digits, ImageFolder
 from inkdrop.data.image_folder import held_out
 from inkdrop.data.images import Images
-from inkdrop.data.inspection import inspect
 from inkdrop.data.module import DataError, data_dir
 from inkdrop.experiment import resolved
+from inkdrop.inspection import inspect
 
 ROOT = Path(__file__).parent.parent
 
@@ -188,8 +190,6 @@ def test_the_number_of_classes_is_found_before_others_refer_to_it(tmp_path: Path
 
 
 def test_the_yaml_states_the_defaults_of_the_decoder() -> None:
-    from inkdrop.configuration import build
-
     node = yaml.safe_load((ROOT / "conf" / "data" / "image_folder.yaml").read_text())["decoder"]
     stated = vars(build({**node, "shape": SHAPE}))
     assert stated == vars(ImageFolder("nowhere", SHAPE, 2, 4).decoder)
@@ -218,6 +218,19 @@ def test_training_and_a_sweep_find_the_number_of_classes(tmp_path: Path) -> None
     for number, classes in ((0, 2), (1, 3)):
         config = yaml.safe_load((tmp_path / "runs" / str(number) / "config.yaml").read_text())
         assert config["pipeline"]["conditioner"]["num_classes"] == config["data"]["num_classes"] == classes
+
+
+def test_command_lines_of_the_page_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "images", sound("a", "b"))
+    for name in ("photos", "train", "test"):
+        zipped(tmp_path / "images", tmp_path / f"{name}.zip")
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"^python train\.py (.*)$", (ROOT / "docs" / "data.md").read_text(), re.M)
+    assert len(lines) == 3
+    for line in lines:
+        plain = composed(*shlex.split(line))
+        check(plain)
+        build(plain["pipeline"])
 
 
 def test_check_data_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,8 +308,6 @@ def test_check_data_ends_with_its_code(
     not (data_dir() / "cifar10-jpeg-train.zip").is_file(), reason="INKDROP_DATA_DIR has no CIFAR-10-JPEG"
 )
 def test_cifar10_as_jpeg() -> None:
-    from inkdrop.configuration import build
-
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         data = build(resolved(compose("train", ["data=cifar10_jpeg", "output_dir=nowhere"]))["data"])
     data.verify()

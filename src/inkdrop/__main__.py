@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -42,26 +41,9 @@ def _make_extractor(arguments: argparse.Namespace) -> None:
 
 
 def _check_data(arguments: argparse.Namespace) -> None:
-    """Ends with code 0 if all is well, 2 for a wrong configuration, 3 for data that are broken or absent."""
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from inkdrop.inspection import check_data
 
-    from inkdrop.configuration import USER_TARGETS, build, check
-    from inkdrop.data.inspection import inspect
-    from inkdrop.experiment import EXIT_DATA, stop
-
-    try:
-        with initialize_config_dir(str(Path(__file__).resolve().parents[2] / "conf"), version_base="1.3"):
-            config = compose("train", arguments.overrides)
-        allowed = (*USER_TARGETS, *config.allow_targets)
-        node = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
-        check(node, allowed, "data")
-        if not inspect(build(node, allowed), arguments.output):
-            sys.exit(EXIT_DATA)
-    except (ValueError, HydraException, OmegaConfBaseException) as error:
-        stop(error)
+    check_data(arguments.overrides, arguments.output)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
     config.pop("hydra", None)
     if output_dir is not None:
         config.output_dir = output_dir
-    if (data := config.get("data")) is not None and data.get("num_classes", 0) is None:
+    if isinstance(data := config.get("data"), DictConfig) and data.get("num_classes", 0) is None:
         data.num_classes = _find_num_classes(data, config.get("allow_targets") or [])
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return plain

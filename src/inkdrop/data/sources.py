@@ -132,7 +132,8 @@ class Folder(Source):
             return
         for own in in_order(entries):
             entry, name = entries[own], f"{folder}{own}"
-            hidden, real = own.startswith("."), os.path.realpath(entry.path)
+            hidden = own.startswith(".")
+            real = os.path.realpath(entry.path) if entry.is_symlink() or entry.is_dir() else entry.path
             if entry.is_symlink() and not os.path.exists(real):
                 found.skipped[name] = "link to nothing"
             elif entry.is_symlink() and not hidden and not self._may_follow(real):

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import rich
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.progress import track
 from torch import Tensor
 
+from inkdrop.configuration import USER_TARGETS, build, check
 from inkdrop.data.findings import Findings
 from inkdrop.data.module import DataModule, OrderedLoader, ShuffledLoader, Split
+from inkdrop.experiment import EXIT_DATA, stop
 from inkdrop.pictures import save_png, sheet
 
 _BATCH_SIZE, _IN_PICTURE, _SIZES = 512, 100, 5
+
+
+def check_data(overrides: list[str], output: Path) -> None:
+    """Inspects the data that train.py would take with these overrides.
+
+    Ends with code 0 if all is well, 2 for a wrong configuration, 3 for data that are broken or absent.
+    """
+    try:
+        with initialize_config_dir(str(Path(__file__).resolve().parents[2] / "conf"), version_base="1.3"):
+            config = compose("train", overrides)
+        allowed = (*USER_TARGETS, *config.allow_targets)
+        node = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
+        check(node, allowed, "data")
+        fine = inspect(build(node, allowed), output)
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        stop(error)
+    if not fine:
+        sys.exit(EXIT_DATA)
 
 
 def inspect(data: DataModule, output: Path) -> bool:
