@@ -364,7 +364,10 @@ def test_i19_links_that_leave_the_folder(tmp_path: Path) -> None:
     (root / "a" / "in.png").symlink_to(root / "a" / "01.png")
     (root / "b").symlink_to(outside)
     (root / "a" / "loop").symlink_to(root)
-    broken = folder(root, num_classes=0).examine().broken
+    (root / "a" / ".hidden.png").symlink_to(outside / "00.png")
+    (root / "__MACOSX").mkdir()
+    assert folder(root).num_classes == 1
+    broken = folder(root).examine().broken
     assert {Path(path).name for path in broken} == {"out.png", "b"}
     assert all("leaves the folder: data.allow_links=true" in reason for reason in broken.values())
     data = folder(root, allow_links=True)
@@ -395,6 +398,19 @@ def test_i22_a_file_that_changes_or_goes(tmp_path: Path) -> None:
         x[torch.tensor([3])]
     os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match="neither a file nor a folder"):
+        x[torch.tensor([3])]
+
+
+def test_i22_an_archive_that_changes_or_goes(tmp_path: Path) -> None:
+    path = archive(tmp_path / "images.zip", sound("a"))
+    x = folder(path, memory_limit=0.0).splits["train"]["x"]
+    archive(path, dict.fromkeys(sound("a"), PNG) | sound("b"))
+    x.source._opened = None  # type: ignore[attr-defined]  # as in a new process
+    with pytest.raises(DataError, match=r"images.zip/a/.*png has changed"):
+        x[torch.tensor([3])]
+    path.unlink()
+    x.source._opened = None  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"images.zip/a/.*png cannot be read any more: .*No such file"):
         x[torch.tensor([3])]
 
 

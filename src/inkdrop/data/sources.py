@@ -96,14 +96,16 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: name.encode("utf-8", "surrogateescape"))
 
 
-def _why_skipped(name: str) -> str | None:
-    if any(part.startswith(".") or part == "__MACOSX" for part in name.split("/")):
-        return "hidden"
-    return None if name.lower().endswith(SUFFIXES) else "no image by its name"
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _image_by_name(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
 
 
 class Folder(Source):
-    """Files below a folder. Links that leave it are odd unless `allow_links`; a folder is entered once."""
+    """Files below a folder. Links that leave it are odd unless `allow_links`."""
 
     def __init__(self, root: Path, allow_links: bool = False):
         super().__init__(root)
@@ -114,7 +116,10 @@ class Folder(Source):
             return in_order(
                 each.name
                 for each in entries
-                if each.is_dir() and not each.name.startswith(".") and not each.name.lower().endswith(SUFFIXES)
+                if each.is_dir()
+                and not _hidden(each.name)
+                and not _image_by_name(each.name)
+                and (not each.is_symlink() or self._may_follow(os.path.realpath(each.path)))
             )
 
     def listing(self) -> Listing:
@@ -132,23 +137,24 @@ class Folder(Source):
             return
         for own in in_order(entries):
             entry, name = entries[own], f"{folder}{own}"
-            hidden = own.startswith(".")
-            real = os.path.realpath(entry.path) if entry.is_symlink() or entry.is_dir() else entry.path
-            if entry.is_symlink() and not os.path.exists(real):
+            link, below = entry.is_symlink(), entry.is_dir()
+            real = os.path.realpath(entry.path) if link or below else entry.path
+            if _hidden(own):
+                found.skipped[name] = "hidden"
+            elif link and not os.path.exists(real):
                 found.skipped[name] = "link to nothing"
-            elif entry.is_symlink() and not hidden and not self._may_follow(real):
+            elif link and not self._may_follow(real):
                 found.odd[name] = "link that leaves the folder: data.allow_links=true follows it"
-            elif entry.is_dir() and not hidden and not own.lower().endswith(SUFFIXES):
-                if real not in entered:
-                    self._walk(f"{name}/", entered | {real}, found)
-                else:
-                    found.skipped[name] = "link to a folder above it"
-            elif entry.is_dir():
-                found.skipped[name] = "hidden" if hidden else "folder named like an image"
+            elif below and _image_by_name(own):
+                found.skipped[name] = "folder named like an image"
+            elif below and real in entered:
+                found.skipped[name] = "link to a folder above it"
+            elif below:
+                self._walk(f"{name}/", entered | {real}, found)
             elif not entry.is_file():
                 found.odd[name] = "neither a file nor a folder"
-            elif reason := _why_skipped(own):
-                found.skipped[name] = reason
+            elif not _image_by_name(own):
+                found.skipped[name] = "no image by its name"
             else:
                 found.files.append(name)
 
@@ -200,13 +206,13 @@ class Zip(Source):
 
     def folders(self) -> list[str]:
         first = {name.split("/")[0] for name in self._members if "/" in name}
-        return in_order(name for name in first if not name.startswith(".") and name != "__MACOSX")
+        return in_order(name for name in first if not _hidden(name))
 
     def listing(self) -> Listing:
         found = Listing()
         for name in in_order(self._members):
-            if reason := _why_skipped(name):
-                found.skipped[name] = reason
+            if _hidden(name) or not _image_by_name(name):
+                found.skipped[name] = "hidden" if _hidden(name) else "no image by its name"
             else:
                 found.files.append(name)
         return found
@@ -215,9 +221,9 @@ class Zip(Source):
         return super().path(self.prefix + name)
 
     def read(self, name: str) -> bytes:
-        if self._opened is None or self._opened[0] != os.getpid():  # processes would share one position in the file
-            self._opened = os.getpid(), zipfile.ZipFile(self.root)
         try:
+            if self._opened is None or self._opened[0] != os.getpid():  # processes would share one position in the file
+                self._opened = os.getpid(), zipfile.ZipFile(self.root)
             return self._opened[1].read(self.prefix + name)
         except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, zlib.error) as error:
             raise Refused(str(error)) from None
