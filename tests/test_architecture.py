@@ -39,6 +39,7 @@ ORDER = [
     "experiment",
     "training",
     "sampling",
+    "inspection",
     "help",
 ]
 MATHEMATICS = ORDER[: ORDER.index("pictures")]
