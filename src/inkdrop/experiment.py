@@ -44,6 +44,7 @@ class CheckConfiguration(Callback):
 
         quiet()
         try:
+            _refuse_new_options(config.hydra.overrides.task)
             plain = resolved(config)
             allowed = (*USER_TARGETS, *plain.get("allow_targets", []))
             check_settings(plain)
@@ -63,6 +64,14 @@ class CheckConfiguration(Callback):
             stop(error)
 
 
+def _refuse_new_options(overrides: Iterable[str]) -> None:
+    """`ValueError` for `+key=value` at the top of a configuration, where nothing would read it."""
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key.startswith("+") and not any(mark in key for mark in "./@") and not (CONF / key.lstrip("+")).is_dir():
+            raise ValueError(f"{key.lstrip('+')} is no option: --help lists them")
+
+
 def _check_new(output: Path) -> None:
     """`ValueError` if a run lies in this folder already; ranks after the first find what the first one made."""
     if os.environ.get("LOCAL_RANK", "0") == "0" and any((output / f).exists() for f in ("config.yaml", "result.json")):
@@ -71,6 +80,7 @@ def _check_new(output: Path) -> None:
 
 def composed(name: str, overrides: list[str]) -> DictConfig:
     """A configuration of `conf/` under overrides; `ValueError` for what Hydra refuses."""
+    _refuse_new_options(overrides)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose(name, overrides)
