@@ -1,6 +1,6 @@
 """Quality of a digits run: `python benchmarks/digits.py RUN` prints the table of the README.
 
-EMA samples by 50-step DDIM, under the labels of the 350 held-out digits, for five sampling seeds:
+EMA samples by the sampler of the run, under the labels of the 350 held-out digits, for five sampling seeds:
 - fd_digits against the training digits, as a ratio to the floor that the held-out digits reach at equal n and labels,
   with the floor's 95% bootstrap interval over held-out digits;
 - distance to the nearest training digit, as a ratio to that of the held-out digits (below 1: copies);
@@ -24,8 +24,6 @@ import inkdrop
 from inkdrop.data import Digits, collect
 from inkdrop.metrics import Classifier, GaussianStatistics, frechet_distance
 from inkdrop.metrics.frechet import Statistics
-from inkdrop.samplers import DDIM
-from inkdrop.time_grids import Trailing
 
 EXTRACTOR: dict[str, Any] = {
     "metric": "fd_digits",
@@ -36,7 +34,7 @@ EXTRACTOR: dict[str, Any] = {
     "batch_norm": False,
     "weights": "digits.safetensors",
 }
-NUM_SEEDS, NUM_STEPS, NUM_BOOTSTRAPS = 5, 50, 1000
+NUM_SEEDS, NUM_BOOTSTRAPS = 5, 1000
 
 
 def statistics(features: Tensor) -> Statistics:
@@ -74,7 +72,6 @@ def main() -> None:
     parser.add_argument("run", help="run folder or checkpoint of `python train.py`")
     run = parser.parse_args().run
     data, extractor, pipeline = Digits([1, 8, 8], 10, 128), Classifier(**EXTRACTOR), inkdrop.load(run)
-    pipeline.sampler = DDIM(Trailing(NUM_STEPS))
     train, held_out = collect(data.splits["train"]), collect(data.splits["validation"])
     judge = SVC(C=10).fit(train["x"].flatten(1).numpy() / 255, train["label"].numpy())
 
@@ -91,8 +88,10 @@ def main() -> None:
     copies = np.array([nearest(each, train["x"]) for each in samples]) / nearest(held_out["x"], train["x"])
     accuracy = np.array([recognised(each) for each in samples])
 
+    moves = len(pipeline.sampler.time_grid(pipeline.denoiser.schedule)) - 1
     print(f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
-    print(f"| {NUM_SEEDS} seeds, n = {n}, DDIM {NUM_STEPS} steps | mean | each seed | real, held out |")
+    sampler = f"{type(pipeline.sampler).__name__} {moves} steps"
+    print(f"| {NUM_SEEDS} seeds, n = {n}, {sampler} | mean | each seed | real, held out |")
     print("|---|---|---|---|")
     print(row("fd_digits", distances, f"{floor:.3f} ({low:.3f} to {high:.3f})"))
     print(row("fd_digits / floor", distances / floor, "1"))
