@@ -19,11 +19,15 @@ def main() -> None:
         description="Options are those of conf/make_extractor.yaml.",
     )
     extractor.add_argument("overrides", nargs="*", help="option=value")
+    extractor.set_defaults(run=_make_extractor)
+    plot = verbs.add_parser("plot-schedules", help="draw alpha, sigma and log-SNR of every schedule in conf/schedule")
+    plot.add_argument("output", type=Path, nargs="?", default=Path("docs/schedules.png"), help="PNG file to write")
+    plot.set_defaults(run=_plot_schedules)
     arguments = parser.parse_args()
     from inkdrop.experiment import stop
 
     try:
-        _make_extractor(composed("make_extractor", arguments.overrides))
+        arguments.run(arguments)
     except ValueError as error:
         stop(error)
 
@@ -38,11 +42,23 @@ def composed(name: str, overrides: list[str]) -> dict[str, Any]:
         return resolved(compose(name, overrides))
 
 
-def _make_extractor(config: dict[str, Any]) -> None:
+def _make_extractor(arguments: argparse.Namespace) -> None:
     from inkdrop.metrics.make_extractor import make_extractor
 
+    config = composed("make_extractor", arguments.overrides)
     accuracy = make_extractor(config)
     print(f"{config['output']}: {accuracy:.2%} of the held-out items recognised")
+
+
+def _plot_schedules(arguments: argparse.Namespace) -> None:
+    from inkdrop.configuration import build
+    from inkdrop.plots import schedules
+
+    names = sorted(file.stem for file in (CONF / "schedule").glob("*.yaml"))
+    named = {name: build(composed("train", [f"schedule={name}"])["schedule"]) for name in names}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    schedules(named).savefig(arguments.output)
+    print(f"{arguments.output}: {', '.join(named)}")
 
 
 if __name__ == "__main__":
