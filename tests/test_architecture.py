@@ -40,6 +40,7 @@ ORDER = [
     "experiment",
     "training",
     "sampling",
+    "inspection",
     "help",
 ]
 MATHEMATICS = ORDER[: ORDER.index("pictures")]

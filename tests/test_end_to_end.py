@@ -304,6 +304,9 @@ def test_a_published_network_is_where_training_begins(tmp_path: Path) -> None:
         (["schedule=linear"], "choose prediction=flow"),
         (["init_from=nowhere"], "nowhere does not exist"),
         (["data.shape=[1,9,9]"], "cannot be halved"),
+        (["+batchsize=4"], "batchsize is no option"),
+        (["schedule=vp"], "choose time_sampler=uniform"),
+        (["noise=offset", "likelihood=variational"], "the likelihood needs"),
     ],
 )
 def test_mistakes_end_with_code_2_one_line_and_nothing_created(
@@ -314,6 +317,13 @@ def test_mistakes_end_with_code_2_one_line_and_nothing_created(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_measurement_that_the_data_do_not_suffice_for_is_refused_before_training(tmp_path: Path) -> None:
+    done = script("train.py", "evaluation.num_samples=351", "logger=none", f"output_dir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert "only 350 items are held out" in done.stderr
+    assert not list((tmp_path / "run").glob("*.yaml"))
 
 
 def test_a_finished_run_is_not_overwritten(run: Path) -> None:

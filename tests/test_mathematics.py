@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 import torch
 from analytic import ALL_SCHEDULES
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from inkdrop.__main__ import CONF, composed
 from inkdrop.configuration import build, check
-from inkdrop.experiment import resolved
+from inkdrop.experiment import CONF, composed, resolved
 from inkdrop.plots import schedules
 
 ROOT = Path(__file__).parent.parent
@@ -51,8 +49,7 @@ def test_every_choice_named_in_the_page_exists_and_every_choice_of_its_groups_is
 
 @pytest.mark.parametrize("options", [pytest.param(options, id=name) for name, options in FAMILIES.items()])
 def test_the_command_lines_of_the_families_build(options: str) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolved(compose("train", options.split()), "nowhere")
+    config = resolved(composed("train", options.split()), "nowhere")
     check(config)
     build(config["task"])
 
@@ -70,7 +67,7 @@ def test_options_named_in_the_page_compose() -> None:
         "time_sampler=loss_aware time_sampler@time_sampler.law=discrete",
     ):
         assert all(option.split("=")[0] in PAGE for option in line.split())
-        check(composed("train", [*line.split(), "output_dir=nowhere"]))
+        check(resolved(composed("train", line.split()), "nowhere"))
 
 
 def test_the_plot_has_a_curve_of_each_schedule_in_each_panel() -> None:
@@ -89,7 +86,7 @@ def test_the_plot_has_a_curve_of_each_schedule_in_each_panel() -> None:
 
 
 def test_curves_that_share_a_line_style_differ_in_colour() -> None:
-    named = {name: build(composed("train", [f"schedule={name}"])["schedule"]) for name in YAMLS}
+    named = {name: build(resolved(composed("train", [f"schedule={name}"]), "nowhere")["schedule"]) for name in YAMLS}
     lines = schedules(named).axes[0].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(YAMLS)
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def main() -> None:
@@ -15,47 +12,53 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     extractor = verbs.add_parser(
         "make-extractor",
-        help="fit the classifier that distances are measured on, such as data=mnist extractor=mnist output=FILE",
+        help="fit the classifier that distances are measured on: data=mnist extractor=mnist output=FILE",
         description="Options are those of conf/make_extractor.yaml.",
     )
-    extractor.add_argument("overrides", nargs="*", help="option=value")
+    extractor.add_argument("overrides", nargs="*", metavar="option=value")
     extractor.set_defaults(run=_make_extractor)
+    checker = verbs.add_parser(
+        "check-data", help="look at every item of a data set: python -m inkdrop check-data data=mnist"
+    )
+    checker.add_argument("overrides", nargs="*", metavar="data.option=value", help="the data, as for train.py")
+    checker.add_argument("--output", type=Path, default=Path("check-data"), help="folder for what is written")
+    checker.set_defaults(run=_check_data)
     plot = verbs.add_parser("plot-schedules", help="draw alpha, sigma and log-SNR of every schedule in conf/schedule")
     plot.add_argument("output", type=Path, nargs="?", default=Path("docs/schedules.png"), help="PNG file to write")
     plot.set_defaults(run=_plot_schedules)
-    arguments = parser.parse_args()
-    from inkdrop.experiment import stop
-
-    try:
-        arguments.run(arguments)
-    except ValueError as error:
-        stop(error)
-
-
-def composed(name: str, overrides: list[str]) -> dict[str, Any]:
-    """A configuration of `conf/` under overrides, as plain data."""
-    from hydra import compose, initialize_config_dir
-
-    from inkdrop.experiment import resolved
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return resolved(compose(name, overrides))
+    arguments, others = parser.parse_known_args()
+    if others and (arguments.verb != "check-data" or any(other.startswith("-") for other in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:  # argparse stops taking overrides at the first option
+        arguments.overrides += others
+    arguments.run(arguments)
 
 
 def _make_extractor(arguments: argparse.Namespace) -> None:
+    from inkdrop.experiment import composed, resolved, stop
     from inkdrop.metrics.make_extractor import make_extractor
 
-    config = composed("make_extractor", arguments.overrides)
-    accuracy = make_extractor(config)
+    try:
+        config = resolved(composed("make_extractor", arguments.overrides))
+        accuracy = make_extractor(config)
+    except ValueError as error:
+        stop(error)
     print(f"{config['output']}: {accuracy:.2%} of the held-out items recognised")
+
+
+def _check_data(arguments: argparse.Namespace) -> None:
+    from inkdrop.inspection import check_data
+
+    check_data(arguments.overrides, arguments.output)
 
 
 def _plot_schedules(arguments: argparse.Namespace) -> None:
     from inkdrop.configuration import build
+    from inkdrop.experiment import CONF, composed, resolved
     from inkdrop.plots import schedules
 
     names = sorted(file.stem for file in (CONF / "schedule").glob("*.yaml"))
-    named = {name: build(composed("train", [f"schedule={name}"])["schedule"]) for name in names}
+    named = {name: build(resolved(composed("train", [f"schedule={name}"]))["schedule"]) for name in names}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     schedules(named).savefig(arguments.output)
     print(f"{arguments.output}: {', '.join(named)}")

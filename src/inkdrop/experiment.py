@@ -10,10 +10,13 @@ import platform
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from inkdrop import __version__
 
 EXIT_CONFIGURATION, EXIT_DATA = 2, 3
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 class CheckConfiguration(Callback):
@@ -31,7 +35,8 @@ class CheckConfiguration(Callback):
         self._check(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._check(config)
+        if all(key.startswith("hydra.") for key in OmegaConf.missing_keys(config)):  # else the sweep itself gives it
+            self._check(config)
 
     def _check(self, config: DictConfig) -> None:
         from inkdrop.configuration import USER_TARGETS, build, check, check_settings
@@ -39,6 +44,7 @@ class CheckConfiguration(Callback):
 
         quiet()
         try:
+            _refuse_new_options(config.hydra.overrides.task)
             plain = resolved(config)
             allowed = (*USER_TARGETS, *plain.get("allow_targets", []))
             check_settings(plain)
@@ -58,13 +64,31 @@ class CheckConfiguration(Callback):
             stop(error)
 
 
+def _refuse_new_options(overrides: Iterable[str]) -> None:
+    """`ValueError` for `+key=value` at the top of a configuration, where nothing would read it."""
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key.startswith("+") and not any(mark in key for mark in "./@") and not (CONF / key.lstrip("+")).is_dir():
+            raise ValueError(f"{key.lstrip('+')} is no option: --help lists them")
+
+
 def _check_new(output: Path) -> None:
     """`ValueError` if a run lies in this folder already; ranks after the first find what the first one made."""
     if os.environ.get("LOCAL_RANK", "0") == "0" and any((output / f).exists() for f in ("config.yaml", "result.json")):
         raise ValueError(f"output_dir={output} holds another run: choose a new folder")
 
 
-def stop(error: Exception) -> None:
+def composed(name: str, overrides: list[str]) -> DictConfig:
+    """A configuration of `conf/` under overrides; `ValueError` for what Hydra refuses."""
+    _refuse_new_options(overrides)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose(name, overrides)
+    except HydraException as error:
+        raise ValueError(str(error)) from None
+
+
+def stop(error: Exception) -> NoReturn:
     """Ends with the error's message alone and exit code 3 for data, else 2: the user's mistake needs no traceback.
 
     In a sweep the error is raised instead, so that Hydra goes on with the other runs.
@@ -80,6 +104,7 @@ def stop(error: Exception) -> None:
 def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
     """The configuration as plain data with every reference followed, without Hydra's own part.
 
+    Where `data.num_classes` is null it is found in the data, as other parts refer to it.
     `output_dir` is the folder that Hydra made; a name with the time in it would be another one in every process.
     """
     config = config.copy()
@@ -88,8 +113,20 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
     config.pop("hydra", None)
     if output_dir is not None:
         config.output_dir = output_dir
+    if isinstance(data := config.get("data"), DictConfig) and data.get("num_classes", 0) is None:
+        data.num_classes = _find_num_classes(data, config.get("allow_targets") or [])
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return plain
+
+
+def _find_num_classes(data: DictConfig, allow_targets: Iterable[str]) -> int:
+    """The number of classes that the data themselves show; other parts of the configuration refer to it."""
+    from inkdrop.configuration import USER_TARGETS, build, check
+
+    allowed = (*USER_TARGETS, *allow_targets)
+    node = OmegaConf.to_container(data, resolve=True, throw_on_missing=True)
+    check(node, allowed, "data")
+    return build(node, allowed).num_classes
 
 
 _CHATTER = ("litlogger", "litmodels", "LOCAL_RANK", "GPU available", "TPU available", "HPU available", "`weights_only`")

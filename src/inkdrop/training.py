@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
+from inkdrop.data.module import DataError
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
@@ -39,7 +40,10 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
         OmegaConf.save(plain, run / "config.yaml")
         for logger in trainer.loggers:
             logger.log_hyperparams(plain)
-    trainer.fit(task, datamodule=data)
+    try:
+        trainer.fit(task, datamodule=data)
+    except DataError as error:  # a file that went away while training, say
+        stop(error)
     metrics = _metrics(trainer)
     if trainer.is_global_zero:
         checkpoint = run / "checkpoints" / f"step-{trainer.global_step:08d}.ckpt"

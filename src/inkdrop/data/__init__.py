@@ -1,11 +1,26 @@
 """Data sets, one file each."""
 
 from inkdrop.data.arrays import Arrays
+from inkdrop.data.cifar10 import CIFAR10
 from inkdrop.data.digits import Digits
+from inkdrop.data.image_folder import ImageFolder
 from inkdrop.data.mixture import Mixture
 from inkdrop.data.mnist import MNIST
 from inkdrop.data.module import DataError, DataModule, Split, collect
 from inkdrop.data.toys import Toy
 from inkdrop.data.webdataset import WebDataset
 
-__all__ = ["MNIST", "Arrays", "DataError", "DataModule", "Digits", "Mixture", "Split", "Toy", "WebDataset", "collect"]
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "Arrays",
+    "DataError",
+    "DataModule",
+    "Digits",
+    "ImageFolder",
+    "Mixture",
+    "Split",
+    "Toy",
+    "WebDataset",
+    "collect",
+]

@@ -17,6 +17,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from inkdrop.data.findings import Findings
 from inkdrop.randomness import Generators
 
 
@@ -79,10 +80,9 @@ class _Loader(ABC):
     """Batches by number, made here or in `num_workers` processes that stay alive between passes."""
 
     def __init__(self, num_workers: int):
-        # A copy, for a cycle of references would end the workers only after a timeout of five seconds each.
-        batches = _Batches(copy.copy(self).batch)
+        maker = copy.copy(self)  # not self: garbage in a cycle takes five seconds to stop its processes
         self._loader: DataLoader[Batch] = DataLoader(
-            batches,
+            _Batches(maker.batch),
             batch_size=None,
             sampler=self._numbers(),
             num_workers=num_workers,
@@ -229,6 +229,10 @@ class DataModule(LightningDataModule, ABC):
 
     def verify(self) -> None:
         """Raises `DataError` for what can be seen without loading, such as absent files."""
+
+    def examine(self) -> Findings:
+        """The splits without what is broken, and what else a look at every item shows; nothing is refused."""
+        return Findings(self.splits)
 
     @cached_property
     def splits(self) -> dict[str, Split]:

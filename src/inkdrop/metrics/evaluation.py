@@ -94,8 +94,11 @@ class Evaluation:
         self.likelihood, self.num_items = dict(likelihood or {}), num_items
 
     def check(self, data: DataModule) -> None:
-        """`ValueError` if there are fewer held-out items than samples."""
-        held_out_conditions(data, self.num_samples or 2)
+        """`ValueError` if fewer items are held out than are to be measured."""
+        count = len(data.splits["validation"]["x"])
+        for name, asked in (("num_samples", self.num_samples), ("num_items", self.num_items)):
+            if asked is not None and asked > count:
+                raise ValueError(f"evaluation.{name}={asked}, but only {count} items are held out")
 
     def __call__(self, pipeline: Pipeline, data: DataModule, rank: int = 0, world_size: int = 1) -> Results:
         """The results of new samples and the likelihoods; with several ranks each does its share, all get the whole."""

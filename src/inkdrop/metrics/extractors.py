@@ -101,7 +101,10 @@ def _read_weights(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise ValueError(f"extractor.weights={name} is no safetensors file: {error}") from None
     if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in state.items()}:
-        raise ValueError(f"extractor.weights={name} was fitted with another shape, classes, stages or dim")
+        raise ValueError(
+            f"extractor.weights={name} was fitted with another shape, classes, stages or dim: "
+            "choose another extractor, or fit one with `python -m inkdrop make-extractor`"
+        )
     return weights
 
 

@@ -66,5 +66,6 @@ class DiffusionTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration."""
+        """Adds the configuration and the fingerprint of the data."""
         checkpoint["config"] = self.config
+        checkpoint["data_fingerprint"] = self.trainer.datamodule.fingerprint  # type: ignore[attr-defined]

@@ -1,0 +1,135 @@
+"""Quality of an MNIST run: `python benchmarks/mnist.py RUN` prints the table of the README.
+
+EMA samples by 25-step DDIM under the labels of the test digits:
+- fd_mnist against the training digits, as a ratio to the floor that the test digits reach at equal n and labels;
+- distance to the nearest training digit, as a ratio to that of the test digits (below 1: copies);
+- classification accuracy score: a classifier fitted to the samples alone, tested on the test digits, beside the same
+  classifier fitted to as many training digits. Source: Ravuri and Vinyals 2019, arXiv 1905.10887;
+- bits per dimension of test digits: the variational bound over all steps, and the probability-flow ODE, beside a model
+  of independent pixels, each with the histogram of its levels over the training digits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import math
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+import inkdrop
+from inkdrop.configuration import build
+from inkdrop.data import DataModule, collect
+from inkdrop.data.module import ShuffledLoader, Split
+from inkdrop.likelihood import ODELikelihood, VariationalBound
+from inkdrop.metrics import Classifier, GaussianStatistics, frechet_distance
+from inkdrop.metrics.frechet import Statistics
+from inkdrop.metrics.make_extractor import fit, recognised
+from inkdrop.pictures import save_png, sheet
+from inkdrop.pipeline import Pipeline, read_checkpoint
+from inkdrop.randomness import Generators
+from inkdrop.samplers import DDIM
+from inkdrop.time_grids import Trailing
+
+NUM_STEPS, BATCH = 25, 250
+
+
+def main() -> None:
+    """Measures one run and prints its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder of `python train.py experiment=mnist`")
+    parser.add_argument("--num-samples", type=int, default=10_000, help="samples, at most as many as test digits")
+    parser.add_argument("--num-items", type=int, default=250, help="test digits whose likelihood is measured")
+    parser.add_argument("--fit-steps", type=int, default=2000, help="steps of each classifier's fit")
+    options = parser.parse_args()
+    start = time.monotonic()
+    config = read_checkpoint(options.run)["config"]
+    data: DataModule = build(config["data"])
+    extractor: Classifier = build(config["evaluation"]["extractor"])
+    pipeline = inkdrop.load(options.run)
+    pipeline.sampler = DDIM(Trailing(NUM_STEPS))
+    train, test = collect(data.splits["train"]), collect(data.splits["validation"])
+
+    n = options.num_samples
+    samples = draw(pipeline, test["label"][:n])
+    save_png(sheet(samples[test["label"][:100].argsort()], columns=10), options.run / "pictures" / "benchmark.png")
+    with torch.no_grad():
+        reference = statistics(extractor, train["x"])
+        floor = frechet_distance(statistics(extractor, test["x"][:n]), reference)
+        distance = frechet_distance(statistics(extractor, samples), reference)
+    copies = nearest(samples[:1000], train["x"]) / nearest(test["x"][:1000], train["x"])
+    real = {name: values[:n] for name, values in train.items()}
+    score = accuracy({"x": samples, "label": test["label"][:n]}, config, options.fit_steps, test)
+    real_score = accuracy(real, config, options.fit_steps, test)
+    bits = likelihoods(pipeline, {name: values[: options.num_items] for name, values in test.items()})
+
+    print(f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}", end="")
+    print(f", {(time.monotonic() - start) / 60:.0f} minutes")
+    print(f"| n = {n}, DDIM {NUM_STEPS} steps | samples | real |")
+    print("|---|---|---|")
+    print(f"| fd_mnist | {distance:.3f} | {floor:.3f} |")
+    print(f"| fd_mnist / floor | {distance / floor:.2f} | 1 |")
+    print(f"| nearest training digit / test digits' | {copies:.3f} | 1 |")
+    print(f"| classification accuracy score, {options.fit_steps} steps | {score:.2%} | {real_score:.2%} |")
+    print(f"| bits per dimension, {options.num_items} test digits | mean | standard error |")
+    print("|---|---|---|")
+    for name, values in bits.items():
+        print(f"| {name} | {values.mean():.3f} | {values.std() / math.sqrt(len(values)):.3f} |")
+    print(f"| independent pixels | {histogram_bits(train['x'], test['x'][: options.num_items]):.3f} | |")
+
+
+def draw(pipeline: Pipeline, labels: Tensor) -> Tensor:
+    """One sample for each label (N), seeds from 0 on."""
+    parts = torch.arange(len(labels)).split(BATCH)
+    return torch.cat([pipeline({"label": labels[p]}, p.tolist()) for p in track(parts, description="sampling")])
+
+
+def statistics(extractor: Classifier, images: Tensor) -> Statistics:
+    """Gaussian statistics of the features of images (N, C, H, W)."""
+    metric = GaussianStatistics(extractor.dim)
+    for part in images.split(1000):
+        metric.update(extractor(part))
+    return metric.compute()
+
+
+def nearest(images: Tensor, others: Tensor) -> float:
+    """Mean Euclidean distance to the nearest of the others, in grey levels."""
+    parts = [torch.cdist(each.flatten(1).float(), others.flatten(1).float()).min(1).values for each in images.split(50)]
+    return torch.cat(parts).mean().item()
+
+
+def accuracy(split: Split, config: dict[str, Any], num_steps: int, test: dict[str, Tensor]) -> float:
+    """Share of the test digits recognised by a classifier fitted to a split alone, from random weights."""
+    torch.manual_seed(0)
+    model: Classifier = build({**config["evaluation"]["extractor"], "weights": None})
+    fit(model, ShuffledLoader(split, 128, seed=0), num_steps, lr=2e-3, max_shift=2)
+    return recognised(model, test["x"], test["label"])
+
+
+def likelihoods(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Bits per dimension (N) by name."""
+    generators = Generators.from_positions(0, range(len(batch["x"]))).at("likelihood")
+    bound = VariationalBound()(pipeline, batch, generators)
+    ode = ODELikelihood(rtol=1e-4, atol=1e-4)(pipeline, batch, generators)
+    names = {"total": "variational bound", "prior": "its prior", "diffusion": "its steps", "decoder": "its decoder"}
+    return {**{names[name]: bound[name] for name in names}, "ODE, uniform dequantisation": ode["dequantized"]}
+
+
+def histogram_bits(train: Tensor, test: Tensor) -> float:
+    """Bits per dimension of independent pixels, each level counted once more than it was seen."""
+    pixels = train.flatten(1).long()
+    counts = torch.ones(pixels.shape[1], 256, dtype=torch.float64)
+    counts.scatter_add_(1, pixels.T.contiguous(), torch.ones(pixels.T.shape, dtype=torch.float64))
+    log_share = (counts / counts.sum(1, keepdim=True)).log2()
+    return -log_share.gather(1, test.flatten(1).T.contiguous().long()).mean().item()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Images of the user's own, in a folder or a zip archive."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from inkdrop.data.decoding import ANIMATED, WARNED, Decoder
+from inkdrop.data.findings import Findings
+from inkdrop.data.images import Images, scan
+from inkdrop.data.module import Augment, DataError, DataModule, Split
+from inkdrop.data.sources import Source, open_source, shown
+
+_NAMED = 5  # broken files that an error names
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Files of a split, with their labels (N) if there are classes."""
+
+    source: Source
+    names: list[str]
+    labels: Tensor
+
+    def select(self, items: Sequence[int]) -> _Part:
+        return _Part(self.source, [self.names[item] for item in items], self.labels[list(items)])
+
+
+class ImageFolder(DataModule):
+    """Images below `path`, a folder, a .zip file or a folder within one, as uint8 (N, C, H, W) with labels.
+
+    Folders directly under `path` are the classes, in the order of their names' bytes; `num_classes` null takes the
+    number found, and 0 means no labels whatever the folders. Held out is `validation`, another such place, or else the
+    share `held_out` of each class, chosen by a hash of the files' names. All files are decoded when loaded; at most the
+    share `max_broken` may be broken and is left out. The pixels stay in memory up to `memory_limit` GiB, and are else
+    decoded again for each batch. `DataError` with the paths if files are broken, or too few.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        shape: list[int],
+        num_classes: Annotated[int, Ge(0)] | None,
+        batch_size: Annotated[int, Ge(1)],
+        seed: Annotated[int, Ge(0)] = 0,
+        augment: Augment | None = None,
+        num_workers: Annotated[int, Ge(0)] | None = None,
+        validation: str | None = None,
+        held_out: Annotated[float, Gt(0), Lt(1)] = 0.1,
+        decoder: Decoder | None = None,
+        max_broken: Annotated[float, Ge(0), Le(1)] = 0.0,
+        memory_limit: Annotated[float, Ge(0)] = 2.0,
+        allow_links: bool = False,
+        sha256: str | None = None,
+        validation_sha256: str | None = None,
+    ):
+        self.path, self.validation, self.held_out, self.allow_links = path, validation, held_out, allow_links
+        self.decoder, self.max_broken, self.memory_limit = decoder or Decoder(shape), max_broken, memory_limit
+        self.sha256 = {"train": sha256, "validation": validation_sha256}
+        found = len(self._source.folders()) if num_classes is None else num_classes
+        super().__init__(shape, found, batch_size, seed, augment, num_workers)
+
+    @cached_property
+    def _source(self) -> Source:
+        return open_source(self.path, self.allow_links)
+
+    def verify(self) -> None:
+        parts = self._list(Findings())
+        self._check_numbers(parts["train"].labels, len(parts["validation"].names))
+
+    def load(self) -> dict[str, Split]:
+        findings = self.examine()
+        self._judge(findings)
+        train, validation = findings.splits["train"], findings.splits["validation"]
+        labels = train.get("label", torch.zeros(len(train["x"])))
+        self._check_numbers(labels[torch.arange(len(labels))], len(validation["x"]))
+        return dict(findings.splits)
+
+    def examine(self) -> Findings:
+        findings = Findings()
+        parts = self._list(findings)
+        files = sum(len(part.names) for part in parts.values())
+        keep = files * torch.Size(self.shape).numel() <= self.memory_limit * 2**30
+        splits: dict[str, Split] = {}
+        for split, part in parts.items():
+            if (expected := self.sha256[split]) is not None:
+                part.source.check_sha256(expected)
+            splits[split] = self._read(split, part, keep, findings)
+        findings.splits = splits
+        return findings
+
+    def _list(self, findings: Findings) -> dict[str, _Part]:
+        """The files of each split; classes, odd and skipped files enter the findings."""
+        findings.classes = self._source.folders() if self.num_classes else []
+        if len(findings.classes) != self.num_classes:
+            raise DataError(
+                f"data.num_classes={self.num_classes}, but {self.path} has {len(findings.classes)} folders: null takes "
+                "as many classes as there are folders"
+            )
+        train = self._files(self._source, findings)
+        if self.validation is not None:
+            source = open_source(self.validation, self.allow_links)
+            return {"train": train, "validation": self._files(source, findings)}
+        chosen = held_out(train.names, train.labels.tolist(), self.held_out)
+        rest = sorted(set(range(len(train.names))) - set(chosen))
+        return {"train": train.select(rest), "validation": train.select(chosen)}
+
+    def _files(self, source: Source, findings: Findings) -> _Part:
+        listing = source.listing()
+        numbers = {name: number for number, name in enumerate(findings.classes)}
+        labels = {name: numbers.get(name.split("/")[0]) if numbers else 0 for name in listing.files}
+        odd = {name: "is not in the folder of a class" for name, label in labels.items() if label is None}
+        for name, reason in {**listing.odd, **odd}.items():
+            findings.broken[source.path(name)] = reason
+        findings.skipped.update({source.path(name): reason for name, reason in listing.skipped.items()})
+        names = [name for name in listing.files if name not in odd]
+        return _Part(source, names, torch.tensor([labels[name] for name in names], dtype=torch.long))
+
+    def _read(self, split: str, part: _Part, keep: bool, findings: Findings) -> Split:
+        scanned, pixels = scan(part.source, self.decoder, part.names, keep, self.num_workers)
+        sound = [item for item, file in enumerate(scanned) if file.reason is None]
+        for name, file in zip(part.names, scanned, strict=True):
+            if file.reason is not None:
+                findings.broken[part.source.path(name)] = file.reason
+            else:
+                findings.conversions.update(file.conversions)
+                findings.sizes[file.size] += 1
+        part = part.select(sound)
+        findings.paths[split] = [part.source.path(name) for name in part.names]
+        x = pixels if keep else Images(part.source, self.decoder, part.names, [scanned[i].checksum for i in sound])
+        return {"x": x, "label": part.labels} if self.num_classes else {"x": x}
+
+    def _judge(self, findings: Findings) -> None:
+        """`DataError` for more broken files than allowed; a warning that counts what is not as it seems."""
+        broken, files = findings.broken, findings.sizes.total() + len(findings.broken)
+        if len(broken) > self.max_broken * files:
+            lines = [f"  {path}: {reason}" for path, reason in list(broken.items())[:_NAMED]]
+            more = [f"  and {len(broken) - _NAMED} more"] if len(broken) > _NAMED else []
+            raise DataError(
+                "\n".join([f"{len(broken)} of {files} files in {self.path} are no sound images:", *lines, *more])
+                + "\n`python -m inkdrop check-data` with the same data options lists all; "
+                f"data.max_broken (now {self.max_broken}) is the largest share that may be left out instead"
+            )
+        counts = {kind: count for kind in (ANIMATED, WARNED) if (count := findings.conversions[kind])}
+        if broken:
+            counts["broken and left out"] = len(broken)
+        if counts:
+            told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            rank_zero_warn(f"of {files} files in {self.path}: {told}; `python -m inkdrop check-data` says more")
+
+    def _check_numbers(self, labels: Tensor, num_held_out: int) -> None:
+        if len(labels) == 0:
+            raise DataError(f"no images in {self.path}: `python -m inkdrop check-data` says what was left out and why")
+        if self.num_classes and (
+            empty := labels.bincount(minlength=self.num_classes).eq(0).nonzero().flatten().tolist()
+        ):
+            raise DataError(f"no images to train on in {self.path}/{shown(self._source.folders()[empty[0]])}")
+        if len(labels) < self.batch_size:
+            raise DataError(
+                f"{len(labels)} images to train on in {self.path} are fewer than "
+                f"data.batch_size={self.batch_size}: lower it"
+            )
+        if num_held_out == 0:
+            raise DataError(f"no images are held out of {self.path}: set data.validation, or raise data.held_out")
+
+
+def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[int]:
+    """Numbers of the files held out: of each class this share, rounded down, lowest by a hash of their names."""
+    order = sorted(
+        range(len(names)), key=lambda i: hashlib.blake2b(names[i].encode("utf-8", "surrogateescape")).digest()
+    )
+    members: dict[int, list[int]] = {}
+    for item in order:
+        members.setdefault(labels[item], []).append(item)
+    return sorted(item for each in members.values() for item in each[: int(share * len(each))])

@@ -1,0 +1,272 @@
+"""Where image files lie: a folder, or a zip archive that is read in place and never unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from inkdrop.data.module import DataError, data_dir
+
+SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+MAX_FILE_BYTES = 2**28  # of one image file
+MAX_MEMBERS, MAX_BYTES, MAX_RATIO = 2 * 10**7, 2**42, 100  # of one archive: members, bytes unpacked, bytes per byte
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+
+class Refused(ValueError):
+    """One file is no sound image; the message is the reason."""
+
+
+@dataclass
+class Listing:
+    """Files by their path within the root, "/" between folders, in the order of its bytes; none has been opened.
+
+    `odd` files should not be there and are treated like broken images; `skipped` ones are left out.
+    """
+
+    files: list[str] = field(default_factory=list)
+    odd: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+class Source(ABC):
+    """Image files under a root."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    @abstractmethod
+    def folders(self) -> list[str]:
+        """Folders directly under the root, in the order of their bytes."""
+
+    @abstractmethod
+    def listing(self) -> Listing:
+        """All files below the root. What is hidden or no image by its name is skipped."""
+
+    def path(self, name: str) -> str:
+        """Where a file lies, for a message."""
+        return shown(str(self.root / name))
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The content of a file; `Refused` if it cannot be read."""
+
+    def check_sha256(self, expected: str) -> None:
+        """`DataError` unless the root is an archive with this SHA-256."""
+        if self.root.is_dir():
+            raise DataError(f"{self.root} is a folder: a SHA-256 is for an archive")
+        with self.root.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected.lower():
+            raise DataError(f"{self.root} has the SHA-256 {found}, not {expected}: fetch it again")
+
+
+def open_source(path: str, allow_links: bool = False) -> Source:
+    """A folder, a .zip file, or a folder within one (`images.zip/train`), here or in `INKDROP_DATA_DIR`.
+
+    `DataError` if it is in neither place.
+    """
+    for root in (Path(path), data_dir() / path):
+        if root.is_dir():
+            return Folder(root, allow_links)
+        if archive := next((each for each in (root, *root.parents) if each.is_file()), None):
+            return Zip(archive, root.relative_to(archive).parts)
+    raise DataError(
+        f"{path} is neither here nor in {data_dir()}: name a folder or .zip file of images, or set INKDROP_DATA_DIR to "
+        "where it lies"
+    )
+
+
+def shown(name: str) -> str:
+    """A file's name for a message: line breaks and bytes that are no text are escaped."""
+    return name if name.isprintable() else repr(name)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in the order of their bytes, which no locale changes."""
+    return sorted(names, key=lambda name: name.encode("utf-8", "surrogateescape"))
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _image_by_name(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+class Folder(Source):
+    """Files below a folder. Links that leave it are odd unless `allow_links`."""
+
+    def __init__(self, root: Path, allow_links: bool = False):
+        super().__init__(root)
+        self.allow_links = allow_links
+
+    def folders(self) -> list[str]:
+        with os.scandir(self.root) as entries:
+            return in_order(
+                each.name
+                for each in entries
+                if each.is_dir()
+                and not _hidden(each.name)
+                and not _image_by_name(each.name)
+                and (not each.is_symlink() or self._may_follow(os.path.realpath(each.path)))
+            )
+
+    def listing(self) -> Listing:
+        found = Listing()
+        self._walk("", {os.path.realpath(self.root)}, found)
+        found.files = in_order(found.files)
+        return found
+
+    def _walk(self, folder: str, entered: set[str], found: Listing) -> None:
+        try:
+            with os.scandir(self.root / folder) as opened:
+                entries = {entry.name: entry for entry in opened}
+        except OSError as error:
+            found.odd[folder] = error.strerror or str(error)
+            return
+        for own in in_order(entries):
+            entry, name = entries[own], f"{folder}{own}"
+            link, below = entry.is_symlink(), entry.is_dir()
+            real = os.path.realpath(entry.path) if link or below else entry.path
+            if _hidden(own):
+                found.skipped[name] = "hidden"
+            elif link and not os.path.exists(real):
+                found.skipped[name] = "link to nothing"
+            elif link and not self._may_follow(real):
+                found.odd[name] = "link that leaves the folder: data.allow_links=true follows it"
+            elif below and _image_by_name(own):
+                found.skipped[name] = "folder named like an image"
+            elif below and real in entered:
+                found.skipped[name] = "link to a folder above it"
+            elif below:
+                self._walk(f"{name}/", entered | {real}, found)
+            elif not entry.is_file():
+                found.odd[name] = "neither a file nor a folder"
+            elif not _image_by_name(own):
+                found.skipped[name] = "no image by its name"
+            else:
+                found.files.append(name)
+
+    def _may_follow(self, real: str) -> bool:
+        return self.allow_links or Path(real).is_relative_to(os.path.realpath(self.root))
+
+    def read(self, name: str) -> bytes:
+        try:
+            # A pipe put in the file's place must not be waited on.
+            descriptor = os.open(self.root / name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+            with os.fdopen(descriptor, "rb") as file:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise Refused("neither a file nor a folder")
+                if status.st_size > MAX_FILE_BYTES:
+                    raise Refused(f"{status.st_size} bytes, more than {MAX_FILE_BYTES}")
+                return file.read()
+        except OSError as error:
+            raise Refused(error.strerror or str(error)) from None
+
+
+class Zip(Source):
+    """Members of a zip archive below a folder within it. All members are checked before one is read.
+
+    `DataError` if the archive is damaged, or if a member is no plain file with a path of its own inside the archive, is
+    encrypted, an archive itself, or unpacks to more than the limits above.
+    """
+
+    def __init__(self, root: Path, within: tuple[str, ...] = ()):
+        super().__init__(root)
+        self.prefix = "".join(f"{part}/" for part in within)
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
+
+    @cached_property
+    def _members(self) -> list[str]:
+        """Files below the prefix, by their path from there."""
+        try:
+            archive = zipfile.ZipFile(self.root)
+        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+            raise DataError(
+                f"{self.root} cannot be read as a .zip file: {error}. Other archives are not read in place: unpack "
+                "it into a folder of its own, and give that"
+            ) from None
+        with archive:
+            members = archive.infolist()
+        _check_members(self.root, members)
+        names = [each.filename for each in members if not each.is_dir() and each.filename.startswith(self.prefix)]
+        return [name.removeprefix(self.prefix) for name in names]
+
+    def folders(self) -> list[str]:
+        first = {name.split("/")[0] for name in self._members if "/" in name}
+        return in_order(name for name in first if not _hidden(name))
+
+    def listing(self) -> Listing:
+        found = Listing()
+        for name in in_order(self._members):
+            if _hidden(name) or not _image_by_name(name):
+                found.skipped[name] = "hidden" if _hidden(name) else "no image by its name"
+            else:
+                found.files.append(name)
+        return found
+
+    def path(self, name: str) -> str:
+        return super().path(self.prefix + name)
+
+    def read(self, name: str) -> bytes:
+        try:
+            if self._opened is None or self._opened[0] != os.getpid():  # processes would share one position in the file
+                self._opened = os.getpid(), zipfile.ZipFile(self.root)
+            return self._opened[1].read(self.prefix + name)
+        except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, zlib.error) as error:
+            raise Refused(str(error)) from None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_opened": None}
+
+
+def _check_members(root: Path, members: list[zipfile.ZipInfo]) -> None:
+    def refuse(member: zipfile.ZipInfo, reason: str) -> None:
+        raise DataError(f"{root} is refused: its member {shown(member.orig_filename)} {reason}")
+
+    total = sum(member.file_size for member in members)
+    if len(members) > MAX_MEMBERS or total > min(MAX_BYTES, MAX_RATIO * root.stat().st_size):
+        raise DataError(f"{root} is refused: {len(members)} members of {total} bytes from {root.stat().st_size} bytes")
+    spelled: dict[str, str] = {}  # without case -> as written, for members and the folders above them
+    files: set[str] = set()
+    folders: set[str] = set()
+    for member in members:
+        if reason := _why_refused(member):
+            refuse(member, reason)
+        path = PurePosixPath(member.filename)
+        above = [str(each) for each in path.parents][:-1]
+        for each in (str(path), *above):
+            if (other := spelled.setdefault(each.casefold(), each)) != each:
+                refuse(member, f"differs from {shown(other)} in case only")
+        if str(path) in files:
+            refuse(member, "is there twice")
+        folders.update(above)
+        (folders if member.is_dir() else files).add(str(path))
+    if both := files & folders:
+        raise DataError(f"{root} is refused: its member {shown(min(both))} is both a file and a folder")
+
+
+def _why_refused(member: zipfile.ZipInfo) -> str | None:
+    name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
+    parts = set(name.removesuffix("/").split("/"))
+    if PureWindowsPath(name).anchor or "\\" in name or "\0" in member.orig_filename or {"", ".", ".."} & parts:
+        return "is no plain path inside the archive"
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a special file"
+    if member.flag_bits & 1 or member.compress_type not in _METHODS:
+        return "is encrypted or packed by an unknown method"
+    if member.file_size > MAX_FILE_BYTES:
+        return f"unpacks to {member.file_size} bytes, more than {MAX_FILE_BYTES}"
+    return "is an archive itself" if name.lower().endswith(ARCHIVES) else None

@@ -1,0 +1,111 @@
+"""MNIST, its extractor, and what happens where the files are not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from inkdrop.configuration import build
+from inkdrop.data import MNIST, DataError, collect
+from inkdrop.data.augmentations import flip
+from inkdrop.metrics.make_extractor import recognised, shifted
+from inkdrop.randomness import Generators
+
+ROOT = Path(__file__).parent.parent
+needs_data = pytest.mark.skipif(
+    not (Path(os.environ.get("INKDROP_DATA_DIR", "data")) / "MNIST" / "raw").is_dir(),
+    reason="MNIST is not in INKDROP_DATA_DIR",
+)
+
+
+@needs_data
+def test_all_digits_are_there() -> None:
+    splits = MNIST([1, 28, 28], 10, 64).splits
+    sizes = {name: (tuple(split["x"].shape), len(split["label"])) for name, split in splits.items()}
+    assert sizes == {"train": ((60_000, 1, 28, 28), 60_000), "validation": ((10_000, 1, 28, 28), 10_000)}
+    # Counts per class as published with the data set.
+    published = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert collect(splits["train"])["label"].bincount().tolist() == published
+
+
+@needs_data
+def test_the_extractor_knows_the_test_digits() -> None:
+    from test_configuration import composed
+
+    split = collect(MNIST([1, 28, 28], 10, 64).splits["validation"], torch.arange(2000))
+    model = build(composed(["experiment=mnist"])["extractor"])
+    assert recognised(model, split["x"], split["label"]) > 0.99
+
+
+@needs_data
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_ranks_train_on_the_batches_of_one(seed: int) -> None:
+    data = MNIST([1, 28, 28], 10, 8, seed=seed)
+    whole = data.train_dataloader().batch(3)
+    ranks = []
+    for rank in (0, 1):
+        data._place = lambda rank=rank: (rank, 2)  # type: ignore[method-assign, misc]
+        ranks.append(data.train_dataloader().batch(3))
+    assert torch.equal(torch.cat([rank["x"] for rank in ranks]), whole["x"])
+    assert torch.equal(torch.cat([rank["position"] for rank in ranks]), whole["position"])
+
+
+def test_absent_files_end_with_code_3_the_remedy_and_nothing_created(tmp_path: Path) -> None:
+    command = [sys.executable, "train.py", "experiment=mnist", f"data.root={tmp_path}", f"output_dir={tmp_path}/run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "INKDROP_DATA_DIR" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    for name in MNIST.FILES:
+        (tmp_path / "MNIST" / "raw" / name).write_bytes(b"\x00\x00\x08\x03 not what it says")
+    with pytest.raises(DataError, match="cannot be read"):
+        _ = MNIST([1, 28, 28], 10, 64, root=str(tmp_path)).splits
+
+
+def images(count: int) -> Tensor:
+    return torch.arange(count * 6, dtype=torch.uint8).reshape(count, 1, 2, 3)
+
+
+def test_a_flip_is_a_matter_of_the_position() -> None:
+    batch = {"x": images(40), "label": torch.arange(40)}
+    whole = flip(batch, Generators.from_positions(0, range(40)))
+    mirrored = (whole["x"] == batch["x"].flip(3)).flatten(1).all(1)
+    kept = (whole["x"] == batch["x"]).flatten(1).all(1)
+    assert (mirrored ^ kept).all()
+    assert 10 < int(mirrored.sum()) < 30
+    assert torch.equal(whole["label"], batch["label"])
+    part = flip({"x": batch["x"][20:]}, Generators.from_positions(0, range(20, 40)))
+    assert torch.equal(part["x"], whole["x"][20:])
+
+
+def test_shifts_move_by_whole_pixels_and_fill_with_0() -> None:
+    moved = shifted(images(50) + 1, 1, Generators.from_seeds(range(50)))
+    padded = torch.nn.functional.pad(images(50) + 1, (1, 1, 1, 1))
+    candidates = torch.stack([padded[:, :, i : i + 2, j : j + 3] for i in range(3) for j in range(3)])
+    matches = (candidates == moved).flatten(2).all(2)
+    assert matches.any(0).all()
+    assert matches.any(1).sum() == 9
+    assert torch.equal(shifted(images(3), 0, Generators.from_seeds(range(3))), images(3))
+
+
+def test_an_extractor_is_fitted_by_one_command(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "mine.safetensors"
+    command = [sys.executable, "-m", "inkdrop", "make-extractor", f"output={output}", "num_steps=150", "lr=5e-3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert output.is_file()
+    accuracy = float(done.stdout.rsplit(": ", 1)[1].split("%")[0])
+    assert accuracy > 80
+    wrong = subprocess.run([*command, "+batchsize=3"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "batchsize" in wrong.stderr
