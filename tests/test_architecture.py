@@ -31,6 +31,7 @@ ORDER = [
     "pipeline",
     "likelihood",
     "pictures",
+    "plots",
     "data",
     "metrics",
     "loggers",

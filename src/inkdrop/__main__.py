@@ -23,6 +23,9 @@ def main() -> None:
     checker.add_argument("overrides", nargs="*", metavar="data.option=value", help="the data, as for train.py")
     checker.add_argument("--output", type=Path, default=Path("check-data"), help="folder for what is written")
     checker.set_defaults(run=_check_data)
+    plot = verbs.add_parser("plot-schedules", help="draw alpha, sigma and log-SNR of every schedule in conf/schedule")
+    plot.add_argument("output", type=Path, nargs="?", default=Path("docs/schedules.png"), help="PNG file to write")
+    plot.set_defaults(run=_plot_schedules)
     arguments, others = parser.parse_known_args()
     if others and (arguments.verb != "check-data" or any(other.startswith("-") for other in others)):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
@@ -47,6 +50,18 @@ def _check_data(arguments: argparse.Namespace) -> None:
     from inkdrop.inspection import check_data
 
     check_data(arguments.overrides, arguments.output)
+
+
+def _plot_schedules(arguments: argparse.Namespace) -> None:
+    from inkdrop.configuration import build
+    from inkdrop.experiment import CONF, composed, resolved
+    from inkdrop.plots import schedules
+
+    names = sorted(file.stem for file in (CONF / "schedule").glob("*.yaml"))
+    named = {name: build(resolved(composed("train", [f"schedule={name}"]))["schedule"]) for name in names}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    schedules(named).savefig(arguments.output)
+    print(f"{arguments.output}: {', '.join(named)}")
 
 
 if __name__ == "__main__":
