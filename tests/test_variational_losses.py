@@ -11,15 +11,16 @@ from inkdrop.conditioners import Unconditional
 from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.deviations import Deviation, large, learned, small
 from inkdrop.likelihood import VariationalBound
-from inkdrop.losses import DenoisingLoss, HybridLoss, VariationalLoss
+from inkdrop.losses import DenoisingLoss, HybridLoss, VariationalLoss, minibatch_ot
 from inkdrop.networks import LearnedVariance
+from inkdrop.noises import Gaussian, Noise, Offset
 from inkdrop.pipeline import Pipeline
 from inkdrop.predictions import DataPrediction, NoisePrediction
 from inkdrop.randomness import Generators
 from inkdrop.samplers import DDIM, Ancestral
 from inkdrop.schedules import Table, linear_beta
 from inkdrop.time_grids import Trailing
-from inkdrop.time_samplers import DiscreteUniform, LossAware
+from inkdrop.time_samplers import DiscreteUniform, LossAware, Stratified, Uniform
 from inkdrop.weightings import Unit
 
 VARIANCE = 0.3  # of the data, N(0, VARIANCE)
@@ -168,3 +169,30 @@ def test_a_loss_aware_sampler_of_the_bound_hears_of_the_bound() -> None:
     later = variational(model, data(count, 1), {}, Generators.from_seeds(range(count)).at("later"))
     assert later.loss.mean().item() == pytest.approx(first.loss.mean().item(), rel=0.1)
     assert later.loss.std() < first.loss.std()
+
+
+@pytest.mark.parametrize(
+    ("denoising", "noise", "message"),
+    [
+        (DenoisingLoss(DiscreteUniform(), Unit()), Offset(0.1), "noise=gaussian"),
+        (DenoisingLoss(DiscreteUniform(), Unit(), minibatch_ot), Gaussian(), "coupling=independent"),
+        (DenoisingLoss(Uniform(), Unit()), Gaussian(), "time_sampler=discrete"),
+    ],
+)
+def test_what_would_break_the_bound_is_refused(denoising: DenoisingLoss, noise: Noise, message: str) -> None:
+    model = NetworkDenoiser(nn.Identity(), SCHEDULES["linear_beta"], NoisePrediction(), noise)
+    for objective in (
+        VariationalLoss(denoising, small, None),
+        HybridLoss(VariationalLoss(denoising, learned, None)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            objective.check(model)
+
+
+def test_the_hybrid_objective_weighs_bits_per_element() -> None:
+    """Nichol and Dhariwal 2021, equation 16: L_simple + 0.001 L_vlb."""
+    model, x_0, generators = denoiser(), data(50), Generators.from_seeds(range(50))
+    terms = HybridLoss(loss(learned))(model, x_0, {}, generators)
+    simple = DenoisingLoss(DiscreteUniform(), Unit())(model, x_0, {}, generators).loss
+    assert torch.allclose(terms.loss, simple + 0.001 * terms.parts["bound"] / math.log(2))
+    assert VariationalLoss(DenoisingLoss(Stratified(DiscreteUniform()), Unit()), small, None).check(model) is None

@@ -30,7 +30,9 @@ def small(now: Point, next: Point, extras: Mapping[str, Tensor]) -> Scalar:
 
 
 def large(now: Point, next: Point, extras: Mapping[str, Tensor]) -> Scalar:
-    """Standard deviation of q(x_t | x_s), right where x_0 ~ N(0, I): `s sqrt(1 - exp(2 (l - l')))`."""
+    """Standard deviation of q(x_t | x_s), `s sqrt(1 - exp(2 (l - l')))`: right where x_0 ~ N(0, I) and
+    alpha^2 + sigma^2 = 1.
+    """
     return now.sigma * fresh(now, next) ** 0.5
 
 

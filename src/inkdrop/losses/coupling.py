@@ -19,7 +19,8 @@ def independent(x_0: Tensor, eps: Tensor) -> Tensor:
 def minibatch_ot(x_0: Tensor, eps: Tensor) -> Tensor:
     """The order of eps that makes the sum of `|x_0 - eps|^2` over the batch smallest: straighter paths.
 
-    The loss of a sample then depends on its batch, and with several devices on the batch of its rank. Sources: Tong et
+    The loss of a sample then depends on its batch, and with several devices on the batch of its rank. x_t no longer has
+    the law that stochastic samplers assume: sample with the probability flow, such as DDIM or Heun. Sources: Tong et
     al. 2024, arXiv 2302.00482; Pooladian et al. 2023, arXiv 2304.14772.
     """
     from scipy.optimize import linear_sum_assignment

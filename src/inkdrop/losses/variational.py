@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated
@@ -13,6 +14,7 @@ from torch import Tensor
 from inkdrop.denoiser import Condition, NetworkDenoiser
 from inkdrop.deviations import Deviation, decoder
 from inkdrop.losses.base import Loss, LossTerms
+from inkdrop.losses.coupling import independent
 from inkdrop.losses.denoising import Attempt, DenoisingLoss
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Point, over
@@ -24,8 +26,9 @@ class VariationalLoss(Loss):
 
     The term is the KL divergence of that step, or the decoder's at the first. `deviation` is that of the reverse chain;
     `inkdrop.deviations.learned` trains it too. `levels` is how many values the data take from -1 to 1; null is a
-    density. Times come from the time sampler of `denoising`, which must draw steps. `ValueError` if the schedule is no
-    table. Sources: Ho et al. 2020, arXiv 2006.11239, equation 5; Nichol and Dhariwal 2021, arXiv 2102.09672.
+    density. Times come from the time sampler of `denoising`. `ValueError` if the schedule is no table, the times are no
+    steps, or the noise is not standard and independent of the data. Sources: Ho et al. 2020, arXiv 2006.11239,
+    equation 5; Nichol and Dhariwal 2021, arXiv 2102.09672.
     """
 
     def __init__(self, denoising: DenoisingLoss, deviation: Deviation, levels: Annotated[int, Ge(2)] | None):
@@ -38,6 +41,11 @@ class VariationalLoss(Loss):
             raise ValueError(
                 f"{type(denoiser.schedule).__name__} has no steps for a sum over them: choose weighting=likelihood"
             )
+        if not denoiser.noise.standard or self.denoising.coupling is not independent:
+            raise ValueError("the variational bound needs noise=gaussian and coupling=independent")
+        drawn = self.denoising.time_sampler.quantile(denoiser.schedule, torch.tensor([0.1, 0.7]).double())
+        if not all(denoiser.schedule.snap(t) == t for t in drawn.tolist()):
+            raise ValueError("the variational bound is a sum over steps: choose time_sampler=discrete")
         self.denoising.check(denoiser)
 
     def forward(
@@ -80,7 +88,7 @@ class VariationalLoss(Loss):
 
 
 class HybridLoss(Loss):
-    """`L_simple + weight L_vlb`: the denoising loss teaches the mean, the bound only the variance.
+    """`L_simple + weight L_vlb`, L_vlb in bits per element: the first teaches the mean, the bound only the variance.
 
     The mean is detached in the bound. The network puts out "variance" beside F, such as `network=learned_variance`.
     Source: Nichol and Dhariwal 2021, arXiv 2102.09672, equation 16 (0.001).
@@ -105,7 +113,7 @@ class HybridLoss(Loss):
         attempt = denoising.attempt(denoiser, x_0, cond, generators, t)
         simple, error = denoising.errors(denoiser, x_0, attempt)
         bound = self.variational.bound(denoiser, x_0, attempt, attempt.F.detach())
-        loss = denoising.settle(attempt.times, simple + self.weight * bound)
+        loss = denoising.settle(attempt.times, simple + self.weight / math.log(2) * bound)
         return LossTerms(loss, attempt.times.t, {"error": error, "bound": bound})
 
 
