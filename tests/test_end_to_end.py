@@ -19,6 +19,7 @@ from PIL import Image
 
 import inkdrop
 from inkdrop.configuration import ConfigurationError
+from inkdrop.data import Digits
 from inkdrop.networks.diffusers_format import to_diffusers
 from inkdrop.sampling import sample
 from inkdrop.training import train
@@ -176,6 +177,20 @@ def test_evaluation_at_sampling_time_equals_that_of_training(run: Path, tmp_path
     _, result = sampled(run, tmp_path / "s", "num_samples=20", "evaluate=true", "time_grid.num_steps=4")
     for name in ("fd_digits_20", "fd_digits_20_floor"):
         assert result["metrics"][name] == pytest.approx(trained_metrics[name], rel=1e-3)
+
+
+def test_data_that_are_not_those_of_the_run_are_noticed(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = inkdrop.pipeline.find_checkpoint(run)
+    checkpoint = torch.load(file, weights_only=True)
+    assert checkpoint["data_fingerprint"] == Digits([1, 8, 8], 10, 1).fingerprint
+    options = ["num_samples=2", "evaluate=true", "time_grid.num_steps=2"]
+    sampled(file, tmp_path / "same", *options)
+    assert "fingerprints differ" not in capfd.readouterr().err
+    torch.save({**checkpoint, "data_fingerprint": "another"}, tmp_path / "other.ckpt")
+    sampled(tmp_path / "other.ckpt", tmp_path / "other", *options)
+    assert "fingerprints differ" in capfd.readouterr().err
 
 
 def test_several_devices_train_and_sample_as_one(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def _evaluation(plain: dict[str, Any], pipeline: Pipeline) -> tuple[Any, Any]:
         if plain.get("likelihood"):
             raise ValueError("a likelihood is measured on held-out data: set evaluate=true")
         return None, None
-    config = read_checkpoint(plain["checkpoint"])["config"]
+    checkpoint = read_checkpoint(plain["checkpoint"])
+    config = checkpoint["config"]
     allowed = (*CHECKPOINT_TARGETS, *plain["allow_targets"])
     check({name: config[name] for name in ("evaluation", "data")}, allowed)
     evaluation = build(config["evaluation"], allowed)
@@ -94,7 +96,10 @@ def _evaluation(plain: dict[str, Any], pipeline: Pipeline) -> tuple[Any, Any]:
         evaluation.likelihood = build(plain["likelihood"], (*USER_TARGETS, *plain["allow_targets"]))
     for likelihood in evaluation.likelihood.values():
         likelihood.check(pipeline)
-    return evaluation, build(config["data"], allowed)
+    data = build(config["data"], allowed)
+    if checkpoint.get("data_fingerprint") != data.fingerprint:
+        print("warning: these are not the data of the run, their fingerprints differ", file=sys.stderr)
+    return evaluation, data
 
 
 def _batch(pipeline: Pipeline, seeds: range, condition: dict[str, Any], data: Any) -> dict[str, Tensor]:
