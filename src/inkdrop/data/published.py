@@ -1,0 +1,60 @@
+"""What data sets share that torchvision reads and fetches."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated
+
+from annotated_types import Ge
+from torch import Tensor
+
+from inkdrop.data.module import Augment, DataError, DataModule, Split, data_dir
+
+
+class Published(DataModule):
+    """The official training part as `train` and the test part as `validation`, in memory, with labels.
+
+    Read from `root/FOLDER` as torchvision lays it out; `root` null is `INKDROP_DATA_DIR`, or `data`. `DataError` if one
+    of `FILES` is absent, unless `download`, or damaged.
+    """
+
+    NAME: str
+    FOLDER: str
+    FILES: tuple[str, ...]
+
+    def __init__(
+        self,
+        shape: list[int],
+        num_classes: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        seed: Annotated[int, Ge(0)] = 0,
+        augment: Augment | None = None,
+        root: str | None = None,
+        download: bool = False,
+    ):
+        super().__init__(shape, num_classes, batch_size, seed, augment)
+        self.root, self.download = data_dir(root), download
+
+    @abstractmethod
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W), uint8, and labels (N) of one part."""
+
+    def verify(self) -> None:
+        folder = self.root / self.FOLDER
+        missing = [name for name in self.FILES if not any((folder / f"{name}{end}").is_file() for end in ("", ".gz"))]
+        if missing and not self.download:
+            raise DataError(
+                f"{folder / missing[0]} is missing: set data.root or INKDROP_DATA_DIR to the folder that holds "
+                f"{self.FOLDER.split('/')[0]}/, or data.download=true to fetch it"
+            )
+
+    def load(self) -> dict[str, Split]:
+        self.verify()
+        splits: dict[str, Split] = {}
+        for name in ("train", "validation"):
+            try:
+                x, labels = self.read(name == "train")
+            except (RuntimeError, OSError, ValueError) as error:
+                raise DataError(f"{self.NAME} in {self.root} cannot be read or fetched: {error}") from None
+            splits[name] = {"x": x, "label": labels}
+        return splits
