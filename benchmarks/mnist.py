@@ -27,7 +27,7 @@ from torch import Tensor
 import inkdrop
 from inkdrop.configuration import build
 from inkdrop.data import DataModule, collect
-from inkdrop.data.module import ShuffledLoader, Split
+from inkdrop.data.loaders import ShuffledLoader, Split
 from inkdrop.likelihood import ODELikelihood, VariationalBound
 from inkdrop.metrics import Classifier, GaussianStatistics, frechet_distance
 from inkdrop.metrics.frechet import Statistics

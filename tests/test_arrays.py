@@ -12,7 +12,7 @@ import torch
 
 from inkdrop.data import Arrays, DataError
 from inkdrop.data.arrays import OnDisk
-from inkdrop.data.module import collect
+from inkdrop.data.loaders import collect
 
 N = 40
 X = np.random.default_rng(0).normal(size=(N, 5, 2))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from inkdrop.data import Digits, Toy
-from inkdrop.data.module import OrderedLoader, ShuffledLoader
+from inkdrop.data.loaders import OrderedLoader, ShuffledLoader
 from inkdrop.data.toys import checkerboard, moons, ring
 
 SPLIT = {"x": torch.arange(10)[:, None], "label": torch.arange(10)}

@@ -11,8 +11,8 @@ from scipy.stats import chisquare
 
 from inkdrop.data import DataError, DataModule, Digits, Mixture, Split, Toy
 from inkdrop.data.augmentations import flip
+from inkdrop.data.loaders import Order, ShuffledPasses, collect
 from inkdrop.data.mixture import ROUND, Joined, Rounds
-from inkdrop.data.module import Order, ShuffledPasses, collect
 from inkdrop.data.toys import moons
 
 COUNTS = {"a": 30, "b": 10, "c": 60}

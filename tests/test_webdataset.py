@@ -22,7 +22,7 @@ from PIL import Image
 
 from inkdrop.data import DataError, Mixture, WebDataset
 from inkdrop.data.augmentations import flip
-from inkdrop.data.module import ShuffledLoader, collect
+from inkdrop.data.loaders import ShuffledLoader, collect
 from inkdrop.data.shards import ShardColumn
 from inkdrop.data.webdataset import ShardPasses
 

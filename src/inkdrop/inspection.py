@@ -17,7 +17,8 @@ from torch import Tensor
 
 from inkdrop.configuration import USER_TARGETS, build, check
 from inkdrop.data.findings import Findings
-from inkdrop.data.module import DataModule, OrderedLoader, ShuffledLoader, Split
+from inkdrop.data.loaders import OrderedLoader, ShuffledLoader, Split
+from inkdrop.data.module import DataModule
 from inkdrop.experiment import EXIT_DATA, composed, stop
 from inkdrop.pictures import save_png, sheet
 

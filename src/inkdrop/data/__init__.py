@@ -4,9 +4,10 @@ from inkdrop.data.arrays import Arrays
 from inkdrop.data.cifar10 import CIFAR10
 from inkdrop.data.digits import Digits
 from inkdrop.data.image_folder import ImageFolder
+from inkdrop.data.loaders import Split, collect
 from inkdrop.data.mixture import Mixture
 from inkdrop.data.mnist import MNIST
-from inkdrop.data.module import DataError, DataModule, Split, collect
+from inkdrop.data.module import DataError, DataModule
 from inkdrop.data.toys import Toy
 from inkdrop.data.webdataset import WebDataset
 

@@ -14,7 +14,8 @@ from annotated_types import Ge, Gt, Lt
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from inkdrop.data.module import Augment, Column, DataError, DataModule, Split
+from inkdrop.data.loaders import Augment, Column, Split
+from inkdrop.data.module import DataError, DataModule
 from inkdrop.randomness import Generators
 
 

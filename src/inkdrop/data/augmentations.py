@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Le
 
-from inkdrop.data.module import Batch
+from inkdrop.data.loaders import Batch
 from inkdrop.randomness import Generators
 
 

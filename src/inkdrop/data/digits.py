@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from inkdrop.data.module import DataModule, Split
+from inkdrop.data.loaders import Split
+from inkdrop.data.module import DataModule
 from inkdrop.randomness import Generators
 
 _HELD_OUT_PER_CLASS = 35

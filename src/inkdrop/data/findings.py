@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from inkdrop.data.module import Split
+    from inkdrop.data.loaders import Split
 
 
 @dataclass

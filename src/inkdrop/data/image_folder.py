@@ -16,7 +16,8 @@ from torch import Tensor
 from inkdrop.data.decoding import ANIMATED, WARNED, Decoder
 from inkdrop.data.findings import Findings
 from inkdrop.data.images import Images, scan
-from inkdrop.data.module import Augment, DataError, DataModule, Split
+from inkdrop.data.loaders import Augment, Split
+from inkdrop.data.module import DataError, DataModule
 from inkdrop.data.sources import Source, open_source, shown
 
 _NAMED = 5  # broken files that an error names

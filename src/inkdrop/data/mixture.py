@@ -11,7 +11,8 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from inkdrop.data.module import Augment, Column, DataError, DataModule, Order, ShuffledPasses, Split, content
+from inkdrop.data.loaders import Augment, Column, Order, ShuffledPasses, Split, content
+from inkdrop.data.module import DataError, DataModule
 from inkdrop.randomness import Generators
 
 ROUND = 10_000  # positions that weights are met in exactly

@@ -8,7 +8,8 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from inkdrop.data.module import Augment, DataError, DataModule, Split, data_dir
+from inkdrop.data.loaders import Augment, Split
+from inkdrop.data.module import DataError, DataModule, data_dir
 
 
 class Published(DataModule):

@@ -10,7 +10,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from inkdrop.data.module import DataModule, Split
+from inkdrop.data.loaders import Split
+from inkdrop.data.module import DataModule
 from inkdrop.randomness import Generators
 
 Draw: TypeAlias = Callable[[int, torch.Generator], Tensor]

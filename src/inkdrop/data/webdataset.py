@@ -8,7 +8,8 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
-from inkdrop.data.module import Augment, Column, DataModule, Order, Split, cache_dir
+from inkdrop.data.loaders import Augment, Column, Order, Split
+from inkdrop.data.module import DataModule, cache_dir
 from inkdrop.data.shards import Shard, ShardColumn, ShardStore
 from inkdrop.randomness import Generators
 

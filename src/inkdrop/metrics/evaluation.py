@@ -16,7 +16,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from inkdrop.data.module import DataModule, cache_dir, collect
+from inkdrop.data.loaders import collect
+from inkdrop.data.module import DataModule, cache_dir
 from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import GaussianStatistics, Statistics, frechet_distance

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inkdrop.configuration import build, check
 from inkdrop.data import DataModule
-from inkdrop.data.module import Column, ShuffledLoader
+from inkdrop.data.loaders import Column, ShuffledLoader
 from inkdrop.metrics.extractors import Classifier
 from inkdrop.randomness import Generators
 

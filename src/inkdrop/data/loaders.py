@@ -1,0 +1,186 @@
+"""Items of a split as batches, in an order that is a pure function of the seed and of the number of samples seen."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from inkdrop.randomness import Generators
+
+
+class Column(Protocol):
+    """One field of all items of a split: a tensor (N, *) in memory, or something that fetches items when asked.
+
+    What is not a tensor also has `digest() -> str`, which changes with its content.
+    """
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, items: Tensor, /) -> Tensor:
+        """The items with these numbers (B), as (B, *)."""
+
+
+Split: TypeAlias = Mapping[str, Column]  # "x" (N, *) raw data, "label" (N), ...; all of one length
+Batch: TypeAlias = dict[str, Tensor]
+Augment: TypeAlias = Callable[[Batch, Generators], Batch]
+Order: TypeAlias = Callable[[Sequence[int]], Tensor]  # positions of the run -> numbers of items
+
+
+class ShuffledPasses:
+    """Position p of the run is item `order_k[p mod N]` of pass `k = p div N`, whose order is keyed by seed and k."""
+
+    def __init__(self, num_items: int, seed: int):
+        self.num_items, self.seed = num_items, seed
+        self._latest = (-1, torch.empty(0))
+
+    def __call__(self, positions: Sequence[int]) -> Tensor:
+        return torch.stack([self._order(p // self.num_items)[p % self.num_items] for p in positions])
+
+    def _order(self, number: int) -> Tensor:
+        if self._latest[0] != number:
+            key = int(Generators.from_positions(self.seed, [number]).at("order").keys[0])
+            self._latest = number, torch.randperm(self.num_items, generator=torch.Generator().manual_seed(key))
+        return self._latest[1]
+
+
+class _Batches(Dataset[Batch]):
+    """The batches of a loader by number, so that worker processes can make them."""
+
+    def __init__(self, make: Callable[[int], Batch]):
+        self.make = make
+
+    def __getitem__(self, number: int) -> Batch:
+        return self.make(number)
+
+
+class _Loader(ABC):
+    """Batches by number, made here or in `num_workers` processes that stay alive between passes."""
+
+    def __init__(self, num_workers: int):
+        maker = copy.copy(self)  # not self: garbage in a cycle takes five seconds to stop its processes
+        self._loader: DataLoader[Batch] = DataLoader(
+            _Batches(maker.batch),
+            batch_size=None,
+            sampler=self._numbers(),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    @abstractmethod
+    def batch(self, number: int) -> Batch:
+        """One batch."""
+
+    @abstractmethod
+    def _numbers(self) -> Sequence[int]:
+        """Numbers of the batches of one pass, in order."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._loader)
+
+
+class _Epoch(Sequence[int]):
+    """The numbers of the batches of the current epoch."""
+
+    def __init__(self, length: int):
+        self.length, self.epoch = length, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: Any) -> Any:
+        return range(self.epoch * self.length, (self.epoch + 1) * self.length)[index]
+
+
+class ShuffledLoader(_Loader):
+    """Endless batches of the same size over a split, in an order that knows no state.
+
+    Batches run on over the end of a pass, so that none is smaller and none is lost. Each rank takes its slice of every
+    batch; together they see what one process would. A batch carries its global positions as "position"; `augment` is
+    keyed by them. `order` is one of shuffled passes unless given.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        order: Order | None = None,
+        augment: Augment | None = None,
+        num_workers: int = 0,
+    ):
+        if batch_size % world_size:
+            raise ValueError(f"data.batch_size={batch_size} is not divisible by {world_size} devices")
+        self.split, self.batch_size, self.seed = split, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.num_items = len(split["x"])
+        self.order, self.augment = order or ShuffledPasses(self.num_items, seed), augment
+        self._epoch = _Epoch(-(-self.num_items // batch_size))
+        super().__init__(num_workers)
+
+    def __len__(self) -> int:
+        return len(self._epoch)
+
+    @property
+    def sampler(self) -> ShuffledLoader:
+        """Where Lightning looks for `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begins at the first position of this epoch, which is `len(self)` batches long."""
+        self._epoch.epoch = epoch
+
+    def batch(self, number: int) -> Batch:
+        share = self.batch_size // self.world_size
+        first = number * self.batch_size + self.rank * share
+        positions = range(first, first + share)
+        batch = collect(self.split, self.order(positions))
+        if self.augment is not None:
+            batch = self.augment(batch, Generators.from_positions(self.seed, positions).at("augment"))
+        return {**batch, "position": torch.tensor(positions)}
+
+    def _numbers(self) -> Sequence[int]:
+        return self._epoch
+
+
+class OrderedLoader(_Loader):
+    """One pass over a split in its own order; ranks take turns. The last batch may be smaller."""
+
+    def __init__(self, split: Split, batch_size: int, rank: int = 0, world_size: int = 1, num_workers: int = 0):
+        self.split = split
+        self.parts = torch.arange(rank, len(split["x"]), world_size).split(batch_size)
+        super().__init__(num_workers)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def batch(self, number: int) -> Batch:
+        return {**collect(self.split, self.parts[number]), "position": self.parts[number]}
+
+    def _numbers(self) -> Sequence[int]:
+        return range(len(self.parts))
+
+
+def collect(split: Split, items: Tensor | None = None) -> Batch:
+    """The items with these numbers (B), or all of them, with every field as a tensor (B, *)."""
+    items = torch.arange(len(split["x"])) if items is None else items
+    return {name: column[items] for name, column in split.items()}
+
+
+def content(column: Any) -> bytes:
+    """What a fingerprint is made of."""
+    return column.contiguous().numpy().tobytes() if isinstance(column, Tensor) else column.digest().encode()
