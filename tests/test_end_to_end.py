@@ -193,6 +193,44 @@ def test_data_that_are_not_those_of_the_run_are_noticed(
     assert "fingerprints differ" in capfd.readouterr().err
 
 
+LEARNED = ["sampler=ancestral", "sampler.deviation._target_=inkdrop.deviations.learned"]
+INNER = ["network.network.base_channels=8", "network.network.norm_groups=4"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "logged"),
+    [
+        (["loss=hybrid", "network=learned_variance", *INNER, "prediction=noise", *LEARNED], "fd_digits_20"),
+        (["loss=variational", "time_sampler=loss_aware", "time_sampler@time_sampler.law=discrete"], "fd_digits_20"),
+        (["loss=learned_uncertainty", "weighting=min_snr", "time_sampler=stratified"], "fd_digits_20"),
+        (["denoiser=self_conditioned", "noise=offset", "schedule=zero_terminal_snr"], "fd_digits_20"),
+        (
+            ["schedule=shifted", "coupling=minibatch_ot", "likelihood=variational", "likelihood.bound.num_steps=5"],
+            "bits_per_dim_bound_10_decoder",
+        ),
+        (
+            ["experiment=digits_edm", "prediction=karras", "sampler=heun", "likelihood=ode"],
+            "bits_per_dim_ode_10_dequantized",
+        ),
+        (["data=mixture", "data.weights={digits: 2.0}"], "fd_digits_20"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_parts_train_and_are_measured_from_the_command_line(overrides: list[str], logged: str, tmp_path: Path) -> None:
+    kept = [
+        option for option in TINY if not option.startswith("network.") or "network=learned_variance" not in overrides
+    ]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        options = [*kept, "logger=none", "evaluation.num_items=10", f"output_dir={folder}", *overrides]
+        train(compose("train", options), str(folder))
+    metrics = json.loads((folder / "result.json").read_text())["metrics"]
+    assert np.isfinite(metrics[logged])
+    _, result = sampled(folder, tmp_path / "samples", "num_samples=3", "time_grid.num_steps=3")
+    assert result["num_samples"] == 3
+
+
 def test_several_devices_train_and_sample_as_one(tmp_path: Path) -> None:
     folder = tmp_path / "two"
     done = script("train.py", *TINY, "trainer.devices=2", "logger=none", f"output_dir={folder}")

@@ -226,7 +226,7 @@ def test_command_lines_of_the_page_compose(tmp_path: Path, monkeypatch: pytest.M
         zipped(tmp_path / "images", tmp_path / f"{name}.zip")
     monkeypatch.chdir(tmp_path)
     lines = re.findall(r"^python train\.py (.*)$", (ROOT / "docs" / "data.md").read_text(), re.M)
-    assert len(lines) == 3
+    assert len(lines) == 6
     for line in lines:
         plain = composed(*shlex.split(line))
         check(plain)

@@ -41,7 +41,9 @@ class VariationalLoss(Loss):
             raise ValueError(
                 f"{type(denoiser.schedule).__name__} has no steps for a sum over them: choose weighting=likelihood"
             )
-        if not denoiser.noise.standard or self.denoising.coupling is not independent:
+        coupling = self.denoising.coupling
+        coupled = getattr(coupling, "func", coupling) is not independent  # a configuration gives a partial of it
+        if coupled or not denoiser.noise.standard:
             raise ValueError("the variational bound needs noise=gaussian and coupling=independent")
         drawn = self.denoising.time_sampler.quantile(denoiser.schedule, torch.tensor([0.1, 0.7]).double())
         if not all(denoiser.schedule.snap(t) == t for t in drawn.tolist()):

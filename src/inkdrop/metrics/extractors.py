@@ -57,7 +57,7 @@ class Classifier(Extractor):
         self,
         metric: str,
         shape: Annotated[list[Annotated[int, Ge(1)]], Len(3, 3)],
-        num_classes: Annotated[int, Ge(2)],
+        num_classes: Annotated[int, Ge(0)],
         stages: list[list[Annotated[int, Ge(1)]]],
         dim: Annotated[int, Ge(1)],
         batch_norm: bool,

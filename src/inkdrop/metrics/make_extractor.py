@@ -26,6 +26,8 @@ def make_extractor(config: Mapping[str, Any]) -> float:
 
     check({name: config[name] for name in ("data", "extractor")})
     data: DataModule = build(config["data"])
+    if not data.num_classes:
+        raise ValueError("an extractor is fitted to labels, and these data have none")
     torch.manual_seed(0)
     model: Classifier = build({**config["extractor"], "weights": None})
     output, num_steps = Path(config["output"]), config["num_steps"]
