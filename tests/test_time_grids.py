@@ -3,10 +3,13 @@
 import itertools
 
 import pytest
-from analytic import SCHEDULES
+import torch
+from analytic import ALL_SCHEDULES, SCHEDULES, BatchGaussian, mixture, sample, sliced_w1
 from diffusers import DDIMScheduler
 
-from inkdrop.time_grids import Leading, Linspace, TimeGrid, Trailing
+from inkdrop.samplers import Heun
+from inkdrop.schedules import EDM
+from inkdrop.time_grids import Leading, Linspace, LogSNR, TimeGrid, Trailing
 
 GRIDS = {"leading": Leading, "trailing": Trailing, "linspace": Linspace}
 
@@ -36,4 +39,31 @@ def test_grids_descend_from_t_start_to_zero(grid: TimeGrid, name: str) -> None:
 def test_more_steps_than_the_table_has_are_refused() -> None:
     with pytest.raises(ValueError, match="num_steps=1001"):
         Trailing(1001)(SCHEDULES["linear_beta"])
-    assert len(Trailing(1001)(SCHEDULES["vp"])) == 1002
+    assert len(Trailing(1000)(SCHEDULES["vp"])) == 1001
+
+
+def test_times_below_those_of_training_are_refused() -> None:
+    assert EDM().t_min == pytest.approx(0.22, abs=0.01)
+    with pytest.raises(ValueError, match="time_grid=linspace"):
+        Trailing(50)(EDM())
+    assert min(Linspace(50)(EDM())[:-1]) == pytest.approx(EDM().t_min)
+
+
+@pytest.mark.parametrize("name", ["cosine", "vp", "linear", "edm", "laplace", "ve"])
+def test_even_steps_in_the_log_snr(name: str) -> None:
+    schedule = ALL_SCHEDULES[name]
+    first, *times, last = LogSNR(20, highest=6.0, lowest=-7.0)(schedule)
+    assert (first, last) == (1.0, 0.0)
+    start = max(float(schedule.log_snr(torch.ones(1).double())), -7.0)
+    values = schedule.log_snr(torch.tensor(times, dtype=torch.float64))
+    tolerance = 0.05 if schedule.num_timesteps else 1e-6  # a table is met on its own steps
+    assert torch.allclose(values, torch.linspace(start, 6, 20).double()[1:], atol=tolerance)
+
+
+def test_heun_on_the_cosine_table_needs_such_steps() -> None:
+    """Even times overshoot at t = 1, where the cosine's log-SNR runs away; even log-SNRs give the law."""
+    denoiser = mixture(ALL_SCHEDULES["cosine"], BatchGaussian())
+    exact = denoiser.draw(4000)
+    distance = sliced_w1(sample(denoiser, Heun(LogSNR(20)), 4000), exact)
+    assert distance < 0.06
+    assert sliced_w1(sample(denoiser, Heun(Trailing(20)), 4000), exact) > 2 * distance

@@ -52,6 +52,7 @@ class CheckConfiguration(Callback):
             _check_new(Path(plain["output_dir"]))
             task = build(plain.get("task"), allowed)  # parts that do not fit each other say so here
             if task is not None:
+                task.pipeline.sampler.time_grid(task.pipeline.denoiser.schedule)
                 for likelihood in build(plain["likelihood"], allowed).values():
                     likelihood.check(task.pipeline)
             if "data" in plain:

@@ -76,6 +76,7 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
 def _pipeline(plain: dict[str, Any], allowed: tuple[str, ...]) -> Pipeline:
     pipeline = load(plain["checkpoint"], str(plain["weights"]), plain["allow_targets"])
     pipeline.sampler = build(plain["sampler"], allowed)
+    pipeline.sampler.time_grid(pipeline.denoiser.schedule)  # says so if they do not fit
     if plain.get("guidance") is not None:
         pipeline.guidance = build(plain["guidance"], allowed)
     return pipeline

@@ -24,11 +24,19 @@ class TimeGrid(ABC):
 
 
 def _descending(times: list[float], schedule: Schedule) -> list[float]:
-    """The times on the schedule's own steps, then 0; `ValueError` if two of them fall together."""
+    """The times on the schedule's own steps, then 0.
+
+    `ValueError` if two of them fall together, or if one lies below the times that a network is trained at.
+    """
     snapped = [schedule.snap(t) for t in times]
     if len(set(snapped)) < len(snapped):
         raise ValueError(
             f"time_grid.num_steps={len(times)} is more than the schedule has steps in this range: lower it"
+        )
+    if min(snapped) < schedule.t_min * (1 - 1e-9):
+        raise ValueError(
+            f"the time grid comes down to t = {min(snapped):.3g}, but {type(schedule).__name__} is trained from t = "
+            f"{schedule.t_min:.3g} on: choose time_grid=linspace, or lower time_grid.num_steps={len(times)}"
         )
     return [*snapped, 0.0]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
@@ -125,4 +126,6 @@ def _farewell(run: Path, metrics: dict[str, float]) -> None:
     print(f"\nrun        {run}")
     if pictures := sorted((run / "pictures").glob("*.png")):
         print(f"samples    {pictures[-1]}")
-    print(f"now try    python sample.py checkpoint={run} num_samples=64 time_grid.num_steps=50 save_gif=true")
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    same = "".join(f"{group}={choices[group]} " for group in ("sampler", "time_grid") if group in choices)
+    print(f"now try    python sample.py checkpoint={run} num_samples=64 {same}time_grid.num_steps=50 save_gif=true")
