@@ -79,13 +79,13 @@ def images(count: int) -> Tensor:
 
 def test_a_flip_is_a_matter_of_the_position() -> None:
     batch = {"x": images(40), "label": torch.arange(40)}
-    whole = flip(batch, Generators.from_positions(0, range(40)))
+    whole = flip(batch, Generators.from_positions(0, range(40)), probability=0.2)
     mirrored = (whole["x"] == batch["x"].flip(3)).flatten(1).all(1)
     kept = (whole["x"] == batch["x"]).flatten(1).all(1)
     assert (mirrored ^ kept).all()
-    assert 10 < int(mirrored.sum()) < 30
+    assert 2 < int(mirrored.sum()) < 15
     assert torch.equal(whole["label"], batch["label"])
-    part = flip({"x": batch["x"][20:]}, Generators.from_positions(0, range(20, 40)))
+    part = flip({"x": batch["x"][20:]}, Generators.from_positions(0, range(20, 40)), probability=0.2)
     assert torch.equal(part["x"], whole["x"][20:])
 
 
