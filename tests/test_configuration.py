@@ -22,14 +22,13 @@ COMPANIONS = {
     "data=mnist": ["experiment=mnist"],
     "data=arrays": ["experiment=moons", "data.path=points.npz", "data.shape=[2]"],
     "data=webdataset": ["data.train=a.tar", "data.validation=b.tar", "data.shape=[1,8,8]", "data.num_classes=10"],
-    "data=cifar10": ["network=ddpm_cifar10", "extractor=cifar10_jpeg", "extractor.weights=null"],
-    "data=cifar10_jpeg": ["network=ddpm_cifar10", "extractor=cifar10_jpeg", "extractor.weights=null"],
+    "data=cifar10": ["network=ddpm_cifar10", "extractor=cifar10_jpeg"],
+    "data=cifar10_jpeg": ["network=ddpm_cifar10", "extractor=cifar10_jpeg"],
     "data=image_folder": [  # num_classes=null would look there
         "data.path=nowhere",
         "data.num_classes=2",
         "network=ddpm_cifar10",
         "extractor=cifar10_jpeg",
-        "extractor.weights=null",
     ],
     "data=moons": ["experiment=moons"],
     "data=ring": ["experiment=moons"],
@@ -43,8 +42,8 @@ COMPANIONS = {
     "schedule=laplace": ["prediction=v", "time_sampler=uniform"],
     "schedule=zero_terminal_snr": ["prediction=v"],
     "extractor=mnist": ["experiment=mnist"],
-    "extractor=cifar10_jpeg": ["data.shape=[3,32,32]", "network=ddpm_cifar10", "extractor.weights=null"],
-    "network=ddpm_cifar10": ["data.shape=[3,32,32]", "extractor=cifar10_jpeg", "extractor.weights=null"],
+    "extractor=cifar10_jpeg": ["data.shape=[3,32,32]", "network=ddpm_cifar10"],
+    "network=ddpm_cifar10": ["data.shape=[3,32,32]", "extractor=cifar10_jpeg"],
 }
 
 
