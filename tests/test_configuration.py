@@ -26,7 +26,7 @@ COMPANIONS = {
     "data=cifar10_jpeg": ["network=ddpm_cifar10", "extractor=cifar10_jpeg"],
     "data=image_folder": [  # num_classes=null would look there
         "data.path=nowhere",
-        "data.num_classes=2",
+        "data.num_classes=10",
         "network=ddpm_cifar10",
         "extractor=cifar10_jpeg",
     ],
