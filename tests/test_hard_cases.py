@@ -22,7 +22,7 @@ from inkdrop.guidance import Clip
 from inkdrop.noises import Draw
 from inkdrop.samplers import DDIM, Ancestral, Heun, Sampler, forward_kernel, towards
 from inkdrop.samplers.base import Denoise, History
-from inkdrop.schedules import Point, Scalar, Schedule
+from inkdrop.schedules import VP, Point, Scalar, Schedule
 from inkdrop.time_grids import TimeGrid, Trailing
 
 COUNT = 6000
@@ -230,7 +230,7 @@ def test_particles_refuse_what_they_cannot_weigh() -> None:
 
 
 def test_starting_from_noised_data_keeps_the_law_and_the_neighbourhood() -> None:
-    denoiser = mixture(SCHEDULES["vp"], BatchGaussian())
+    denoiser = mixture(VP(t_min=1e-4), BatchGaussian())
     data = denoiser.draw(COUNT, 5)
     floor = sliced_w1(denoiser.draw(COUNT, 2), denoiser.draw(COUNT, 1))
     distances = []

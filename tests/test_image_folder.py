@@ -228,7 +228,8 @@ def test_command_lines_of_the_page_compose(tmp_path: Path, monkeypatch: pytest.M
     lines = re.findall(r"^python train\.py (.*)$", (ROOT / "docs" / "data.md").read_text(), re.M)
     assert len(lines) == 6
     for line in lines:
-        plain = composed(*shlex.split(line))
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            plain = resolved(compose("train", ["output_dir=nowhere", *shlex.split(line)]))
         check(plain)
         build(plain["pipeline"])
 

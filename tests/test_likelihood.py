@@ -276,7 +276,7 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
     ),
     "the same for the ODE": (ODELikelihood(), exact_pipeline(mixture(LONG["vp"], BatchGaussian())), "BatchGaussian"),
     "no table": (VariationalBound(), exact_pipeline(mixture(LONG["vp"])), "num_steps"),
-    "below t_min": (VariationalBound(1001), exact_pipeline(mixture(LONG["vp"])), "at most 1000"),
+    "below t_min": (VariationalBound(1001), exact_pipeline(mixture(LONG["vp"])), "lower time_grid.num_steps=1001"),
     "no density": (VariationalBound(4), exact_pipeline(mixture(LONG["vp"]), codec=Latents()), "no exact density"),
     "nor for the ODE": (ODELikelihood(), exact_pipeline(mixture(LONG["vp"]), codec=Latents()), "no exact density"),
 }

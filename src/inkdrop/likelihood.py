@@ -82,13 +82,7 @@ class VariationalBound(Likelihood):
         num_steps = self.num_steps or schedule.num_timesteps
         if num_steps is None:
             raise ValueError(f"{type(schedule).__name__} has no steps of its own: set likelihood.bound.num_steps")
-        times = Trailing(num_steps)(schedule)[-2::-1]
-        if times[0] < schedule.t_min:
-            raise ValueError(
-                f"likelihood.bound.num_steps={num_steps} begins at t = {times[0]:.3g}, below t_min = {schedule.t_min}: "
-                f"at most {math.floor(1 / schedule.t_min)} steps"
-            )
-        return times
+        return Trailing(num_steps)(schedule)[-2::-1]
 
     def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
         """The parts `prior`, `diffusion` and `decoder`, and their sum `total`."""

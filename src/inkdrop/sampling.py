@@ -98,7 +98,7 @@ def _evaluation(plain: dict[str, Any], pipeline: Pipeline) -> tuple[Any, Any]:
     for likelihood in evaluation.likelihood.values():
         likelihood.check(pipeline)
     data = build(config["data"], allowed)
-    if checkpoint.get("data_fingerprint") != data.fingerprint:
+    if checkpoint.get("data_fingerprint") not in (None, data.fingerprint):  # older files have none
         print("warning: these are not the data of the run, their fingerprints differ", file=sys.stderr)
     return evaluation, data
 
