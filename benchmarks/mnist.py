@@ -25,6 +25,7 @@ from rich.progress import track
 from torch import Tensor
 
 import inkdrop
+from inkdrop.checkpoints import read_checkpoint
 from inkdrop.configuration import build
 from inkdrop.data import DataModule, collect
 from inkdrop.data.loaders import ShuffledLoader, Split
@@ -33,7 +34,7 @@ from inkdrop.metrics import Classifier, GaussianStatistics, frechet_distance
 from inkdrop.metrics.frechet import Statistics
 from inkdrop.metrics.make_extractor import fit, recognised
 from inkdrop.pictures import save_png, sheet
-from inkdrop.pipeline import Pipeline, read_checkpoint
+from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
 from inkdrop.samplers import DDIM
 from inkdrop.time_grids import Trailing

@@ -68,7 +68,7 @@ class ExactDenoiser(Denoiser):
     """E[x_0 | x_t] where x_0 is drawn from a mixture of Gaussians, on any schedule, for x of shape (B, D).
 
     x_t has the law `sum_k w_k N(a m_k, a^2 C_k + s^2 I)`, and given the mode `E[x_0] = m_k + a C_k S_k^-1 (x - a m_k)`.
-    The variance of x_0 given x_t, per coordinate, stands beside it as the extra "variance".
+    The variance of x_0 given x_t, per coordinate, stands beside it as the extra "posterior_variance".
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ExactDenoiser(Denoiser):
         share = log_law.softmax(1)[:, :, None]
         x_0 = (share * given_mode).sum(1)
         within = torch.einsum("kde,bke->bkd", self.axes**2, (self.scales * sigma**2 / power).expand_as(deviation))
-        return Estimate(x_0, {"variance": (share * (within + (given_mode - x_0[:, None]) ** 2)).sum(1)})
+        return Estimate(x_0, {"posterior_variance": (share * (within + (given_mode - x_0[:, None]) ** 2)).sum(1)})
 
     def log_prob(self, x_0: Tensor) -> Tensor:
         """Exact log-density of x_0 (B, D) in nats, (B)."""

@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "inkdrop"
 ORDER = [
+    "finiteness",
     "randomness",
     "schedules",
     "noises",
@@ -27,7 +28,9 @@ ORDER = [
     "conditioners",
     "codecs",
     "networks",
+    "suggestions",
     "configuration",
+    "checkpoints",
     "pipeline",
     "likelihood",
     "pictures",
@@ -37,11 +40,17 @@ ORDER = [
     "loggers",
     "tasks",
     "callbacks",
+    "seeds",
+    "machine",
+    "masking",
+    "sampling_options",
+    "resumption",
     "experiment",
     "training",
     "sampling",
     "inspection",
     "help",
+    "command_line",
 ]
 MATHEMATICS = ORDER[: ORDER.index("pictures")]
 FILES = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0].removesuffix(".py") in ORDER]

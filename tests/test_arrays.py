@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,8 @@ def test_a_large_file_stays_on_disk_and_gives_the_same_batches(tmp_path: Path) -
     assert isinstance(column, OnDisk)
     assert isinstance(disk.splits["train"]["label"], torch.Tensor)
     assert len(pickle.dumps(column)) < X.nbytes * 2  # the items' numbers, not the file
-    for ours, theirs in zip(disk.train_dataloader(), memory.train_dataloader(), strict=True):
+    batches = (itertools.islice(data.train_dataloader(), 5) for data in (disk, memory))
+    for ours, theirs in zip(*batches, strict=True):
         assert all(torch.equal(ours[field], theirs[field]) for field in (*FIELDS, "position"))
     for ours, theirs in zip(disk.val_dataloader(), memory.val_dataloader(), strict=True):
         assert torch.equal(ours["x"], theirs["x"])

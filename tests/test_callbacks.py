@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inkdrop.callbacks import EMA, Every, LossByNoiseLevel, Throughput, averaged_weights
 from inkdrop.callbacks.checkpoint import Checkpoint
+from inkdrop.checkpoints import model_weights
 from inkdrop.codecs import Standardize
 from inkdrop.conditioners import Unconditional
 from inkdrop.data.toys import Toy, moons
@@ -20,7 +21,7 @@ from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.losses import DenoisingLoss
 from inkdrop.networks import MLP
-from inkdrop.pipeline import Pipeline, model_weights
+from inkdrop.pipeline import Pipeline
 from inkdrop.predictions import VPrediction
 from inkdrop.samplers import DDIM
 from inkdrop.schedules import VP
@@ -135,7 +136,7 @@ def test_a_profile_that_joins_later_keeps_its_own_decay(tmp_path: Path) -> None:
 def test_a_checkpoint_holds_raw_and_averaged_weights_apart(tmp_path: Path) -> None:
     task, ema = small_task(), EMA([0.9, 0.5])
     fit(task, 6, [ema, Checkpoint(Every(steps=2), str(tmp_path / "c"), keep=2)], tmp_path)
-    files = sorted((tmp_path / "c").iterdir())
+    files = sorted((tmp_path / "c").glob("*.ckpt"))
     assert [file.name for file in files] == ["step-00000004.ckpt", "step-00000006.ckpt"]
     checkpoint = torch.load(files[-1], weights_only=True)
     raw = model_weights(checkpoint, "raw")

@@ -108,45 +108,6 @@ def test_defaults_in_python_equal_those_in_yaml(overrides: list[str]) -> None:
             assert value == parameter.default, key
 
 
-WRONG = {
-    "unknown option": (["+optimizer.momentun=1"], "momentun is no option"),
-    "unknown option close to one": (["+data.batchsize=4"], "did you mean batch_size"),
-    "unknown option of the trainer": (["+trainer.max_step=4"], "did you mean max_steps"),
-    "text for a number": (["schedule.num_timesteps=abc"], "schedule.num_timesteps=abc"),
-    "fraction for a number": (["schedule.num_timesteps=1000.5"], "schedule.num_timesteps"),
-    "float for a number": (["schedule.num_timesteps=1000.0"], "schedule.num_timesteps"),
-    "null for a number": (["schedule.num_timesteps=null"], "schedule.num_timesteps"),
-    "zero steps": (["schedule.num_timesteps=0"], "greater than or equal to 1"),
-    "negative steps": (["time_grid.num_steps=-3"], "time_grid.num_steps"),
-    "beta of one": (["schedule.beta_end=1.0"], "less than 1"),
-    "beta not a number": (["schedule.beta_end=nan"], "schedule.beta_end"),
-    "eta above one": (["sampler.eta=1.5"], "sampler.eta"),
-    "decay above one": (["callbacks.ema.decays=[1.5]"], "callbacks.ema.decays"),
-    "no decay": (["callbacks.ema.decays=[]"], "callbacks.ema.decays"),
-    "negative rate": (["optimizer.lr=-1"], "optimizer.lr"),
-    "infinite rate": (["optimizer.lr=inf"], "optimizer.lr"),
-    "negative clipping": (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val"),
-    "no accumulation": (["trainer.accumulate_grad_batches=0"], "accumulate_grad_batches"),
-    "half a step": (["trainer.max_steps=2.5"], "trainer.max_steps"),
-    "no device": (["trainer.devices=0"], "trainer.devices"),
-    "negative seed": (["seed=-1"], "seed=-1"),
-    "seed too large": (["seed=4294967296"], "seed"),
-    "truth for a number": (["data.batch_size=true"], "data.batch_size"),
-    "foreign target": (["optimizer._target_=os.system"], "not allowed"),
-    "target that opens files": (["data._target_=builtins.open"], "not allowed"),
-    "target that does not exist": (["sampler._target_=inkdrop.samplers.Nothing"], "cannot be imported"),
-    "private target": (["sampler._target_=inkdrop.samplers.base._select"], "not allowed"),
-    "missing argument": (["~time_grid.num_steps"], "num_steps is missing"),
-}
-
-
-@pytest.mark.parametrize(("overrides", "message"), WRONG.values(), ids=WRONG.keys())
-def test_wrong_configurations_are_refused_by_name(overrides: list[str], message: str) -> None:
-    with pytest.raises(ConfigurationError) as error:
-        check_all(composed(overrides))
-    assert message in str(error.value)
-
-
 def test_foreign_targets_are_refused_at_any_depth_without_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,11 @@ from analytic import SCHEDULES
 from torch import Tensor, nn
 
 from inkdrop.denoiser import NetworkDenoiser
+from inkdrop.noises import NoiseSource
 from inkdrop.predictions import FlowPrediction, NoisePrediction, VPrediction
+from inkdrop.randomness import Generators
+from inkdrop.samplers import DDIM
+from inkdrop.time_grids import Trailing
 
 
 class Recorder(nn.Module):
@@ -62,3 +66,29 @@ def test_pairs_without_an_answer_at_pure_noise_are_refused() -> None:
     with pytest.raises(ValueError, match="prediction=flow"):
         NetworkDenoiser(nn.Identity(), SCHEDULES["linear"], NoisePrediction())
     NetworkDenoiser(nn.Identity(), SCHEDULES["linear"], FlowPrediction())
+
+
+def test_a_network_in_low_precision_is_told_the_time_and_x_as_they_are() -> None:
+    """bfloat16 knows no 999, and only some of the thousand steps."""
+
+    class Low(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.told = nn.Linear(2, 2), list[Tensor]()
+
+        def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+            assert x.dtype == c_noise.dtype == torch.float32
+            self.told.append(c_noise)
+            return self.linear(x)
+
+    network, states = Low(), []
+    denoiser = NetworkDenoiser(network, SCHEDULES["linear_beta"], NoisePrediction())
+    noise = NoiseSource(denoiser.noise, Generators.from_seeds(range(3)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(torch.zeros(1, 2), torch.zeros(1)).dtype == torch.bfloat16
+        network.told.clear()
+        sampler = DDIM(Trailing(1000))
+        x_0 = sampler(denoiser, torch.randn(3, 2), {}, noise, progress=lambda done, total, x: states.append(x))
+        denoiser(torch.randn(1, 2), denoiser.schedule.point(torch.tensor([0.999]).double()), {})
+    assert [each[0].item() for each in network.told] == [*range(999, -1, -1), 998]
+    assert {x.dtype for x in (*states, x_0)} == {torch.float32}

@@ -334,7 +334,7 @@ def test_clamp_limits_the_estimate_and_only_that() -> None:
     plain = denoiser(x, now, {})
     assert plain.x_0.abs().max() > 0.5
     assert torch.equal(clamped(x, now, {}).x_0, plain.x_0.clamp(-0.5, 0.5))
-    assert torch.equal(clamped(x, now, {}).extras["variance"], plain.extras["variance"])
+    assert torch.equal(clamped(x, now, {}).extras["posterior_variance"], plain.extras["posterior_variance"])
     assert sample(clamped, DDIM(Trailing(10)), 50).abs().max() <= 0.5
 
 
@@ -342,7 +342,7 @@ def optimal(now: Point, next: Point, extras: Mapping[str, Tensor]) -> Scalar:
     """The deviation of the exact reverse step's law, from the variance of x_0 given x_t."""
     certain = small(now, next, extras)
     slope = towards(torch.zeros(1), torch.ones(1, dtype=torch.float64), now, next, 1.0).mean.item()
-    return (certain**2 + slope**2 * extras["variance"]).sqrt()
+    return (certain**2 + slope**2 * extras["posterior_variance"]).sqrt()
 
 
 def test_a_learned_variance_is_an_extra_of_the_estimate() -> None:

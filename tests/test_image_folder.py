@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import re
@@ -107,14 +108,14 @@ def test_what_is_decoded_when_asked_equals_what_is_kept(kind: str, tmp_path: Pat
         path = zipped(path, tmp_path / "images.zip")
     kept = folder(path)
     assert isinstance(kept.splits["train"]["x"], torch.Tensor)
-    expected = [*kept.train_dataloader(), *kept.val_dataloader()]
+    expected = [*itertools.islice(kept.train_dataloader(), 5), *kept.val_dataloader()]
     for num_workers in (0, 2):
         lazy = folder(path, memory_limit=0.0, num_workers=num_workers)
         x = lazy.splits["train"]["x"]
         assert isinstance(x, Images)
         assert (tuple(x.shape), x.dtype, len(x)) == ((18, *SHAPE), torch.uint8, 18)
         _ = x[torch.tensor([0])]  # the archive is open here when the processes start
-        batches = [*lazy.train_dataloader(), *lazy.val_dataloader()]
+        batches = [*itertools.islice(lazy.train_dataloader(), 5), *lazy.val_dataloader()]
         assert len(batches) == len(expected)
         for ours, theirs in zip(batches, expected, strict=True):
             assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

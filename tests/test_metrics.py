@@ -14,6 +14,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from inkdrop.data import Digits
 from inkdrop.data.toys import Toy, moons
+from inkdrop.finiteness import NonFiniteError
 from inkdrop.metrics import Classifier, Evaluation, GaussianStatistics, Identity, Inception, frechet_distance
 from inkdrop.metrics.evaluation import data_statistics, held_out_conditions
 from inkdrop.metrics.frechet import Statistics
@@ -86,7 +87,7 @@ def test_streamed_statistics_equal_those_of_all_features_at_once() -> None:
 
 
 def test_broken_features_and_single_samples_are_refused() -> None:
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(NonFiniteError, match="the features of rows 0"):
         GaussianStatistics(2).update(torch.tensor([[1.0, float("nan")]]))
     single = GaussianStatistics(2)
     single.update(torch.ones(1, 2))

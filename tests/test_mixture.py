@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,7 @@ def test_the_order_is_a_function_of_seed_and_position(class_balanced: bool) -> N
     assert [int(order([p])) for p in reversed(range(near, near + 100))][::-1] == whole
     other = mixture(weights=WEIGHTS, class_balanced=class_balanced, seed=1)
     assert other.order()(range(near, near + 100)).tolist() != whole
-    batches = list(data.train_dataloader())
+    batches = list(itertools.islice(data.train_dataloader(), 5))
     together = torch.cat([batch["x"] for batch in batches])
     torch.testing.assert_close(together, drawn(data, len(together))["x"])
 

@@ -224,4 +224,4 @@ def test_the_mixture_denoiser_is_exact() -> None:
     estimate = denoiser(x_t, now, {})
     mean = weight @ draws
     assert torch.allclose(estimate.x_0, mean, atol=0.01)
-    assert torch.allclose(estimate.extras["variance"], weight @ draws**2 - mean**2, atol=0.01)
+    assert torch.allclose(estimate.extras["posterior_variance"], weight @ draws**2 - mean**2, atol=0.01)

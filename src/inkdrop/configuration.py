@@ -6,18 +6,19 @@ with the ranges annotated in it is the schema. `_partial_: true` makes a `functo
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from inkdrop.randomness import MAX_SEED
+from inkdrop.suggestions import no_option
 
 # The user's own configuration may name these, a checkpoint only parts that neither write files nor start anything.
 USER_TARGETS = ("inkdrop.", "torch.optim.", "lightning.pytorch.")
@@ -46,16 +47,31 @@ CHECKPOINT_TARGETS = (
     *(f"inkdrop.metrics.{name}" for name in ("Evaluation", "Classifier", "Identity", "Inception")),
 )
 
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._=-]{1,120}", name) or name in (".", ".."):
+        raise ValueError("a name has 1 to 120 of the characters A-Z a-z 0-9 . _ = - and is neither . nor ..")
+    return name
+
+
+_MAPPING = dict[str, Any]
 # Options of train.yaml and sample.yaml that no signature of inkdrop's describes.
 SETTINGS: dict[str, Any] = {
+    **dict.fromkeys(("data", "evaluation", "optimizer", "pipeline", "scheduler", "task", "trainer"), _MAPPING),
+    **dict.fromkeys(("callbacks", "guidance", "likelihood", "logger", "sampler", "time_grid"), _MAPPING | None),
+    "name": Annotated[str, AfterValidator(_check_name)],
     "seed": Annotated[int, Ge(0), Le(MAX_SEED)],
     "compile": bool,
     "channels_last": bool,
     "output_dir": str,
     "init_from": str | None,
+    "resume": Literal["auto", "must", "never"],
+    "resume_allow": list[str],
+    "run_id": str | None,
+    "timeout_minutes": Annotated[float, Gt(0)],
     "checkpoint": str,
     "weights": str | float,
-    "num_samples": Annotated[int, Ge(1)],
+    "num_samples": Annotated[int, Ge(1), Le(10_000_000)],
     "batch_size": Annotated[int, Ge(1)],
     "save_images": bool,
     "save_gif": bool,
@@ -63,8 +79,9 @@ SETTINGS: dict[str, Any] = {
     "condition": dict[str, Any],
     "allow_targets": list[str],
     # Lightning's signatures state no ranges.
-    "trainer.max_steps": Annotated[int, Ge(1)],
+    "trainer.max_steps": Annotated[int, Ge(0)],
     "trainer.devices": Annotated[int, Ge(1)] | list[int] | Literal["auto"],
+    "trainer.precision": Literal["32-true", "bf16-mixed", "16-mixed"],
     "trainer.accumulate_grad_batches": Annotated[int, Ge(1)],
     "trainer.gradient_clip_val": Annotated[float, Ge(0)] | None,
     "trainer.log_every_n_steps": Annotated[int, Ge(1)],
@@ -72,7 +89,15 @@ SETTINGS: dict[str, Any] = {
     "optimizer.lr": Annotated[float, Ge(0)],
 }
 
+# Options of Lightning's trainer that are inkdrop's business: training is counted in steps, not in epochs.
+OURS = (
+    *("max_epochs", "min_epochs", "limit_train_batches", "overfit_batches", "fast_dev_run", "check_val_every_n_epoch"),
+    *("reload_dataloaders_every_n_epochs", "use_distributed_sampler", "num_sanity_val_steps", "enable_checkpointing"),
+    *("callbacks", "logger", "plugins", "default_root_dir", "enable_model_summary"),
+)
+
 _ABSENT = object()
+_LARGEST = 2**63 - 1  # of a tensor
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
@@ -89,6 +114,8 @@ def check(node: Any, allowed: Iterable[str] = USER_TARGETS, path: str = "") -> N
     if isinstance(node, list):
         for i, each in enumerate(node):
             check(each, allowed, f"{path}[{i}]")
+    elif isinstance(node, int) and abs(node) > _LARGEST:
+        raise ConfigurationError(f"{path}={node} is beyond the largest whole number, {_LARGEST}")
     elif isinstance(node, Mapping):
         if "_target_" in node:
             _check_call(node, allowed, path)
@@ -104,10 +131,13 @@ def check_settings(config: Mapping[str, Any]) -> None:
             node = node.get(part, _ABSENT) if isinstance(node, Mapping) else _ABSENT
         if node is not _ABSENT:
             _check_value(name, annotation, node)
+    if "lr" not in config.get("optimizer", {"lr": None}):
+        raise ConfigurationError("optimizer.lr is missing: the schedule of the learning rate needs it")
     if (trainer := config.get("trainer")) is not None:
         from lightning.pytorch import Trainer
 
-        _check_names("trainer", trainer, inspect.signature(Trainer).parameters)
+        options = inspect.signature(Trainer).parameters
+        _check_names("trainer", trainer, {name: each for name, each in options.items() if name not in OURS})
 
 
 def build(node: Any, allowed: Iterable[str] = USER_TARGETS) -> Any:
@@ -172,9 +202,7 @@ def _check_call(node: Mapping[str, Any], allowed: Iterable[str], path: str) -> N
 def _check_names(path: str, given: Iterable[str], parameters: Mapping[str, Any]) -> None:
     for key in given:
         if key not in parameters:
-            close = difflib.get_close_matches(key, parameters, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(parameters)}"
-            raise ConfigurationError(f"{path}.{key} is no option: {hint}")
+            raise ConfigurationError(no_option(f"{path}.{key}", parameters))
 
 
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
@@ -195,5 +223,5 @@ def _check_value(path: str, annotation: Any, value: Any) -> None:
     try:
         TypeAdapter(annotation, config=_STRICT).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigurationError(f"{path}={value}: {first['msg'].lower()}") from None
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{path}={value}: {said[0].lower()}{said[1:]}") from None

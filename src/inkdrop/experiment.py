@@ -7,24 +7,29 @@ import json
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
+import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from inkdrop import __version__
+from inkdrop.seeds import draw_seed
+from inkdrop.suggestions import no_option
 
-EXIT_CONFIGURATION, EXIT_DATA = 2, 3
+EXIT_CONFIGURATION = 2
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -32,92 +37,169 @@ class CheckConfiguration(Callback):
     """Hydra calls this before it makes the run folder: a wrong configuration ends with code 2 and leaves nothing."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._check(config)
+        with _stopping():
+            draw_seed(config, told=True)  # in Hydra's own configuration, from which the run gets it
+        self.check(config, config.hydra)
+        if config.get("trainer") is not None and config.trainer.get("max_steps") == 0:
+            print("warning: trainer.max_steps=0: all was checked, nothing is trained", file=sys.stderr)
+            sys.exit()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if all(key.startswith("hydra.") for key in OmegaConf.missing_keys(config)):  # else the sweep itself gives it
-            self._check(config)
+        with _stopping():
+            complete = _complete(config)
+        if complete:  # else the sweep itself gives what is missing
+            self.check(config, config.hydra)
 
-    def _check(self, config: DictConfig) -> None:
+    def check(self, config: DictConfig, hydra: Any) -> None:
+        """Ends with code 2 or 3 if the configuration cannot work; a part that fails in another way ends with code 1."""
+        with _stopping():
+            self._check(config, hydra)
+
+    def _check(self, config: DictConfig, hydra: Any) -> None:
         from inkdrop.configuration import USER_TARGETS, build, check, check_settings
-        from inkdrop.pipeline import find_checkpoint
+        from inkdrop.machine import check_batch_size, check_devices, check_network
+        from inkdrop.sampling_options import check_grid, check_seeds, completed
 
         quiet()
-        try:
-            _refuse_new_options(config.hydra.overrides.task)
-            plain = resolved(config)
-            allowed = (*USER_TARGETS, *plain.get("allow_targets", []))
-            check_settings(plain)
-            check(plain, allowed)
-            _check_new(Path(plain["output_dir"]))
-            task = build(plain.get("task"), allowed)  # parts that do not fit each other say so here
-            if task is not None:
-                task.pipeline.sampler.time_grid(task.pipeline.denoiser.schedule)
-                for likelihood in build(plain["likelihood"], allowed).values():
-                    likelihood.check(task.pipeline)
-            if "data" in plain:
-                build(plain["data"], allowed).verify()
-            if "checkpoint" in plain:
-                find_checkpoint(plain["checkpoint"])
-            if plain.get("init_from") and not Path(plain["init_from"]).exists():
-                raise ValueError(f"init_from={plain['init_from']} does not exist")
-        except (ValueError, OmegaConfBaseException) as error:
-            stop(error)
+        _refuse_unread(config, hydra.job.config_name)
+        plain = resolved(config)
+        check_settings(plain)
+        if "checkpoint" in plain:
+            check_seeds(plain)
+            plain = completed(plain)
+        allowed = (*USER_TARGETS, *plain["allow_targets"])
+        check(plain, allowed)
+        _check_folder(config, plain)
+        world_size = check_devices(plain["trainer"])
+        if hydra.mode == RunMode.MULTIRUN:
+            if world_size > 1 and "BasicLauncher" in hydra.launcher._target_:
+                raise ValueError(
+                    f"trainer.devices={plain['trainer'].get('devices')} in a sweep within one process, whose other "
+                    "processes would each run the whole sweep: start the trials one by one, or each in its own process"
+                )
+            if OmegaConf.is_missing(hydra.job, "num"):  # whether parts fit each other, each trial says
+                return
+        task = build(plain.get("task"), allowed)  # parts that do not fit each other say so here
+        if task is not None:
+            check_batch_size(plain["data"].get("batch_size", world_size), world_size)
+            check_network(task.pipeline)
+            task.pipeline.sampler.time_grid(task.pipeline.denoiser.schedule)
+            for likelihood in build(plain["likelihood"], allowed).values():
+                likelihood.check(task.pipeline)
+            if plain["optimizer"]["lr"] == 0:
+                print("warning: optimizer.lr=0: the weights stay as they are", file=sys.stderr)
+        if "checkpoint" in plain:
+            check_grid(plain, allowed)
+        if "data" in plain:
+            build(plain["data"], allowed).verify()
+        if plain.get("init_from") and not Path(plain["init_from"]).exists():
+            raise ValueError(f"init_from={plain['init_from']} does not exist")
 
 
-def _refuse_new_options(overrides: Iterable[str]) -> None:
-    """`ValueError` for `+key=value` at the top of a configuration, where nothing would read it."""
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key.startswith("+") and not any(mark in key for mark in "./@") and not (CONF / key.lstrip("+")).is_dir():
-            raise ValueError(f"{key.lstrip('+')} is no option: --help lists them")
+def _complete(config: DictConfig) -> bool:
+    """Whether nothing in a configuration, or that it refers to, is `???`."""
+    config = config.copy()
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra")  # which hears of the trial later
+    try:
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (MissingMandatoryValue, InterpolationToMissingValueError):
+        return False
+    except OmegaConfBaseException:  # something else is wrong, which the check tells
+        pass
+    return True
 
 
-def _check_new(output: Path) -> None:
-    """`ValueError` if a run lies in this folder already; ranks after the first find what the first one made."""
-    if os.environ.get("LOCAL_RANK", "0") == "0" and any((output / f).exists() for f in ("config.yaml", "result.json")):
-        raise ValueError(f"output_dir={output} holds another run: choose a new folder")
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Ends the program for whatever goes wrong, where Hydra would only warn."""
+    try:
+        yield
+    except (ValueError, OmegaConfBaseException) as error:
+        stop(error)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _refuse_unread(config: DictConfig, name: str) -> None:
+    """`ValueError` for an option at the top that neither conf/NAME.yaml nor any reference knows: nothing would read it.
+
+    Further down, the signatures say what is read. An option that NAME.yaml has must be there still.
+    """
+    file = CONF / f"{name}.yaml"
+    if not file.exists():  # one of the user's own
+        return
+    content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    groups = [key for each in content.pop("defaults") if isinstance(each, dict) for key in each if key != "experiment"]
+    text = OmegaConf.to_yaml(config)
+    for key in map(str, config):
+        if key not in (*content, *groups, "hydra") and not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text):
+            raise ValueError(no_option(key, [*content, *groups], "; --help explains them"))
+    if missing := sorted(set(content) - {"hydra"} - set(config)):
+        raise ValueError(f"{missing[0]} is missing: {name}.yaml has it, ~{missing[0]} takes it away")
+
+
+def _check_folder(config: DictConfig, plain: dict[str, Any]) -> None:
+    """`ValueError` if another run lies in the folder already; ranks after the first find what the first one made."""
+    folder = Path(plain["output_dir"])
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    if "resume" in plain:
+        from inkdrop.masking import from_environment, masked
+        from inkdrop.resumption import resumed
+
+        resumed(folder, masked(plain, from_environment(config)))
+    elif (folder / "result.json").exists():
+        raise ValueError(f"output_dir={folder} holds other samples: choose a new folder")
 
 
 def composed(name: str, overrides: list[str]) -> DictConfig:
     """A configuration of `conf/` under overrides; `ValueError` for what Hydra refuses."""
-    _refuse_new_options(overrides)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose(name, overrides)
+            config = compose(name, overrides)
     except HydraException as error:
         raise ValueError(str(error)) from None
+    _refuse_unread(config, name)
+    return config
 
 
 def stop(error: Exception) -> NoReturn:
-    """Ends with the error's message alone and exit code 3 for data, else 2: the user's mistake needs no traceback.
-
-    In a sweep the error is raised instead, so that Hydra goes on with the other runs.
-    """
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise error
+    """Ends with the error's message alone and the `exit_code` of its class, else 2: it needs no traceback."""
     print(f"error: {error}", file=sys.stderr)
-    from inkdrop.data import DataError
-
-    sys.exit(EXIT_DATA if isinstance(error, DataError) else EXIT_CONFIGURATION)
+    sys.exit(getattr(error, "exit_code", EXIT_CONFIGURATION))
 
 
 def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
     """The configuration as plain data with every reference followed, without Hydra's own part.
 
-    Where `data.num_classes` is null it is found in the data, as other parts refer to it.
+    Where `data.num_classes` is null it is found in the data, as other parts refer to it; a null seed is drawn, and a
+    callback, guide, likelihood or logger that is null is left out.
     `output_dir` is the folder that Hydra made; a name with the time in it would be another one in every process.
     """
     config = config.copy()
     OmegaConf.set_readonly(config, False)
     OmegaConf.set_struct(config, False)
     config.pop("hydra", None)
+    draw_seed(config)
+    _leave_out(config)
     if output_dir is not None:
         config.output_dir = output_dir
     if isinstance(data := config.get("data"), DictConfig) and data.get("num_classes", 0) is None:
         data.num_classes = _find_num_classes(data, config.get("allow_targets") or [])
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return plain
+
+
+def _leave_out(config: DictConfig) -> None:
+    """Removes what null switches off, before anything refers to it; to sample.py a null group is that of the run."""
+    for name in ("callbacks", "guidance", "likelihood", "logger"):
+        if "task" in config and config.get(name) is None:
+            config[name] = {}
+        if isinstance(parts := config.get(name), DictConfig):
+            for key in [key for key, part in parts.items() if part is None]:
+                del parts[key]
 
 
 def _find_num_classes(data: DictConfig, allow_targets: Iterable[str]) -> int:
@@ -145,11 +227,12 @@ def quiet() -> None:
 
 
 def facts() -> dict[str, Any]:
-    """Versions of what a result depends on, and the git commit of the code, or null outside a repository."""
+    """What a result depends on to the bit: versions, threads, and the git commit, or null outside a repository."""
     packages = ("torch", "lightning", "hydra-core", "torchmetrics", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "versions": {"inkdrop": __version__, "python": platform.python_version(), **versions},
+        "threads": torch.get_num_threads(),
         "git_commit": _commit(),
     }
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from inkdrop.configuration import USER_TARGETS, build, check
 from inkdrop.data.findings import Findings
 from inkdrop.data.loaders import OrderedLoader, ShuffledLoader, Split
-from inkdrop.data.module import DataModule
-from inkdrop.experiment import EXIT_DATA, composed, stop
+from inkdrop.data.module import DataError, DataModule
+from inkdrop.experiment import composed, stop
 from inkdrop.pictures import save_png, sheet
 
 _BATCH_SIZE, _IN_PICTURE, _SIZES = 512, 100, 5
@@ -39,7 +39,7 @@ def check_data(overrides: list[str], output: Path) -> None:
     except (ValueError, OmegaConfBaseException) as error:
         stop(error)
     if not fine:
-        sys.exit(EXIT_DATA)
+        sys.exit(DataError.exit_code)
 
 
 def inspect(data: DataModule, output: Path) -> bool:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.deviations import Deviation, decoder, large
+from inkdrop.finiteness import NonFiniteError
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
-from inkdrop.time_grids import Trailing
+from inkdrop.time_grids import Linspace, Trailing
 from inkdrop.variational import decoder_term, prior_term, step_terms
 
 
@@ -54,19 +55,20 @@ def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple
 
 
 def _bits(nats: Tensor, data: Tensor) -> Tensor:
-    """Bits per dimension of nats (B) of raw data (B, *); `FloatingPointError` if some are not finite."""
+    """Bits per dimension of nats (B) of raw data (B, *); `NonFiniteError` if some are not finite."""
     if not bool(nats.isfinite().all()):
-        raise FloatingPointError("the likelihood of some items is not finite: the model is broken")
+        raise NonFiniteError("the likelihood of some items is not finite: the model is broken")
     return nats.cpu().double() / (data[0].numel() * math.log(2))
 
 
 class VariationalBound(Likelihood):
     """An upper bound on -log2 p of the reverse chain: `prior + diffusion + decoder = total`, in bits per dimension.
 
-    The chain walks the schedule in `num_steps` even steps; null is every step of a table. Its steps have the deviation
-    of ancestral sampling that is given: with `large` the bound of smooth data becomes exact as the steps grow in
-    number, with `small` it stays above. Each step is estimated with one fresh noise per sample, without bias.
-    `ValueError` for a closed-form schedule without `num_steps`, or with so many that t falls below t_min.
+    The chain walks the schedule in `num_steps` even steps, of which the first ends at 1 / num_steps or, where that is
+    below the trained times, at t_min; null is every step of a table. Its steps have the deviation of ancestral sampling
+    that is given: with `large` the bound of smooth data becomes exact as the steps grow in number, with `small` it
+    stays above. Each step is estimated with one fresh noise per sample, without bias. `ValueError` for a closed-form
+    schedule without `num_steps`, or for more of them than a table has.
     """
 
     def __init__(self, num_steps: Annotated[int, Ge(1)] | None = None, deviation: Deviation = large):
@@ -82,7 +84,8 @@ class VariationalBound(Likelihood):
         num_steps = self.num_steps or schedule.num_timesteps
         if num_steps is None:
             raise ValueError(f"{type(schedule).__name__} has no steps of its own: set likelihood.bound.num_steps")
-        return Trailing(num_steps)(schedule)[-2::-1]
+        grid = Trailing if num_steps * schedule.t_min <= 1 else Linspace
+        return grid(num_steps)(schedule)[-2::-1]
 
     def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
         """The parts `prior`, `diffusion` and `decoder`, and their sum `total`."""
@@ -149,7 +152,7 @@ class ODELikelihood(Likelihood):
             start, log_phi = np.append(z_0, np.zeros(len(x_0))), np.log(flow.phi)
             path = solve_ivp(flow, log_phi, start, method="RK45", t_eval=log_phi[1:], rtol=self.rtol, atol=self.atol)
         if not path.success:
-            raise FloatingPointError(f"the probability-flow ODE cannot be integrated: {path.message}")
+            raise NonFiniteError(f"the probability-flow ODE cannot be integrated: {path.message}")
         z_1, gain = np.split(path.y[:, -1], [len(z_0)])
         deviation = math.sin(flow.phi[1])
         log_prior = -0.5 * (z_1 / deviation) ** 2 - math.log(deviation) - 0.5 * math.log(2 * math.pi)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inkdrop.checkpoints import CheckpointError, model_weights, read_checkpoint
+from inkdrop.checkpoints.content import require_fit
 from inkdrop.codecs import Codec
 from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import CHECKPOINT_TARGETS, build, check
 from inkdrop.constraints import Constraint
 from inkdrop.denoiser import Denoiser
+from inkdrop.finiteness import require_finite
 from inkdrop.guidance import Guidance
 from inkdrop.noises import NoiseSource
 from inkdrop.randomness import Generators
@@ -59,7 +61,8 @@ class Pipeline(nn.Module):
         """Raw data (B, *), one per seed, under the conditions of the raw batch.
 
         Sample i depends on the model, its condition and seed i alone. With `data` (B, *) the run starts from it, noised
-        to `t_start`. Every sample has `constraint.copies` rows while it is made.
+        to `t_start`. Every sample has `constraint.copies` rows while it is made. `NonFiniteError` names the seeds of
+        samples that are not finite.
         """
         device = next(self.parameters(), torch.empty(0)).device
         copies = 1 if constraint is None else constraint.copies
@@ -78,6 +81,8 @@ class Pipeline(nn.Module):
             x_0 = self.sampler(denoiser, eps, cond, noise, x_init, t_start, constraint, progress)
         finally:
             self.train(training)
+        # Levels of a codec would hide it: NaN decodes to black.
+        require_finite(x_0, "the samples with seeds", [seed for seed in seeds for _ in range(len(x_0) // len(seeds))])
         return self.codec.decode(x_0)
 
 
@@ -85,53 +90,6 @@ def compile_network(pipeline: Pipeline) -> None:
     """Compiles the network in place, so that the names of its weights stay."""
     network: Any = pipeline.denoiser.network
     network.compile()
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint file itself, or the latest of a run folder; `ValueError` if there is none."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise ValueError(f"checkpoint={path} does not exist")
-    files = sorted(path.glob("checkpoints/step-*.ckpt"))
-    if not files:
-        raise ValueError(f"{path} is no run folder: it has no checkpoints/step-*.ckpt")
-    return files[-1]
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, as tensors and plain data; nothing in the file is ever executed.
-
-    `ValueError` if the file is damaged, or was not written by inkdrop.
-    """
-    file = find_checkpoint(path)
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged or foreign"
-        raise ValueError(f"{file} cannot be read as a checkpoint: {reason}") from None
-    if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
-        raise ValueError(f"{file} is no checkpoint of inkdrop: it lacks the model's configuration")
-    return checkpoint
-
-
-def model_weights(checkpoint: Mapping[str, Any], weights: str = "ema") -> dict[str, Tensor]:
-    """The state of the pipeline in a checkpoint: `raw`, `ema` for the first average, or an average by its decay.
-
-    `ValueError` names what there is.
-    """
-    state = dict(checkpoint["state_dict"])
-    averages = checkpoint.get("ema", {})
-    if weights != "raw":
-        chosen = next(iter(averages), None) if weights == "ema" else str(weights)
-        if chosen not in averages:
-            raise ValueError(
-                f"weights={weights} is not in the checkpoint: it has raw, {', '.join(averages) or 'no EMA'}"
-            )
-        state.update(averages[chosen])
-    prefix = "pipeline."
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def load(path: str | Path, weights: str = "ema", allow_targets: Sequence[str] = ()) -> Pipeline:
@@ -146,5 +104,10 @@ def load(path: str | Path, weights: str = "ema", allow_targets: Sequence[str] = 
     allowed = (*CHECKPOINT_TARGETS, *allow_targets)
     check(config, allowed, "pipeline")
     pipeline: Pipeline = build(config, allowed)
-    pipeline.load_state_dict(model_weights(checkpoint, weights))
+    found = model_weights(checkpoint, weights)
+    try:
+        require_fit(found, pipeline.state_dict())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    pipeline.load_state_dict(found)
     return pipeline.eval()

@@ -13,10 +13,13 @@ from lightning.fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
+from inkdrop.checkpoints import find_checkpoint, read_checkpoint
 from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
+from inkdrop.finiteness import NonFiniteError, raised_together
 from inkdrop.pictures import as_array, image, is_images, save_gif, save_png, sheet
-from inkdrop.pipeline import Pipeline, compile_network, find_checkpoint, load, read_checkpoint
+from inkdrop.pipeline import Pipeline, compile_network, load
+from inkdrop.sampling_options import check_grid, completed
 
 
 def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
@@ -31,8 +34,10 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
     fabric = Fabric(**plain["trainer"])
     fabric.launch()
     try:
+        plain = completed(plain)
         check_settings(plain)
         check(plain, allowed)
+        check_grid(plain, allowed)
         pipeline = _pipeline(plain, allowed)
         seeds = range(plain["seed"], plain["seed"] + plain["num_samples"])
         evaluation, data = _evaluation(plain, pipeline)
@@ -45,14 +50,20 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
     calls = _count_calls(pipeline)
     frames: list[np.ndarray] = []
     start = time.monotonic()
-    with fabric.autocast():
-        samples = _draw(fabric, pipeline, batch, seeds, plain["batch_size"], frames if plain["save_gif"] else None)
-    seconds = time.monotonic() - start
-    if not bool(samples.isfinite().all()):
-        raise FloatingPointError("some samples are not finite: nothing was written")
+    metrics: dict[str, float] = {}
+    try:
+        with fabric.autocast():
+            samples = _draw(fabric, pipeline, batch, seeds, plain["batch_size"], frames if plain["save_gif"] else None)
+        seconds, network_calls = time.monotonic() - start, calls[0]
+        if evaluation is not None and data is not None:
+            with fabric.autocast():
+                metrics = evaluation.likelihoods(pipeline, data, len(samples), fabric.global_rank, fabric.world_size)
+            metrics = {**evaluation.measure(samples, data), **metrics}
+    except NonFiniteError as error:
+        stop(NonFiniteError(f"{error}; nothing was written: try trainer.precision=32-true, or other weights"))
     result = {
         "num_samples": len(samples),
-        "network_calls": calls[0] // -(-len(seeds) // plain["batch_size"] // fabric.world_size),
+        "network_calls": network_calls // -(-len(seeds) // plain["batch_size"] // fabric.world_size),
         "seconds": round(seconds, 3),
         "samples_per_second": round(len(samples) / seconds, 2),
         "checkpoint": str(find_checkpoint(plain["checkpoint"])),
@@ -60,10 +71,8 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         **{name: plain[name] for name in ("weights", "sampler")},
         **facts(),
     }
-    if evaluation is not None and data is not None:
-        with fabric.autocast():
-            likelihoods = evaluation.likelihoods(pipeline, data, len(samples), fabric.global_rank, fabric.world_size)
-        result["metrics"] = {**evaluation.measure(samples, data), **likelihoods}
+    if metrics:
+        result["metrics"] = metrics
     if fabric.is_global_zero:
         _write(output, samples, batch, seeds, frames, plain["save_images"])
         write_json(result, output / "result.json")
@@ -76,7 +85,6 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
 def _pipeline(plain: dict[str, Any], allowed: tuple[str, ...]) -> Pipeline:
     pipeline = load(plain["checkpoint"], str(plain["weights"]), plain["allow_targets"])
     pipeline.sampler = build(plain["sampler"], allowed)
-    pipeline.sampler.time_grid(pipeline.denoiser.schedule)  # says so if they do not fit
     if plain.get("guidance") is not None:
         pipeline.guidance = build(plain["guidance"], allowed)
     return pipeline
@@ -137,7 +145,7 @@ def _draw(
 
     parts = torch.arange(len(seeds)).split(batch_size)
     drawn: Tensor | None = None
-    with Progress(disable=not fabric.is_global_zero, transient=True) as bar:
+    with raised_together(), Progress(disable=not fabric.is_global_zero, transient=True) as bar:
         task = bar.add_task("sampling", total=None)
         for number in range(fabric.global_rank, len(parts), fabric.world_size):
             items = parts[number]

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from inkdrop.schedules import Schedule
 
@@ -47,7 +47,7 @@ class Trailing(TimeGrid):
     Source: Lin et al. 2024, arXiv 2305.08891, table 2.
     """
 
-    def __init__(self, num_steps: Annotated[int, Ge(1)]):
+    def __init__(self, num_steps: Annotated[int, Ge(1), Le(1_000_000)]):
         self.num_steps = num_steps
 
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
@@ -60,7 +60,7 @@ class Leading(TimeGrid):
     The first step begins one interval below t_start. Source: Song et al. 2021, arXiv 2010.02502, appendix D.
     """
 
-    def __init__(self, num_steps: Annotated[int, Ge(1)]):
+    def __init__(self, num_steps: Annotated[int, Ge(1), Le(1_000_000)]):
         self.num_steps = num_steps
 
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
@@ -74,7 +74,7 @@ class Linspace(TimeGrid):
     Source: Nichol and Dhariwal 2021, arXiv 2102.09672, section 4.
     """
 
-    def __init__(self, num_steps: Annotated[int, Ge(2)]):
+    def __init__(self, num_steps: Annotated[int, Ge(2), Le(1_000_000)]):
         self.num_steps = num_steps
 
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
@@ -89,7 +89,7 @@ class LogSNR(TimeGrid):
     2206.00927, section 3.4.
     """
 
-    def __init__(self, num_steps: Annotated[int, Ge(2)], highest: float = 9.0, lowest: float = -12.0):
+    def __init__(self, num_steps: Annotated[int, Ge(2), Le(1_000_000)], highest: float = 9.0, lowest: float = -12.0):
         if highest <= lowest:
             raise ValueError(f"time_grid.highest={highest} is not above time_grid.lowest={lowest}: exchange the two")
         self.num_steps, self.highest, self.lowest = num_steps, highest, lowest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Annotated, NamedTuple
 
@@ -158,5 +159,6 @@ class LossAware(TimeSampler):
         u, losses = seen.cpu()
         num_bins, num_losses = self.losses.shape
         for number, value in zip((u * num_bins).long().tolist(), losses.tolist(), strict=True):
-            self.losses[number, self.counts[number] % num_losses] = value
-            self.counts[number] += 1
+            if math.isfinite(value):  # the others belong to a step that is never made
+                self.losses[number, self.counts[number] % num_losses] = value
+                self.counts[number] += 1

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
+import signal
+import sys
 import time
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
+from inkdrop.callbacks import Interrupted, StopOnSignal
+from inkdrop.checkpoints import model_weights, read_checkpoint
+from inkdrop.checkpoints.content import require_fit
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.data.module import DataError
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
+from inkdrop.finiteness import NonFiniteError
 from inkdrop.loggers.jsonl import JSONLines
+from inkdrop.machine import check_batch_size, check_items
+from inkdrop.masking import from_environment, masked
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
-from inkdrop.pipeline import Pipeline, compile_network, model_weights, read_checkpoint
+from inkdrop.pipeline import Pipeline, compile_network
+from inkdrop.resumption import Resumed, changed_facts, locked, resumed
 
 if TYPE_CHECKING:
     from inkdrop.data import DataModule
@@ -32,33 +44,89 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
     start = time.monotonic()
     quiet()
     run = Path(output_dir)
-    plain = resolved(config, output_dir)
-    try:
-        data, task, trainer = _build(plain, run)
-    except ValueError as error:
-        stop(error)
-    if trainer.is_global_zero:
-        OmegaConf.save(plain, run / "config.yaml")
-        for logger in trainer.loggers:
-            logger.log_hyperparams(plain)
-    try:
-        trainer.fit(task, datamodule=data)
-    except DataError as error:  # a file that went away while training, say
-        stop(error)
-    metrics = _metrics(trainer)
-    if trainer.is_global_zero:
-        checkpoint = run / "checkpoints" / f"step-{trainer.global_step:08d}.ckpt"
-        result = {
-            "metrics": metrics,
-            "checkpoint": str(checkpoint),
-            "steps": trainer.global_step,
-            "seconds": round(time.monotonic() - start, 1),
-            "seed": plain["seed"],
-            **facts(),
-        }
-        write_json(result, run / "result.json")
-        _farewell(run, metrics)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run))
+            secret = from_environment(config)
+            before = resumed(run, masked(resolved(config, output_dir), secret))
+            config.run_id = config.run_id or (before and before.run_id) or secrets.token_hex(4)
+            plain = resolved(config, output_dir)
+            data, task, trainer = _build(plain, run)
+            if before is not None and before.data_fingerprint != data.fingerprint:
+                raise DataError("these are not the data that the run was begun with, their fingerprints differ")
+        except ValueError as error:
+            stop(error)
+        task.config = masked(plain, secret)
+        _begin(trainer, task, run, before)
+        if before is not None and before.step >= trainer.max_steps:
+            print(f"nothing to do: the run has all its {before.step} steps; trainer.max_steps asks for more")
+            metrics, step = before.metrics, before.step
+        else:
+            _fit(trainer, task, data, before)
+            metrics, step = _metrics(trainer), trainer.global_step
+        if trainer.is_global_zero and not (before and step == before.step and (run / "result.json").exists()):
+            _finish(run, task, step, metrics, time.monotonic() - start)
     return metrics
+
+
+def _fit(trainer: Trainer, task: DiffusionTask, data: DataModule, before: Resumed | None) -> None:
+    """Trains; where one rank alone fails it ends the others, which may hang."""
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=before.checkpoint if before else None)
+    except Interrupted as interruption:
+        _leave(interruption, trainer)
+    except NonFiniteError as error:  # all ranks meet it
+        stop(error)
+    except Exception as error:
+        if (launcher := trainer.strategy.launcher) is not None:
+            launcher.kill(signal.SIGKILL)
+        if hasattr(error, "exit_code"):  # a file that went away, say, or a full disk
+            stop(error)
+        raise
+
+
+def _begin(trainer: Trainer, task: DiffusionTask, run: Path, before: Resumed | None) -> None:
+    """Says whether the run is fresh, and puts its record where it goes on."""
+    if not trainer.is_global_zero:
+        return
+    run_id = task.config["run_id"]
+    if before is None:
+        print(f"fresh run {run_id} in {run}", flush=True)
+    else:
+        print(f"resumed from step {before.step}: run {run_id} in {run}", flush=True)
+        if before.world_size != trainer.world_size:
+            devices = f"{trainer.world_size} devices instead of {before.world_size}"
+            before.remarks.append(f"now {devices}: the same samples, but their sums are no longer equal to the bit")
+        for remark in [*before.remarks, *changed_facts(before.facts, task.facts)]:
+            print(f"warning: {remark}", flush=True)
+    for logger in trainer.loggers:
+        if before is not None and isinstance(logger, JSONLines):
+            logger.cut(before.logged.get(logger.name, 0))
+        logger.log_hyperparams(task.config)
+    OmegaConf.save(task.config, run / "config.yaml")
+
+
+def _finish(run: Path, task: DiffusionTask, step: int, metrics: dict[str, float], seconds: float) -> None:
+    """Writes `result.json` and says what came out."""
+    checkpoint = run / "checkpoints" / f"step-{step:08d}.ckpt"
+    result = {
+        "metrics": metrics,
+        "checkpoint": str(checkpoint) if checkpoint.exists() else None,
+        "steps": step,
+        "seconds": round(seconds, 1),
+        "seed": task.config["seed"],
+        **task.facts,
+    }
+    write_json(result, run / "result.json")
+    _farewell(run, metrics)
+
+
+def _leave(interruption: Interrupted, trainer: Trainer) -> NoReturn:
+    """Ends the process with the exit code of the signal; the same command goes on."""
+    if trainer.is_global_zero:
+        print(f"{interruption}: the same command goes on from there, in the same output_dir", file=sys.stderr)
+    # Only rank 0 speaks for the run: Lightning kills it as soon as another rank ends with a code.
+    sys.exit(interruption.exit_code if trainer.is_global_zero else 0)
 
 
 def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, DiffusionTask, Trainer]:
@@ -69,7 +137,8 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, DiffusionTask,
     torch.manual_seed(plain["seed"])  # weights
     data: DataModule = build(plain["data"], allowed)
     task: DiffusionTask = build(plain["task"], allowed)
-    task.config = plain
+    task.facts = facts()
+    check_items(data, plain["trainer"])
     pipeline = task.pipeline
     x = data.splits["train"]["x"]
     pipeline.codec.fit(x[items] for items in torch.arange(len(x)).split(4096))
@@ -86,16 +155,19 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, DiffusionTask,
     # Lightning's own sampler would change the keyed order, and its sanity check would cost time and log a loss.
     trainer = Trainer(
         **plain["trainer"],
-        callbacks=callbacks,
+        callbacks=[*callbacks, StopOnSignal()],
         logger=loggers,
         default_root_dir=run,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
+        max_epochs=-1,
+        check_val_every_n_epoch=None,
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    if data.batch_size % trainer.world_size:
-        raise ValueError(f"data.batch_size={data.batch_size} is not divisible by {trainer.world_size} devices")
+    check_batch_size(data.batch_size, trainer.world_size)
+    if isinstance(trainer.strategy, DDPStrategy):
+        trainer.strategy._timeout = timedelta(minutes=plain["timeout_minutes"])
     return data, task, trainer
 
 
@@ -106,10 +178,13 @@ def _warm_start(pipeline: Pipeline, path: Path) -> None:
         network.load_state_dict(read_diffusers_folder(path, network))
         return
     weights = model_weights(read_checkpoint(path))
-    own = {name: value.shape for name, value in pipeline.state_dict().items()}
-    if wrong := sorted(name for name in own if name not in weights or weights[name].shape != own[name]):
-        raise ValueError(f"init_from={path} does not fit the model: {len(wrong)} weights differ, such as {wrong[0]}")
-    pipeline.load_state_dict(weights, strict=False)
+    own = pipeline.state_dict()
+    weights = {name: value for name, value in weights.items() if name in own}  # a part of a larger model will do
+    try:
+        require_fit(weights, own)
+    except ValueError as error:
+        raise ValueError(f"init_from={path}: {error}") from None
+    pipeline.load_state_dict(weights)
 
 
 def _metrics(trainer: Trainer) -> dict[str, float]:
@@ -126,6 +201,5 @@ def _farewell(run: Path, metrics: dict[str, float]) -> None:
     print(f"\nrun        {run}")
     if pictures := sorted((run / "pictures").glob("*.png")):
         print(f"samples    {pictures[-1]}")
-    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    same = "".join(f"{group}={choices[group]} " for group in ("sampler", "time_grid") if group in choices)
-    print(f"now try    python sample.py checkpoint={run} num_samples=64 {same}time_grid.num_steps=50 save_gif=true")
+    if (run / "checkpoints").exists():
+        print(f"now try    python sample.py checkpoint={run} num_samples=64 save_gif=true")

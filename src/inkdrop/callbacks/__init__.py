@@ -4,6 +4,7 @@ from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.checkpoint import Checkpoint
 from inkdrop.callbacks.ema import EMA, averaged_weights
 from inkdrop.callbacks.evaluate import Evaluate
+from inkdrop.callbacks.interruption import Interrupted, StopOnSignal
 from inkdrop.callbacks.noise_levels import LossByNoiseLevel
 from inkdrop.callbacks.pictures import SamplePictures
 from inkdrop.callbacks.progress import ProgressBar
@@ -14,9 +15,11 @@ __all__ = [
     "Checkpoint",
     "Evaluate",
     "Every",
+    "Interrupted",
     "LossByNoiseLevel",
     "ProgressBar",
     "SamplePictures",
+    "StopOnSignal",
     "Throughput",
     "averaged_weights",
 ]

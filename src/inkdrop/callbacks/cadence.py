@@ -12,7 +12,8 @@ from lightning.pytorch import Trainer
 class Every:
     """Due each time so many optimizer steps, epochs, training samples or minutes have gone by; give exactly one.
 
-    With several devices minutes are those of rank 0, so that all ranks agree. `ValueError` unless one unit is given.
+    All but minutes are a function of the step alone, so that a run that goes on later keeps its cadence. With several
+    devices minutes are those of rank 0, so that all ranks agree. `ValueError` unless one unit is given.
     """
 
     def __init__(
@@ -32,17 +33,16 @@ class Every:
 
     def due(self, trainer: Trainer) -> bool:
         """Whether another interval is complete; to be asked once after each optimizer step."""
-        met = int(self._elapsed(trainer) / self.amount)
         if self.unit == "minutes":
-            met = trainer.strategy.broadcast(met)
-        due, self._met = met > self._met, met
-        return due
+            met = trainer.strategy.broadcast(int((time.monotonic() - self._start) / 60 / self.amount))
+            due, self._met = met > self._met, met
+            return due
+        step, per_step = trainer.global_step, self._per_step(trainer)
+        return int(step * per_step / self.amount) > int((step - 1) * per_step / self.amount)
 
-    def _elapsed(self, trainer: Trainer) -> float:
-        if self.unit == "minutes":
-            return (time.monotonic() - self._start) / 60
+    def _per_step(self, trainer: Trainer) -> float:
         if self.unit == "steps":
-            return trainer.global_step
+            return 1
         loader = trainer.train_dataloader
-        samples = trainer.global_step * trainer.accumulate_grad_batches * loader.batch_size  # type: ignore[union-attr]
+        samples = trainer.accumulate_grad_batches * loader.batch_size  # type: ignore[union-attr]
         return samples if self.unit == "samples" else samples / loader.num_items  # type: ignore[union-attr]

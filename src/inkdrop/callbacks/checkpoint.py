@@ -1,41 +1,106 @@
-"""Checkpoints."""
+"""Checkpoints of a training."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 
 from inkdrop.callbacks.cadence import Every
-from inkdrop.callbacks.step import AfterStep
+from inkdrop.callbacks.interruption import Interrupted
+from inkdrop.callbacks.step import BetweenSteps
+from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
+from inkdrop.checkpoints.content import FORMAT
 
 
-class Checkpoint(AfterStep):
-    """Writes `step-XXXXXXXX.ckpt` every so often and when training ends, and keeps the newest ones.
+class Checkpoint(BetweenSteps):
+    """Writes `step-XXXXXXXX.ckpt` every so often, when a signal stops the run, and when training ends.
 
-    A file is complete before it gets its name, and an older one is removed only after that.
+    The newest `keep` files stay, those whose step is a multiple of `keep_every`, and the `keep_best` with the lowest
+    value of the metric `best` (highest, if it is written as "-NAME"), which is also saved whenever it is measured.
     """
 
-    def __init__(self, every: Every, folder: str, keep: Annotated[int, Ge(1)] = 2):
-        self.every, self.folder, self.keep = every, Path(folder), keep
+    def __init__(
+        self,
+        every: Every,
+        folder: str,
+        keep: Annotated[int, Ge(1)] = 2,
+        keep_every: Annotated[int, Ge(1)] | None = None,
+        best: str | None = None,
+        keep_best: Annotated[int, Ge(1)] = 1,
+    ):
+        self.every, self.best = every, (best or "").removeprefix("-")
+        self.files = CheckpointFolder(folder, keep, keep_every, best, keep_best)
+        self._saved_at = self._validated_at = -1
 
-    def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.every.due(trainer):
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = _Files(self.files)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        # Files are written between steps, so that there is nothing for Lightning to finish first.
+        trainer.fit_loop.epoch_loop.restarting = False
+        self._saved_at = trainer.global_step
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated_at = trainer.global_step
+
+    def between_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every.due(trainer) or self.best in self._measured(trainer):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
+        self.files.wait()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Interrupted):
+            self._save(trainer)
+        self.files.wait()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["format"] = FORMAT
+        checkpoint["world_size"] = trainer.world_size
+        checkpoint["metrics"] = self._measured(trainer)
+        checkpoint["logged"] = {log.name: log.size() for log in trainer.loggers if hasattr(log, "size")}
+        # The first batch of the next step has been fetched, but nothing else of it was done.
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for count in ("total", "current"):
+            progress[count]["ready"] = progress[count]["completed"]
 
     def _save(self, trainer: Trainer) -> None:
-        file = self.folder / f"step-{trainer.global_step:08d}.ckpt"
-        if file.exists():
-            return
-        unfinished = file.with_suffix(".unfinished")
-        trainer.save_checkpoint(unfinished)
-        if trainer.is_global_zero:
-            unfinished.replace(file)
-            for old in sorted(self.folder.glob("step-*.ckpt"))[: -self.keep]:
-                old.unlink()
-        trainer.strategy.barrier()
+        if self._saved_at != trainer.global_step:
+            self._saved_at = trainer.global_step
+            trainer.save_checkpoint(self.files.path / f"step-{trainer.global_step:08d}.ckpt")
+
+    def _measured(self, trainer: Trainer) -> dict[str, float]:
+        """What was measured after this very step."""
+        step, values = trainer.global_step, {}
+        if self._validated_at == step:
+            values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if getattr(callback, "measured_at", -1) == step:
+                values.update(callback.results)
+        return values
+
+
+class _Files(CheckpointIO):
+    """How Lightning writes and reads: through a folder that is always whole, in the background."""
+
+    def __init__(self, files: CheckpointFolder):
+        self.files = files
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        self.files.save(checkpoint, checkpoint["global_step"])
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        os.unlink(path)

@@ -17,9 +17,10 @@ from inkdrop.callbacks.step import AfterStep
 class EMA(AfterStep):
     """Averages of all trainable parameters, one profile per decay: `average += (1 - d) (weight - average)`.
 
-    In step k the decay is `d = min(decay, (1 + k) / (10 + k))`, so that the start is soon forgotten. Buffers are not
-    averaged, the latest are used. A checkpoint holds the raw weights in `state_dict` and each profile in
-    `ema[decay]`; a save while averages stand in the network is refused. The first decay is the one that is sampled.
+    In step k the decay is `d = min(decay, (1 + k) / (10 + k))`, so that the start is soon forgotten; a step that
+    was left out is none. Buffers are not averaged, the latest are used. A checkpoint holds the raw weights in
+    `state_dict` and each profile in `ema[decay]`; a save while averages stand in the network is refused. The first
+    decay is the one that is sampled.
     """
 
     def __init__(
@@ -33,7 +34,6 @@ class EMA(AfterStep):
         self._swapped = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_fit_start(trainer, pl_module)
         trainable = _trainable(pl_module)
         for decay in map(str, self.decays):
             loaded = self.averages.get(decay, {})
@@ -44,7 +44,7 @@ class EMA(AfterStep):
 
     @torch.no_grad()
     def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step % self.every_steps:
+        if trainer.global_step % self.every_steps or not pl_module.updated:
             return
         self.num_updates += 1
         weights = [weight.detach().float() for weight in _trainable(pl_module).values()]
@@ -72,9 +72,8 @@ class EMA(AfterStep):
         checkpoint["ema"] = self.averages
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.averages = {
-            decay: checkpoint["ema"][decay] for decay in map(str, self.decays) if decay in checkpoint["ema"]
-        }
+        known = checkpoint.get("ema", {})
+        self.averages = {decay: known[decay] for decay in map(str, self.decays) if decay in known}
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_updates": self.num_updates}

@@ -13,12 +13,15 @@ from inkdrop.metrics import Evaluation
 
 
 class Evaluate(AfterStep):
-    """Measures the averaged weights every so often and when training ends; `results` holds the latest values."""
+    """Measures the averaged weights every so often and when training ends; `results` holds the latest values.
+
+    They are those of step `measured_at`.
+    """
 
     def __init__(self, every: Every, evaluation: Evaluation):
         self.every, self.evaluation = every, evaluation
         self.results: dict[str, float] = {}
-        self._measured_at = -1
+        self.measured_at = -1
 
     def check(self, data: Any) -> None:
         """`ValueError` if these data do not suffice for the evaluation."""
@@ -29,11 +32,17 @@ class Evaluate(AfterStep):
             self._measure(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._measured_at != trainer.global_step:
+        if self.measured_at != trainer.global_step:
             self._measure(trainer, pl_module)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"results": self.results, "measured_at": self.measured_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.results, self.measured_at = state_dict["results"], state_dict["measured_at"]
+
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._measured_at = trainer.global_step
+        self.measured_at = trainer.global_step
         pipeline: Any = pl_module.pipeline
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         with averaged_weights(trainer, pl_module):

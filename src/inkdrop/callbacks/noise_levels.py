@@ -23,10 +23,17 @@ class LossByNoiseLevel(AfterStep):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         error = outputs["error"].float()
+        sound = error.isfinite()  # the others belong to a step that is left out
         bins = (outputs["t"] * self.num_bins).long().clamp(max=self.num_bins - 1).to(error.device)
-        self._sum = self._sum.to(error.device).index_add(0, bins, error)
-        self._count = self._count.to(error.device).index_add(0, bins, torch.ones_like(error))
+        self._sum = self._sum.to(error.device).index_add(0, bins, error.where(sound, 0))
+        self._count = self._count.to(error.device).index_add(0, bins, sound.float())
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": self._sum, "count": self._count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sum, self._count = state_dict["sum"], state_dict["count"]
 
     def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.every.due(trainer):

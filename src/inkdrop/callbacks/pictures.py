@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.ema import averaged_weights
 from inkdrop.callbacks.step import AfterStep
+from inkdrop.finiteness import raised_together
 from inkdrop.pictures import save_png, sheet
 
 
@@ -35,8 +36,11 @@ class SamplePictures(AfterStep):
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn_at = trainer.global_step
-        if not trainer.is_global_zero:
-            return
+        with raised_together():
+            if trainer.is_global_zero:
+                self._draw_here(trainer, pl_module)
+
+    def _draw_here(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pipeline: Any = pl_module.pipeline
         seeds = range(self.num_samples)
         with averaged_weights(trainer, pl_module):

@@ -1,32 +1,26 @@
-"""How fast training goes, and how large its gradients are."""
+"""How fast training goes."""
 
 from __future__ import annotations
 
 import time
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch.optim import Optimizer
 
 from inkdrop.callbacks.step import AfterStep
 
 
 class Throughput(AfterStep):
-    """Logs `train/samples_per_second` over all devices, and `train/gradient_norm` before clipping.
+    """Logs `train/samples_per_second` over all devices, at the trainer's `log_every_n_steps`.
 
-    Both at the trainer's `log_every_n_steps`; what runs between steps, such as sampling, is part of the time.
+    What runs between steps, such as sampling, is part of the time.
     """
 
     def __init__(self) -> None:
         self._since = (0, 0.0)  # step and time of the last value
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
         self._since = trainer.global_step, time.monotonic()
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            pl_module.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
 
     def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ class CIFAR10(Published):
     Source: Krizhevsky 2009, Learning multiple layers of features from tiny images.
     """
 
+    SHAPE = (3, 32, 32)
     NAME = "CIFAR-10"
     FOLDER = "cifar-10-batches-py"
     FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")

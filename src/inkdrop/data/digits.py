@@ -20,6 +20,8 @@ class Digits(DataModule):
     Source: Alpaydin and Kaynak, UCI Machine Learning Repository, 1998 (its test part).
     """
 
+    SHAPE = (1, 8, 8)
+
     def load(self) -> dict[str, Split]:
         from sklearn.datasets import load_digits
 

@@ -102,7 +102,7 @@ class ImageFolder(DataModule):
         """The files of each split; classes, odd and skipped files enter the findings."""
         findings.classes = self._source.folders() if self.num_classes else []
         if len(findings.classes) != self.num_classes:
-            raise DataError(
+            raise ValueError(
                 f"data.num_classes={self.num_classes}, but {self.path} has {len(findings.classes)} folders: null takes "
                 "as many classes as there are folders"
             )

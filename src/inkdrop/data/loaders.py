@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -84,28 +85,34 @@ class _Loader(ABC):
         """One batch."""
 
     @abstractmethod
-    def _numbers(self) -> Sequence[int]:
-        """Numbers of the batches of one pass, in order."""
+    def _numbers(self) -> Iterable[int]:
+        """Numbers of the batches, in order."""
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._loader)
+        yield from self._loader  # processes start with the first batch: Lightning also asks when it needs none
+
+    @property
+    def _iterator(self) -> Any:
+        """Where Lightning looks for processes to stop when training ends, rather than when the garbage is collected."""
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, value: Any) -> None:
+        self._loader._iterator = value
 
 
-class _Epoch(Sequence[int]):
-    """The numbers of the batches of the current epoch."""
+class _CountFrom:
+    """All numbers from `first` on, from the start each time it is iterated over."""
 
-    def __init__(self, length: int):
-        self.length, self.epoch = length, 0
+    def __init__(self, first: int):
+        self.first = first
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: Any) -> Any:
-        return range(self.epoch * self.length, (self.epoch + 1) * self.length)[index]
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.first)
 
 
 class ShuffledLoader(_Loader):
-    """Endless batches of the same size over a split, in an order that knows no state.
+    """Endless batches of the same size over a split, from number `first` on, in an order that knows no state.
 
     Batches run on over the end of a pass, so that none is smaller and none is lost. Each rank takes its slice of every
     batch; together they see what one process would. A batch carries its global positions as "position"; `augment` is
@@ -122,6 +129,7 @@ class ShuffledLoader(_Loader):
         order: Order | None = None,
         augment: Augment | None = None,
         num_workers: int = 0,
+        first: int = 0,
     ):
         if batch_size % world_size:
             raise ValueError(f"data.batch_size={batch_size} is not divisible by {world_size} devices")
@@ -129,20 +137,8 @@ class ShuffledLoader(_Loader):
         self.rank, self.world_size = rank, world_size
         self.num_items = len(split["x"])
         self.order, self.augment = order or ShuffledPasses(self.num_items, seed), augment
-        self._epoch = _Epoch(-(-self.num_items // batch_size))
+        self.first = first
         super().__init__(num_workers)
-
-    def __len__(self) -> int:
-        return len(self._epoch)
-
-    @property
-    def sampler(self) -> ShuffledLoader:
-        """Where Lightning looks for `set_epoch`."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Begins at the first position of this epoch, which is `len(self)` batches long."""
-        self._epoch.epoch = epoch
 
     def batch(self, number: int) -> Batch:
         share = self.batch_size // self.world_size
@@ -153,8 +149,8 @@ class ShuffledLoader(_Loader):
             batch = self.augment(batch, Generators.from_positions(self.seed, positions).at("augment"))
         return {**batch, "position": torch.tensor(positions)}
 
-    def _numbers(self) -> Sequence[int]:
-        return self._epoch
+    def _numbers(self) -> Iterable[int]:
+        return _CountFrom(self.first)
 
 
 class OrderedLoader(_Loader):
@@ -171,7 +167,7 @@ class OrderedLoader(_Loader):
     def batch(self, number: int) -> Batch:
         return {**collect(self.split, self.parts[number]), "position": self.parts[number]}
 
-    def _numbers(self) -> Sequence[int]:
+    def _numbers(self) -> Iterable[int]:
         return range(len(self.parts))
 
 

@@ -13,6 +13,7 @@ class MNIST(Published):
     Source: LeCun et al. 1998, Proceedings of the IEEE 86 (11).
     """
 
+    SHAPE = (1, 28, 28)
     NAME = "MNIST"
     FOLDER = "MNIST/raw"
     FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))

@@ -21,6 +21,8 @@ from inkdrop.data.loaders import Augment, Column, Order, OrderedLoader, Shuffled
 class DataError(ValueError):
     """Data are absent, broken or not what the configuration says; the message names them and what to do."""
 
+    exit_code = 3
+
 
 def data_dir(root: str | None = None) -> Path:
     """The folder that data sets lie in: `root`, or else `INKDROP_DATA_DIR`, or else `data`."""
@@ -40,6 +42,8 @@ class DataModule(LightningDataModule, ABC):
     batches; null is none for data in memory, and else up to four. `DataError` if the data are not as stated.
     """
 
+    SHAPE: tuple[int, ...] = ()  # of data that come in one only
+
     def __init__(
         self,
         shape: list[int],
@@ -52,13 +56,16 @@ class DataModule(LightningDataModule, ABC):
         super().__init__()
         self.shape, self.num_classes, self.batch_size, self.seed = list(shape), num_classes, batch_size, seed
         self.augment, self.num_workers = augment, num_workers
+        self.num_batches_seen = 0  # of the run before it was interrupted; training goes on with the next
 
     @abstractmethod
     def load(self) -> dict[str, Split]:
         """The splits as raw data, `train` and `validation` among them."""
 
     def verify(self) -> None:
-        """Raises `DataError` for what can be seen without loading, such as absent files."""
+        """`DataError` for what can be seen without loading, such as absent files; `ValueError` for another shape."""
+        if self.SHAPE and tuple(self.shape) != self.SHAPE:
+            raise ValueError(f"data.shape={self.shape}, but {type(self).__name__} has the shape {list(self.SHAPE)}")
 
     def examine(self) -> Findings:
         """The splits without what is broken, and what else a look at every item shows; nothing is refused."""
@@ -91,17 +98,34 @@ class DataModule(LightningDataModule, ABC):
         _ = self.splits
 
     def train_dataloader(self) -> ShuffledLoader:
-        """Shuffled batches without end."""
+        """Shuffled batches without end, from the first that the run has not seen."""
         split = self.splits["train"]
         rank, world_size = self._place()
         return ShuffledLoader(
-            split, self.batch_size, self.seed, rank, world_size, self.order(), self.augment, self._workers(split)
+            split,
+            self.batch_size,
+            self.seed,
+            rank,
+            world_size,
+            self.order(),
+            self.augment,
+            self._workers(split),
+            self.num_batches_seen,
         )
 
     def val_dataloader(self) -> OrderedLoader:
         """The held-out split in order."""
         split = self.splits["validation"]
         return OrderedLoader(split, self.batch_size, *self._place(), self._workers(split))
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches the run has seen."""
+        assert self.trainer is not None
+        return {"num_batches_seen": self.trainer.fit_loop.epoch_loop.batch_progress.total.completed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Goes on behind these batches."""
+        self.num_batches_seen = state_dict["num_batches_seen"]
 
     def order(self) -> Order | None:
         """How training positions become items; None is shuffled passes."""

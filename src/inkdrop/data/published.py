@@ -41,6 +41,7 @@ class Published(DataModule):
         """Images (N, C, H, W), uint8, and labels (N) of one part."""
 
     def verify(self) -> None:
+        super().verify()
         folder = self.root / self.FOLDER
         missing = [name for name in self.FILES if not any((folder / f"{name}{end}").is_file() for end in ("", ".gz"))]
         if missing and not self.download:

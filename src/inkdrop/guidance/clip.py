@@ -22,7 +22,8 @@ class _Clipped(Wrapper):
 
     def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
         x_0, extras = self.denoiser(x_t, now, cond)
-        return Estimate(x_0.clamp(self.low, self.high), extras)
+        # 0 inf is NaN: clipping alone would make a broken estimate look sound.
+        return Estimate(x_0.clamp(self.low, self.high) + 0 * x_0, extras)
 
 
 class Clip(Guidance):

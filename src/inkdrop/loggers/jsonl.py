@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,15 @@ class JSONLines(Logger):
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
+
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def cut(self, size: int) -> None:
+        """Forgets what was written after the first `size` bytes, by steps that will be done again."""
+        if self.size() > size:
+            os.truncate(self.path, size)
 
     @property
     def name(self) -> str:

@@ -20,12 +20,12 @@ class WandB(Logger):
     """Online with a key and a server that answers within three seconds, offline otherwise, and says which.
 
     Offline runs lie under `folder`/wandb and go up later with `wandb sync`. Whatever goes wrong with W&B is told once
-    and stops the tracking, never the run. `WANDB_MODE` is obeyed.
+    and stops the tracking, never the run. `WANDB_MODE` is obeyed. A `run_id` that W&B knows is gone on with.
     """
 
-    def __init__(self, folder: str, project: str, name: str | None = None):
+    def __init__(self, folder: str, project: str, name: str | None = None, run_id: str | None = None):
         super().__init__()
-        self.folder, self.project, self._name = folder, project, name
+        self.folder, self.project, self._name, self.run_id = folder, project, name, run_id
         self._run: Any = None
         self._failed = False
 
@@ -76,6 +76,8 @@ class WandB(Logger):
         return wandb.init(
             project=self.project,
             name=self._name,
+            id=self.run_id,
+            resume="allow",
             dir=self.folder,
             mode=mode,
             reinit="finish_previous",

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from inkdrop.data.loaders import collect
 from inkdrop.data.module import DataModule, cache_dir
+from inkdrop.finiteness import raised_together
 from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import GaussianStatistics, Statistics, frechet_distance
@@ -43,7 +44,8 @@ def data_statistics(extractor: Extractor, data: DataModule, split: str, count: i
     statistics = GaussianStatistics(extractor.dim, sync_on_compute=False).to(device)
     with torch.no_grad():
         for items in torch.arange(count).split(batch_size):
-            statistics.update(extractor(data.splits[split]["x"][items].to(device)))
+            features = extractor(data.splits[split]["x"][items].to(device))
+            statistics.update(features, f"{extractor.metric}: the features of {split} items", items.tolist())
     result = statistics.compute().cpu()
     _store(file, [result.mean, result.covariance])
     return result
@@ -108,9 +110,11 @@ class Evaluation:
         device = next(pipeline.parameters()).device
         extractor = self.extractor.to(device)
         statistics = GaussianStatistics(extractor.dim).to(device)
-        for items in torch.arange(rank, n, world_size).split(self.batch_size):
-            batch = {name: values[items] for name, values in conditions.items()}
-            statistics.update(extractor(pipeline(batch, [self.seed + item for item in items.tolist()])))
+        with raised_together():
+            for items in torch.arange(rank, n, world_size).split(self.batch_size):
+                batch = {name: values[items] for name, values in conditions.items()}
+                seeds = [self.seed + item for item in items.tolist()]
+                statistics.update(extractor(pipeline(batch, seeds)), self._features_of("samples with seeds"), seeds)
         likelihoods = self.likelihoods(pipeline, data, self.num_items, rank, world_size)
         return {**self._results(statistics.compute(), data), **likelihoods}
 
@@ -119,20 +123,21 @@ class Evaluation:
     ) -> Results:
         """Means over the first `count` held-out items, or all; `ValueError` if there are fewer.
 
-        With several ranks each does its share, all get the whole. `FloatingPointError` if the model is broken.
+        With several ranks each does its share, all get the whole. `NonFiniteError` if the model is broken.
         """
         held_out = data.splits["validation"]
         count = count or len(held_out["x"])
         if count > len(held_out["x"]):
             raise ValueError(f"num_items={count}, but only {len(held_out['x'])} items are held out")
         totals: dict[str, float] = {}
-        for name, likelihood in self.likelihood.items():
-            for first in range(rank, count, world_size * self.batch_size):
-                items = torch.arange(count)[first::world_size][: self.batch_size]
-                generators = Generators.from_positions(self.seed, items.tolist()).at("likelihood")
-                for part, values in likelihood(pipeline, collect(held_out, items), generators).items():
-                    full = f"bits_per_dim_{name}_{count}" + f"_{part}" * (part != "total")
-                    totals[full] = totals.get(full, 0.0) + float(values.sum())
+        with raised_together():
+            for name, likelihood in self.likelihood.items():
+                for first in range(rank, count, world_size * self.batch_size):
+                    items = torch.arange(count)[first::world_size][: self.batch_size]
+                    generators = Generators.from_positions(self.seed, items.tolist()).at("likelihood")
+                    for part, values in likelihood(pipeline, collect(held_out, items), generators).items():
+                        full = f"bits_per_dim_{name}_{count}" + f"_{part}" * (part != "total")
+                        totals[full] = totals.get(full, 0.0) + float(values.sum())
         shares = _gathered(totals, world_size)
         names = dict.fromkeys(name for share in shares for name in share)
         return {name: math.fsum(share.get(name, 0.0) for share in shares) / count for name in names}
@@ -141,9 +146,13 @@ class Evaluation:
         """The results of samples that were made under `held_out_conditions`."""
         held_out_conditions(data, len(samples))
         statistics = GaussianStatistics(self.extractor.dim, sync_on_compute=False)  # every rank has all samples
-        for batch in samples.cpu().split(self.batch_size):
-            statistics.update(self.extractor.cpu()(batch))
+        for items in torch.arange(len(samples)).split(self.batch_size):
+            features = self.extractor.cpu()(samples.cpu()[items])
+            statistics.update(features, self._features_of("samples"), items.tolist())
         return self._results(statistics.compute(), data)
+
+    def _features_of(self, what: str) -> str:
+        return f"{self.extractor.metric}: the features of {what}"
 
     def _results(self, statistics: Statistics, data: DataModule) -> Results:
         n, count = statistics.num_samples, len(data.splits[self.reference]["x"])

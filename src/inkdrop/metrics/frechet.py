@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from inkdrop.finiteness import require_finite
 
 
 class Statistics(NamedTuple):
@@ -24,8 +27,8 @@ class Statistics(NamedTuple):
 class GaussianStatistics(Metric):
     """Mean and covariance of features (B, D), summed in float64 as they come; memory does not grow with their number.
 
-    Sums of several ranks are added before they are used, unless `sync_on_compute` is false. `ValueError` for features
-    that are not finite, and for fewer than two samples.
+    Sums of several ranks are added before they are used, unless `sync_on_compute` is false. `NonFiniteError` for
+    features that are not finite, `ValueError` for fewer than two samples.
     """
 
     full_state_update = False
@@ -39,10 +42,9 @@ class GaussianStatistics(Metric):
         self.add_state("outer", torch.zeros(dim, dim, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, features: Tensor) -> None:
-        """Adds features (B, D)."""
-        if not bool(features.isfinite().all()):
-            raise ValueError("some features are not finite: the samples are broken, or the extractor is")
+    def update(self, features: Tensor, what: str = "the features of rows", names: Sequence[int] | None = None) -> None:
+        """Adds features (B, D); an error says `what` they are, and the names (B) of those that are not finite."""
+        require_finite(features, what, range(len(features)) if names is None else names)
         features = features.double()
         self.sum += features.sum(0)
         self.outer += features.T @ features

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from inkdrop.schedules.base import Schedule
+
+Length = Annotated[int, Ge(1), Le(1_000_000)]
 
 
 class Table(Schedule):
@@ -61,7 +63,7 @@ class Table(Schedule):
 
 
 def linear_beta(
-    num_timesteps: Annotated[int, Ge(1)],
+    num_timesteps: Length,
     beta_start: Annotated[float, Gt(0), Lt(1)],
     beta_end: Annotated[float, Gt(0), Lt(1)],
 ) -> Table:
@@ -74,7 +76,7 @@ def linear_beta(
 
 
 def scaled_linear(
-    num_timesteps: Annotated[int, Ge(1)],
+    num_timesteps: Length,
     beta_start: Annotated[float, Gt(0), Lt(1)],
     beta_end: Annotated[float, Gt(0), Lt(1)],
 ) -> Table:
@@ -87,7 +89,7 @@ def scaled_linear(
 
 
 def sigmoid_beta(
-    num_timesteps: Annotated[int, Ge(1)],
+    num_timesteps: Length,
     beta_start: Annotated[float, Gt(0), Lt(1)],
     beta_end: Annotated[float, Gt(0), Lt(1)],
 ) -> Table:
@@ -101,7 +103,7 @@ def sigmoid_beta(
 
 
 def sigmoid(
-    num_timesteps: Annotated[int, Ge(1)],
+    num_timesteps: Length,
     start: float = -3.0,
     end: float = 3.0,
     temperature: Annotated[float, Gt(0)] = 1.0,
@@ -122,7 +124,7 @@ def sigmoid(
 
 
 def sqrt(
-    num_timesteps: Annotated[int, Ge(1)],
+    num_timesteps: Length,
     offset: Annotated[float, Gt(0), Lt(1)] = 1e-4,
     max_beta: Annotated[float, Gt(0), Lt(1)] = 0.999,
 ) -> Table:
@@ -134,7 +136,7 @@ def sqrt(
 
 
 def cosine(
-    num_timesteps: Annotated[int, Ge(1)],
+    num_timesteps: Length,
     offset: Annotated[float, Ge(0), Lt(1)] = 0.008,
     max_beta: Annotated[float, Gt(0), Lt(1)] = 0.999,
 ) -> Table:

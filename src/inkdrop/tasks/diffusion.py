@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypeAlias
 
@@ -11,9 +12,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
+from inkdrop.checkpoints import CheckpointError
+from inkdrop.checkpoints.content import require_fit
+from inkdrop.finiteness import NonFiniteError
 from inkdrop.losses import Loss
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
+from inkdrop.tasks.soundness import ADVICE, RecentLosses, broken_gradients, diagnosis
 
 Batch: TypeAlias = dict[str, Tensor]
 
@@ -23,6 +28,9 @@ class DiffusionTask(LightningModule):
 
     Every random number is keyed by `seed` and by the sample's position in the run. Validation uses the same noise and
     the same evenly spaced times whatever the seed, so that runs compare.
+
+    A step whose loss or gradient is not finite raises `NonFiniteError` before anything is changed. Up to
+    `max_skipped_steps` such steps in the whole run are left out instead: they count as steps, but change nothing.
     """
 
     def __init__(
@@ -32,11 +40,17 @@ class DiffusionTask(LightningModule):
         optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
         scheduler: Callable[[Optimizer], Any],
         seed: Annotated[int, Ge(0)] = 0,
+        max_skipped_steps: Annotated[int, Ge(0)] = 0,
     ):
         super().__init__()
         loss.check(pipeline.denoiser)  # type: ignore[arg-type]
         self.pipeline, self.loss, self.optimizer, self.scheduler, self.seed = pipeline, loss, optimizer, scheduler, seed
+        self.max_skipped_steps, self.skipped_steps = max_skipped_steps, 0
+        self.updated = False  # whether the latest optimizer step changed the weights
+        self._finite = True
+        self._recent = RecentLosses()
         self.config: dict[str, Any] = {}  # resolved, plain; written into checkpoints so that they are enough alone
+        self.facts: dict[str, Any] = {}  # what the result depends on besides: versions, threads, commit
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """The mean loss, and per sample the times and the unweighted error."""
@@ -45,7 +59,11 @@ class DiffusionTask(LightningModule):
         x_0 = self.pipeline.codec.encode(batch["x"], generators.at("codec"))
         cond = self.pipeline.conditioner(batch, generators.at("condition"))
         terms = self.loss(self.pipeline.denoiser, x_0, cond, generators)
+        self._recent.add(terms.loss, batch["position"])
         loss = terms.loss.mean()
+        # An infinite loss can have a finite gradient. 0 inf is NaN, so that no gradient outlives its loss: one look at
+        # the gradient tells all, and on every rank the same.
+        loss = loss * (1 + 0 * loss.detach())
         self.log("train/loss", loss.detach(), batch_size=len(x_0))
         return {"loss": loss, "t": terms.t, **{name: part.detach() for name, part in terms.parts.items()}}
 
@@ -63,9 +81,85 @@ class DiffusionTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer over all that can be trained, and the learning rate, moved once a step."""
         optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        optimizer.register_step_post_hook(self._note_step)
+        self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
 
+    def _note_step(self, *_: Any) -> None:
+        self.updated = self._finite  # a scaler of fp16 that leaves a step out never comes here
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Moves the learning rate, if the weights moved."""
+        if self.updated:
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_train_start(self) -> None:
+        """Puts the configuration's options of the optimizer in force where a checkpoint has brought other ones."""
+        self._recent.clear()
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        scheduler: Any = self.lr_schedulers()
+        for number, (group, options) in enumerate(zip(optimizer.param_groups, self._options, strict=True)):
+            group.update({name: value for name, value in options.items() if name != "lr"})
+            if (earlier := group["initial_lr"]) != options["lr"]:
+                group["lr"] = options["lr"] * (group["lr"] / earlier if earlier else 1)
+                group["initial_lr"] = options["lr"]
+                if hasattr(scheduler, "base_lrs"):  # one that is made of several has none
+                    scheduler.base_lrs[number] = options["lr"]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Takes the norm of the gradient once: to check it, to log it before clipping, and to clip by it."""
+        parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self.updated, self._finite = False, bool(norm.isfinite())
+        if not self._finite:
+            self._refuse(optimizer)
+        else:
+            self.log("train/gradient_norm", norm)
+            # Fused optimizers take their gradients scaled: Lightning has words for clipping those.
+            scaled = self._scaler() is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
+            if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and not scaled:
+                torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+            elif gradient_clip_val:
+                self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        self._recent.clear()
+
+    def _scaler(self) -> Any:
+        return getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16 alone
+
+    def _refuse(self, optimizer: Optimizer) -> None:
+        """Raises `NonFiniteError`, or leaves this step out."""
+        step = self.trainer.global_step + 1
+        losses = self._recent.wrong(getattr(self.trainer.train_dataloader, "order", None))
+        gradients = broken_gradients(self)
+        if self._scaler() is not None and gradients and not losses:
+            return  # too large for fp16: the scaler leaves the step out and lowers its scale
+        message = diagnosis(step, losses, gradients)
+        if self.skipped_steps == self.max_skipped_steps:
+            after = f" (after {self.skipped_steps} skipped steps)" if self.skipped_steps else ""
+            raise NonFiniteError(f"{message}{after}; nothing was changed by it: {ADVICE}")
+        self.skipped_steps += 1
+        optimizer.zero_grad(set_to_none=True)  # optimizers pass over what has no gradient
+        if self.trainer.is_global_zero:
+            print(f"warning: {message}; skipped, {self.skipped_steps} of {self.max_skipped_steps}", file=sys.stderr)
+        for logger in self.trainer.loggers:
+            logger.log_metrics({"train/skipped_steps": self.skipped_steps}, step=step)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting skipped steps; `CheckpointError` if the weights are not those of this model."""
+        try:
+            require_fit(checkpoint["state_dict"], self.state_dict(), types=True)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+        self.skipped_steps = checkpoint.get("skipped_steps", 0)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration and the fingerprint of the data."""
-        checkpoint["config"] = self.config
+        """Adds the configuration, what else the run depends on, the data's fingerprint and the names of weights."""
+        checkpoint["trainable"] = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["config"], checkpoint["facts"] = self.config, self.facts
         checkpoint["data_fingerprint"] = self.trainer.datamodule.fingerprint  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 def warmup_cosine(
     optimizer: Optimizer,
     warmup_steps: Annotated[int, Ge(0)],
-    num_steps: Annotated[int, Ge(1)],
+    num_steps: Annotated[int, Ge(0)],
     final_factor: Annotated[float, Ge(0), Le(1)] = 0.0,
 ) -> LambdaLR:
     """The rate rises linearly over `warmup_steps`, then falls along half a cosine to `final_factor` at `num_steps`."""

@@ -1,0 +1,73 @@
+"""Leaving a run when a signal asks for it: between two steps, on every rank, with a whole checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from inkdrop.callbacks.step import BetweenSteps
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; raised between two steps on every rank at once, when nothing is half done."""
+
+    def __init__(self, signum: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
+        self.signum = signum
+
+    @property
+    def exit_code(self) -> int:
+        """130 for Ctrl-C, and 143 for SIGTERM and for SIGUSR1, with which SLURM announces the end of a job."""
+        return 130 if self.signum == signal.SIGINT else 143
+
+
+class StopOnSignal(BetweenSteps):
+    """Handlers that only take a note, and `Interrupted` between two steps once any rank has one.
+
+    A second Ctrl-C ends the process at once; what is on the disk stays whole.
+    """
+
+    def __init__(self) -> None:
+        self._noted = 0
+        self._before: dict[int, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning's own handlers call collectives and write checkpoints at any point of a step.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        self._before = {signum: signal.signal(signum, self._note) for signum in SIGNALS}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._give_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._give_back()  # Lightning calls no teardown then, and other trials of a sweep may follow
+
+    def _give_back(self) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before = {}
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and self._noted == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        self._noted = signum
+        with contextlib.suppress(OSError):  # nobody may listen any more
+            os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step\n".encode())
+
+    def between_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        noted = self._noted
+        if trainer.world_size > 1:
+            everywhere = torch.tensor(noted, device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MAX)
+            noted = int(everywhere)
+        if noted:
+            raise Interrupted(noted, trainer.global_step)

@@ -1,0 +1,7 @@
+"""Checkpoints: written whole or not at all, verified before they are believed, never executed."""
+
+from inkdrop.checkpoints.content import model_weights
+from inkdrop.checkpoints.files import CheckpointError, find_checkpoint, read_checkpoint
+from inkdrop.checkpoints.folder import CheckpointFolder
+
+__all__ = ["CheckpointError", "CheckpointFolder", "find_checkpoint", "model_weights", "read_checkpoint"]

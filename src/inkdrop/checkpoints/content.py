@@ -1,0 +1,123 @@
+"""What a checkpoint holds, and how older versions of it become the present one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+FORMAT = 1
+
+Content = dict[str, Any]
+
+
+def _from_0(content: Content) -> Content:
+    """Files from before the format had a number."""
+    return {"format": 1, "world_size": 1, "metrics": {}, **content}
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {0: _from_0}  # from a version to the next
+PREFIXES = ("_orig_mod.", "module.")  # of compiled networks, and of networks on several devices
+
+
+def migrated(content: Any) -> Content:
+    """The content in the present version; `ValueError` completes "FILE ..." with what is wrong with it."""
+    if not isinstance(content, dict) or not {"state_dict", "config"} <= content.keys():
+        raise ValueError(f"is no checkpoint of inkdrop: {_kind(content)}")
+    version = content.get("format", 0)
+    if not isinstance(version, int) or version > FORMAT:
+        raise ValueError(f"has version {version} of the format, newer than {FORMAT}: update inkdrop")
+    for number in range(version, FORMAT):
+        content = MIGRATIONS[number](content)
+    content["state_dict"] = {_plain_name(name): value for name, value in content["state_dict"].items()}
+    if (wrong := not_finite(content)) is not None:
+        raise ValueError(f"holds numbers that are not finite, in {wrong}")
+    return content
+
+
+def _kind(content: Any) -> str:
+    if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
+        return "it holds weights alone, without the configuration of their model"
+    return f"it lacks the configuration of a model, and is a {type(content).__name__}"
+
+
+def _plain_name(name: str) -> str:
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix).replace(f".{prefix}", ".")
+    return name
+
+
+def _finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(value.isfinite().all())
+
+
+def tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in plain data, with their paths; `ValueError` for what is neither tensor nor plain data."""
+    if isinstance(node, Tensor):
+        yield path, node
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from tensors(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list | tuple):
+        for number, value in enumerate(node):
+            yield from tensors(value, f"{path}[{number}]")
+    elif node is not None and type(node) not in (bool, int, float, str):
+        raise ValueError(f"{path} is a {type(node).__name__}: a checkpoint holds tensors and plain data only")
+
+
+def snapshot(node: Any) -> Any:
+    """A copy on the CPU that training does not change any more."""
+    if isinstance(node, Tensor):
+        return node.detach().to("cpu", copy=True)
+    if isinstance(node, Mapping):
+        return {key: snapshot(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(snapshot(value) for value in node)
+    return node
+
+
+def num_bytes(content: Content) -> int:
+    """Size of all tensors."""
+    return sum(value.numel() * value.element_size() for _, value in tensors(content))
+
+
+def not_finite(content: Content) -> str | None:
+    """The first learned weight, average or number of the optimizer that is not finite; constants may be."""
+    state: dict[str, Tensor] = content["state_dict"]
+    weights = {name: state[name] for name in content.get("trainable") or state if name in state}
+    parts = {"weights": weights, "ema": content.get("ema"), "optimizer": content.get("optimizer_states")}
+    return next((name for name, value in tensors(parts) if not _finite(value)), None)
+
+
+def require_fit(found: Mapping[str, Tensor], own: Mapping[str, Tensor], types: bool = False) -> None:
+    """`ValueError` with the names and shapes, and on wish types, that differ between a file's weights and a model's."""
+    wrong = [f"{name} is missing" for name in own if name not in found]
+    wrong += [f"{name} is unknown" for name in found if name not in own]
+    for name in own.keys() & found.keys():
+        before, now = found[name], own[name]
+        if before.shape != now.shape:
+            wrong.append(f"{name} is {list(before.shape)} instead of {list(now.shape)}")
+        elif types and before.dtype != now.dtype:
+            wrong.append(f"{name} is {before.dtype} instead of {now.dtype}")
+    if wrong:
+        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ValueError("the weights do not fit the model:\n  " + "\n  ".join(sorted(wrong)[:5]) + more)
+
+
+def model_weights(content: Mapping[str, Any], weights: str = "ema") -> dict[str, Tensor]:
+    """The state of the pipeline in a checkpoint: `raw`, `ema` for the first average, or an average by its decay.
+
+    `ValueError` names what there is.
+    """
+    state = dict(content["state_dict"])
+    averages = content.get("ema", {})
+    if weights != "raw":
+        chosen = next(iter(averages), None) if weights == "ema" else str(weights)
+        if chosen not in averages:
+            raise ValueError(
+                f"weights={weights} is not in the checkpoint: it has raw, {', '.join(averages) or 'no EMA'}"
+            )
+        state.update(averages[chosen])
+    prefix = "pipeline."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

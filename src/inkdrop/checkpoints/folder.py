@@ -1,0 +1,164 @@
+"""Writing checkpoints: each in a file of its own that is complete before it gets its name, and an index of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import torch
+from annotated_types import Ge
+
+from inkdrop.checkpoints.content import Content, not_finite, num_bytes, snapshot
+from inkdrop.checkpoints.files import INDEX, CheckpointError, read_index
+from inkdrop.finiteness import NonFiniteError
+
+UNFINISHED = ".unfinished"
+
+
+class CheckpointFolder:
+    """Immutable files `step-XXXXXXXX.ckpt`, and `index.json` with size, digest and metrics of each complete one.
+
+    A file is written beside its destination and synced before it is renamed; then the index is replaced in the same
+    way, and only then are older files removed: at every instant the index names complete files only. The newest `keep`
+    stay, those whose step is a multiple of `keep_every`, and the `keep_best` with the lowest value of the metric `best`
+    (or the highest, if it is written as "-NAME").
+
+    Writing goes on in a thread while training does; an error in it is raised by the next `save` or `wait`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        keep: Annotated[int, Ge(1)] = 2,
+        keep_every: Annotated[int, Ge(1)] | None = None,
+        best: str | None = None,
+        keep_best: Annotated[int, Ge(1)] = 1,
+    ):
+        self.path, self.keep, self.keep_every, self.best, self.keep_best = Path(path), keep, keep_every, best, keep_best
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def save(self, content: Content, step: int) -> None:
+        """Copies the content and writes the copy in the background, after the file before it.
+
+        `CheckpointError` if there is no room for it, or if the last one could not be written.
+        """
+        self.wait()
+        self.path.mkdir(parents=True, exist_ok=True)
+        needed, free = num_bytes(content) + 2**20, shutil.disk_usage(self.path).free
+        if needed > free:
+            raise CheckpointError(f"no room for a checkpoint in {self.path}: {needed:,} bytes, {free:,} are free")
+        self._thread = threading.Thread(target=self._write, args=(snapshot(content), step), name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Returns when everything is on the disk; raises what went wrong."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self, content: Content, step: int) -> None:
+        try:
+            if (wrong := not_finite(content)) is not None:
+                raise NonFiniteError(f"step {step}: no checkpoint was written, as {wrong} is not finite")
+            file = self.path / f"step-{step:08d}.ckpt"
+            digest = _Digest(file.with_suffix(UNFINISHED))
+            with _removed_on_error(digest.file):
+                with digest:
+                    torch.save(content, digest)  # type: ignore[arg-type]
+                digest.file.replace(file)
+            _sync(self.path)
+            entry = {"name": file.name, "step": step, "bytes": digest.size, "sha256": digest.hexdigest()}
+            self._register({**entry, "metrics": content.get("metrics", {})})
+        except Exception as error:
+            # torch's writer hides what the disk said behind an error of its own.
+            reason = next((each for each in (error, error.__context__) if isinstance(each, OSError)), None)
+            text = f"a checkpoint could not be written to {self.path}: {reason}"
+            self._error = error if reason is None else CheckpointError(text)
+
+    def _register(self, entry: dict[str, Any]) -> None:
+        """The new file into the index, and then out of the folder what is no longer in it."""
+        known = read_index(self.path)
+        files = [each for each in (known or {"files": []})["files"] if each["step"] < entry["step"]] + [entry]
+        kept = self._kept(files)
+        index = self.path / INDEX
+        unfinished = index.with_suffix(UNFINISHED)
+        with _removed_on_error(unfinished):
+            with unfinished.open("w") as stream:
+                json.dump({"files": kept}, stream, indent=1)
+                stream.flush()
+                os.fsync(stream.fileno())
+            unfinished.replace(index)
+        _sync(self.path)
+        names = {each["name"] for each in kept}
+        for file in self.path.glob("step-*.*"):
+            # Without an index nobody knows what the other files are; what is unfinished was left by a killed process.
+            if file.name not in names and (known is not None or file.suffix == UNFINISHED):
+                file.unlink()
+
+    def _kept(self, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        newest = {each["step"] for each in files[-self.keep :]}
+        metric = (self.best or "").removeprefix("-")
+        sign = -1 if (self.best or "").startswith("-") else 1
+        ranked = sorted(
+            (each for each in files if metric in each["metrics"]), key=lambda e: sign * e["metrics"][metric]
+        )
+        best = {each["step"] for each in ranked[: self.keep_best]}
+        every = {each["step"] for each in files if self.keep_every and each["step"] % self.keep_every == 0}
+        return [each for each in files if each["step"] in newest | best | every]
+
+
+class _Digest:
+    """A file that is hashed while it is written and is on the disk when it is closed."""
+
+    def __init__(self, file: Path):
+        self.file, self.size = file, 0
+        self._hash = hashlib.sha256()
+
+    def __enter__(self) -> _Digest:
+        self._stream: BinaryIO = self.file.open("wb")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._stream:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        self.size += len(data)
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+@contextlib.contextmanager
+def _removed_on_error(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+
+
+def _sync(folder: Path) -> None:
+    """The names in a folder onto the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

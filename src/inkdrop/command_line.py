@@ -1,0 +1,86 @@
+"""What train.py and sample.py do alike: their help, and how they end when something is wrong.
+
+Imports Hydra and YAML only, so that help and mistyped options are answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from inkdrop.experiment import CONF, EXIT_CONFIGURATION, CheckConfiguration
+from inkdrop.help import show
+from inkdrop.seeds import draw_seed
+from inkdrop.suggestions import no_option
+
+
+class TrialError(Exception):
+    """A trial of a sweep failed; what was wrong has been printed."""
+
+    def __init__(self, number: int, code: int):
+        super().__init__(f"trial {number} failed with exit code {code}")
+        self.code = code
+
+
+def start(main: Callable[[], Any], name: str, description: str) -> None:
+    """Runs an entry script, or prints its help; a configuration that Hydra refuses ends it with code 2."""
+    arguments = sys.argv[1:]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its errors itself, and ends with code 1
+    try:
+        if {"--help", "-h"} & set(arguments):
+            show(CONF, name, description, [each for each in arguments if not each.startswith("-")])
+        else:
+            main()
+    except TrialError as error:
+        print(f"error: {error}; other trials may have failed too, see above", file=sys.stderr)
+        sys.exit(error.code)
+    except (HydraException, YAMLError, OSError, TypeError, ValueError) as error:  # those of a run end in `run`
+        print(f"error: {_explained(error, arguments)}", file=sys.stderr)
+        sys.exit(EXIT_CONFIGURATION)
+
+
+def run(action: Callable[[DictConfig, str], Any], config: DictConfig) -> Any:
+    """What an entry script does, in the folder that Hydra made; a trial of a sweep fails without ending the sweep."""
+    hydra: Any = HydraConfig.get()
+    sweep = hydra.mode == RunMode.MULTIRUN
+    try:
+        if sweep:  # a single run was checked before it had a folder
+            draw_seed(config, told=True)
+            CheckConfiguration().check(config, hydra)
+        return action(config, hydra.runtime.output_dir)
+    except SystemExit as error:
+        if not sweep or error.code in (130, 143):  # a signal is meant for all trials
+            raise
+        code = error.code if isinstance(error.code, int) and error.code else 1
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if sweep:  # an exit here would leave the other trials out
+        raise TrialError(hydra.job.num, code)
+    sys.exit(code)
+
+
+def _explained(error: Exception, arguments: list[str]) -> str:
+    """Hydra's message, with the name that was meant where an option does not exist."""
+    cause = error.__cause__
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
+        names: Any = cause.parent_node or ()
+        advice = f"; +{cause.full_key}=... gives an argument that no YAML file names"
+        return no_option(cause.full_key, map(str, names), advice)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {error}"
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{error}\n{cause}"
+    if isinstance(error, HydraException | YAMLError):
+        return str(error)
+    return f"{error}, in {' '.join(arguments)}; --help lists the names of each group, none among them"

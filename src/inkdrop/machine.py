@@ -1,0 +1,79 @@
+"""Whether this machine can do what `trainer` asks for, and whether data, batches and network go together."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.utilities import rank_zero_warn
+
+from inkdrop.data import DataError, DataModule
+from inkdrop.pipeline import Pipeline
+
+_SILENT: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "enable_progress_bar": False,
+}
+
+
+def check_devices(options: Mapping[str, Any]) -> int:
+    """The number of processes that a trainer with these options works in; `ValueError` if this machine cannot."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the run itself will tell
+            trainer = Trainer(**{**options, **_SILENT})
+    except (MisconfigurationException, TypeError) as error:
+        raise ValueError(f"trainer.devices={options.get('devices')} cannot be had here: {error}") from None
+    on_cpu = isinstance(trainer.accelerator, CPUAccelerator)
+    if on_cpu and trainer.num_devices > (cores := os.cpu_count() or 1):
+        raise ValueError(f"trainer.devices={options.get('devices')}, but here is no GPU, and a CPU of {cores} cores")
+    if on_cpu and options.get("precision") == "16-mixed":
+        raise ValueError("trainer.precision=16-mixed needs a GPU: on a CPU choose bf16-mixed or 32-true")
+    return trainer.world_size
+
+
+def check_network(pipeline: Pipeline) -> None:
+    """`ValueError` if the network cannot take one sample with its condition, or gives back another shape."""
+    try:
+        batch = pipeline.conditioner.request([0])
+    except ValueError:  # only the user can say what this model is told
+        return
+    x: Any = torch.zeros(1, *pipeline.shape)
+    denoiser: Any = pipeline.denoiser.begin()
+    try:
+        with torch.no_grad():
+            estimate = denoiser(x, denoiser.schedule.points([1.0])[0], pipeline.conditioner(batch))
+    except RuntimeError as error:  # torch's word for shapes that do not fit
+        raise ValueError(f"the network does not fit data.shape={list(pipeline.shape)}: {error}") from None
+    if (shape := list(estimate.x_0.shape[1:])) != list(pipeline.shape):
+        raise ValueError(f"the network makes samples of shape {shape}, but data.shape={list(pipeline.shape)}")
+
+
+def check_batch_size(batch_size: int, world_size: int) -> None:
+    """`ValueError` unless each device gets the same share of a batch."""
+    if batch_size % world_size:
+        raise ValueError(f"data.batch_size={batch_size} is not divisible by {world_size} devices")
+
+
+def check_items(data: DataModule, options: Mapping[str, Any]) -> None:
+    """`DataError` for a split without items; a warning where a pass over the data is shorter than an optimizer step."""
+    for name in ("train", "validation"):
+        if (count := len(data.splits[name]["x"])) == 0:
+            raise DataError(
+                f"{name} holds {count} items: no batch of data.batch_size={data.batch_size} can be made of them for "
+                f"trainer.devices={options.get('devices')}"
+            )
+    batches = -(-len(data.splits["train"]["x"]) // data.batch_size)
+    if (accumulated := options.get("accumulate_grad_batches", 1)) > batches:
+        rank_zero_warn(
+            f"trainer.accumulate_grad_batches={accumulated}, but a pass over the data has {batches} batches: each step "
+            "sees some of the data more than once"
+        )

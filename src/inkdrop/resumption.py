@@ -1,0 +1,176 @@
+"""Going on with a run that was interrupted: whether there is one, and whether the configuration is still its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from inkdrop.checkpoints import CheckpointError, read_checkpoint
+from inkdrop.checkpoints.files import latest_sound
+from inkdrop.configuration import ConfigurationError
+
+# What may differ without a word: it changes where a run is computed and what is shown, not what is computed.
+FREE = (
+    "output_dir",
+    "run_id",
+    "timeout_minutes",
+    "resume",
+    "resume_allow",
+    "logger",
+    "data.num_workers",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.strategy",
+    "trainer.enable_progress_bar",
+    "callbacks.progress",
+    "callbacks.throughput",
+)
+
+_ABSENT = "(nothing)"
+
+
+@dataclass
+class Resumed:
+    """A run that is gone on with: its checkpoint, the step it stands at, and what differs since then."""
+
+    checkpoint: Path
+    step: int
+    run_id: str | None
+    world_size: int
+    data_fingerprint: str
+    facts: dict[str, Any]
+    metrics: dict[str, float]  # measured at that step
+    logged: dict[str, int]  # bytes of each record that were written by then
+    remarks: list[str]
+
+
+def resumed(folder: Path, config: Mapping[str, Any]) -> Resumed | None:
+    """The run in a folder that a resolved configuration goes on with, or None for a fresh one.
+
+    `CheckpointError` and `ConfigurationError` as in `resume_point` and `check_same`.
+    """
+    checkpoint = resume_point(folder, config["resume"])
+    if checkpoint is None:
+        if config["resume"] == "auto" and (folder / "config.yaml").exists():  # it ended before its first checkpoint
+            old: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+            check_same(old, config, config["resume_allow"])
+        return None
+    content = read_checkpoint(checkpoint)
+    if "logged" not in content:
+        raise CheckpointError(
+            f"{checkpoint} is of a version whose runs cannot go on: begin with init_from={checkpoint}"
+        )
+    remarks = [f"changed: {line}" for line in check_same(content["config"], config, config["resume_allow"])]
+    return Resumed(
+        checkpoint,
+        content["global_step"],
+        content["config"].get("run_id"),
+        content["world_size"],
+        content["data_fingerprint"],
+        content["facts"],
+        content["metrics"],
+        content["logged"],
+        remarks,
+    )
+
+
+def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two records of versions, threads and commit: equal to the bit is promised without."""
+    old, new = ({**record["versions"], **record} for record in (before, now))
+    names = [name for name in new if name in old and name != "versions" and old[name] != new[name]]
+    return [f"now {name} {new[name]} instead of {old[name]}" for name in names]
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else trains in this folder within the block; `CheckpointError` if somebody does."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process on the machine holds it for all
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(f"another process trains in {folder}: wait for it, or choose a new folder") from None
+        yield
+
+
+def resume_point(folder: Path, resume: str) -> Path | None:
+    """The checkpoint that a run in this folder goes on from; None for a fresh run.
+
+    `resume` is auto, must, or never. `ConfigurationError` for a folder that holds a run although never is asked for,
+    `CheckpointError` if one must be there and is not, or if none of its files is sound.
+    """
+    if resume == "never":
+        if holds_run(folder):
+            raise ConfigurationError(f"output_dir={folder} holds another run: choose a new folder, or resume=auto")
+        return None
+    checkpoints = folder / "checkpoints"
+    if any(checkpoints.glob("step-*.ckpt")):
+        if (latest := latest_sound(checkpoints)) is not None:
+            return latest
+        raise CheckpointError(f"no checkpoint in {checkpoints} is sound: resume=never in a new folder begins again")
+    if resume == "must":
+        raise CheckpointError(f"resume=must, but {folder} holds no checkpoint: resume=auto begins one")
+    if (folder / "result.json").exists():
+        raise ConfigurationError(f"output_dir={folder} holds another run, without checkpoints: choose a new folder")
+    return None
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun in this folder."""
+    return any((folder / name).exists() for name in ("config.yaml", "result.json", "checkpoints"))
+
+
+def check_same(old: Mapping[str, Any], new: Mapping[str, Any], allow: Sequence[str]) -> list[str]:
+    """The lines of the difference between two resolved configurations that is allowed.
+
+    `ConfigurationError` shows the rest: what begins with none of `allow`, and is no option that never matters.
+    """
+    changed = _changes(old, new)
+    refused = {path: values for path, values in changed.items() if not _within(path, [*FREE, *allow])}
+    if refused:
+        lines = "\n".join(f"  {path}: {before} -> {after}" for path, (before, after) in refused.items())
+        raise ConfigurationError(
+            f"this run was begun with another configuration:\n{lines}\n"
+            f"set it back, choose a new output_dir, or accept it: resume_allow=[{','.join(refused)}]"
+        )
+    return [f"{path}: {before} -> {after}" for path, (before, after) in changed.items() if _within(path, allow)]
+
+
+def _within(path: str, names: Sequence[str]) -> bool:
+    return any(path == name or path.startswith((f"{name}.", f"{name}[")) for name in names)
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The values that differ, by path, without those that only repeat another one through a reference."""
+    before, after = (dict(_leaves(config, folder=str(config.get("output_dir", "")))) for config in (old, new))
+    changed = {
+        path: (before.get(path, _ABSENT), after.get(path, _ABSENT))
+        for path in dict.fromkeys([*before, *after])
+        if repr(before.get(path, _ABSENT)) != repr(after.get(path, _ABSENT))  # nan is equal to itself here
+    }
+
+    def repeats(path: str) -> bool:
+        tails = (path.split(".", n)[-1] for n in range(1, path.count(".") + 1))
+        return any(repr(changed.get(tail)) == repr(changed[path]) for tail in tails)
+
+    return {path: values for path, values in changed.items() if not repeats(path)}
+
+
+def _leaves(node: Any, path: str = "", folder: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by path; where they lie in the run folder, it goes by a common name, as it may have been moved."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key), folder)
+    else:
+        inside = isinstance(node, str) and f"{node}/".startswith(f"{folder}/")
+        yield path, node.replace(folder, "output_dir", 1) if inside else node

@@ -1,0 +1,54 @@
+"""What is known of an optimizer step that cannot be made because something is not finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from inkdrop.finiteness import from_all_ranks, listed
+
+ADVICE = "try a lower optimizer.lr, a lower trainer.gradient_clip_val, or trainer.precision=32-true"
+
+
+class RecentLosses:
+    """The losses of the samples since the last optimizer step, by reference: nothing is read unless somebody asks."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, losses: Tensor, positions: Tensor) -> None:
+        """Losses (B) at global positions (B)."""
+        self._parts.append((losses.detach(), positions))
+
+    def clear(self) -> None:
+        self._parts = []
+
+    def wrong(self, order: Any) -> list[str]:
+        """The samples of all ranks whose loss is not finite; `order`, if there is one, tells their items."""
+        found: list[tuple[int, float]] = []
+        for losses, positions in self._parts:
+            rows = ~losses.isfinite()
+            found += zip(positions[rows.to(positions.device)].tolist(), losses[rows].tolist(), strict=True)
+        items = order([position for position, _ in found]).tolist() if order and found else [None] * len(found)
+        own = [
+            f"position {position}" + (f" (item {item})" if item is not None else "") + f": {value}"
+            for (position, value), item in zip(found, items, strict=True)
+        ]
+        ranks = from_all_ranks(own)
+        return [f"rank {i}, {text}" if len(ranks) > 1 else text for i, rank in enumerate(ranks) for text in rank]
+
+
+def broken_gradients(module: nn.Module) -> list[str]:
+    """The names of the parameters whose gradient is not finite."""
+    named = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
+    return [name for name, gradient in named if not bool(gradient.isfinite().all())]
+
+
+def diagnosis(step: int, losses: list[str], gradients: list[str]) -> str:
+    """Why this optimizer step cannot be made."""
+    if losses:
+        return f"optimizer step {step}: the loss is not finite at {listed(losses)}"
+    if gradients:
+        return f"optimizer step {step}: all losses are finite, but not the gradient of {listed(gradients, 3)}"
+    return f"optimizer step {step}: all losses and gradients are finite, but the norm of the gradient is not"

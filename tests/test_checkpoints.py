@@ -1,0 +1,305 @@
+"""Checkpoint files: whole or not there, believed only when verified, never executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from inkdrop.checkpoints import CheckpointError, CheckpointFolder, find_checkpoint, read_checkpoint
+from inkdrop.checkpoints.content import FORMAT
+from inkdrop.finiteness import NonFiniteError
+
+
+def content(value: float = 1.0, size: int = 1000, **more: Any) -> dict[str, Any]:
+    weights = {"pipeline.w": torch.full((size,), value), "pipeline.mask": torch.tensor([-torch.inf])}
+    return {"format": FORMAT, "state_dict": weights, "trainable": ["pipeline.w"], "config": {"seed": 0}, **more}
+
+
+def saved(folder: Path, *steps: int, **options: Any) -> CheckpointFolder:
+    store = CheckpointFolder(folder / "checkpoints", **options)
+    for step in steps:
+        store.save(content(float(step)), step)
+    store.wait()
+    return store
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in (folder / "checkpoints").iterdir())
+
+
+def value(path: Path) -> float:
+    return float(read_checkpoint(path)["state_dict"]["pipeline.w"][0])
+
+
+def test_what_is_written_comes_back_and_the_newest_stay(tmp_path: Path) -> None:
+    saved(tmp_path, 3, 6, 9, keep=2)
+    assert names(tmp_path) == ["index.json", "step-00000006.ckpt", "step-00000009.ckpt"]
+    assert value(tmp_path) == 9
+    assert value(tmp_path / "checkpoints" / "step-00000006.ckpt") == 6
+    saved(tmp_path, 12)  # by another process
+    assert names(tmp_path) == ["index.json", "step-00000009.ckpt", "step-00000012.ckpt"]
+
+
+def test_every_so_many_steps_and_the_best_stay(tmp_path: Path) -> None:
+    store = CheckpointFolder(tmp_path / "checkpoints", keep=1, keep_every=4, best="fd", keep_best=2)
+    for step, distance in enumerate([5.0, 2.0, 9.0, 7.0, 3.0, 8.0, None], 1):
+        store.save(content(metrics={} if distance is None else {"fd": distance}), step)
+    store.wait()
+    assert names(tmp_path) == ["index.json", *(f"step-{step:08d}.ckpt" for step in (2, 4, 5, 7))]
+    highest = CheckpointFolder(tmp_path / "checkpoints", keep=1, best="-fd")
+    highest.save(content(metrics={"fd": 100.0}), 8)
+    highest.save(content(), 9)
+    highest.wait()
+    assert names(tmp_path) == ["index.json", "step-00000008.ckpt", "step-00000009.ckpt"]
+
+
+def test_the_copy_is_taken_at_once(tmp_path: Path) -> None:
+    live = content(1.0, size=3_000_000)
+    store = CheckpointFolder(tmp_path / "checkpoints")
+    store.save(live, 1)
+    live["state_dict"]["pipeline.w"].fill_(2.0)
+    store.wait()
+    assert value(tmp_path) == 1
+
+
+def test_objects_and_broken_numbers_are_not_written(tmp_path: Path) -> None:
+    store = saved(tmp_path, 1)
+    with pytest.raises(ValueError, match=r"optimizer\[0\] is a PosixPath"):
+        store.save(content(optimizer=[tmp_path]), 2)
+    for part in ({"ema": {"0.9": {"w": torch.tensor(torch.nan)}}}, {"optimizer_states": [torch.tensor([torch.inf])]}):
+        store.save(content(**part), 2)
+        with pytest.raises(NonFiniteError, match="step 2"):
+            store.wait()
+    store.save(content(torch.nan), 2)
+    with pytest.raises(NonFiniteError, match=r"weights.pipeline.w"):
+        store.wait()
+    assert names(tmp_path) == ["index.json", "step-00000001.ckpt"]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = saved(tmp_path, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # in the middle of the file
+    try:
+        store.save(content(size=1_000_000), 2)
+        with pytest.raises(CheckpointError, match="could not be written"):
+            store.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == ["index.json", "step-00000001.ckpt"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 1000))  # type: ignore[attr-defined]
+    with pytest.raises(CheckpointError, match="1,000 are free"):
+        store.save(content(), 2)
+    assert value(tmp_path) == 1
+
+
+def test_files_are_synced_before_they_get_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def spy_fsync(descriptor: int) -> None:
+        calls.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def spy_replace(self: Path, target: Path) -> Path:
+        calls.append("rename " + target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(Path, "replace", spy_replace)
+    saved(tmp_path, 5)
+    assert calls == [
+        *("sync step-00000005.unfinished", "rename step-00000005.ckpt", "sync checkpoints"),
+        *("sync index.unfinished", "rename index.json", "sync checkpoints"),
+    ]
+
+
+KILLED = """
+import os, random, signal, sys, time, torch
+from pathlib import Path
+from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
+torch.set_num_threads(1)
+root, chance, last = Path(sys.argv[1]), random.Random(0), 0
+for instant in range(100):
+    child = os.fork()
+    if child == 0:
+        store = CheckpointFolder(root / "checkpoints")
+        for step in range(last + 1, 10**6):
+            weights = {"w": torch.full((200_000,), float(step))}
+            store.save({"state_dict": weights, "config": {}, "global_step": step}, step)
+    time.sleep(chance.uniform(0.0, 0.06))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if not (root / "checkpoints" / "index.json").exists():
+        assert last == 0
+        continue
+    found = read_checkpoint(root)
+    step = found["global_step"]
+    assert step >= last, (step, last)
+    assert bool((found["state_dict"]["w"] == step).all())
+    last = step
+assert last > 20, last
+print(last)
+"""
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second file system for the temporary folder")
+def test_killed_at_any_instant_a_whole_checkpoint_is_found(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": "/dev/shm"}
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    assert len(names(tmp_path)) <= 7  # what killed children left is cleared away by the next one
+
+
+def flip(file: Path, offset: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[offset] ^= 1
+    file.write_bytes(data)
+
+
+def test_one_flipped_bit_anywhere_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path, 1, 2)
+    file = tmp_path / "checkpoints" / "step-00000002.ckpt"
+    sound = file.read_bytes()
+    for offset in random.Random(0).sample(range(len(sound)), 20):
+        file.write_bytes(sound)
+        flip(file, offset)
+        with pytest.raises(CheckpointError, match="damaged: its digest"):
+            read_checkpoint(file)
+        assert value(tmp_path) == 1  # the one before it
+        assert f"{file} is damaged" in capsys.readouterr().err
+
+
+def test_a_truncated_file_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path, 1, 2)
+    file = tmp_path / "checkpoints" / "step-00000002.ckpt"
+    sound = file.read_bytes()
+    for size in [0, 1, len(sound) - 1, len(sound) - 100, *random.Random(0).sample(range(len(sound)), 6)]:
+        file.write_bytes(sound[:size])
+        with pytest.raises(CheckpointError, match=f"incomplete: {size} of"):
+            read_checkpoint(file)
+        assert value(tmp_path) == 1
+        assert "the one before it is taken" in capsys.readouterr().err
+
+
+def test_without_an_index_the_files_own_checksums_decide(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    file, index = (tmp_path / "checkpoints" / name for name in ("step-00000002.ckpt", "index.json"))
+    for damage in (index.unlink, lambda: index.write_text("{"), lambda: index.write_text('{"files": [{"name": 1}]}')):
+        damage()
+        assert value(tmp_path) == 2
+    copy = tmp_path / "copy.ckpt"
+    shutil.copy(file, copy)
+    assert value(copy) == 2
+    flip(copy, copy.read_bytes().index(torch.full((20,), 2.0).numpy().tobytes()))
+    with pytest.raises(CheckpointError, match="damaged in "):
+        read_checkpoint(copy)
+
+
+class Marker:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    marker = tmp_path / "marker"
+    torch.save({**content(), "more": Marker(marker)}, tmp_path / "a.ckpt")
+    (tmp_path / "b.ckpt").write_bytes(pickle.dumps({**content(), "more": Marker(marker)}))
+    for name in ("a.ckpt", "b.ckpt"):
+        with pytest.raises(CheckpointError) as refused:
+            read_checkpoint(tmp_path / name)
+        assert "weights_only" not in str(refused.value)
+    assert not marker.exists()
+
+
+def write(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    return lambda file: torch.save(change(content()), file)
+
+
+def bomb(file: Path) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**7))
+
+
+def html(file: Path) -> None:
+    file.write_text("<html>404</html>")
+
+
+def folder(file: Path) -> None:
+    file.mkdir()
+
+
+def fifo(file: Path) -> None:
+    os.mkfifo(file)
+
+
+FOREIGN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "an error page": (html, "incomplete, damaged or no checkpoint"),
+    "nothing": (lambda file: file.touch(), "incomplete, damaged or no checkpoint"),
+    "more than its size": (bomb, "unpacks to more"),
+    "weights alone": (write(lambda c: c["state_dict"]), "weights alone"),
+    "a list": (write(lambda c: [c]), "is a list"),
+    "a compiled network": (lambda file: torch.jit.script(torch.nn.Linear(1, 1)).save(file), "no checkpoint"),
+    "not a number": (write(lambda c: {**c, "state_dict": {"pipeline.w": torch.tensor(torch.nan)}}), "not finite"),
+    "a newer version": (write(lambda c: {**c, "format": FORMAT + 1}), "newer than"),
+    "a version that is none": (write(lambda c: {**c, "format": "99.0"}), "newer than"),
+    "a folder": (folder, "no run folder"),
+    "a pipe": (fifo, "neither a file nor a folder"),
+    "a link to nothing": (lambda file: file.symlink_to("nowhere"), "does not exist"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+@pytest.mark.parametrize(("make", "message"), FOREIGN.values(), ids=FOREIGN)
+def test_what_is_no_checkpoint_is_refused(make: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.ckpt"
+    make(file)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(file)
+
+
+def test_addresses_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="is an address"):
+        find_checkpoint("https://example.org/model.ckpt")
+
+
+def test_older_versions_and_names_of_wrapped_networks_are_understood(tmp_path: Path) -> None:
+    old = {"state_dict": {"pipeline.denoiser.network._orig_mod.w": torch.ones(2)}, "config": {}}
+    torch.save(old, tmp_path / "old.ckpt")
+    found = read_checkpoint(tmp_path / "old.ckpt")
+    assert found["format"] == FORMAT
+    assert found["world_size"] == 1
+    assert list(found["state_dict"]) == ["pipeline.denoiser.network.w"]
+
+
+def test_other_files_in_the_folder_do_not_matter(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    for name in (
+        "hpc_ckpt_.ckpt",
+        "step-00000009.ckpt",
+        "notes.txt",
+    ):  # the second is not in the index
+        (tmp_path / "checkpoints" / name).write_bytes(b"x")
+    assert value(tmp_path) == 1
+    assert json.loads((tmp_path / "checkpoints" / "index.json").read_text())["files"][0]["step"] == 1

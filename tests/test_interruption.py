@@ -1,0 +1,194 @@
+"""Signals stop a run between two steps, on every rank; the same command goes on to the bit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback
+from test_callbacks import fit, small_task
+from test_end_to_end import ROOT
+from test_resumption import POINTS, differing, run
+
+from inkdrop.callbacks import StopOnSignal
+from inkdrop.callbacks.interruption import SIGNALS
+from inkdrop.checkpoints import read_checkpoint
+
+# Long enough to be met in the middle, and slow enough: a step waits a little.
+SLOW = [
+    *(option for option in POINTS if "checkpoint.every" not in option and "max_steps" not in option),
+    "trainer.max_steps=40",
+    "scheduler.num_steps=40",
+    "callbacks.checkpoint.every.steps=1000",
+    "trainer.val_check_interval=5",
+    "allow_targets=[slow.]",
+    "loss._target_=slow.SlowLoss",
+    "+loss.seconds=0.2",
+]
+
+
+def begin(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT / 'src'}"}
+    return subprocess.Popen(
+        [sys.executable, "train.py", *SLOW, f"output_dir={folder}", *overrides],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int, seconds: float = 200) -> None:
+    """Returns when the record tells of this step."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert process.poll() is None, process.communicate()[1]
+        record = folder / "metrics.jsonl"
+        if record.exists() and any(
+            json.loads(line)["step"] >= step for line in record.read_text().splitlines(True)[:-1]
+        ):
+            return
+        time.sleep(0.02)
+    raise AssertionError("the run does not get there")
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the run ends with if nobody disturbs it."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    return run(tmp_path_factory.mktemp("undisturbed") / "run", "loss.seconds=0.0", model=SLOW)
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)],
+    ids=["TERM", "INT", "USR1"],
+)
+def test_a_signal_stops_the_run_and_the_same_command_goes_on(
+    signum: int, code: int, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = begin(folder)
+    wait_for_step(process, folder, 7)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=150)
+    assert process.returncode == code, errors
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    stopped = read_checkpoint(folder)
+    assert 7 <= stopped["global_step"] < 40
+    assert [file.suffix for file in (folder / "checkpoints").iterdir()].count(".ckpt") == 1
+    assert not (folder / "result.json").exists()
+    assert differing(run(folder, "loss.seconds=0.0", "resume_allow=[loss.seconds]", model=SLOW), whole) == []
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    process = begin(tmp_path / "run", "loss.seconds=30.0")
+    end = time.monotonic() + 200
+    while not (tmp_path / "run" / "config.yaml").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(5)  # within the first step
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_handlers_are_given_back_however_a_run_ends(tmp_path: Path) -> None:
+    before = [signal.getsignal(signum) for signum in SIGNALS]
+    held: list[Any] = []
+
+    class Failing(Callback):
+        def on_train_batch_start(self, trainer: Any, task: Any, batch: Any, index: int) -> None:
+            held.extend(signal.getsignal(signum) for signum in SIGNALS)
+            if index == 1:
+                raise ValueError("a fault of the code")
+
+    for num_steps, ending in ((1, contextlib.nullcontext()), (2, pytest.raises(ValueError, match="a fault"))):
+        with ending:
+            fit(small_task(), num_steps, [StopOnSignal(), Failing()], tmp_path)
+        assert [signal.getsignal(signum) for signum in SIGNALS] == before
+    assert len(held) == 9
+    assert not set(held) & set(before)
+
+
+@pytest.mark.parametrize("target", ["rank 0", "rank 1", "group"])
+@pytest.mark.parametrize("step", [1, 4, 5, 9, 14])
+def test_two_ranks_leave_together(target: str, step: int, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = begin(folder, "trainer.devices=2", "trainer.strategy=ddp")
+    wait_for_step(process, folder, step)
+    (other,) = [pid for pid in children(process) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    if target == "group":
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        os.kill(process.pid if target == "rank 0" else other, signal.SIGTERM)
+    _, errors = process.communicate(timeout=150)
+    assert process.returncode == 143, errors
+    end = time.monotonic() + 20
+    while alive(other) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not alive(other)
+    (file,) = (folder / "checkpoints").glob("step-*.ckpt")
+    stopped = read_checkpoint(file)
+    assert stopped["world_size"] == 2
+    assert step <= stopped["global_step"] < 40
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+def test_a_rank_that_fails_ends_the_other(signum: int, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    devices = ["trainer.devices=2", "trainer.strategy=ddp", "timeout_minutes=0.5", "callbacks.checkpoint.every.steps=3"]
+    process = begin(folder, *devices, "trainer.max_steps=1000", "scheduler.num_steps=1000")
+    wait_for_step(process, folder, 7)
+    (other,) = [pid for pid in children(process) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(other, signum)
+    _, errors = process.communicate(timeout=30 if signum == signal.SIGKILL else 60)
+    assert process.returncode not in (0, None), errors
+    end = time.monotonic() + 10
+    while alive(other) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not alive(other)
+    assert read_checkpoint(folder)["global_step"] % 3 == 0
+
+
+def test_two_ranks_go_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    devices = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.max_steps=14", "scheduler.num_steps=14"]
+    quick = begin(tmp_path / "whole", *devices, "loss.seconds=0.0")
+    _, errors = quick.communicate(timeout=200)
+    assert quick.returncode == 0, errors
+    process = begin(tmp_path / "run", *devices)
+    wait_for_step(process, tmp_path / "run", 5)
+    process.terminate()
+    _, errors = process.communicate(timeout=150)
+    assert process.returncode == 143, errors
+    again = begin(tmp_path / "run", *devices, "loss.seconds=0.0", "resume_allow=[loss.seconds]")
+    output, errors = again.communicate(timeout=200)
+    assert again.returncode == 0, errors
+    assert "resumed from step" in output
+    one, other = (read_checkpoint(tmp_path / name) for name in ("whole", "run"))
+    assert differing(one, other) == []

@@ -1,0 +1,271 @@
+"""A run that was interrupted goes on as if nothing had been, to the bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from test_end_to_end import ROOT, TINY
+
+from inkdrop.callbacks import EMA
+from inkdrop.checkpoints import CheckpointError, read_checkpoint
+from inkdrop.checkpoints.content import tensors
+from inkdrop.checkpoints.folder import CheckpointFolder
+from inkdrop.configuration import ConfigurationError
+from inkdrop.data.module import DataModule
+from inkdrop.resumption import changed_facts, check_same, locked, resume_point
+from inkdrop.training import train
+
+STEPS = 22
+RECORDED = [
+    "logger=none",
+    f"trainer.max_steps={STEPS}",
+    "trainer.log_every_n_steps=1",
+    "+trainer.limit_val_batches=2",
+    "data.batch_size=8",
+    "callbacks.ema.decays=[0.9,0.99]",
+    "callbacks.loss_by_noise_level.every.steps=3",
+    "callbacks.checkpoint.every.steps=1",
+    "callbacks.checkpoint.keep=100",
+    "~callbacks.evaluate",
+    "~callbacks.pictures",
+]
+DIGITS = [*TINY, *RECORDED, "network.dropout=0.2", "conditioner.dropout=0.3"]
+POINTS = ["experiment=moons", *RECORDED, "network.dropout=0.2", "network.width=16", "network.num_blocks=1"]
+
+
+BATCHES = "epoch_loop.batch_progress"
+
+
+def run(folder: Path, *overrides: str, model: list[str] = POINTS) -> dict[str, Any]:
+    """Trains within this process as train.py does, in this folder; the last checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", [*model, f"output_dir={folder}", *overrides])
+    train(config, str(folder))
+    return read_checkpoint(folder)
+
+
+def use_workers(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(DataModule, "_workers", lambda self, split: number)
+
+
+def interrupted(whole: Path, step: int, folder: Path) -> Path:
+    """The folder that the run had left if it had been killed after the checkpoint of this step."""
+    (folder / "checkpoints").mkdir(parents=True)
+    index = json.loads((whole / "checkpoints" / "index.json").read_text())
+    index["files"] = [entry for entry in index["files"] if entry["step"] <= step]
+    (folder / "checkpoints" / "index.json").write_text(json.dumps(index))
+    for entry in index["files"]:
+        (folder / "checkpoints" / entry["name"]).hardlink_to(whole / "checkpoints" / entry["name"])
+    for name in ("config.yaml", "metrics.jsonl"):  # the record goes on beyond the checkpoint
+        shutil.copy(whole / name, folder / name)
+    return folder
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["time"]
+    return [line for line in lines if "train/samples_per_second" not in line]
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Names of tensors and numbers that are not equal to the bit."""
+    assert one.keys() == other.keys()
+    first, second = dict(tensors(one)), dict(tensors(other))
+    assert first.keys() == second.keys()
+    wrong = [name for name in first if not torch.equal(first[name], second[name])]
+    plain = ("global_step", "lr_schedulers", "callbacks", "metrics", "Digits", "Toy", "data_fingerprint")
+    wrong += [name for name in plain if repr(one.get(name)) != repr(other.get(name))]
+    first, second = (content["loops"]["fit_loop"] for content in (one, other))
+    wrong += ["batches"] if first[BATCHES]["total"] != second[BATCHES]["total"] else []
+    return wrong + (["logged steps"] if first["epoch_loop.state_dict"] != second["epoch_loop.state_dict"] else [])
+
+
+@pytest.mark.parametrize("validation", [True, False], ids=["validated", "not-validated"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_goes_on_to_the_bit_from_every_step(
+    num_workers: int, accumulate: int, validation: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_workers(monkeypatch, num_workers)
+    options = [
+        f"trainer.accumulate_grad_batches={accumulate}",
+        f"trainer.val_check_interval={4 if validation else 1000}",
+    ]
+    whole = run(tmp_path / "whole", *options)
+    assert whole["global_step"] == STEPS
+    assert whole["Toy"] == {"num_batches_seen": STEPS * accumulate}
+    for step in range(1, STEPS):
+        folder = interrupted(tmp_path / "whole", step, tmp_path / str(step))
+        assert differing(run(folder, *options), whole) == [], step
+        assert logged(folder) == logged(tmp_path / "whole"), step
+
+
+def test_a_run_of_images_goes_on_to_the_bit(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", "trainer.val_check_interval=7", model=DIGITS)
+    for step in (1, 7, 21):
+        folder = interrupted(tmp_path / "whole", step, tmp_path / str(step))
+        assert differing(run(folder, "trainer.val_check_interval=7", model=DIGITS), whole) == [], step
+
+
+def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path / "whole")
+    use_workers(monkeypatch, 2)
+    assert differing(run(interrupted(tmp_path / "whole", 9, tmp_path / "9")), whole) == []
+
+
+def test_the_comparison_notices_batches_that_are_seen_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path / "whole")
+    folder = interrupted(tmp_path / "whole", 9, tmp_path / "9")
+    monkeypatch.setattr(DataModule, "load_state_dict", lambda self, state: None)
+    wrong = differing(run(folder), whole)
+    assert "state_dict.pipeline.denoiser.network.input.weight" in wrong
+    assert logged(folder) != logged(tmp_path / "whole")
+
+
+def test_the_run_says_whether_it_is_fresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = run(tmp_path / "whole")
+    assert "fresh run " in capsys.readouterr().out
+    folder = interrupted(tmp_path / "whole", 20, tmp_path / "20")
+    again = run(folder)
+    assert f"resumed from step 20: run {whole['config']['run_id']}" in capsys.readouterr().out
+    assert again["config"]["run_id"] == whole["config"]["run_id"]
+    before = (folder / "metrics.jsonl").read_bytes()
+    (folder / "result.json").unlink()  # killed before it was written
+    for _ in range(2):
+        run(folder)
+        assert "nothing to do: the run has all its 22 steps" in capsys.readouterr().out
+        assert (folder / "metrics.jsonl").read_bytes() == before
+        assert json.loads((folder / "result.json").read_text())["metrics"] == again["metrics"]
+
+
+def test_what_was_changed_is_shown_and_refused_unless_it_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "whole")
+    folder = interrupted(tmp_path / "whole", 5, tmp_path / "5")
+    with pytest.raises(SystemExit) as stopped:
+        run(folder, "optimizer.lr=0.04", "network.num_blocks=2")
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert "  optimizer.lr: 0.004 -> 0.04\n" in message
+    assert "resume_allow=[network.num_blocks,optimizer.lr]" in message
+    assert "task." not in message  # the same again, by reference
+    again = run(folder, "optimizer.lr=0.04", "resume_allow=[optimizer.lr]")
+    assert "changed: optimizer.lr: 0.004 -> 0.04" in capsys.readouterr().out
+    (group,) = again["optimizer_states"][0]["param_groups"]
+    assert group["initial_lr"] == again["lr_schedulers"][0]["base_lrs"][0] == 0.04
+
+
+def test_what_may_change_sums_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert torch.get_num_threads() == 1
+    run(tmp_path / "whole")
+    folder = interrupted(tmp_path / "whole", 20, tmp_path / "20")
+    torch.set_num_threads(2)
+    try:
+        run(folder)
+    finally:
+        torch.set_num_threads(1)
+    assert "warning: now threads 2 instead of 1\n" in capsys.readouterr().out
+    facts = {"versions": {"torch": "2.1"}, "threads": 1, "git_commit": "a"}
+    new = {"versions": {"torch": "2.2", "numpy": "2"}, "threads": 1, "git_commit": "b"}
+    assert changed_facts(facts, new) == ["now torch 2.2 instead of 2.1", "now git_commit b instead of a"]
+
+
+def test_a_checkpoint_that_says_too_little_to_go_on_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = run(tmp_path / "whole", "trainer.max_steps=2")
+    del whole["logged"]
+    folder = CheckpointFolder(tmp_path / "old" / "checkpoints")
+    folder.save(whole, 2)
+    folder.wait()
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "old", "trainer.max_steps=2")
+    assert stopped.value.code == 4
+    file = tmp_path / "old" / "checkpoints" / "step-00000002.ckpt"
+    assert f"begin with init_from={file}" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EMA, "on_train_batch_end", Mock(side_effect=ValueError("a fault")))
+    with pytest.raises(ValueError, match="a fault"):  # and no SystemExit that would hide where it comes from
+        run(tmp_path / "run")
+
+
+def test_a_run_with_other_weights_or_data_is_not_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "whole")
+    for number, (option, code, message) in enumerate(
+        [
+            ("network.width=32", 4, "blocks.0.layers.3.bias is [16] instead of [32]"),
+            ("data.num_points=100", 3, "fingerprints differ"),
+        ]
+    ):
+        folder = interrupted(tmp_path / "whole", 5, tmp_path / str(number))
+        with pytest.raises(SystemExit) as stopped:
+            run(folder, option, f"resume_allow=[{option.partition('=')[0]}]")
+        assert stopped.value.code == code
+        assert message in capsys.readouterr().err
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(tmp_path / "run"):
+        with pytest.raises(SystemExit) as stopped:
+            run(tmp_path / "run")
+        assert stopped.value.code == 4
+    assert "another process trains in" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_new_learning_rate_is_in_force_at_once(tmp_path: Path) -> None:
+    options = ["scheduler.warmup_steps=0", "scheduler.final_factor=1.0"]  # constant
+    run(tmp_path / "whole", *options)
+    folder = interrupted(tmp_path / "whole", 5, tmp_path / "5")
+    new = ["optimizer.lr=0.0", "trainer.max_steps=6", "scheduler.num_steps=22"]
+    last = run(folder, *options, *new, "resume_allow=[optimizer.lr,trainer.max_steps]")
+    assert last["global_step"] == 6
+    before = read_checkpoint(folder / "checkpoints" / "step-00000005.ckpt")
+    weights = [name for name in before["state_dict"] if "weight" in name]
+    assert all(torch.equal(before["state_dict"][name], last["state_dict"][name]) for name in weights)
+
+
+def test_differences_are_found_at_their_own_place() -> None:
+    old = {"lr": 1, "task": {"lr": 1, "own": 2}, "output_dir": "a", "files": "a/b", "logger": {"csv": {"x": 1}}}
+    new = {"lr": 3, "task": {"lr": 3, "own": 2}, "output_dir": "c", "files": "c/b", "logger": {}, "new": None}
+    with pytest.raises(ConfigurationError, match=r"resume_allow=\[lr,new\]") as refused:
+        check_same(old, new, [])
+    assert "  lr: 1 -> 3\n  new: (nothing) -> None\n" in str(refused.value)
+    assert check_same(old, new, ["lr", "new"]) == ["lr: 1 -> 3", "new: (nothing) -> None"]
+    assert check_same(old, old, []) == []
+    with pytest.raises(ConfigurationError, match="name: carp -> cart"):  # the old output_dir is no part of a path here
+        check_same({"output_dir": "a", "name": "carp"}, {"output_dir": "c", "name": "cart"}, [])
+    with pytest.raises(ConfigurationError, match="files: ab/d -> cb/d"):
+        check_same({"output_dir": "a", "files": "ab/d"}, {"output_dir": "c", "files": "cb/d"}, [])
+    assert check_same({"a": float("nan")}, {"a": float("nan")}, []) == []
+    with pytest.raises(ConfigurationError, match=r"task.own: 2 -> 5"):
+        check_same(old, {**old, "task": {"lr": 1, "own": 5}}, [])
+
+
+def test_a_run_is_sought_as_it_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert resume_point(folder, "auto") is None
+    assert resume_point(folder, "never") is None
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        resume_point(folder, "must")
+    store = CheckpointFolder(folder / "checkpoints")
+    store.save({"state_dict": {}, "config": {}}, 7)
+    store.wait()
+    for resume in ("auto", "must"):
+        assert resume_point(folder, resume) == folder / "checkpoints" / "step-00000007.ckpt"
+    with pytest.raises(ConfigurationError, match="holds another run"):
+        resume_point(folder, "never")
