@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -228,6 +227,8 @@ def quiet() -> None:
 
 def facts() -> dict[str, Any]:
     """What a result depends on to the bit: versions, threads, and the git commit, or null outside a repository."""
+    import torch  # takes seconds
+
     packages = ("torch", "lightning", "hydra-core", "torchmetrics", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {
