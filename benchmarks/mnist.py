@@ -18,7 +18,6 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.progress import track
@@ -28,11 +27,11 @@ import inkdrop
 from inkdrop.checkpoints import read_checkpoint
 from inkdrop.configuration import build
 from inkdrop.data import DataModule, collect
-from inkdrop.data.loaders import ShuffledLoader, Split
+from inkdrop.data.loaders import Split
 from inkdrop.likelihood import ODELikelihood, VariationalBound
-from inkdrop.metrics import Classifier, GaussianStatistics, frechet_distance
-from inkdrop.metrics.frechet import Statistics
-from inkdrop.metrics.make_extractor import fit, recognised
+from inkdrop.metrics import ClassificationAccuracyScore, Classifier, GaussianStatistics, Statistics, frechet_distance
+from inkdrop.metrics.metric import Extracted
+from inkdrop.metrics.neighbours import nearest
 from inkdrop.pictures import save_png, sheet
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
@@ -65,10 +64,11 @@ def main() -> None:
         reference = statistics(extractor, train["x"])
         floor = frechet_distance(statistics(extractor, test["x"][:n]), reference)
         distance = frechet_distance(statistics(extractor, samples), reference)
-    copies = nearest(samples[:1000], train["x"]) / nearest(test["x"][:1000], train["x"])
+    ours, real_ones = (nearest(each[:1000].flatten(1), train["x"].flatten(1)) for each in (samples, test["x"]))
+    copies = float(ours.mean() / real_ones.mean())
     real = {name: values[:n] for name, values in train.items()}
-    score = accuracy({"x": samples, "label": test["label"][:n]}, config, options.fit_steps, test)
-    real_score = accuracy(real, config, options.fit_steps, test)
+    score = accuracy({"x": samples, "label": test["label"][:n]}, extractor, options.fit_steps, test)
+    real_score = accuracy(real, extractor, options.fit_steps, test)
     bits = likelihoods(pipeline, {name: values[: options.num_items] for name, values in test.items()})
 
     print(f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}", end="")
@@ -100,18 +100,10 @@ def statistics(extractor: Classifier, images: Tensor) -> Statistics:
     return metric.compute()
 
 
-def nearest(images: Tensor, others: Tensor) -> float:
-    """Mean Euclidean distance to the nearest of the others, in grey levels."""
-    parts = [torch.cdist(each.flatten(1).float(), others.flatten(1).float()).min(1).values for each in images.split(50)]
-    return torch.cat(parts).mean().item()
-
-
-def accuracy(split: Split, config: dict[str, Any], num_steps: int, test: dict[str, Tensor]) -> float:
+def accuracy(split: Split, extractor: Classifier, num_steps: int, test: Split) -> float:
     """Share of the test digits recognised by a classifier fitted to a split alone, from random weights."""
-    torch.manual_seed(0)
-    model: Classifier = build({**config["evaluation"]["extractor"], "weights": None})
-    fit(model, ShuffledLoader(split, 128, seed=0), num_steps, lr=2e-3, max_shift=2)
-    return recognised(model, test["x"], test["label"])
+    fitted, held_out = Extracted(len(split["x"]), split), Extracted(len(test["x"]), test)
+    return ClassificationAccuracyScore(num_steps, max_shift=2)(fitted, fitted, held_out, extractor)["cas"]
 
 
 def likelihoods(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Tensor]:

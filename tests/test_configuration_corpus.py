@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import runpy
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from entry_scripts import ROOT, Ended, Script
 from image_files import GREY, encoded, pixels
 from omegaconf import OmegaConf
 from test_end_to_end import TINY
@@ -23,40 +21,6 @@ from inkdrop.data import DataError, Digits
 from inkdrop.experiment import composed
 from inkdrop.machine import check_items
 from inkdrop.masking import from_environment, masked
-
-ROOT = Path(__file__).parent.parent
-
-
-@dataclass
-class Ended:
-    """How a program ended, and what it said."""
-
-    code: Any
-    out: str
-    err: str
-
-
-Script = Callable[..., Ended]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Script:
-    """train.py or sample.py in this process, in an empty folder."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the script sets it; here it goes away again
-    monkeypatch.setenv("INKDROP_DRAWN_SEED", "0")
-
-    def run(name: str, *overrides: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", [str(ROOT / name), *overrides])
-        try:
-            runpy.run_path(str(ROOT / name), run_name="__main__")
-            code: Any = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return Ended(code, *capfd.readouterr())
-
-    return run
 
 
 def refuse(*arguments: Any) -> None:
@@ -121,6 +85,12 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "C16 below": (["callbacks.ema.decays=[-0.1]"], ["callbacks.ema.decays", "greater than 0"]),
     "C16 one": (["callbacks.ema.decays=[1.0]"], ["callbacks.ema.decays", "less than 1"]),
     "C16 none": (["callbacks.ema.decays=[]"], ["callbacks.ema.decays=[]"]),
+    "C16 length": (["callbacks.ema.lengths=[0.3]"], ["callbacks.ema.lengths", "less than or equal to 0.288"]),
+    "C16 snapshots": (
+        ["callbacks.ema.snapshots={_target_:inkdrop.callbacks.Every,steps:5}"],
+        ["give callbacks.ema.lengths"],
+    ),
+    "C16 cadence": (["+callbacks.pictures.every.epochs=1"], ["exactly one of steps, epochs"]),
     "C17": (["trainer.gradient_clip_val=-1"], ["trainer.gradient_clip_val=-1", "greater than or equal to 0"]),
     "C18 fraction": (["trainer.max_steps=2.5"], ["trainer.max_steps=2.5", "integer"]),
     "C18 negative": (["trainer.max_steps=-5"], ["trainer.max_steps=-5", "greater than or equal to 0"]),

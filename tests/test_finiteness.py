@@ -23,7 +23,7 @@ from inkdrop.checkpoints import find_checkpoint
 from inkdrop.data.toys import Toy, moons
 from inkdrop.finiteness import NonFiniteError, require_finite
 from inkdrop.guidance import Clip
-from inkdrop.metrics import Evaluation
+from inkdrop.metrics import Evaluation, FrechetDistance
 from inkdrop.metrics.extractors import Identity
 from inkdrop.randomness import Generators
 from inkdrop.tasks import DiffusionTask
@@ -194,6 +194,22 @@ def test_a_step_that_is_skipped_changes_nothing(tmp_path: Path, capfd: pytest.Ca
     assert "position 67" in lines[0]
 
 
+def test_a_spike_of_the_gradient_is_told_with_its_samples(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    task = faulty_task([5], max_skipped_steps=1, factor=1e4)
+    task.max_gradient_norm = 50.0
+    fit(task, 8, [], tmp_path)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "skipped" in line]
+    assert "optimizer step 5: the norm of the gradient is " in line
+    assert "above 50; the largest losses are at position 67 (item " in line
+    assert records(tmp_path, "train/skipped_steps") == [(5, 1.0)]
+    assert all(norm <= 50 for _, norm in records(tmp_path, "train/gradient_norm"))
+    task = faulty_task([5], factor=1e4)
+    task.max_gradient_norm = 50.0
+    with pytest.raises(NonFiniteError, match=r"optimizer step 5: the norm of the gradient is .*, above 50"):
+        fit(task, 8, [], tmp_path)
+    fit(faulty_task([5], factor=1e4), 8, [], tmp_path)  # nobody asked
+
+
 def test_skipped_steps_are_bounded_over_the_whole_run(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"optimizer step 6: .*position 83 .*after 2 skipped steps") as error:
         fit(faulty_task([2, 4, 6], max_skipped_steps=2, factor=NAN), 8, [], tmp_path)
@@ -302,7 +318,7 @@ def test_pictures_are_not_drawn_of_broken_samples(tmp_path: Path) -> None:
 class Blind(Identity):
     """Features of the second row of every batch are not finite."""
 
-    metric = "fd_blind"
+    name = "blind"
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).index_fill(0, torch.tensor([1]), NAN)
@@ -310,11 +326,11 @@ class Blind(Identity):
 
 def test_features_that_are_not_finite_name_metric_and_seeds() -> None:
     data = Toy(moons, 64, [2], 0, 16)
-    evaluation = Evaluation(Blind(2), num_samples=10, batch_size=5, seed=40)
-    with pytest.raises(NonFiniteError, match=r"fd_blind: the features of samples with seeds 41$"):
+    evaluation = Evaluation(Blind(2), {"frechet": FrechetDistance()}, num_samples=10, batch_size=5, seed=40)
+    with pytest.raises(NonFiniteError, match=r"blind: the features of samples with seeds 41$"):
         evaluation(small_task().pipeline, data)
-    with pytest.raises(NonFiniteError, match=r"fd_blind: the features of samples 1$"):
-        evaluation.measure(torch.zeros(10, 2), data)
+    with pytest.raises(NonFiniteError, match=r"blind: the features of samples 1$"):
+        evaluation.measure([torch.zeros(10, 2)], data)
 
 
 def test_many_rows_are_named_shortly() -> None:

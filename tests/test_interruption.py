@@ -21,6 +21,7 @@ from test_resumption import POINTS, differing, run
 from inkdrop.callbacks import StopOnSignal
 from inkdrop.callbacks.interruption import SIGNALS
 from inkdrop.checkpoints import read_checkpoint
+from inkdrop.slurm import folder_option, job, requeue
 
 # Long enough to be met in the middle, and slow enough: a step waits a little.
 SLOW = [
@@ -101,6 +102,59 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(
     assert [file.suffix for file in (folder / "checkpoints").iterdir()].count(".ckpt") == 1
     assert not (folder / "result.json").exists()
     assert differing(run(folder, "loss.seconds=0.0", "resume_allow=[loss.seconds]", model=SLOW), whole) == []
+
+
+SLURM = {
+    "SLURM_JOB_ID": "71",
+    "SLURM_JOB_NAME": "train.sh",
+    "SLURM_NTASKS": "1",
+    "SLURM_NTASKS_PER_NODE": "1",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+    "SLURM_NODELIST": "node",
+    "SLURM_NNODES": "1",
+}
+
+
+def test_a_job_of_slurm_is_requeued_once_and_finds_its_folder(
+    whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    assert folder_option(["seed=1"]) == ["output_dir=runs/${name}/slurm-71"]
+    assert folder_option(["output_dir=here"]) == []
+    process = begin(tmp_path / "run")
+    wait_for_step(process, tmp_path / "run", 7)
+    process.send_signal(signal.SIGUSR1)
+    _, errors = process.communicate(timeout=150)
+    assert process.returncode == 143, errors
+    assert "job 71 is back in the queue" in errors
+    assert (tmp_path / "asked").read_text() == "requeue 71\n"
+    assert differing(run(tmp_path / "run", "loss.seconds=0.0", "resume_allow=[loss.seconds]", model=SLOW), whole) == []
+    assert (tmp_path / "asked").read_text() == "requeue 71\n"
+
+
+def test_jobs_are_named_as_scontrol_names_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert job() is None
+    assert folder_option([]) == []
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "4")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert job() == "4_2"
+    monkeypatch.setenv("PATH", "")
+    requeue()
+    assert "warning: job 4_2 could not be requeued" in capsys.readouterr().err
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
+    assert job() is None
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:

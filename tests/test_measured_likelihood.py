@@ -63,7 +63,7 @@ def digits() -> Digits:
 def test_shares_of_several_ranks_add_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of four ranks in turn, the last without an item."""
     pipeline, shares = inkdrop.load(folder), []
-    evaluation = Evaluation(Identity(64), batch_size=2, likelihood={"bound": VariationalBound(3)})
+    evaluation = Evaluation(Identity(64), {}, batch_size=2, likelihood={"bound": VariationalBound(3)})
     whole = evaluation.likelihoods(pipeline, digits(), 3)
 
     def gather(out: list[Any], own: Any) -> None:
@@ -71,8 +71,12 @@ def test_shares_of_several_ranks_add_up(folder: Path, monkeypatch: pytest.Monkey
         out[: len(shares)] = shares
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    monkeypatch.setattr("inkdrop.finiteness.from_all_ranks", lambda value: [value])
     for rank in range(4):
-        together = evaluation.likelihoods(pipeline, digits(), 3, rank, 4)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        together = evaluation.likelihoods(pipeline, digits(), 3)
     assert shares[3] == {}
     assert together == pytest.approx(whole, rel=1e-6)
     assert set(whole) == {name.replace("9", "3") for name in PARTS}
@@ -100,4 +104,4 @@ def test_what_cannot_be_measured_is_refused_before_anything_exists(folder: Path,
     assert "evaluate=true" in done.stderr
     data = digits()
     with pytest.raises(ValueError, match="num_items=351"):
-        Evaluation(Identity(64), likelihood={}).likelihoods(Pipeline.__new__(Pipeline), data, 351)
+        Evaluation(Identity(64), {}, likelihood={}).likelihoods(Pipeline.__new__(Pipeline), data, 351)

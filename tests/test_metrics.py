@@ -15,9 +15,19 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from inkdrop.data import Digits
 from inkdrop.data.toys import Toy, moons
 from inkdrop.finiteness import NonFiniteError
-from inkdrop.metrics import Classifier, Evaluation, GaussianStatistics, Identity, Inception, frechet_distance
-from inkdrop.metrics.evaluation import data_statistics, held_out_conditions
+from inkdrop.metrics import (
+    Classifier,
+    Evaluation,
+    FrechetDistance,
+    GaussianStatistics,
+    Identity,
+    Inception,
+    frechet_distance,
+)
+from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import Statistics
+from inkdrop.metrics.protocol import over_repeats, protocol, short
+from inkdrop.metrics.real import real, trivial_items
 
 
 def statistics(features: Tensor, parts: int = 1) -> Statistics:
@@ -100,15 +110,18 @@ def digits() -> Digits:
 
 
 def digits_classifier(weights: str | None = "digits.safetensors") -> Classifier:
-    return Classifier("fd_digits", [1, 8, 8], 10, [[32, 32], [64]], 64, False, weights)
+    return Classifier("digits", [1, 8, 8], 10, [[32, 32], [64]], 64, False, weights)
 
 
 def test_the_extractor_knows_digits_it_was_not_fitted_on() -> None:
     extractor, data = digits_classifier(), digits()
     for split in ("train", "validation"):
         labels = data.splits[split]["label"]
-        accuracy = (extractor.logits(data.splits[split]["x"]).argmax(1) == labels).float().mean()
+        accuracy = (extractor.logits(extractor(data.splits[split]["x"])).argmax(1) == labels).float().mean()
         assert accuracy > 0.97, split
+
+
+FRECHET = {"frechet": FrechetDistance()}
 
 
 class Copycat(torch.nn.Module):
@@ -116,32 +129,126 @@ class Copycat(torch.nn.Module):
 
     def __init__(self, images: Tensor):
         super().__init__()
-        self.images, self.anchor = images, torch.nn.Parameter(torch.zeros(1))
+        self.images, self.anchor, self.denoiser = images, torch.nn.Parameter(torch.zeros(1)), torch.nn.Identity()
+        self.labels: list[Tensor] = []
 
     def forward(self, batch: dict[str, Tensor], seeds: list[int]) -> Tensor:
         assert len(batch["label"]) == len(seeds)
-        return self.images[seeds]
+        self.labels.append(batch["label"])
+        return self.denoiser(self.images[torch.tensor(seeds) % len(self.images)])
 
 
-def test_evaluation_names_n_and_prints_the_floor_beside_the_distance() -> None:
+def statistics_of(data: Any, split: str, count: int, batch_size: int, extractor: Extractor) -> Statistics:
+    found = real(extractor, data, split, count, frozenset({"statistics"}), batch_size).statistics
+    assert found is not None
+    return found
+
+
+def test_evaluation_names_n_and_prints_floor_and_baseline_beside_the_distance() -> None:
     data = digits()
     held_out = data.splits["validation"]["x"]
-    results = Evaluation(digits_classifier(), num_samples=300, batch_size=64)(Copycat(held_out), data)  # type: ignore[arg-type]
-    assert set(results) == {"fd_digits_300", "fd_digits_300_floor"}
+    evaluation = Evaluation(digits_classifier(), FRECHET, num_samples=300, batch_size=64)
+    results = evaluation(Copycat(held_out), data)  # type: ignore[arg-type]
+    assert set(results) == {"fd_digits_300", "fd_digits_300_floor", "fd_digits_300_baseline"}
     assert results["fd_digits_300"] == pytest.approx(results["fd_digits_300_floor"], rel=1e-9)
+    assert results["fd_digits_300_baseline"] > 20 * results["fd_digits_300"]
+    assert evaluation.network_calls == 1
+    assert set(evaluation.seconds) == {"sampling", "features", "distance", "likelihood"}
     noise = torch.randint(0, 255, held_out.shape, dtype=torch.uint8)
-    worse = Evaluation(digits_classifier())(Copycat(noise), data)  # type: ignore[arg-type]
+    worse = Evaluation(digits_classifier(), FRECHET)(Copycat(noise), data)  # type: ignore[arg-type]
     assert worse["fd_digits_350"] > 20 * worse["fd_digits_350_floor"]
-    measured = Evaluation(digits_classifier()).measure(noise, data)
+    measured = Evaluation(digits_classifier(), FRECHET).measure([noise], data)
     assert measured == pytest.approx(worse, rel=1e-6)
 
 
-def test_more_samples_than_held_out_items_are_refused() -> None:
-    with pytest.raises(ValueError, match="351"):
-        held_out_conditions(digits(), 351)
+def test_more_samples_than_held_out_items_have_a_floor_that_says_so() -> None:
+    data = digits()
+    copies = Copycat(data.splits["validation"]["x"])
+    results = Evaluation(digits_classifier(), FRECHET, num_samples=1000)(copies, data)  # type: ignore[arg-type]
+    assert set(results) == {"fd_digits_1k", "fd_digits_1k_floor_350", "fd_digits_1k_baseline"}
+    labels = torch.cat(copies.labels)
+    assert torch.equal(labels[350:700], labels[:350])
+    Evaluation(digits_classifier(), FRECHET, num_samples=100, balance="classes")(copies, data)  # type: ignore[arg-type]
+    assert copies.labels[-1].bincount().tolist() == [10] * 10
 
 
-def test_statistics_are_cached_by_content() -> None:
+def test_too_few_samples_for_a_covariance_are_refused_before_anything() -> None:
+    with pytest.raises(ValueError, match="64 samples are too few for metric frechet, which takes at least 65"):
+        Evaluation(digits_classifier(), FRECHET, num_samples=64).check(digits())
+    Evaluation(digits_classifier(), FRECHET, num_samples=65).check(digits())
+    Evaluation(digits_classifier(), {"frechet": FrechetDistance(min_samples=2)}, num_samples=2).check(digits())
+    with pytest.raises(ValueError, match="reference=test is no split"):
+        Evaluation(digits_classifier(), FRECHET, reference="test").check(digits())
+
+
+def test_values_outside_of_eight_bits_are_refused() -> None:
+    data = digits()
+    floats = Copycat(data.splits["validation"]["x"].float() / 127.5 - 1)
+    with pytest.raises(ValueError, match="takes uint8 images"):
+        Evaluation(digits_classifier(), FRECHET)(floats, data)  # type: ignore[arg-type]
+
+
+def test_repeats_have_seeds_of_their_own_and_an_interval() -> None:
+    data = digits()
+    images = torch.cat([data.splits["validation"]["x"], data.splits["train"]["x"][:350]])
+    results = Evaluation(digits_classifier(), FRECHET, repeats=2)(Copycat(images), data)  # type: ignore[arg-type]
+    each = [
+        Evaluation(digits_classifier(), FRECHET, seed=seed)(Copycat(images), data)["fd_digits_350"]  # type: ignore[arg-type]
+        for seed in (0, 350)
+    ]
+    assert results["fd_digits_350"] == pytest.approx(sum(each) / 2)
+    assert results["fd_digits_350_min"] == pytest.approx(min(each))
+    half = 12.7062 * abs(each[0] - each[1]) / 2  # t of one degree of freedom
+    assert results["fd_digits_350_high"] - results["fd_digits_350"] == pytest.approx(half, rel=1e-4)
+    assert results["fd_digits_350"] - results["fd_digits_350_low"] == pytest.approx(half, rel=1e-4)
+    assert over_repeats([{"a": 3.0}]) == {("a", ""): 3.0}
+
+
+def test_the_trivial_generator_knows_each_place_and_nothing_else() -> None:
+    data = digits()
+    x = trivial_items(data, "train", {}, 4000, 256)["x"]
+    real_x = data.splits["train"]["x"]
+    assert x.dtype == torch.uint8
+    centre = (slice(None), 0, 4, 4)
+    assert x[centre].double().mean() == pytest.approx(real_x[centre].double().mean().item(), rel=0.1)  # clipped
+    assert x[:, 0, 0, 0].max() == real_x[:, 0, 0, 0].max() == 0
+    pairs = torch.corrcoef(torch.stack([x[:, 0, 4, 4], x[:, 0, 4, 3]]).double())[0, 1]
+    assert abs(pairs) < 0.05 < abs(torch.corrcoef(torch.stack([real_x[:, 0, 4, 4], real_x[:, 0, 4, 3]]).double())[0, 1])
+
+
+def test_numbers_of_samples_are_short_in_names() -> None:
+    assert [short(count) for count in (350, 999, 1000, 1500, 2000, 50_000)] == ["350", "999", "1k", "1500", "2k", "50k"]
+
+
+def test_the_hash_tells_like_protocols_from_unlike_ones() -> None:
+    data = digits()
+    copies = Copycat(data.splits["validation"]["x"])
+
+    def record(metric: FrechetDistance = FRECHET["frechet"], sampling: Any = None, **options: Any) -> dict[str, Any]:
+        evaluation = Evaluation(digits_classifier(), {"frechet": metric}, **options)
+        evaluation(copies, data)  # type: ignore[arg-type]
+        return evaluation.protocol(data, sampling or {"seed": 0, "weights": "raw"})
+
+    first = record()
+    name = "fd_digits_350"
+    assert record(sampling={"weights": "raw", "seed": 0}) == first
+    assert record(batch_size=7) == first  # no part of the protocol
+    resampled = record(sampling={"seed": 1, "weights": "raw"})
+    assert resampled["hash"] != first["hash"]
+    assert resampled["metrics"] == first["metrics"]  # measured alike
+    for options in ({"repeats": 2}, {"balance": "classes"}, {"reference": "validation"}):
+        assert record(**options)["metrics"][name]["hash"] != first["metrics"][name]["hash"], options
+    assert record(FrechetDistance(min_samples=9))["metrics"][name]["hash"] != first["metrics"][name]["hash"]
+    assert "fd_digits_300" in record(num_samples=300)["metrics"]
+    measurement = dict(first["measurement"])
+    for field, value in measurement.items():
+        changed = protocol({**measurement, field: f"{value}?"}, {name: {}}, {})
+        assert changed["metrics"][name]["hash"] != protocol(measurement, {name: {}}, {})["metrics"][name]["hash"], field
+    backwards = dict(reversed(measurement.items()))
+    assert protocol(backwards, {name: {}}, {}) == protocol(measurement, {name: {}}, {})
+
+
+def test_what_is_taken_of_real_data_is_kept_by_content() -> None:
     data, calls = digits(), []
 
     class Counting(Identity):
@@ -149,15 +256,15 @@ def test_statistics_are_cached_by_content() -> None:
             calls.append(len(x))
             return super().forward(x)
 
-    first = data_statistics(Counting(64), data, "validation", 350, 100)
-    again = data_statistics(Counting(64), data, "validation", 350, 100)
+    first = statistics_of(data, "validation", 350, 100, Counting(64))
+    again = statistics_of(data, "validation", 350, 100, Counting(64))
     assert calls == [100, 100, 100, 50]
     assert torch.equal(first.covariance, again.covariance)
-    data_statistics(Counting(64), data, "validation", 200, 100)
-    data_statistics(Counting(64), data, "train", 350, 350)
+    statistics_of(data, "validation", 200, 100, Counting(64))
+    statistics_of(data, "train", 350, 350, Counting(64))
     other = digits()
     other.splits["validation"]["x"][0, 0, 0, 0] += 1
-    data_statistics(Counting(64), other, "validation", 350, 350)
+    statistics_of(other, "validation", 350, 350, Counting(64))
     assert calls[4:] == [100, 100, 350, 350]
     assert digits_classifier().digest() != digits_classifier(None).digest()
 
@@ -165,18 +272,17 @@ def test_statistics_are_cached_by_content() -> None:
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("INKDROP_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    data = Toy(moons, 100, [2], 0, 10)
-    assert data_statistics(Identity(2), data, "train", 100, 50).num_samples == 100
+    assert statistics_of(Toy(moons, 100, [2], 0, 10), "train", 100, 50, Identity(2)).num_samples == 100
 
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INKDROP_CACHE_DIR", str(tmp_path))
     data = Toy(moons, 100, [2], 0, 10)
-    first = data_statistics(Identity(2), data, "train", 100, 50)
-    (file,) = (tmp_path / "statistics").iterdir()
+    first = statistics_of(data, "train", 100, 50, Identity(2))
+    (file,) = (tmp_path / "extracted").iterdir()
     for damage in (file.read_bytes()[:100], b"", b"<html>"):
         file.write_bytes(damage)
-        assert torch.equal(data_statistics(Identity(2), data, "train", 100, 50).covariance, first.covariance)
+        assert torch.equal(statistics_of(data, "train", 100, 50, Identity(2)).covariance, first.covariance)
 
 
 def test_inception_without_weights_says_which_file_goes_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from inkdrop.pictures import grid, is_images, save_gif, save_png, scatter, sheet
+from inkdrop.pictures import class_rows, grid, is_images, save_gif, save_png, scatter, sheet
 
 
 def test_a_grid_shows_each_image_in_its_place_enlarged_by_a_whole_factor() -> None:
@@ -19,6 +19,14 @@ def test_a_grid_shows_each_image_in_its_place_enlarged_by_a_whole_factor() -> No
         enlarged = images[i].permute(1, 2, 0).numpy().repeat(6, 0).repeat(6, 1)
         assert (sheet[top : top + 48, left : left + 48] == enlarged).all()
     assert (sheet[52:, 102:] == 255).all()  # no sixth image
+
+
+def test_each_class_has_a_row_of_its_own() -> None:
+    images = torch.arange(6, dtype=torch.uint8).mul(10).reshape(6, 1, 1, 1).expand(6, 1, 48, 48)
+    picture = class_rows(images, torch.tensor([7, 2, 7, 2, 7, 2]), columns=2)
+    assert picture[2 + 25 :: 50, 2 + 25 :: 50, 0].tolist() == [[10, 30], [0, 20]]
+    uneven = class_rows(images[:3], torch.tensor([1, 0, 1]))
+    assert uneven[2 + 25 :: 50, 2 + 25 :: 50, 0].tolist() == [[10, 255], [0, 20]]
 
 
 def test_large_images_are_not_enlarged() -> None:

@@ -19,7 +19,7 @@ from inkdrop.checkpoints.content import tensors
 from inkdrop.checkpoints.folder import CheckpointFolder
 from inkdrop.configuration import ConfigurationError
 from inkdrop.data.module import DataModule
-from inkdrop.resumption import changed_facts, check_same, locked, resume_point
+from inkdrop.resumption import changed_facts, check_same, resume_point
 from inkdrop.training import train
 
 STEPS = 22
@@ -180,51 +180,10 @@ def test_what_may_change_sums_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     assert changed_facts(facts, new) == ["now torch 2.2 instead of 2.1", "now git_commit b instead of a"]
 
 
-def test_a_checkpoint_that_says_too_little_to_go_on_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole = run(tmp_path / "whole", "trainer.max_steps=2")
-    del whole["logged"]
-    folder = CheckpointFolder(tmp_path / "old" / "checkpoints")
-    folder.save(whole, 2)
-    folder.wait()
-    with pytest.raises(SystemExit) as stopped:
-        run(tmp_path / "old", "trainer.max_steps=2")
-    assert stopped.value.code == 4
-    file = tmp_path / "old" / "checkpoints" / "step-00000002.ckpt"
-    assert f"begin with init_from={file}" in capsys.readouterr().err
-
-
 def test_a_fault_of_the_code_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EMA, "on_train_batch_end", Mock(side_effect=ValueError("a fault")))
     with pytest.raises(ValueError, match="a fault"):  # and no SystemExit that would hide where it comes from
         run(tmp_path / "run")
-
-
-def test_a_run_with_other_weights_or_data_is_not_gone_on_with(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run(tmp_path / "whole")
-    for number, (option, code, message) in enumerate(
-        [
-            ("network.width=32", 4, "blocks.0.layers.3.bias is [16] instead of [32]"),
-            ("data.num_points=100", 3, "fingerprints differ"),
-        ]
-    ):
-        folder = interrupted(tmp_path / "whole", 5, tmp_path / str(number))
-        with pytest.raises(SystemExit) as stopped:
-            run(folder, option, f"resume_allow=[{option.partition('=')[0]}]")
-        assert stopped.value.code == code
-        assert message in capsys.readouterr().err
-
-
-def test_two_runs_do_not_write_to_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with locked(tmp_path / "run"):
-        with pytest.raises(SystemExit) as stopped:
-            run(tmp_path / "run")
-        assert stopped.value.code == 4
-    assert "another process trains in" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_new_learning_rate_is_in_force_at_once(tmp_path: Path) -> None:

@@ -26,6 +26,11 @@ def main() -> None:
     plot = verbs.add_parser("plot-schedules", help="draw alpha, sigma and log-SNR of every schedule in conf/schedule")
     plot.add_argument("output", type=Path, nargs="?", default=Path("docs/schedules.png"), help="PNG file to write")
     plot.set_defaults(run=_plot_schedules)
+    report = verbs.add_parser("report", help="results in a folder side by side: table, CSV and plot")
+    report.add_argument("folder", type=Path, help="folder of runs, of a sweep, or of samples")
+    report.add_argument("--protocol", help="show only what was measured under the protocol of this hash")
+    report.add_argument("--wandb", metavar="PROJECT", help="also log the table to W&B, in this project")
+    report.set_defaults(run=_report)
     arguments, others = parser.parse_known_args()
     if others and (arguments.verb != "check-data" or any(other.startswith("-") for other in others)):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
@@ -62,6 +67,24 @@ def _plot_schedules(arguments: argparse.Namespace) -> None:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     schedules(named).savefig(arguments.output)
     print(f"{arguments.output}: {', '.join(named)}")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from inkdrop.experiment import stop
+    from inkdrop.report import report
+
+    try:
+        found = report(arguments.folder, arguments.protocol)
+    except ValueError as error:
+        stop(error)
+    print(found.markdown())
+    print(*found.write(arguments.folder), sep="\n")
+    if arguments.wandb:
+        import wandb
+
+        with wandb.init(project=arguments.wandb, name=arguments.folder.resolve().name, job_type="report") as run:
+            header, *rows = found.table()
+            run.log({"report": wandb.Table(columns=[*header], data=rows)})
 
 
 if __name__ == "__main__":

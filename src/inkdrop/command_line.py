@@ -21,6 +21,7 @@ from yaml import YAMLError
 from inkdrop.experiment import CONF, EXIT_CONFIGURATION, CheckConfiguration
 from inkdrop.help import show
 from inkdrop.seeds import draw_seed
+from inkdrop.slurm import folder_option
 from inkdrop.suggestions import no_option
 
 
@@ -40,6 +41,7 @@ def start(main: Callable[[], Any], name: str, description: str) -> None:
         if {"--help", "-h"} & set(arguments):
             show(CONF, name, description, [each for each in arguments if not each.startswith("-")])
         else:
+            sys.argv += folder_option(arguments) if name == "train" else []
             main()
     except TrialError as error:
         print(f"error: {error}; other trials may have failed too, see above", file=sys.stderr)

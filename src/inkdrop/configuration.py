@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
+from inkdrop.averaging import LONGEST
 from inkdrop.randomness import MAX_SEED
 from inkdrop.suggestions import no_option
 
@@ -44,7 +45,26 @@ CHECKPOINT_TARGETS = (
             "metrics.extractors",
         )
     ),
-    *(f"inkdrop.metrics.{name}" for name in ("Evaluation", "Classifier", "Identity", "Inception")),
+    *(
+        f"inkdrop.metrics.{name}"
+        for name in (
+            "CLIP",
+            "ClassificationAccuracyScore",
+            "DINOv2",
+            "Classifier",
+            "DensityCoverage",
+            "Evaluation",
+            "FrechetDistance",
+            "Identity",
+            "Inception",
+            "InceptionScore",
+            "KernelDistance",
+            "MaximumMeanDiscrepancy",
+            "NearestNeighbours",
+            "PrecisionRecall",
+            "SlicedWasserstein",
+        )
+    ),
 )
 
 
@@ -57,8 +77,9 @@ def _check_name(name: str) -> str:
 _MAPPING = dict[str, Any]
 # Options of train.yaml and sample.yaml that no signature of inkdrop's describes.
 SETTINGS: dict[str, Any] = {
-    **dict.fromkeys(("data", "evaluation", "optimizer", "pipeline", "scheduler", "task", "trainer"), _MAPPING),
-    **dict.fromkeys(("callbacks", "guidance", "likelihood", "logger", "sampler", "time_grid"), _MAPPING | None),
+    **dict.fromkeys(("data", "optimizer", "pipeline", "scheduler", "task", "trainer"), _MAPPING),
+    **dict.fromkeys(("callbacks", "evaluation", "extractor", "guidance", "likelihood", "logger"), _MAPPING | None),
+    **dict.fromkeys(("metric", "sampler", "time_grid"), _MAPPING | None),
     "name": Annotated[str, AfterValidator(_check_name)],
     "seed": Annotated[int, Ge(0), Le(MAX_SEED)],
     "compile": bool,
@@ -71,10 +92,14 @@ SETTINGS: dict[str, Any] = {
     "timeout_minutes": Annotated[float, Gt(0)],
     "checkpoint": str,
     "weights": str | float,
+    "repeats": Annotated[int, Ge(1)],
+    "ema": dict[Literal["length", "step"], Any],
+    "ema.length": Annotated[float, Gt(0), Le(LONGEST)] | None,
+    "ema.step": Annotated[int, Ge(1)] | None,
     "num_samples": Annotated[int, Ge(1), Le(10_000_000)],
     "batch_size": Annotated[int, Ge(1)],
     "save_images": bool,
-    "save_gif": bool,
+    **dict.fromkeys(("save_gif", "save_trajectory", "save_neighbours", "save_features"), bool),
     "evaluate": bool,
     "condition": dict[str, Any],
     "allow_targets": list[str],

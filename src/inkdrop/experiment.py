@@ -49,6 +49,19 @@ class CheckConfiguration(Callback):
         if complete:  # else the sweep itself gives what is missing
             self.check(config, config.hydra)
 
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Shows the results of a sweep side by side, where there are any that may be."""
+        from inkdrop.report import report
+
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            found = report(folder)
+        except ValueError as error:
+            print(f"no table of this sweep: {error}", file=sys.stderr)
+            return
+        print("\n" + found.markdown())
+        print(*found.write(folder), sep="\n")
+
     def check(self, config: DictConfig, hydra: Any) -> None:
         """Ends with code 2 or 3 if the configuration cannot work; a part that fails in another way ends with code 1."""
         with _stopping():
@@ -57,7 +70,7 @@ class CheckConfiguration(Callback):
     def _check(self, config: DictConfig, hydra: Any) -> None:
         from inkdrop.configuration import USER_TARGETS, build, check, check_settings
         from inkdrop.machine import check_batch_size, check_devices, check_network
-        from inkdrop.sampling_options import check_grid, check_seeds, completed
+        from inkdrop.sampling_options import check_average, check_grid, check_seeds, completed
 
         quiet()
         _refuse_unread(config, hydra.job.config_name)
@@ -89,10 +102,12 @@ class CheckConfiguration(Callback):
                 print("warning: optimizer.lr=0: the weights stay as they are", file=sys.stderr)
         if "checkpoint" in plain:
             check_grid(plain, allowed)
+            check_average(plain)
         if "data" in plain:
             build(plain["data"], allowed).verify()
         if plain.get("init_from") and not Path(plain["init_from"]).exists():
             raise ValueError(f"init_from={plain['init_from']} does not exist")
+        build(list(plain.get("callbacks", {}).values()), allowed)
 
 
 def _complete(config: DictConfig) -> bool:
@@ -183,6 +198,11 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
     config.pop("hydra", None)
     draw_seed(config)
     _leave_out(config)
+    if config.get("checkpoint") and config.get("extractor") is not None:  # which may refer to the data
+        from inkdrop.checkpoints import checked_part, read_checkpoint
+
+        path, content = config.checkpoint, read_checkpoint(config.checkpoint)
+        config.data = checked_part(path, content, "data", config.get("allow_targets") or [])
     if output_dir is not None:
         config.output_dir = output_dir
     if isinstance(data := config.get("data"), DictConfig) and data.get("num_classes", 0) is None:
@@ -193,7 +213,7 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
 
 def _leave_out(config: DictConfig) -> None:
     """Removes what null switches off, before anything refers to it; to sample.py a null group is that of the run."""
-    for name in ("callbacks", "guidance", "likelihood", "logger"):
+    for name in ("callbacks", "guidance", "likelihood", "logger", "metric"):
         if "task" in config and config.get(name) is None:
             config[name] = {}
         if isinstance(parts := config.get(name), DictConfig):

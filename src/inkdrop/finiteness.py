@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
-import torch
 from torch import Tensor
 
-T = TypeVar("T")
+from inkdrop.ranks import from_all_ranks
 
 
 class NonFiniteError(FloatingPointError):
@@ -29,15 +27,6 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     """The first few names, and how many more there are."""
     texts = [str(name) for name in names]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
-
-
-def from_all_ranks(value: T) -> list[T]:
-    """What each process says, in the order of ranks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [value]
-    values: list[T] = [value] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
 
 
 @contextmanager

@@ -45,6 +45,14 @@ def grid(images: Tensor, columns: int | None = None) -> np.ndarray:
     return sheet
 
 
+def class_rows(images: Tensor, labels: Tensor, columns: int = 10) -> np.ndarray:
+    """The first images (B, C, H, W) of each class, as `grid`: one row for each label (B) that there is."""
+    rows = [images[labels == label][:columns] for label in labels.unique()]
+    columns = max(len(row) for row in rows)
+    blank = images.new_full((columns, *images.shape[1:]), 255)
+    return grid(torch.cat([torch.cat([row, blank[len(row) :]]) for row in rows]), columns)
+
+
 def scatter(points: Tensor) -> np.ndarray:
     """The first two coordinates of points (B, D) as a plot, an array (H, W, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

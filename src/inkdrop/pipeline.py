@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from inkdrop.checkpoints import CheckpointError, model_weights, read_checkpoint
+from inkdrop.checkpoints import CheckpointError, checked_part, model_weights, read_checkpoint, reconstructed
 from inkdrop.checkpoints.content import require_fit
 from inkdrop.codecs import Codec
 from inkdrop.conditioners import Conditioner
-from inkdrop.configuration import CHECKPOINT_TARGETS, build, check
+from inkdrop.configuration import CHECKPOINT_TARGETS, build
 from inkdrop.constraints import Constraint
 from inkdrop.denoiser import Denoiser
 from inkdrop.finiteness import require_finite
@@ -86,28 +88,66 @@ class Pipeline(nn.Module):
         return self.codec.decode(x_0)
 
 
+@contextmanager
+def calls_counted(pipeline: Pipeline) -> Iterator[list[int]]:
+    """Counts the calls of the network within the block, one for each batch, in the one number of the list."""
+    calls = [0]
+
+    def count(*_: Any) -> None:
+        calls[0] += 1
+
+    handle = pipeline.denoiser.register_forward_hook(count)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
 def compile_network(pipeline: Pipeline) -> None:
     """Compiles the network in place, so that the names of its weights stay."""
     network: Any = pipeline.denoiser.network
     network.compile()
 
 
-def load(path: str | Path, weights: str = "ema", allow_targets: Sequence[str] = ()) -> Pipeline:
+def load(
+    path: str | Path,
+    weights: str = "ema",
+    allow_targets: Sequence[str] = (),
+    length: float | None = None,
+    step: int | None = None,
+) -> Pipeline:
     """The pipeline of a run folder or checkpoint file, with the sampler it was evaluated with, on the CPU.
 
-    `weights` is `ema`, `raw`, or the decay of another average. The model is built from the configuration inside the
-    checkpoint, of inkdrop's own parts and those whose import path begins with one of `allow_targets`. `ValueError` for
-    files that cannot be used.
+    `weights` is `ema`, `raw`, or the name of another average: its decay, or `length:0.05`. With `length` they are the
+    average of this length that the snapshots of a run folder make, at the `step` of one of them (None: the last). The
+    model is built from the configuration inside the checkpoint, of inkdrop's own parts and those whose import path
+    begins with one of `allow_targets`. `ValueError` for files that cannot be used.
     """
-    checkpoint = read_checkpoint(path)
-    config = checkpoint["config"]["pipeline"]
-    allowed = (*CHECKPOINT_TARGETS, *allow_targets)
-    check(config, allowed, "pipeline")
-    pipeline: Pipeline = build(config, allowed)
-    found = model_weights(checkpoint, weights)
-    try:
-        require_fit(found, pipeline.state_dict())
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    pipeline.load_state_dict(found)
+    if length is None:
+        return restored(read_checkpoint(path), weights, allow_targets, path)
+    if weights != "ema":
+        raise ValueError(f"weights={weights} and length={length} are two choices: leave one of them out")
+    return restored(reconstructed(path, length, step), allow_targets=allow_targets, path=path)
+
+
+def restored(
+    checkpoint: Mapping[str, Any], weights: str = "ema", allow_targets: Sequence[str] = (), path: str | Path = ""
+) -> Pipeline:
+    """The pipeline in the content of a checkpoint, as in `load`; `path` names it where something is wrong."""
+    config = checked_part(path, checkpoint, "pipeline", allow_targets)
+    pipeline: Pipeline = build(config, (*CHECKPOINT_TARGETS, *allow_targets))
+    set_weights(pipeline, model_weights(checkpoint, weights), str(path))
     return pipeline.eval()
+
+
+def set_weights(pipeline: Pipeline, weights: Mapping[str, Tensor], source: str) -> None:
+    """Puts weights into a pipeline, and says so if this changes their type; `CheckpointError` if they do not fit."""
+    own = pipeline.state_dict()
+    try:
+        require_fit(weights, own)
+    except ValueError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    for before, now in dict.fromkeys((weights[name].dtype, own[name].dtype) for name in own):
+        if before != now:
+            print(f"warning: {source}: weights in {before} are cast to {now}", file=sys.stderr, flush=True)
+    pipeline.load_state_dict(weights)

@@ -1,15 +1,17 @@
-"""Plots of functions of time."""
+"""Plots of functions of time, and of quality against cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogFormatter, NullLocator
+from torch import Tensor
 
 from inkdrop.schedules import Schedule
 
@@ -34,6 +36,54 @@ def schedules(named: Mapping[str, Schedule]) -> Figure:
     ]
     _legend(figure, solid, "chains (tables)", "outside lower left")
     _legend(figure, dashed, "continuous in t", "outside lower right")
+    return figure
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], floors: Mapping[str, float], x: str
+) -> Figure:
+    """A panel for each name with its labelled lines of points, and its floor dashed; both axes logarithmic."""
+    figure = Figure(figsize=(5.6 * len(panels), 4.6), dpi=110, layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for number, (label, points) in enumerate(lines.items()):
+            places, values = zip(*points, strict=True)
+            axes.plot(places, values, "o-", color=_COLOURS[number % len(_COLOURS)], label=label, markersize=4)
+        if title in floors:
+            axes.axhline(floors[title], color="black", linestyle="--", linewidth=1, label="floor")
+        positive = all(value > 0 for points in lines.values() for _, value in points)
+        ticks = sorted({place for points in lines.values() for place, _ in points})
+        axes.set(title=title, xlabel=x, xscale="log", yscale="log" if positive else "linear")
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+        axes.xaxis.set_minor_locator(NullLocator())
+        if positive:
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    return figure
+
+
+def clouds(points: Mapping[str, Tensor]) -> Figure:
+    """Named clouds of points (N, 2) over each other, the last on top."""
+    figure = Figure(figsize=(5.6, 5.2), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    for number, (name, each) in enumerate(points.items()):
+        x, y = each.T.numpy()
+        axes.scatter(x, y, s=6, linewidths=0, alpha=0.6, color=_COLOURS[number], label=f"{name} ({len(each)})")
+    axes.legend(frameon=False, markerscale=2)
+    return figure
+
+
+def strips(rows: Mapping[str, np.ndarray]) -> Figure:
+    """Pictures (H, W, C) under each other with their names beside them."""
+    first = next(iter(rows.values()))
+    height = 8 * first.shape[0] / first.shape[1]
+    figure = Figure(figsize=(11, (height + 0.06) * len(rows)), dpi=110)
+    for number, (name, picture) in enumerate(rows.items()):
+        axes = figure.add_axes((3 / 11, 1 - (number + 1) / len(rows), 8 / 11, 0.96 / len(rows)))
+        axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+        axes.axis("off")
+        figure.text(2.9 / 11, 1 - (number + 0.5) / len(rows), name, ha="right", va="center", fontsize=9)
     return figure
 
 

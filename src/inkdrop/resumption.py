@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning
 from omegaconf import OmegaConf
 
 from inkdrop.checkpoints import CheckpointError, read_checkpoint
@@ -67,6 +69,11 @@ def resumed(folder: Path, config: Mapping[str, Any]) -> Resumed | None:
         raise CheckpointError(
             f"{checkpoint} is of a version whose runs cannot go on: begin with init_from={checkpoint}"
         )
+    version = str(content["pytorch-lightning_version"])
+    if _release(version) > _release(lightning.__version__):
+        raise CheckpointError(
+            f"{checkpoint} was written with Lightning {version}, newer than {lightning.__version__}: update lightning"
+        )
     remarks = [f"changed: {line}" for line in check_same(content["config"], config, config["resume_allow"])]
     return Resumed(
         checkpoint,
@@ -81,6 +88,11 @@ def resumed(folder: Path, config: Mapping[str, Any]) -> Resumed | None:
     )
 
 
+def _release(version: str) -> list[int]:
+    """Major and minor number: between these the state of a training may change its form."""
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+
+
 def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two records of versions, threads and commit: equal to the bit is promised without."""
     old, new = ({**record["versions"], **record} for record in (before, now))
@@ -90,12 +102,16 @@ def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else trains in this folder within the block; `CheckpointError` if somebody does."""
+    """Nobody else trains in this folder within the block; `CheckpointError` if somebody does, or it is read-only."""
     if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process on the machine holds it for all
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise CheckpointError(f"nothing can be written to {folder}: {error.strerror}") from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

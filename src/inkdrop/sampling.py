@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
-from inkdrop.checkpoints import find_checkpoint, read_checkpoint
+from inkdrop.checkpoints import checked_part, find_checkpoint, read_checkpoint, reconstructed
 from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
+from inkdrop.data.module import DataModule
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.finiteness import NonFiniteError, raised_together
-from inkdrop.pictures import as_array, image, is_images, save_gif, save_png, sheet
-from inkdrop.pipeline import Pipeline, compile_network, load
-from inkdrop.sampling_options import check_grid, completed
+from inkdrop.metrics import Evaluation
+from inkdrop.metrics.protocol import sampling_facts
+from inkdrop.pipeline import Pipeline, calls_counted, compile_network, restored
+from inkdrop.sample_files import seen, write_features, write_images, write_neighbours, write_samples, write_way
+from inkdrop.sampling_options import check_average, check_grid, completed
+
+T = TypeVar("T")
 
 
 def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
     """Draws samples from a checkpoint and leaves them in `output_dir`; returns what `result.json` says.
 
-    Each of several devices makes its share of the batches; the samples are the same as from one.
+    Each of several devices makes its share of the batches; the samples are the same as from one. The trials of a sweep
+    in one process share what they load.
     """
     quiet()
     plain = resolved(config, output_dir)
     allowed = (*USER_TARGETS, *plain["allow_targets"])
-    output = Path(output_dir)
     fabric = Fabric(**plain["trainer"])
     fabric.launch()
     try:
@@ -38,98 +44,152 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         check_settings(plain)
         check(plain, allowed)
         check_grid(plain, allowed)
-        pipeline = _pipeline(plain, allowed)
-        seeds = range(plain["seed"], plain["seed"] + plain["num_samples"])
-        evaluation, data = _evaluation(plain, pipeline)
-        batch = _batch(pipeline, seeds, plain["condition"], data)
+        check_average(plain)
+        checkpoint, source = _source(plain)
+        pipeline = _pipeline(plain, checkpoint, source, allowed)
+        seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
+        measured = _measured(plain, pipeline, checkpoint, allowed) if plain["evaluate"] else None
+        batch = _batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"])
     except ValueError as error:
         stop(error)
     pipeline.to(fabric.device)
+    if measured is not None:
+        measured.evaluation.to(fabric.device)
     if plain["compile"]:
         compile_network(pipeline)
-    calls = _count_calls(pipeline)
-    frames: list[np.ndarray] = []
+    way: list[Tensor] = []  # of the first batch from noise to samples
     start = time.monotonic()
-    metrics: dict[str, float] = {}
     try:
-        with fabric.autocast():
-            samples = _draw(fabric, pipeline, batch, seeds, plain["batch_size"], frames if plain["save_gif"] else None)
-        seconds, network_calls = time.monotonic() - start, calls[0]
-        if evaluation is not None and data is not None:
+        with fabric.autocast(), calls_counted(pipeline) as calls:
+            keep = way if plain["save_gif"] or plain["save_trajectory"] else None
+            samples = _draw(fabric, pipeline, batch, seeds, plain["batch_size"], keep)
+        seconds = time.monotonic() - start
+        result = {
+            "num_samples": len(samples),
+            "network_calls": calls[0] // -(-len(seeds) // plain["batch_size"] // fabric.world_size),
+            "seconds": round(seconds, 3),
+            "samples_per_second": round(len(samples) / seconds, 2),
+            **source,
+            "seed": plain["seed"],
+            "sampler": plain["sampler"],
+            **facts(),
+        }
+        if measured is not None:
             with fabric.autocast():
-                metrics = evaluation.likelihoods(pipeline, data, len(samples), fabric.global_rank, fabric.world_size)
-            metrics = {**evaluation.measure(samples, data), **metrics}
+                result |= _values(measured, pipeline, samples, plain, result)
+            if plain["save_neighbours"] or plain["save_features"]:
+                features = seen(samples, measured.evaluation, measured.data)
     except NonFiniteError as error:
         stop(NonFiniteError(f"{error}; nothing was written: try trainer.precision=32-true, or other weights"))
-    result = {
-        "num_samples": len(samples),
-        "network_calls": network_calls // -(-len(seeds) // plain["batch_size"] // fabric.world_size),
-        "seconds": round(seconds, 3),
-        "samples_per_second": round(len(samples) / seconds, 2),
-        "checkpoint": str(find_checkpoint(plain["checkpoint"])),
-        "seed": plain["seed"],
-        **{name: plain[name] for name in ("weights", "sampler")},
-        **facts(),
-    }
-    if metrics:
-        result["metrics"] = metrics
     if fabric.is_global_zero:
-        _write(output, samples, batch, seeds, frames, plain["save_images"])
+        output = Path(output_dir)
+        _write(output, plain, samples, batch, seeds, way)
+        if measured is not None and plain["save_neighbours"]:
+            write_neighbours(output, samples, features, measured.data.splits[measured.evaluation.reference]["x"])
+        if measured is not None and plain["save_features"]:
+            write_features(output, features)
         write_json(result, output / "result.json")
         for name, value in result.get("metrics", {}).items():
-            print(f"{name:28} {value:.4f}")
+            print(f"{name:36} {value:.4f}")
         print(f"{len(samples)} samples in {seconds:.1f} s, {result['network_calls']} network calls each: {output}")
     return result
 
 
-def _pipeline(plain: dict[str, Any], allowed: tuple[str, ...]) -> Pipeline:
-    pipeline = load(plain["checkpoint"], str(plain["weights"]), plain["allow_targets"])
+def _write(
+    output: Path, plain: dict[str, Any], samples: Tensor, batch: dict[str, Tensor], seeds: range, way: list[Tensor]
+) -> None:
+    write_samples(output, samples, batch, seeds)
+    if plain["save_images"]:
+        write_images(output, samples, seeds)
+    if way:
+        write_way(output, way, plain["save_gif"], plain["save_trajectory"])
+
+
+class _Measured(NamedTuple):
+    evaluation: Evaluation
+    data: DataModule
+
+
+def _source(plain: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The checkpoint that is sampled, and what `result.json` says of where its weights are from."""
+    file = find_checkpoint(plain["checkpoint"])
+
+    def read() -> dict[str, Any]:
+        return read_checkpoint(file) if own is None else reconstructed(plain["checkpoint"], **plain["ema"])
+
+    own = plain["ema"]["length"]
+    checkpoint = _kept("checkpoint", [str(file), file.stat().st_mtime_ns, plain["ema"]], read)
+    weights = plain["weights"] if plain["weights"] != "ema" else next(iter(checkpoint.get("ema", {})), "raw")
+    weights = str(weights) if own is None else checkpoint["reconstruction"]
+    return checkpoint, {"checkpoint": str(file), "weights": weights}
+
+
+def _pipeline(
+    plain: dict[str, Any], checkpoint: dict[str, Any], source: dict[str, Any], allowed: tuple[str, ...]
+) -> Pipeline:
+    key = [source, plain["allow_targets"]]
+    weights, targets, path = str(plain["weights"]), plain["allow_targets"], plain["checkpoint"]
+    pipeline = _kept("pipeline", key, lambda: restored(checkpoint, weights, targets, path))
     pipeline.sampler = build(plain["sampler"], allowed)
-    if plain.get("guidance") is not None:
-        pipeline.guidance = build(plain["guidance"], allowed)
+    pipeline.guidance = build(plain["guidance"], allowed)
     return pipeline
 
 
-def _evaluation(plain: dict[str, Any], pipeline: Pipeline) -> tuple[Any, Any]:
-    """How the run itself was evaluated, unless another likelihood is asked for, and on which data; or nothing."""
-    if not plain["evaluate"]:
-        if plain.get("likelihood"):
-            raise ValueError("a likelihood is measured on held-out data: set evaluate=true")
-        return None, None
-    checkpoint = read_checkpoint(plain["checkpoint"])
-    config = checkpoint["config"]
-    allowed = (*CHECKPOINT_TARGETS, *plain["allow_targets"])
-    check({name: config[name] for name in ("evaluation", "data")}, allowed)
-    evaluation = build(config["evaluation"], allowed)
-    if plain.get("likelihood") is not None:
-        evaluation.likelihood = build(plain["likelihood"], (*USER_TARGETS, *plain["allow_targets"]))
-    for likelihood in evaluation.likelihood.values():
-        likelihood.check(pipeline)
-    data = build(config["data"], allowed)
+def _measured(
+    plain: dict[str, Any], pipeline: Pipeline, checkpoint: dict[str, Any], allowed: tuple[str, ...]
+) -> _Measured:
+    """How samples are measured, and on which data; `ValueError` if that cannot be."""
+    trusted = (*CHECKPOINT_TARGETS, *plain["allow_targets"])
+    config = checked_part(plain["checkpoint"], checkpoint, "data", plain["allow_targets"])
+    data: DataModule = _kept("data", config, lambda: build(config, trusted))
+    evaluation: Evaluation = _kept("evaluation", plain["evaluation"], lambda: build(plain["evaluation"], allowed))
     if checkpoint.get("data_fingerprint") not in (None, data.fingerprint):  # older files have none
         print("warning: these are not the data of the run, their fingerprints differ", file=sys.stderr)
-    return evaluation, data
+    evaluation.check_count(plain["num_samples"])
+    for likelihood in evaluation.likelihood.values():
+        likelihood.check(pipeline)
+    return _Measured(evaluation, data)
 
 
-def _batch(pipeline: Pipeline, seeds: range, condition: dict[str, Any], data: Any) -> dict[str, Tensor]:
+def _values(
+    measured: _Measured, pipeline: Pipeline, samples: Tensor, plain: dict[str, Any], result: dict[str, Any]
+) -> dict[str, Any]:
+    """The metrics, how long they took, and the protocol that they were measured under."""
+    evaluation, data = measured
+    metrics = evaluation.measure(list(samples.split(plain["num_samples"])), data)
+    held_out = len(data.splits["validation"]["x"])
+    metrics |= evaluation.likelihoods(pipeline, data, min(plain["num_samples"], held_out))
+    precision = plain["trainer"]["precision"]
+    sampling = sampling_facts(plain, result["weights"], plain["seed"], result["network_calls"], precision)
+    return {
+        "metrics": metrics,
+        "evaluation_seconds": {part: round(value, 3) for part, value in evaluation.seconds.items()},
+        "protocol": evaluation.protocol(data, sampling),
+    }
+
+
+_latest: dict[str, tuple[str, Any]] = {}
+
+
+def _kept(what: str, key: object, make: Callable[[], T]) -> T:
+    """The latest of a kind is made once, however many trials of a sweep need it."""
+    text = json.dumps(key, sort_keys=True)
+    if what not in _latest or _latest[what][0] != text:
+        _latest[what] = text, make()
+    value: T = _latest[what][1]
+    return value
+
+
+def _batch(
+    pipeline: Pipeline, seeds: range, condition: dict[str, Any], measured: _Measured | None, count: int
+) -> dict[str, Tensor]:
     given = {name: value for name, value in condition.items() if value is not None}
-    if data is None:
+    if measured is None:
         return pipeline.request(seeds, **given)
     if given:
         raise ValueError("evaluate=true samples under the held-out conditions: remove condition." + next(iter(given)))
-    from inkdrop.metrics.evaluation import held_out_conditions
-
-    return held_out_conditions(data, len(seeds))
-
-
-def _count_calls(pipeline: Pipeline) -> list[int]:
-    calls = [0]
-
-    def count(*_: Any) -> None:
-        calls[0] += 1
-
-    pipeline.denoiser.register_forward_hook(count)
-    return calls
+    batch = measured.evaluation.conditions(measured.data, count)
+    return {name: values.repeat(len(seeds) // count, *[1] * (values.dim() - 1)) for name, values in batch.items()}
 
 
 def _draw(
@@ -138,9 +198,9 @@ def _draw(
     batch: dict[str, Tensor],
     seeds: range,
     batch_size: int,
-    frames: list[np.ndarray] | None,
+    way: list[Tensor] | None,
 ) -> Tensor:
-    """All samples on the CPU of every rank; the first batch's way there is added to `frames`."""
+    """All samples on the CPU of every rank; the states of the first batch on its way there are added to `way`."""
     from rich.progress import Progress
 
     parts = torch.arange(len(seeds)).split(batch_size)
@@ -152,8 +212,8 @@ def _draw(
 
             def progress(done: int, total: int, x: Tensor, number: int = number) -> None:
                 bar.update(task, total=total * len(parts), completed=done + number * total)
-                if frames is not None and number == 0:
-                    frames.append(sheet(pipeline.codec.decode(x)))
+                if way is not None and number == 0:
+                    way.append(pipeline.codec.decode(x).cpu())
 
             conditions = {name: values[items] for name, values in batch.items()}
             part = pipeline(conditions, [seeds[item] for item in items.tolist()], progress=progress)
@@ -167,21 +227,3 @@ def _draw(
         torch.distributed.all_reduce(drawn)
     assert drawn is not None
     return drawn.cpu()
-
-
-def _write(
-    output: Path, samples: Tensor, batch: dict[str, Tensor], seeds: range, frames: list[np.ndarray], save_images: bool
-) -> None:
-    """`samples.npz`, `grid.png`, and on request single images and the denoising as a GIF."""
-    images = is_images(samples)
-    x = as_array(samples) if images else samples.numpy()
-    conditions = {name: values.numpy() for name, values in batch.items()}
-    arrays: dict[str, Any] = {"x": x, "seeds": np.array(seeds), **conditions}
-    np.savez_compressed(output / "samples.npz", **arrays)
-    save_png(sheet(samples), output / "grid.png")
-    if save_images and images:
-        (output / "images").mkdir()
-        for seed, each in zip(seeds, x, strict=True):
-            image(each).save(output / "images" / f"{seed:06d}.png")
-    if frames:
-        save_gif(frames, output / "denoising.gif")

@@ -4,34 +4,70 @@ from __future__ import annotations
 
 from typing import Any
 
-from inkdrop.checkpoints import read_checkpoint
-from inkdrop.configuration import CHECKPOINT_TARGETS, build, check
+from inkdrop.checkpoints import checked_part, read_checkpoint
+from inkdrop.checkpoints.snapshots import find_snapshots
+from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, build
 from inkdrop.randomness import MAX_SEED
+
+_EVALUATION = {  # options of sample.py that take the place of fields of the evaluation
+    **{name: name for name in ("extractor", "likelihood", "num_samples", "repeats", "seed")},
+    "metric": "metrics",
+}
 
 
 def completed(plain: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the sampler and the time grid of the run wherever it names none of its own.
+    """The configuration with sampler, time grid, guidance and evaluation of the run where it names none of its own.
 
-    `ValueError` if the checkpoint cannot be read.
+    `ValueError` if the checkpoint cannot be read or names what it must not, or for options that only matter to an
+    evaluation without one.
     """
-    run = read_checkpoint(plain["checkpoint"])["config"]["pipeline"]["sampler"]
-    chosen = plain["time_grid"]
-    if "_target_" not in chosen:
-        chosen = {**run["time_grid"], **{name: value for name, value in chosen.items() if value is not None}}
-    return {**plain, "time_grid": chosen, "sampler": {**(plain.get("sampler") or run), "time_grid": chosen}}
+    if not plain["evaluate"]:
+        for option in ("likelihood", "metric", "extractor", "save_neighbours", "save_features"):
+            if plain.get(option):
+                raise ValueError(f"{option} is for comparing samples with the data: set evaluate=true")
+    run = _part(plain, "pipeline")
+    sampler, grid = plain.get("sampler") or run["sampler"], plain["time_grid"]
+    if "_target_" not in grid:
+        own = {name: value for name, value in grid.items() if value is not None}
+        grid = {**run["sampler"]["time_grid"], **own}
+    guidance = plain.get("guidance")
+    chosen = {field: plain.get(option) for option, field in _EVALUATION.items() if plain.get(option) is not None}
+    return {
+        **plain,
+        "time_grid": grid,
+        "sampler": {**sampler, "time_grid": grid},
+        "guidance": run["guidance"] if guidance is None else guidance,
+        "evaluation": {**_part(plain, "evaluation"), **chosen} if plain["evaluate"] else None,
+    }
 
 
 def check_seeds(plain: dict[str, Any]) -> None:
     """`ValueError` if the seeds of the samples run over the largest."""
-    if plain["seed"] + plain["num_samples"] - 1 > MAX_SEED:
-        raise ValueError(
-            f"seed={plain['seed']} and num_samples={plain['num_samples']} go beyond the largest seed, {MAX_SEED}"
-        )
+    count = plain["num_samples"] * plain["repeats"]
+    if plain["seed"] + count - 1 > MAX_SEED:
+        sets = f" in {plain['repeats']} sets" * (plain["repeats"] > 1)
+        told = f"seed={plain['seed']} and num_samples={plain['num_samples']}{sets}"
+        raise ValueError(f"{told} go beyond the largest seed, {MAX_SEED}")
 
 
 def check_grid(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
     """`ValueError` if the times of a completed configuration do not fit the schedule of the run."""
-    schedule = read_checkpoint(plain["checkpoint"])["config"]["pipeline"]["denoiser"]["schedule"]
-    trusted = (*CHECKPOINT_TARGETS, *plain["allow_targets"])
-    check(schedule, trusted, "schedule")
-    build(plain["sampler"], allowed).time_grid(build(schedule, trusted))
+    schedule = build(_part(plain, "pipeline")["denoiser"]["schedule"], (*CHECKPOINT_TARGETS, *plain["allow_targets"]))
+    build(plain["sampler"], allowed).time_grid(schedule)
+
+
+def check_average(plain: dict[str, Any]) -> None:
+    """`ValueError` if an average of another length is asked for, but not alone, or there is none at this step."""
+    length, step = plain["ema"]["length"], plain["ema"]["step"]
+    if length is None:
+        if step is not None:
+            raise ConfigurationError(f"ema.step={step} says where an average of ema.length ends: give ema.length too")
+        return
+    if plain["weights"] != "ema":
+        raise ConfigurationError(f"ema.length={length} makes weights of its own: leave weights={plain['weights']} out")
+    find_snapshots(plain["checkpoint"], step)
+
+
+def _part(plain: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of the configuration in the checkpoint, which may name parts of models only."""
+    return checked_part(plain["checkpoint"], read_checkpoint(plain["checkpoint"]), name, plain["allow_targets"])

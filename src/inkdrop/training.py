@@ -17,9 +17,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from inkdrop.callbacks import Interrupted, StopOnSignal
+from inkdrop.callbacks import Evaluate, Interrupted, StopOnSignal
 from inkdrop.checkpoints import model_weights, read_checkpoint
-from inkdrop.checkpoints.content import require_fit
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.data.module import DataError
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
@@ -28,8 +27,9 @@ from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.machine import check_batch_size, check_items
 from inkdrop.masking import from_environment, masked
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
-from inkdrop.pipeline import Pipeline, compile_network
+from inkdrop.pipeline import Pipeline, compile_network, set_weights
 from inkdrop.resumption import Resumed, changed_facts, locked, resumed
+from inkdrop.slurm import requeue
 
 if TYPE_CHECKING:
     from inkdrop.data import DataModule
@@ -65,7 +65,7 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
             _fit(trainer, task, data, before)
             metrics, step = _metrics(trainer), trainer.global_step
         if trainer.is_global_zero and not (before and step == before.step and (run / "result.json").exists()):
-            _finish(run, task, step, metrics, time.monotonic() - start)
+            _finish(run, trainer, task, step, metrics, time.monotonic() - start)
     return metrics
 
 
@@ -106,11 +106,16 @@ def _begin(trainer: Trainer, task: DiffusionTask, run: Path, before: Resumed | N
     OmegaConf.save(task.config, run / "config.yaml")
 
 
-def _finish(run: Path, task: DiffusionTask, step: int, metrics: dict[str, float], seconds: float) -> None:
+def _finish(
+    run: Path, trainer: Trainer, task: DiffusionTask, step: int, metrics: dict[str, float], seconds: float
+) -> None:
     """Writes `result.json` and says what came out."""
     checkpoint = run / "checkpoints" / f"step-{step:08d}.ckpt"
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    measured = next((each.protocol for each in callbacks if isinstance(each, Evaluate) and each.protocol), None)
     result = {
         "metrics": metrics,
+        **({"protocol": measured} if measured else {}),
         "checkpoint": str(checkpoint) if checkpoint.exists() else None,
         "steps": step,
         "seconds": round(seconds, 1),
@@ -125,6 +130,8 @@ def _leave(interruption: Interrupted, trainer: Trainer) -> NoReturn:
     """Ends the process with the exit code of the signal; the same command goes on."""
     if trainer.is_global_zero:
         print(f"{interruption}: the same command goes on from there, in the same output_dir", file=sys.stderr)
+        if interruption.signum == signal.SIGUSR1:
+            requeue()
     # Only rank 0 speaks for the run: Lightning kills it as soon as another rank ends with a code.
     sys.exit(interruption.exit_code if trainer.is_global_zero else 0)
 
@@ -157,7 +164,7 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, DiffusionTask,
         **plain["trainer"],
         callbacks=[*callbacks, StopOnSignal()],
         logger=loggers,
-        default_root_dir=run,
+        default_root_dir=run / "lightning",  # never made: on SLURM it would go on from a hpc_ckpt_*.ckpt there
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         max_epochs=-1,
@@ -180,11 +187,7 @@ def _warm_start(pipeline: Pipeline, path: Path) -> None:
     weights = model_weights(read_checkpoint(path))
     own = pipeline.state_dict()
     weights = {name: value for name, value in weights.items() if name in own}  # a part of a larger model will do
-    try:
-        require_fit(weights, own)
-    except ValueError as error:
-        raise ValueError(f"init_from={path}: {error}") from None
-    pipeline.load_state_dict(weights)
+    set_weights(pipeline, weights, f"init_from={path}")
 
 
 def _metrics(trainer: Trainer) -> dict[str, float]:

@@ -3,11 +3,12 @@
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.checkpoint import Checkpoint
 from inkdrop.callbacks.ema import EMA, averaged_weights
-from inkdrop.callbacks.evaluate import Evaluate
+from inkdrop.callbacks.evaluate import Evaluate, Variant
 from inkdrop.callbacks.interruption import Interrupted, StopOnSignal
 from inkdrop.callbacks.noise_levels import LossByNoiseLevel
 from inkdrop.callbacks.pictures import SamplePictures
 from inkdrop.callbacks.progress import ProgressBar
+from inkdrop.callbacks.stop_early import StopEarly
 from inkdrop.callbacks.throughput import Throughput
 
 __all__ = [
@@ -19,7 +20,9 @@ __all__ = [
     "LossByNoiseLevel",
     "ProgressBar",
     "SamplePictures",
+    "StopEarly",
     "StopOnSignal",
     "Throughput",
+    "Variant",
     "averaged_weights",
 ]

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.interruption import Interrupted
+from inkdrop.callbacks.measured import measured, warn_if_never_measured
 from inkdrop.callbacks.step import BetweenSteps
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
 from inkdrop.checkpoints.content import FORMAT
@@ -35,7 +36,7 @@ class Checkpoint(BetweenSteps):
     ):
         self.every, self.best = every, (best or "").removeprefix("-")
         self.files = CheckpointFolder(folder, keep, keep_every, best, keep_best)
-        self._saved_at = self._validated_at = -1
+        self._saved_at = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = _Files(self.files)
@@ -46,16 +47,15 @@ class Checkpoint(BetweenSteps):
         trainer.fit_loop.epoch_loop.restarting = False
         self._saved_at = trainer.global_step
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._validated_at = trainer.global_step
-
     def between_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.every.due(trainer) or self.best in self._measured(trainer):
+        if self.every.due(trainer) or self.best in measured(trainer):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
         self.files.wait()
+        if self.best:
+            warn_if_never_measured("checkpoint.best", self.best, trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Interrupted):
@@ -65,7 +65,7 @@ class Checkpoint(BetweenSteps):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["format"] = FORMAT
         checkpoint["world_size"] = trainer.world_size
-        checkpoint["metrics"] = self._measured(trainer)
+        checkpoint["metrics"] = measured(trainer)
         checkpoint["logged"] = {log.name: log.size() for log in trainer.loggers if hasattr(log, "size")}
         # The first batch of the next step has been fetched, but nothing else of it was done.
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
@@ -76,16 +76,6 @@ class Checkpoint(BetweenSteps):
         if self._saved_at != trainer.global_step:
             self._saved_at = trainer.global_step
             trainer.save_checkpoint(self.files.path / f"step-{trainer.global_step:08d}.ckpt")
-
-    def _measured(self, trainer: Trainer) -> dict[str, float]:
-        """What was measured after this very step."""
-        step, values = trainer.global_step, {}
-        if self._validated_at == step:
-            values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if getattr(callback, "measured_at", -1) == step:
-                values.update(callback.results)
-        return values
 
 
 class _Files(CheckpointIO):

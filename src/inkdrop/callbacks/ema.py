@@ -1,65 +1,111 @@
-"""Exponential moving averages of the weights."""
+"""Averages of the weights over training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt, Len, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from inkdrop.averaging import LONGEST, beta, gamma_of
+from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.step import AfterStep
+from inkdrop.checkpoints import CheckpointError, CheckpointFolder
+from inkdrop.checkpoints.content import FORMAT
+from inkdrop.checkpoints.snapshots import name_of
 
 
 class EMA(AfterStep):
-    """Averages of all trainable parameters, one profile per decay: `average += (1 - d) (weight - average)`.
+    """Averages of all trainable parameters, one per profile: `average += (1 - b) (weight - average)` in update t.
 
-    In step k the decay is `d = min(decay, (1 + k) / (10 + k))`, so that the start is soon forgotten; a step that
-    was left out is none. Buffers are not averaged, the latest are used. A checkpoint holds the raw weights in
-    `state_dict` and each profile in `ema[decay]`; a save while averages stand in the network is refused. The first
-    decay is the one that is sampled.
+    For each of `decays` b = min(decay, (1 + t) / (10 + t)), so that the start is soon forgotten. For each of `lengths`,
+    the standard deviation of the profile relative to the time since the start, b = (1 - 1 / t)^(gamma + 1): Karras et
+    al. 2024, arXiv 2312.02696. An update is made every `every_steps` steps, and counted by t; a step that was left out
+    is none. Buffers are not averaged, the latest are used. The first average of all is the one that is sampled.
+
+    A checkpoint holds the raw weights in `state_dict` and each average in `ema` under its name: the decay, or
+    `length:0.05`; a save while averages stand in the network is refused. With `snapshots` those of `lengths` are stored
+    in `folder` every so often and when training ends, to make averages of any other length of. `ValueError` without an
+    average, and for snapshots of none.
     """
 
     def __init__(
         self,
-        decays: Annotated[list[Annotated[float, Gt(0), Lt(1)]], Len(1)],
+        decays: list[Annotated[float, Gt(0), Lt(1)]],
         every_steps: Annotated[int, Ge(1)] = 1,
+        lengths: list[Annotated[float, Gt(0), Le(LONGEST)]] | None = None,
+        snapshots: Every | None = None,
+        folder: str = "snapshots",
+        snapshot_type: Literal["float32", "float16"] = "float32",
     ):
-        self.decays, self.every_steps = decays, every_steps
+        if not decays and not lengths:
+            raise ValueError(f"callbacks.ema.decays={decays} and no lengths: callbacks.ema=null keeps no average")
+        if snapshots is not None and not lengths:
+            raise ValueError("callbacks.ema.snapshots are those of lengths: give callbacks.ema.lengths=[0.05,0.1]")
+        self.every_steps, self.snapshots = every_steps, snapshots
+        self._lengths = {name_of(length): gamma_of(length) for length in lengths or []}
+        self._remaining: dict[str, Callable[[int], float]] = {
+            **{str(decay): partial(_warmed_up, decay**every_steps) for decay in decays},
+            **{name: partial(beta, gamma) for name, gamma in self._lengths.items()},
+        }
         self.num_updates = 0
         self.averages: dict[str, dict[str, Tensor]] = {}
+        self.files = CheckpointFolder(folder, keep=None)
+        self._snapshot_type = getattr(torch, snapshot_type)
+        self._stored_at = -1
         self._swapped = False
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the profiles, the one that is sampled first."""
+        return list(self._remaining)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainable = _trainable(pl_module)
-        for decay in map(str, self.decays):
-            loaded = self.averages.get(decay, {})
-            self.averages[decay] = {
+        for profile in self._remaining:
+            loaded = self.averages.get(profile, {})
+            self.averages[profile] = {
                 name: loaded.get(name, weight).detach().to(weight.device, torch.float32, copy=True)
                 for name, weight in trainable.items()
             }
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._stored_at = trainer.global_step
+        if self.snapshots is not None and trainer.is_global_zero:
+            self.files.cut(trainer.global_step)  # the later ones are of a future that is lived through again
+
     @torch.no_grad()
     def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step % self.every_steps or not pl_module.updated:
-            return
-        self.num_updates += 1
-        weights = [weight.detach().float() for weight in _trainable(pl_module).values()]
-        warm_up = (1 + self.num_updates) / (10 + self.num_updates)
-        for decay in self.decays:
-            averages = list(self.averages[str(decay)].values())
-            torch._foreach_lerp_(averages, weights, 1 - min(decay**self.every_steps, warm_up))
+        if trainer.global_step % self.every_steps == 0 and pl_module.updated:
+            self.num_updates += 1
+            weights = [weight.detach().float() for weight in _trainable(pl_module).values()]
+            for profile, remaining in self._remaining.items():
+                averages = list(self.averages[profile].values())
+                torch._foreach_lerp_(averages, weights, 1 - remaining(self.num_updates))
+        if self.snapshots is not None and self.snapshots.due(trainer):
+            self._store(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.snapshots is not None:
+            self._store(trainer, pl_module)
+            self.files.wait()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.files.wait()
 
     @contextmanager
-    def averaged(self, pl_module: LightningModule, decay: float | None = None) -> Iterator[None]:
-        """The profile of this decay (the first by default) stands in the network within the block."""
+    def averaged(self, pl_module: LightningModule, name: str | None = None) -> Iterator[None]:
+        """The profile of this name (the first by default) stands in the network within the block."""
         assert not self._swapped, "the averages stand in the network already"
         weights = _trainable(pl_module)
         raw = {name: weight.detach().clone() for name, weight in weights.items()}
-        _copy(self.averages[str(decay or self.decays[0])], weights)
+        _copy(self.averages[name or self.names[0]], weights)
         self._swapped = True
         try:
             yield
@@ -69,17 +115,52 @@ class EMA(AfterStep):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         assert not self._swapped, "a checkpoint must not be written while averages stand in the network"
+        self.files.wait()  # a run that goes on from this checkpoint finds all snapshots before it
         checkpoint["ema"] = self.averages
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         known = checkpoint.get("ema", {})
-        self.averages = {decay: known[decay] for decay in map(str, self.decays) if decay in known}
+        if not known and self.state_key in checkpoint.get("callbacks", {}):
+            raise CheckpointError(
+                f"{trainer.ckpt_path} holds no averages, although its run kept some: take another file"
+            )
+        self.averages = {profile: known[profile] for profile in self._remaining if profile in known}
+        if missing := [name for name in self._lengths if name not in known]:
+            raise CheckpointError(
+                f"the run has no average {missing[0]}, which is one over all of it and cannot join later: "
+                "leave it out of callbacks.ema.lengths"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_updates": self.num_updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.num_updates = state_dict["num_updates"]
+
+    def _store(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stores a checkpoint of the averages and what is not averaged, which is enough to be sampled."""
+        if self._stored_at == trainer.global_step or not self.num_updates or not trainer.is_global_zero:
+            return
+        self._stored_at = trainer.global_step
+        averages = {
+            profile: {name: value.to(self._snapshot_type) for name, value in self.averages[profile].items()}
+            for profile in self._lengths
+        }
+        trainable = _trainable(pl_module)
+        content = {
+            "format": FORMAT,
+            "config": pl_module.config,
+            "global_step": trainer.global_step,
+            "state_dict": {name: value for name, value in pl_module.state_dict().items() if name not in trainable},
+            "trainable": list(trainable),
+            "ema": averages,
+            "metrics": {"num_updates": self.num_updates},
+        }
+        self.files.save(content, trainer.global_step)
+
+
+def _warmed_up(decay: float, t: int) -> float:
+    return min(decay, (1 + t) / (10 + t))
 
 
 def _trainable(pl_module: LightningModule) -> dict[str, Tensor]:
@@ -93,11 +174,26 @@ def _copy(values: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
 
 
 @contextmanager
-def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
-    """The weights that are sampled and evaluated: the first EMA profile, or the raw ones if none is kept."""
-    averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]  # type: ignore[attr-defined]
-    if not averages:
+def averaged_weights(trainer: Trainer, pl_module: LightningModule, weights: str | None = None) -> Iterator[None]:
+    """These weights stand in the network within the block: `raw`, or an average by its name; by default the first.
+
+    `ValueError` for an average that is not kept.
+    """
+    name = profile_name(trainer, weights)
+    if name == "raw":
         yield
         return
-    with averages[0].averaged(pl_module):
+    with _averages(trainer)[0].averaged(pl_module, name):
         yield
+
+
+def profile_name(trainer: Trainer, weights: str | None = None) -> str:
+    """The name of the weights that are sampled and evaluated: as asked for, or the first average, or `raw`."""
+    known = [*(name for each in _averages(trainer) for name in each.names), "raw"]
+    if weights is not None and weights not in known:
+        raise ValueError(f"weights={weights} are not kept: there are {', '.join(known)}")
+    return weights or known[0]
+
+
+def _averages(trainer: Trainer) -> list[EMA]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, EMA)]  # type: ignore[attr-defined]

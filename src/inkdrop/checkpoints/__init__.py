@@ -3,5 +3,15 @@
 from inkdrop.checkpoints.content import model_weights
 from inkdrop.checkpoints.files import CheckpointError, find_checkpoint, read_checkpoint
 from inkdrop.checkpoints.folder import CheckpointFolder
+from inkdrop.checkpoints.parts import checked_part
+from inkdrop.checkpoints.snapshots import reconstructed
 
-__all__ = ["CheckpointError", "CheckpointFolder", "find_checkpoint", "model_weights", "read_checkpoint"]
+__all__ = [
+    "CheckpointError",
+    "CheckpointFolder",
+    "checked_part",
+    "find_checkpoint",
+    "model_weights",
+    "read_checkpoint",
+    "reconstructed",
+]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 
 Content = dict[str, Any]
 
@@ -17,20 +17,47 @@ def _from_0(content: Content) -> Content:
     return {"format": 1, "world_size": 1, "metrics": {}, **content}
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {0: _from_0}  # from a version to the next
+def _from_1(content: Content) -> Content:
+    """An evaluation was the Fréchet distance alone, and an extractor was called by the name of that."""
+    config = content["config"]
+    evaluation = config.get("evaluation")
+    if evaluation is not None and "metrics" not in evaluation:
+        extractor = dict(evaluation["extractor"])
+        if "metric" in extractor:
+            extractor["name"] = extractor.pop("metric").removeprefix("fd_")
+        metrics = {"frechet": {"_target_": "inkdrop.metrics.FrechetDistance", "min_samples": 2}}
+        config = {**config, "evaluation": {**evaluation, "extractor": extractor, "metrics": metrics}}
+    return {**content, "format": 2, "config": config}
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {0: _from_0, 1: _from_1}  # from a version to the next
 PREFIXES = ("_orig_mod.", "module.")  # of compiled networks, and of networks on several devices
+IMPORTS = ("_instantiator", "_class_path")  # by which Lightning would import what a file names
 
 
-def migrated(content: Any) -> Content:
-    """The content in the present version; `ValueError` completes "FILE ..." with what is wrong with it."""
-    if not isinstance(content, dict) or not {"state_dict", "config"} <= content.keys():
+def migrated(content: Any, size: int) -> Content:
+    """The content of a file of this size in the present version.
+
+    `ValueError` completes "FILE ..." with what is wrong with it.
+    """
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), dict) for k in ("state_dict", "config")):
         raise ValueError(f"is no checkpoint of inkdrop: {_kind(content)}")
+    if num_bytes(content) > size:  # a view can repeat one number without end
+        raise ValueError("is no checkpoint of inkdrop: its tensors are larger than the file")
     version = content.get("format", 0)
-    if not isinstance(version, int) or version > FORMAT:
-        raise ValueError(f"has version {version} of the format, newer than {FORMAT}: update inkdrop")
+    if type(version) is not int or version not in range(FORMAT + 1):
+        raise ValueError(f"has version {version} of the format, and the newest known is {FORMAT}: update inkdrop")
+    for options in (content.get(f"{prefix}hyper_parameters") or {} for prefix in ("", "datamodule_")):
+        if named := [name for name in IMPORTS if name in options]:
+            raise ValueError(f"is no checkpoint of inkdrop: it names what to import, in {named[0]}")
     for number in range(version, FORMAT):
         content = MIGRATIONS[number](content)
-    content["state_dict"] = {_plain_name(name): value for name, value in content["state_dict"].items()}
+    content["state_dict"] = _plain_names(content["state_dict"])
+    content["ema"] = {decay: _plain_names(average) for decay, average in content.get("ema", {}).items()}
+    content["trainable"] = list(_plain_names(dict.fromkeys(content.get("trainable", []))))
+    for decay, average in content["ema"].items():
+        if missing := [name for name in content["trainable"] if name not in average]:
+            raise ValueError(f"lacks {missing[0]} in the average of decay {decay}")
     if (wrong := not_finite(content)) is not None:
         raise ValueError(f"holds numbers that are not finite, in {wrong}")
     return content
@@ -42,10 +69,10 @@ def _kind(content: Any) -> str:
     return f"it lacks the configuration of a model, and is a {type(content).__name__}"
 
 
-def _plain_name(name: str) -> str:
+def _plain_names(state: Mapping[str, Any]) -> dict[str, Any]:
     for prefix in PREFIXES:
-        name = name.removeprefix(prefix).replace(f".{prefix}", ".")
-    return name
+        state = {name.removeprefix(prefix).replace(f".{prefix}", "."): value for name, value in state.items()}
+    return dict(state)
 
 
 def _finite(value: Tensor) -> bool:
@@ -53,17 +80,24 @@ def _finite(value: Tensor) -> bool:
 
 
 def tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in plain data, with their paths; `ValueError` for what is neither tensor nor plain data."""
+    """All tensors in plain data, with their paths; `ValueError` completes "It ..." for what is neither."""
     if isinstance(node, Tensor):
         yield path, node
     elif isinstance(node, Mapping):
         for key, value in node.items():
-            yield from tensors(value, f"{path}.{key}" if path else str(key))
+            name = f"{path}.{key}" if path else str(key)
+            _require_plain(key, name)
+            yield from tensors(value, name)
     elif isinstance(node, list | tuple):
         for number, value in enumerate(node):
             yield from tensors(value, f"{path}[{number}]")
-    elif node is not None and type(node) not in (bool, int, float, str):
-        raise ValueError(f"{path} is a {type(node).__name__}: a checkpoint holds tensors and plain data only")
+    elif node is not None:
+        _require_plain(node, path)
+
+
+def _require_plain(node: Any, path: str) -> None:
+    if type(node) not in (bool, int, float, str):
+        raise ValueError(f"holds a {type(node).__name__} in {path}, where only tensors and plain data may be")
 
 
 def snapshot(node: Any) -> Any:
@@ -106,7 +140,7 @@ def require_fit(found: Mapping[str, Tensor], own: Mapping[str, Tensor], types: b
 
 
 def model_weights(content: Mapping[str, Any], weights: str = "ema") -> dict[str, Tensor]:
-    """The state of the pipeline in a checkpoint: `raw`, `ema` for the first average, or an average by its decay.
+    """The state of the pipeline in a checkpoint: `raw`, `ema` for the first average, or an average by its name.
 
     `ValueError` names what there is.
     """

@@ -29,7 +29,13 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     if "://" in str(path):
         raise CheckpointError(f"checkpoint={path} is an address: fetch the file first, and only from whom you trust")
-    path = Path(path)
+    try:
+        return _found(Path(path))
+    except OSError as error:  # of a folder that may not be entered
+        raise CheckpointError(f"checkpoint={path} cannot be read: {error.strerror}") from None
+
+
+def _found(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
@@ -53,8 +59,10 @@ def latest_sound(folder: Path) -> Path | None:
         try:
             verify(folder / name)
         except CheckpointError as error:
-            print(f"warning: {error}; the one before it is taken", file=sys.stderr, flush=True)
+            print(f"warning: {error}", file=sys.stderr, flush=True)
             continue
+        if name != names[-1]:
+            print(f"warning: {folder / name} is taken instead", file=sys.stderr, flush=True)
         return folder / name
     return None
 
@@ -77,22 +85,37 @@ def verify(file: Path) -> None:
     known = {entry["name"]: entry for entry in (read_index(file.parent) or {"files": []})["files"]}.get(file.name)
     try:
         size = file.stat().st_size
+        if not file.is_file():
+            raise CheckpointError(f"{file} is no file")  # and reading a pipe would never end
         if known is not None:
             if size != known["bytes"]:
-                raise CheckpointError(f"{file} is incomplete: {size} of {known['bytes']} bytes")
+                kind = "incomplete" if size < known["bytes"] else "damaged"
+                raise CheckpointError(f"{file} is {kind}: {size} of {known['bytes']} bytes")
             with file.open("rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != known["sha256"]:
                     raise CheckpointError(f"{file} is damaged: its digest is not the one it was written with")
-            return
         with zipfile.ZipFile(file) as archive:
-            if sum(member.file_size for member in archive.infolist()) > size:
+            if sum(member.file_size for member in archive.infolist()) > size:  # whoever wrote it wrote the index too
                 raise CheckpointError(f"{file} is no checkpoint of inkdrop: it unpacks to more than its size")
-            if (damaged := archive.testzip()) is not None:
+            if known is None and (damaged := archive.testzip()) is not None:
                 raise CheckpointError(f"{file} is damaged in {damaged}")
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from None
     except (zipfile.BadZipFile, EOFError, NotImplementedError):
-        raise CheckpointError(f"{file} is incomplete, damaged or no checkpoint") from None
+        raise CheckpointError(f"{file} is {_kind(file) or 'incomplete, damaged or no checkpoint'}") from None
+
+
+def _kind(file: Path) -> str | None:
+    """What a file that is no checkpoint is, of what networks are often kept in."""
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    if start[8:] == b"{":
+        return "a safetensors file: it holds weights alone, without the configuration of their model"
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                return "a TorchScript file: it holds a network alone, without the configuration of its model"
+    return None
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -108,8 +131,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler runs into anything on a foreign file
         # torch's own words advise to switch the protection off.
-        raise CheckpointError(f"{file} is no checkpoint of inkdrop: {type(error).__name__} while reading it") from None
+        kind = _kind(file) or f"no checkpoint of inkdrop: {type(error).__name__} while reading it"
+        raise CheckpointError(f"{file} is {kind}") from None
     try:
-        return migrated(content)
+        return migrated(content, file.stat().st_size)
     except ValueError as error:
         raise CheckpointError(f"{file} {error}") from None

@@ -27,8 +27,8 @@ class CheckpointFolder:
 
     A file is written beside its destination and synced before it is renamed; then the index is replaced in the same
     way, and only then are older files removed: at every instant the index names complete files only. The newest `keep`
-    stay, those whose step is a multiple of `keep_every`, and the `keep_best` with the lowest value of the metric `best`
-    (or the highest, if it is written as "-NAME").
+    (None: all) stay, those whose step is a multiple of `keep_every`, and the `keep_best` with the lowest value of the
+    metric `best` (or the highest, if it is written as "-NAME").
 
     Writing goes on in a thread while training does; an error in it is raised by the next `save` or `wait`.
     """
@@ -36,7 +36,7 @@ class CheckpointFolder:
     def __init__(
         self,
         path: str | Path,
-        keep: Annotated[int, Ge(1)] = 2,
+        keep: Annotated[int, Ge(1)] | None = 2,
         keep_every: Annotated[int, Ge(1)] | None = None,
         best: str | None = None,
         keep_best: Annotated[int, Ge(1)] = 1,
@@ -48,11 +48,17 @@ class CheckpointFolder:
     def save(self, content: Content, step: int) -> None:
         """Copies the content and writes the copy in the background, after the file before it.
 
-        `CheckpointError` if there is no room for it, or if the last one could not be written.
+        `CheckpointError` if there is no room for it, if it holds what is neither tensor nor plain data, or if the last
+        one could not be written.
         """
         self.wait()
-        self.path.mkdir(parents=True, exist_ok=True)
-        needed, free = num_bytes(content) + 2**20, shutil.disk_usage(self.path).free
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            needed, free = num_bytes(content) + 2**20, shutil.disk_usage(self.path).free
+        except OSError as error:
+            raise self._failure(error) from None
+        except ValueError as error:
+            raise CheckpointError(f"no checkpoint was written: it {error}") from None
         if needed > free:
             raise CheckpointError(f"no room for a checkpoint in {self.path}: {needed:,} bytes, {free:,} are free")
         self._thread = threading.Thread(target=self._write, args=(snapshot(content), step), name="checkpoint")
@@ -67,11 +73,22 @@ class CheckpointFolder:
             error, self._error = self._error, None
             raise error
 
+    def cut(self, step: int) -> None:
+        """Removes the files after this step, which a run that goes on from there writes again.
+
+        `CheckpointError` if there are older ones, but no index to tell which.
+        """
+        known = read_index(self.path)
+        if known is not None:
+            self._replace_index([each for each in known["files"] if each["step"] <= step])
+        elif any(file.name <= _name(step) for file in self.path.glob("step-*.ckpt")):
+            raise CheckpointError(f"{self.path / INDEX} is absent or damaged: put it back, or move {self.path} away")
+
     def _write(self, content: Content, step: int) -> None:
         try:
             if (wrong := not_finite(content)) is not None:
                 raise NonFiniteError(f"step {step}: no checkpoint was written, as {wrong} is not finite")
-            file = self.path / f"step-{step:08d}.ckpt"
+            file = self.path / _name(step)
             digest = _Digest(file.with_suffix(UNFINISHED))
             with _removed_on_error(digest.file):
                 with digest:
@@ -83,14 +100,19 @@ class CheckpointFolder:
         except Exception as error:
             # torch's writer hides what the disk said behind an error of its own.
             reason = next((each for each in (error, error.__context__) if isinstance(each, OSError)), None)
-            text = f"a checkpoint could not be written to {self.path}: {reason}"
-            self._error = error if reason is None else CheckpointError(text)
+            self._error = error if reason is None else self._failure(reason)
+
+    def _failure(self, reason: OSError) -> CheckpointError:
+        return CheckpointError(f"a checkpoint could not be written to {self.path}: {reason}")
 
     def _register(self, entry: dict[str, Any]) -> None:
         """The new file into the index, and then out of the folder what is no longer in it."""
         known = read_index(self.path)
         files = [each for each in (known or {"files": []})["files"] if each["step"] < entry["step"]] + [entry]
-        kept = self._kept(files)
+        self._replace_index(self._kept(files), known is not None)
+
+    def _replace_index(self, kept: list[dict[str, Any]], complete: bool = True) -> None:
+        """An index of these files; if the one before it was complete, the others are removed."""
         index = self.path / INDEX
         unfinished = index.with_suffix(UNFINISHED)
         with _removed_on_error(unfinished):
@@ -103,11 +125,11 @@ class CheckpointFolder:
         names = {each["name"] for each in kept}
         for file in self.path.glob("step-*.*"):
             # Without an index nobody knows what the other files are; what is unfinished was left by a killed process.
-            if file.name not in names and (known is not None or file.suffix == UNFINISHED):
+            if file.name not in names and (complete or file.suffix == UNFINISHED):
                 file.unlink()
 
     def _kept(self, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        newest = {each["step"] for each in files[-self.keep :]}
+        newest = {each["step"] for each in (files[-self.keep :] if self.keep else files)}
         metric = (self.best or "").removeprefix("-")
         sign = -1 if (self.best or "").startswith("-") else 1
         ranked = sorted(
@@ -116,6 +138,10 @@ class CheckpointFolder:
         best = {each["step"] for each in ranked[: self.keep_best]}
         every = {each["step"] for each in files if self.keep_every and each["step"] % self.keep_every == 0}
         return [each for each in files if each["step"] in newest | best | every]
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}.ckpt"
 
 
 class _Digest:

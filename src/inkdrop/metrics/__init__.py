@@ -1,16 +1,34 @@
-"""Features and distances."""
+"""Features, and what is measured on them."""
 
+from inkdrop.metrics.accuracy_score import ClassificationAccuracyScore
+from inkdrop.metrics.distances import FrechetDistance
 from inkdrop.metrics.evaluation import Evaluation
 from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception
 from inkdrop.metrics.frechet import GaussianStatistics, Statistics, frechet_distance
+from inkdrop.metrics.inception_score import InceptionScore
+from inkdrop.metrics.kernels import KernelDistance, MaximumMeanDiscrepancy
+from inkdrop.metrics.neighbours import DensityCoverage, NearestNeighbours, PrecisionRecall
+from inkdrop.metrics.pretrained import CLIP, DINOv2
+from inkdrop.metrics.wasserstein import SlicedWasserstein
 
 __all__ = [
+    "CLIP",
+    "ClassificationAccuracyScore",
     "Classifier",
+    "DINOv2",
+    "DensityCoverage",
     "Evaluation",
     "Extractor",
+    "FrechetDistance",
     "GaussianStatistics",
     "Identity",
     "Inception",
+    "InceptionScore",
+    "KernelDistance",
+    "MaximumMeanDiscrepancy",
+    "NearestNeighbours",
+    "PrecisionRecall",
+    "SlicedWasserstein",
     "Statistics",
     "frechet_distance",
 ]

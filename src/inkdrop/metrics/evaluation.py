@@ -1,129 +1,151 @@
-"""The distance of a pipeline's samples to real data, with the floor that real data reach, and likelihoods."""
+"""A protocol of measurement: which samples are compared with which data, by which metrics, and what stands beside."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import math
-import os
-import pickle
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, TypeAlias
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from inkdrop.data.loaders import collect
-from inkdrop.data.module import DataModule, cache_dir
+from inkdrop.data.loaders import Split, collect
+from inkdrop.data.module import DataModule
 from inkdrop.finiteness import raised_together
 from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.extractors import Extractor
-from inkdrop.metrics.frechet import GaussianStatistics, Statistics, frechet_distance
-from inkdrop.pipeline import Pipeline
+from inkdrop.metrics.metric import Collector, Extracted, Metric, Results
+from inkdrop.metrics.protocol import over_repeats, protocol, short
+from inkdrop.metrics.real import of, real, trivial_items
+from inkdrop.pipeline import Pipeline, calls_counted
 from inkdrop.randomness import Generators
+from inkdrop.ranks import from_all_ranks, share
 
-Results: TypeAlias = dict[str, float]
-
-
-def data_statistics(extractor: Extractor, data: DataModule, split: str, count: int, batch_size: int) -> Statistics:
-    """Feature statistics of the first `count` items of a split, computed once and kept on disk.
-
-    The file's name is a hash of the data's fingerprint, the split, the count and the extractor's weights: data and
-    extractor enter as they are, so that nothing else can change the result.
-    """
-    facts = {"data": data.fingerprint, "split": split, "count": count, "extractor": extractor.digest()}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    file = cache_dir() / "statistics" / f"{key}.pt"
-    if (kept := _read(file)) is not None:
-        return Statistics(kept[0], kept[1], count)
-    device = next(extractor.parameters(), torch.empty(0)).device
-    # every rank goes through all of the data
-    statistics = GaussianStatistics(extractor.dim, sync_on_compute=False).to(device)
-    with torch.no_grad():
-        for items in torch.arange(count).split(batch_size):
-            features = extractor(data.splits[split]["x"][items].to(device))
-            statistics.update(features, f"{extractor.metric}: the features of {split} items", items.tolist())
-    result = statistics.compute().cpu()
-    _store(file, [result.mean, result.covariance])
-    return result
-
-
-def _read(file: Path) -> list[Tensor] | None:
-    try:
-        content: list[Tensor] = torch.load(file, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):  # absent, or damaged and made again
-        return None
-    return content
-
-
-def _store(file: Path, content: list[Tensor]) -> None:
-    temporary = file.with_suffix(f".{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, temporary)
-        temporary.replace(file)
-    except (OSError, RuntimeError):  # a cache that cannot be written costs time, never a run
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+Observed = dict[str, Extracted]  # by digest of the extractor
 
 
 class Evaluation:
-    """Fréchet distance of samples to a split of the data, under the conditions of the held-out items.
+    """Metrics of samples against a split of the data, all on one stream of samples.
 
-    `num_samples` is the number n of samples (null: as many as are held out), made with seeds from `seed` on, in batches
-    of `batch_size`. Results are `{metric}_{n}` and, measured in the same way on n held-out items, `{metric}_{n}_floor`:
-    what real data reach. `reference` is the split measured to, by custom the training data. `ValueError` if n exceeds
-    the held-out items, as the floor at equal n would be missing.
+    n = `num_samples` (null: as many as are held out) are made with seeds from `seed` on, in batches of `batch_size`,
+    `repeats` times with seeds of their own, under conditions by `balance`: those of the held-out items, again from the
+    first where there are fewer, or all classes in turn. `reference` is the split compared with, by custom the training
+    data. Features are computed once per extractor for all metrics on it.
 
-    `likelihood` adds, for each of its names, `bits_per_dim_{name}_{n}` and its parts, the means over the first
+    Results are `{metric}_{n}`, as in fd_mnist_2k, and, taken in the same way, `{metric}_{n}_floor` on n held-out items,
+    which is what real data reach, and `{metric}_{n}_baseline` on those of a generator that knows each place of the data
+    on its own. Where fewer items are held out, their number m is said: `{metric}_{n}_floor_{m}`. With `repeats` the
+    first is the mean, `_low` and `_high` are its interval at 95% and `_min` is the lowest, which papers often tell.
+    `likelihood` adds, for each of its names, `bits_per_dim_{name}_{m}` and its parts, the means over the first
     `num_items` held-out items (null: all of them).
     """
 
     def __init__(
         self,
         extractor: Extractor,
+        metrics: Mapping[str, Metric],
         num_samples: Annotated[int, Ge(2)] | None = None,
         batch_size: Annotated[int, Ge(1)] = 256,
         seed: Annotated[int, Ge(0)] = 0,
+        repeats: Annotated[int, Ge(1)] = 1,
+        balance: Literal["held_out", "classes"] = "held_out",
         reference: str = "train",
         likelihood: Mapping[str, Likelihood] | None = None,
         num_items: Annotated[int, Ge(1)] | None = None,
     ):
-        self.extractor, self.num_samples, self.batch_size = extractor, num_samples, batch_size
-        self.seed, self.reference = seed, reference
+        self.extractor, self.metrics = extractor, dict(metrics)
+        self.num_samples, self.batch_size, self.seed, self.repeats = num_samples, batch_size, seed, repeats
+        self.balance, self.reference = balance, reference
         self.likelihood, self.num_items = dict(likelihood or {}), num_items
+        self.seconds: dict[str, float] = {}  # of the latest call: sampling, features, distance, likelihood
+        self.network_calls = 0  # per sample, of the latest call
+        self._count = 0
+        self._settings: dict[str, dict[str, Any]] = {}  # of the metric behind each name
+        self._beside: dict[tuple[str, int], Results] = {}  # floors and baselines, by fingerprint and n
+        self._extractors: dict[str, Extractor] = {}  # each weight once, by digest
+        self._metrics: dict[str, list[Metric]] = {}
+        for metric in self.metrics.values():
+            own = metric.extractor or extractor
+            self._extractors.setdefault(own.digest(), own)
+            self._metrics.setdefault(own.digest(), []).append(metric)
 
     def check(self, data: DataModule) -> None:
-        """`ValueError` if fewer items are held out than are to be measured."""
-        count = len(data.splits["validation"]["x"])
-        for name, asked in (("num_samples", self.num_samples), ("num_items", self.num_items)):
-            if asked is not None and asked > count:
-                raise ValueError(f"evaluation.{name}={asked}, but only {count} items are held out")
+        """`ValueError` for too few samples for a metric, or fewer held-out items than are to be measured."""
+        held_out = len(data.splits["validation"]["x"])
+        if self.num_items is not None and self.num_items > held_out:
+            raise ValueError(f"evaluation.num_items={self.num_items}, but only {held_out} items are held out")
+        if self.reference not in data.splits:
+            raise ValueError(f"evaluation.reference={self.reference} is no split of the data: {list(data.splits)}")
+        self.check_count(self.num_samples or held_out)
 
-    def __call__(self, pipeline: Pipeline, data: DataModule, rank: int = 0, world_size: int = 1) -> Results:
-        """The results of new samples and the likelihoods; with several ranks each does its share, all get the whole."""
+    def check_count(self, count: int) -> None:
+        """`ValueError` if a metric means nothing on so few samples."""
+        for name, metric in self.metrics.items():
+            fewest = metric.fewest(metric.extractor or self.extractor)
+            if count < fewest:
+                raise ValueError(
+                    f"{count} samples are too few for metric {name}, which takes at least {fewest}: "
+                    f"more samples, or another metric, such as metric=[kernel], whose mean does not depend on n"
+                )
+
+    def to(self, device: torch.device) -> None:
+        """Takes features on this device."""
+        for extractor in self._extractors.values():
+            extractor.to(device)
+
+    def conditions(self, data: DataModule, count: int) -> dict[str, Tensor]:
+        """The raw batch that so many samples are made under: what the data hold besides the data themselves."""
+        held_out = {name: column for name, column in data.splits["validation"].items() if name != "x"}
+        items = torch.arange(count) % len(data.splits["validation"]["x"])
+        batch = {name: column[items] for name, column in held_out.items()}
+        if self.balance == "classes" and "label" in batch:
+            batch["label"] = torch.arange(count) % data.num_classes
+        return batch
+
+    def __call__(self, pipeline: Pipeline, data: DataModule) -> Results:
+        """The results of new samples and the likelihoods; each rank does its share, all get the whole."""
+        values: Results = {}
+        if self.metrics:
+            values = self.of_samples(pipeline, data)
+            values |= self.beside(data, self._count)
+        with self._timed("likelihood"):
+            likelihoods = self.likelihoods(pipeline, data, self.num_items)
+        return {**values, **likelihoods}
+
+    def of_samples(self, pipeline: Pipeline, data: DataModule) -> Results:
+        """The values of new samples alone, without what stands beside them."""
         n = self.num_samples or len(data.splits["validation"]["x"])
-        conditions = held_out_conditions(data, n)
-        device = next(pipeline.parameters()).device
-        extractor = self.extractor.to(device)
-        statistics = GaussianStatistics(extractor.dim).to(device)
-        with raised_together():
-            for items in torch.arange(rank, n, world_size).split(self.batch_size):
-                batch = {name: values[items] for name, values in conditions.items()}
-                seeds = [self.seed + item for item in items.tolist()]
-                statistics.update(extractor(pipeline(batch, seeds)), self._features_of("samples with seeds"), seeds)
-        likelihoods = self.likelihoods(pipeline, data, self.num_items, rank, world_size)
-        return {**self._results(statistics.compute(), data), **likelihoods}
+        self.to(next(pipeline.parameters()).device)
+        conditions = self.conditions(data, n)
+        self.seconds = {}
+        with calls_counted(pipeline) as calls:
+            sets = [self._made(pipeline, conditions, n, self.seed + n * k) for k in range(self.repeats)]
+        self.network_calls = calls[0] // max(1, self.repeats * len(share(n, self.batch_size)))
+        return self._values(sets, data)
 
-    def likelihoods(
-        self, pipeline: Pipeline, data: DataModule, count: int | None = None, rank: int = 0, world_size: int = 1
-    ) -> Results:
+    def measure(self, sets: list[Tensor], data: DataModule) -> Results:
+        """The results of sets of as many samples each, on the CPU of every rank, made under `conditions`."""
+        if not self.metrics:
+            return {}
+        return {**self.values(sets, data), **self.beside(data, len(sets[0]))}
+
+    def values(self, sets: list[Tensor], data: DataModule) -> Results:
+        """As `measure`, without what stands beside the values."""
+        self.seconds = {}
+        observed: list[Observed] = []
+        for samples in sets:
+            items = {"x": samples, **self.conditions(data, len(samples))}
+            with self._timed("features"):
+                observed.append(self._observed(items, len(samples), "samples"))
+        return self._values(observed, data)
+
+    def likelihoods(self, pipeline: Pipeline, data: DataModule, count: int | None = None) -> Results:
         """Means over the first `count` held-out items, or all; `ValueError` if there are fewer.
 
-        With several ranks each does its share, all get the whole. `NonFiniteError` if the model is broken.
+        Each rank does its share, all get the whole. `NonFiniteError` if the model is broken.
         """
         held_out = data.splits["validation"]
         count = count or len(held_out["x"])
@@ -132,54 +154,121 @@ class Evaluation:
         totals: dict[str, float] = {}
         with raised_together():
             for name, likelihood in self.likelihood.items():
-                for first in range(rank, count, world_size * self.batch_size):
-                    items = torch.arange(count)[first::world_size][: self.batch_size]
+                for items in share(count, self.batch_size):
                     generators = Generators.from_positions(self.seed, items.tolist()).at("likelihood")
                     for part, values in likelihood(pipeline, collect(held_out, items), generators).items():
-                        full = f"bits_per_dim_{name}_{count}" + f"_{part}" * (part != "total")
+                        full = f"bits_per_dim_{name}_{short(count)}" + f"_{part}" * (part != "total")
                         totals[full] = totals.get(full, 0.0) + float(values.sum())
-        shares = _gathered(totals, world_size)
-        names = dict.fromkeys(name for share in shares for name in share)
-        return {name: math.fsum(share.get(name, 0.0) for share in shares) / count for name in names}
+        everyone = from_all_ranks(totals)
+        names = dict.fromkeys(name for own in everyone for name in own)
+        return {name: math.fsum(own.get(name, 0.0) for own in everyone) / count for name in names}
 
-    def measure(self, samples: Tensor, data: DataModule) -> Results:
-        """The results of samples that were made under `held_out_conditions`."""
-        held_out_conditions(data, len(samples))
-        statistics = GaussianStatistics(self.extractor.dim, sync_on_compute=False)  # every rank has all samples
-        for items in torch.arange(len(samples)).split(self.batch_size):
-            features = self.extractor.cpu()(samples.cpu()[items])
-            statistics.update(features, self._features_of("samples"), items.tolist())
-        return self._results(statistics.compute(), data)
+    def protocol(self, data: DataModule, sampling: Mapping[str, Any]) -> dict[str, Any]:
+        """The record of how the latest values were measured, with how their samples were made; see `protocol`."""
+        measurement = {
+            "num_samples": self._count,
+            "repeats": self.repeats,
+            "balance": self.balance,
+            "data": type(data).__name__,
+            "fingerprint": data.fingerprint,
+            "reference": self.reference,
+            "rounding": str(data.splits[self.reference]["x"].dtype).removeprefix("torch."),
+        }
+        metrics = {f"{name}_{short(self._count)}": settings for name, settings in self._settings.items()}
+        return protocol(measurement, metrics, sampling)
 
-    def _features_of(self, what: str) -> str:
-        return f"{self.extractor.metric}: the features of {what}"
+    def _made(self, pipeline: Pipeline, conditions: dict[str, Tensor], count: int, seed: int) -> Observed:
+        """Samples are seen by all extractors and forgotten, unless a metric needs the items."""
+        keep = any("items" in metric.needs for metric in self.metrics.values())
+        collectors = {
+            digest: Collector(extractor, self._needs(digest), count) for digest, extractor in self._extractors.items()
+        }
+        kept: list[Tensor] = []
+        with raised_together():
+            for own in share(count, self.batch_size):
+                seeds = [seed + item for item in own.tolist()]
+                with self._timed("sampling"):
+                    x = pipeline({name: values[own] for name, values in conditions.items()}, seeds)
+                with self._timed("features"):
+                    for collector in collectors.values():
+                        collector.update(x, own, "samples with seeds", seeds)
+                kept += [x.cpu()] if keep else []
+        items: Split = {**conditions}
+        if keep:
+            shares = from_all_ranks((share(count, self.batch_size), kept))
+            order = torch.cat([part for own in shares for part in own[0]]).argsort()
+            items = {"x": torch.cat([part for own in shares for part in own[1]])[order], **conditions}
+        return {digest: collector.compute(items) for digest, collector in collectors.items()}
 
-    def _results(self, statistics: Statistics, data: DataModule) -> Results:
-        n, count = statistics.num_samples, len(data.splits[self.reference]["x"])
-        reference = data_statistics(self.extractor, data, self.reference, count, self.batch_size)
-        floor = data_statistics(self.extractor, data, "validation", n, self.batch_size)
-        name = f"{self.extractor.metric}_{n}"
+    def _needs(self, digest: str) -> frozenset[str]:
+        return frozenset(need for metric in self._metrics[digest] for need in metric.needs)
+
+    def _observed(self, items: Split, count: int, what: str) -> Observed:
         return {
-            name: frechet_distance(statistics.cpu(), reference),
-            f"{name}_floor": frechet_distance(floor, reference),
+            digest: of(extractor, items, count, self._needs(digest), self.batch_size, what)
+            for digest, extractor in self._extractors.items()
         }
 
+    def _real(self, data: DataModule, split: str, count: int) -> Observed:
+        return {
+            digest: real(extractor, data, split, count, self._needs(digest), self.batch_size)
+            for digest, extractor in self._extractors.items()
+        }
 
-def _gathered(totals: Results, world_size: int) -> list[Results]:
-    """The sums of every rank; one that had no items has none."""
-    if world_size == 1:
-        return [totals]
-    shares: list[Results | None] = [None] * world_size
-    torch.distributed.all_gather_object(shares, totals)
-    return [share for share in shares if share is not None]
+    def _values(self, sets: list[Observed], data: DataModule) -> Results:
+        self._count = n = next(iter(sets[0].values())).count
+        reference, held_out = self._references(data, n)
+        with self._timed("distance"):
+            values = over_repeats([self._compared(each, reference, held_out) for each in sets])
+        return {f"{name}_{short(n)}{ending}": value for (name, ending), value in values.items()}
 
+    def _references(self, data: DataModule, n: int) -> tuple[Observed, Observed]:
+        with self._timed("features"):
+            reference = self._real(data, self.reference, len(data.splits[self.reference]["x"]))
+            return reference, self._real(data, "validation", min(n, len(data.splits["validation"]["x"])))
 
-def held_out_conditions(data: DataModule, count: int) -> dict[str, Tensor]:
-    """The raw batch of the first `count` held-out items without the data; `ValueError` if there are fewer."""
-    held_out = data.splits["validation"]
-    if count > len(held_out["x"]):
-        raise ValueError(
-            f"num_samples={count}, but only {len(held_out['x'])} items are held out: "
-            "the floor at equal number would be missing"
-        )
-    return collect({name: column for name, column in held_out.items() if name != "x"}, torch.arange(count))
+    def beside(self, data: DataModule, n: int) -> Results:
+        """Floors and baselines of n samples; the same at every evaluation, so taken once."""
+        key = data.fingerprint, n
+        if key not in self._beside:
+            self._beside[key] = {**self._floor(data, n), **self._baseline(data, n)}
+        return self._beside[key]
+
+    def _floor(self, data: DataModule, n: int) -> Results:
+        reference, held_out = self._references(data, n)
+        results: Results = {}
+        for split in dict.fromkeys(metric.stand_in for metric in self.metrics.values()):
+            m = min(n, len(data.splits[split]["x"]))
+            stand_in = held_out if split == "validation" else self._real(data, split, m)
+            ending = "floor" if m == n else f"floor_{short(m)}"
+            for name, value in self._compared(stand_in, reference, held_out, split).items():
+                results[f"{name}_{short(n)}_{ending}"] = value
+        return results
+
+    def _baseline(self, data: DataModule, n: int) -> Results:
+        items = trivial_items(data, self.reference, self.conditions(data, n), n, self.batch_size)
+        values = self._compared(self._observed(items, n, "trivial samples"), *self._references(data, n))
+        return {f"{name}_{short(n)}_baseline": value for name, value in values.items()}
+
+    def _compared(
+        self, samples: Observed, reference: Observed, held_out: Observed, stand_in: str | None = None
+    ) -> Results:
+        """The values of all metrics, or of those whose floor is taken on this split."""
+        results: Results = {}
+        for digest, metrics in self._metrics.items():
+            for metric in metrics:
+                if stand_in in (None, metric.stand_in):
+                    extractor = self._extractors[digest]
+                    values = metric(samples[digest], reference[digest], held_out[digest], extractor)
+                    settings = {**metric.settings(), "extractor": extractor.name, "extractor_digest": digest[:12]}
+                    self._settings |= dict.fromkeys(values, settings)
+                    results |= values
+        return results
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.monotonic() - start

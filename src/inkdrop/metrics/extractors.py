@@ -15,14 +15,29 @@ from torch import Tensor, nn
 
 
 class Extractor(nn.Module):
-    """Raw data (B, *) to features (B, dim). `metric` names the distance taken on them."""
+    """Raw data (B, *) to features (B, dim); `name` stands in the names of what is measured on them."""
 
-    metric: str
+    name: str
     dim: int
 
     @abstractmethod
     def forward(self, data: Tensor) -> Tensor:
         """Features (B, dim) of raw data (B, *)."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Class scores (B, K) of features (B, dim); `ValueError` if the extractor knows no classes."""
+        raise ValueError(f"extractor {self.name} knows no classes: choose a classifier, such as inception or mnist")
+
+    def untrained(self) -> Classifier:
+        """A classifier of the same layout with random weights; `ValueError` if the extractor cannot be fitted."""
+        raise ValueError(
+            f"extractor {self.name} is no classifier that can be fitted: choose one, such as digits or mnist"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, or the CPU if it has none."""
+        return next(self.parameters(), torch.empty(0)).device
 
     def digest(self) -> str:
         """SHA-256 of the kind and the weights: equal digests give equal features."""
@@ -35,7 +50,7 @@ class Extractor(nn.Module):
 class Identity(Extractor):
     """The data themselves, flattened."""
 
-    metric = "fd_raw"
+    name = "raw"
 
     def __init__(self, dim: Annotated[int, Ge(1)]):
         super().__init__()
@@ -55,7 +70,7 @@ class Classifier(Extractor):
 
     def __init__(
         self,
-        metric: str,
+        name: str,
         shape: Annotated[list[Annotated[int, Ge(1)]], Len(3, 3)],
         num_classes: Annotated[int, Ge(0)],
         stages: list[list[Annotated[int, Ge(1)]]],
@@ -64,7 +79,8 @@ class Classifier(Extractor):
         weights: str | None = None,
     ):
         super().__init__()
-        self.metric, self.dim = metric, dim
+        self._layout = name, shape, num_classes, stages, dim, batch_norm
+        self.name, self.dim = name, dim
         channels, height, width = shape
         layers: list[nn.Module] = []
         for stage in stages:
@@ -81,11 +97,14 @@ class Classifier(Extractor):
             self.requires_grad_(False).eval()
 
     def forward(self, data: Tensor) -> Tensor:
+        require_images(data, self.name)
         return self.hidden(data.float() / 255)
 
-    def logits(self, data: Tensor) -> Tensor:
-        """Class scores (B, num_classes)."""
-        return self.classes(self(data))
+    def logits(self, features: Tensor) -> Tensor:
+        return self.classes(features)
+
+    def untrained(self) -> Classifier:
+        return Classifier(*self._layout)
 
 
 def _read_weights(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,7 +134,7 @@ class Inception(Extractor):
     which file goes where when it cannot be had.
     """
 
-    metric = "fid"
+    name = "inception"
     dim = 2048
     FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -138,6 +157,14 @@ class Inception(Extractor):
         self.requires_grad_(False).eval()
 
     def forward(self, data: Tensor) -> Tensor:
-        if data.dtype != torch.uint8 or data.dim() != 4:
-            raise ValueError(f"FID is measured on uint8 images (B, C, H, W), not on {data.dtype} {tuple(data.shape)}")
+        require_images(data, self.name)
         return self.network(data.expand(-1, 3, -1, -1))[0]
+
+    def logits(self, features: Tensor) -> Tensor:
+        return features @ self.network.fc.weight.T  # the Inception score is defined without the bias
+
+
+def require_images(data: Tensor, name: str) -> None:
+    """`ValueError` unless data are uint8 images (B, C, H, W): others have been scaled in a way nobody knows."""
+    if data.dtype != torch.uint8 or data.dim() != 4:
+        raise ValueError(f"extractor {name} takes uint8 images (B, C, H, W), not {data.dtype} {tuple(data.shape)}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from scipy import linalg
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -62,14 +63,18 @@ class GaussianStatistics(Metric):
 def frechet_distance(first: Statistics, second: Statistics) -> float:
     """`|m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))`, in the square of the features' unit.
 
-    With `C_1 = L L^T` the last trace is the sum of the roots of the eigenvalues of the symmetric `L^T C_2 L`; L is the
-    Cholesky factor, or a root by eigenvectors where C_1 is singular. Sources: Dowson and Landau 1982, J. Multivariate
-    Analysis 12; Heusel et al. 2017, arXiv 1706.08500.
+    The last trace is the sum of the roots of the eigenvalues of C_1 C_2. These are those of the symmetric `L^T C_2 L`
+    with `C_1 = L L^T`; L is the Cholesky factor, which LAPACK applies without forming the product, or a root by
+    eigenvectors where C_1 is singular. Sources: Dowson and Landau 1982, J. Multivariate Analysis 12; Heusel et al.
+    2017, arXiv 1706.08500.
     """
-    L, failed = torch.linalg.cholesky_ex(first.covariance)
-    if failed:
-        values, vectors = torch.linalg.eigh(first.covariance)
-        L = vectors * values.clamp(min=0).sqrt()
-    roots = torch.linalg.eigvalsh(L.T @ second.covariance @ L).clamp(min=0).sqrt()
+    first, second = first.cpu(), second.cpu()
+    try:
+        values = linalg.eigvalsh(second.covariance.numpy(), first.covariance.numpy(), type=2, driver="gv")
+    except linalg.LinAlgError:
+        own, vectors = torch.linalg.eigh(first.covariance)
+        L = vectors * own.clamp(min=0).sqrt()
+        values = torch.linalg.eigvalsh(L.T @ second.covariance @ L).numpy()
     traces = first.covariance.trace() + second.covariance.trace()
+    roots = torch.as_tensor(values).clamp(min=0).sqrt()
     return float((first.mean - second.mean).square().sum() + traces - 2 * roots.sum())

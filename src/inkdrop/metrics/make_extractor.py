@@ -41,16 +41,23 @@ def make_extractor(config: Mapping[str, Any]) -> float:
     return accuracy
 
 
-def fit(model: Classifier, loader: ShuffledLoader, num_steps: int, lr: float, max_shift: int = 0) -> None:
+def fit(
+    model: Classifier,
+    loader: ShuffledLoader,
+    num_steps: int,
+    lr: float,
+    max_shift: int = 0,
+    description: str = "make-extractor",
+) -> None:
     """Minimises the cross-entropy with labels smoothed by 0.1; AdamW, its rate falling along half a cosine."""
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     model.requires_grad_(True).train()
-    for number in track(range(num_steps), description="make-extractor"):
+    for number in track(range(num_steps), description=description):
         batch = loader.batch(number)
         images = shifted(batch["x"], max_shift, Generators.from_positions(loader.seed, batch["position"].tolist()))
-        scores = model.logits(images.to(device))
+        scores = model.logits(model(images.to(device)))
         loss = nn.functional.cross_entropy(scores, batch["label"].to(device), label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
@@ -64,7 +71,7 @@ def recognised(model: Classifier, images: Column, labels: Column, batch_size: in
     device = next(model.parameters()).device
     parts = torch.arange(len(images)).split(batch_size)
     with torch.no_grad():
-        hits = sum(int((model.logits(images[p].to(device)).argmax(1).cpu() == labels[p]).sum()) for p in parts)
+        hits = sum(int((model.logits(model(images[p].to(device))).argmax(1).cpu() == labels[p]).sum()) for p in parts)
     return hits / len(images)
 
 

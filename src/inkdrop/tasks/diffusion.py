@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypeAlias
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
 from inkdrop.checkpoints import CheckpointError
 from inkdrop.checkpoints.content import require_fit
-from inkdrop.finiteness import NonFiniteError
+from inkdrop.finiteness import NonFiniteError, listed
 from inkdrop.losses import Loss
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
@@ -29,7 +30,8 @@ class DiffusionTask(LightningModule):
     Every random number is keyed by `seed` and by the sample's position in the run. Validation uses the same noise and
     the same evenly spaced times whatever the seed, so that runs compare.
 
-    A step whose loss or gradient is not finite raises `NonFiniteError` before anything is changed. Up to
+    A step whose loss or gradient is not finite, or the norm of whose gradient is above `max_gradient_norm`, raises
+    `NonFiniteError` before anything is changed. Up to
     `max_skipped_steps` such steps in the whole run are left out instead: they count as steps, but change nothing.
     """
 
@@ -41,12 +43,15 @@ class DiffusionTask(LightningModule):
         scheduler: Callable[[Optimizer], Any],
         seed: Annotated[int, Ge(0)] = 0,
         max_skipped_steps: Annotated[int, Ge(0)] = 0,
+        max_gradient_norm: Annotated[float, Gt(0)] | None = None,
     ):
         super().__init__()
         loss.check(pipeline.denoiser)  # type: ignore[arg-type]
         self.pipeline, self.loss, self.optimizer, self.scheduler, self.seed = pipeline, loss, optimizer, scheduler, seed
         self.max_skipped_steps, self.skipped_steps = max_skipped_steps, 0
+        self.max_gradient_norm = math.inf if max_gradient_norm is None else max_gradient_norm
         self.updated = False  # whether the latest optimizer step changed the weights
+        self.validated_at = -1
         self._finite = True
         self._recent = RecentLosses()
         self.config: dict[str, Any] = {}  # resolved, plain; written into checkpoints so that they are enough alone
@@ -77,6 +82,10 @@ class DiffusionTask(LightningModule):
         x_0, cond = self.pipeline.codec.encode(batch["x"]), self.pipeline.conditioner(batch)
         terms = self.loss(self.pipeline.denoiser, x_0, cond, generators, t)
         self.log("validation/loss", terms.loss.mean(), batch_size=len(t), on_epoch=True, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Notes the step that the validation is of."""
+        self.validated_at = self.trainer.global_step
 
     def configure_optimizers(self) -> Any:
         """The optimizer over all that can be trained, and the learning rate, moved once a step."""
@@ -115,9 +124,9 @@ class DiffusionTask(LightningModule):
         """Takes the norm of the gradient once: to check it, to log it before clipping, and to clip by it."""
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        self.updated, self._finite = False, bool(norm.isfinite())
+        self.updated, self._finite = False, bool(norm <= self.max_gradient_norm) and bool(norm.isfinite())
         if not self._finite:
-            self._refuse(optimizer)
+            self._refuse(optimizer, float(norm))
         else:
             self.log("train/gradient_norm", norm)
             # Fused optimizers take their gradients scaled: Lightning has words for clipping those.
@@ -131,14 +140,21 @@ class DiffusionTask(LightningModule):
     def _scaler(self) -> Any:
         return getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16 alone
 
-    def _refuse(self, optimizer: Optimizer) -> None:
+    def _refuse(self, optimizer: Optimizer, norm: float) -> None:
         """Raises `NonFiniteError`, or leaves this step out."""
         step = self.trainer.global_step + 1
-        losses = self._recent.wrong(getattr(self.trainer.train_dataloader, "order", None))
+        order = getattr(self.trainer.train_dataloader, "order", None)
+        losses = self._recent.wrong(order)
         gradients = broken_gradients(self)
         if self._scaler() is not None and gradients and not losses:
             return  # too large for fp16: the scaler leaves the step out and lowers its scale
-        message = diagnosis(step, losses, gradients)
+        if math.isfinite(norm):
+            message = (
+                f"optimizer step {step}: the norm of the gradient is {norm:.4g}, above {self.max_gradient_norm:g}; "
+            )
+            message += f"the largest losses are at {listed(self._recent.largest(order))}"
+        else:
+            message = diagnosis(step, losses, gradients)
         if self.skipped_steps == self.max_skipped_steps:
             after = f" (after {self.skipped_steps} skipped steps)" if self.skipped_steps else ""
             raise NonFiniteError(f"{message}{after}; nothing was changed by it: {ADVICE}")
@@ -154,7 +170,7 @@ class DiffusionTask(LightningModule):
         try:
             require_fit(checkpoint["state_dict"], self.state_dict(), types=True)
         except ValueError as error:
-            raise CheckpointError(str(error)) from None
+            raise CheckpointError(f"{self.trainer.ckpt_path}: {error}") from None
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,12 +1,14 @@
-"""What is known of an optimizer step that cannot be made because something is not finite."""
+"""What is known of an optimizer step that is not made: something is not finite, or the gradient is too large."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
 
-from inkdrop.finiteness import from_all_ranks, listed
+from inkdrop.finiteness import listed
+from inkdrop.ranks import from_all_ranks
 
 ADVICE = "try a lower optimizer.lr, a lower trainer.gradient_clip_val, or trainer.precision=32-true"
 
@@ -26,10 +28,18 @@ class RecentLosses:
 
     def wrong(self, order: Any) -> list[str]:
         """The samples of all ranks whose loss is not finite; `order`, if there is one, tells their items."""
-        found: list[tuple[int, float]] = []
-        for losses, positions in self._parts:
-            rows = ~losses.isfinite()
-            found += zip(positions[rows.to(positions.device)].tolist(), losses[rows].tolist(), strict=True)
+        return self._told([pair for pair in self._pairs() if not math.isfinite(pair[1])], order)
+
+    def largest(self, order: Any, count: int = 3) -> list[str]:
+        """The samples of each rank with the largest losses."""
+        return self._told(sorted(self._pairs(), key=lambda pair: -pair[1])[:count], order)
+
+    def _pairs(self) -> list[tuple[int, float]]:
+        return [
+            pair for losses, positions in self._parts for pair in zip(positions.tolist(), losses.tolist(), strict=True)
+        ]
+
+    def _told(self, found: list[tuple[int, float]], order: Any) -> list[str]:
         items = order([position for position, _ in found]).tolist() if order and found else [None] * len(found)
         own = [
             f"position {position}" + (f" (item {item})" if item is not None else "") + f": {value}"

@@ -1,0 +1,26 @@
+"""What was measured after a step, by validation and by callbacks."""
+
+from __future__ import annotations
+
+import sys
+
+from lightning.pytorch import Trainer
+
+
+def measured(trainer: Trainer) -> dict[str, float]:
+    """What was measured after this very step."""
+    step, values = trainer.global_step, {}
+    if getattr(trainer.lightning_module, "validated_at", -1) == step:
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if getattr(callback, "measured_at", -1) == step:
+            values.update(callback.results)
+    return values
+
+
+def warn_if_never_measured(option: str, name: str, trainer: Trainer) -> None:
+    """Says which names there are, as one that is mistyped would change nothing in silence."""
+    known = [key for key in trainer.callback_metrics if key.startswith("validation/")]
+    known += [key for callback in trainer.callbacks for key in getattr(callback, "results", {})]  # type: ignore[attr-defined]
+    if name not in known and trainer.is_global_zero:
+        print(f"warning: callbacks.{option}={name} was never measured; there are {', '.join(known)}", file=sys.stderr)

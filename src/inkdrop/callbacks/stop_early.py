@@ -1,0 +1,55 @@
+"""Ending a training that gets no better."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from inkdrop.callbacks.measured import measured, warn_if_never_measured
+
+
+class StopEarly(Callback):
+    """Ends training once the metric has not fallen below its lowest (risen, for "-NAME") `patience` times in a row.
+
+    It counts measurements, wherever they are made: by validation or by evaluation. A fall by less than `min_change` is
+    none. A run that was ended so has ended: the same command does not go on with it.
+    """
+
+    def __init__(self, metric: str, patience: Annotated[int, Ge(1)] = 3, min_change: Annotated[float, Ge(0)] = 0.0):
+        self.metric, self.sign = metric.removeprefix("-"), -1 if metric.startswith("-") else 1
+        self.patience, self.min_change = patience, min_change
+        self.best, self.num_worse, self._counted_at = math.inf, 0, -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._look(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._counted_at == -1:
+            warn_if_never_measured("stop_early.metric", self.metric, trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "num_worse": self.num_worse, "counted_at": self._counted_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.num_worse = state_dict["best"], state_dict["num_worse"]
+        self._counted_at = state_dict["counted_at"]
+
+    def _look(self, trainer: Trainer) -> None:
+        value = measured(trainer).get(self.metric)
+        if value is not None and self._counted_at != trainer.global_step:
+            self._counted_at = trainer.global_step
+            better = self.sign * value < self.best - self.min_change
+            self.best, self.num_worse = (self.sign * value, 0) if better else (self.best, self.num_worse + 1)
+        if self.num_worse >= self.patience:
+            trainer.should_stop = True

@@ -1,0 +1,94 @@
+"""What metrics know of real data, taken once and kept on disk, and of a trivial generator's samples."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from inkdrop.data.loaders import Split
+from inkdrop.data.module import DataModule, cache_dir
+from inkdrop.finiteness import raised_together
+from inkdrop.metrics.extractors import Extractor
+from inkdrop.metrics.frechet import Statistics
+from inkdrop.metrics.metric import Collector, Extracted
+from inkdrop.randomness import Generators
+from inkdrop.ranks import from_all_ranks, place, share
+
+_TRIVIAL_FROM = 10_000  # items that the trivial generator is fitted to, at most
+
+
+def real(
+    extractor: Extractor, data: DataModule, split: str, count: int, needs: frozenset[str], batch_size: int
+) -> Extracted:
+    """What is needed of the first `count` items of a split, taken by all ranks together and kept on disk.
+
+    The file's name is a hash of the data's fingerprint, the split, the count, the needs and the extractor's weights:
+    data and extractor enter as they are, so that nothing else can change the result.
+    """
+    facts = {"data": data.fingerprint, "split": split, "count": count, "extractor": extractor.digest()}
+    key = hashlib.sha256(json.dumps({**facts, "needs": sorted(needs)}, sort_keys=True).encode()).hexdigest()
+    file = cache_dir() / "extracted" / f"{key}.pt"
+    items = data.splits[split]
+    kept = _read(file, items)
+    if all(from_all_ranks(kept is not None)) and kept is not None:  # or all take it together
+        return kept
+    result = of(extractor, items, count, needs, batch_size, f"{split} items")
+    if place()[0] == 0:
+        _store(file, result)
+    return result
+
+
+def of(extractor: Extractor, items: Split, count: int, needs: frozenset[str], batch_size: int, what: str) -> Extracted:
+    """What is needed of the first `count` items that every rank has; each takes its share of them."""
+    collector = Collector(extractor, needs, count)
+    with raised_together():
+        for own in share(count, batch_size):
+            collector.update(items["x"][own], own, what, own.tolist())
+    return collector.compute(items)
+
+
+def trivial_items(data: DataModule, split: str, conditions: Split, count: int, batch_size: int) -> Split:
+    """So many items, by a generator that knows nothing but each place of the data on its own.
+
+    Every value is normal with the mean and the deviation that its place has over the split (over items evenly spread
+    in it, where there are more than 10,000), and rounded where the data are whole numbers.
+    """
+    x = data.splits[split]["x"]
+    sums: list[Tensor] = []
+    chosen = torch.linspace(0, len(x) - 1, min(len(x), _TRIVIAL_FROM)).long()
+    for items in chosen.split(batch_size):
+        part = x[items].double()
+        sums.append(torch.stack([part.sum(0), part.square().sum(0)]))
+    mean, square = torch.stack(sums).sum(0) / len(chosen)
+    deviation = (square - mean.square()).clamp(min=0).sqrt()
+    values = mean + deviation * Generators.from_positions(0, range(count)).at("trivial").normal(mean.shape)
+    return {"x": (values.round().clamp(0, 255) if x.dtype == torch.uint8 else values).to(x.dtype), **conditions}
+
+
+def _read(file: Path, items: Split) -> Extracted | None:
+    try:
+        kept = torch.load(file, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):  # absent, or damaged and made again
+        return None
+    statistics = Statistics(*kept["statistics"]) if kept["statistics"] else None
+    return Extracted(kept["count"], items, statistics, kept["features"], kept["class_sums"])
+
+
+def _store(file: Path, extracted: Extracted) -> None:
+    temporary = file.with_suffix(f".{os.getpid()}")
+    statistics = list(extracted.statistics) if extracted.statistics else None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content = {"count": extracted.count, "features": extracted.features, "class_sums": extracted.class_sums}
+        torch.save({**content, "statistics": statistics}, temporary)
+        temporary.replace(file)
+    except (OSError, RuntimeError):  # a cache that cannot be written costs time, never a run
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

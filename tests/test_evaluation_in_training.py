@@ -1,0 +1,123 @@
+"""Evaluation while training goes on: variants, shares of time, early stopping and best checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback
+from test_callbacks import fit, records, small_task
+
+from inkdrop.callbacks import EMA, Evaluate, Every, StopEarly, Variant
+from inkdrop.callbacks.checkpoint import Checkpoint
+from inkdrop.guidance import Clip
+from inkdrop.metrics import Evaluation, FrechetDistance, Identity
+from inkdrop.samplers import DDIM
+from inkdrop.time_grids import Trailing
+
+
+def evaluation(num_samples: int = 12) -> Evaluation:
+    return Evaluation(Identity(2), {"frechet": FrechetDistance()}, num_samples=num_samples, batch_size=5)
+
+
+def test_variants_are_measured_on_the_same_seeds_and_leave_no_trace(tmp_path: Path) -> None:
+    task = small_task()
+    sampler, guidance = task.pipeline.sampler, task.pipeline.guidance
+    variants = {
+        "same": Variant(),
+        "raw": Variant(weights="raw"),
+        "slow": Variant(weights="0.999"),
+        "two": Variant(sampler=DDIM(Trailing(2))),
+        "clipped": Variant(guidance={"clip": Clip(-0.01, 0.01)}),
+    }
+    callback = Evaluate(Every(steps=4), evaluation(), variants)
+    fit(task, 4, [EMA([0.9, 0.999]), callback], tmp_path)
+    results = callback.results
+    assert results["fd_raw_12@same"] == pytest.approx(results["fd_raw_12"], rel=1e-9)
+    values = [results["fd_raw_12"], *(results[f"fd_raw_12@{name}"] for name in ("raw", "two", "clipped"))]
+    assert len(set(values)) == 4
+    assert {name for name in results if "@" in name} == {f"fd_raw_12@{name}" for name in variants}  # no floors again
+    assert task.pipeline.sampler is sampler
+    assert task.pipeline.guidance == guidance
+    assert callback.protocol["sampling"]["weights"] == "0.9"
+    assert callback.protocol["sampling"]["network_calls"] == 5
+    assert records(tmp_path, "fd_raw_12@raw") == [(4, results["fd_raw_12@raw"])]
+
+
+def test_a_variant_of_an_average_that_is_not_kept_is_refused_at_the_start(tmp_path: Path) -> None:
+    callback = Evaluate(Every(steps=4), evaluation(), {"other": Variant(weights="0.5")})
+    with pytest.raises(ValueError, match=r"weights=0\.5 are not kept: there are 0\.9, raw"):
+        fit(small_task(), 4, [EMA([0.9]), callback], tmp_path)
+    assert callback.results == {}
+
+
+def test_the_share_of_time_is_told(tmp_path: Path) -> None:
+    fit(small_task(), 4, [Evaluate(Every(steps=2), evaluation())], tmp_path)
+    shares = records(tmp_path, "evaluation/share_of_time")
+    assert [step for step, _ in shares] == [2, 4]
+    assert all(0 < share < 1 for _, share in shares)
+    assert records(tmp_path, "evaluation/sampling_seconds")
+
+
+class Told(Callback):
+    """Gives out these values of a metric, one after each step."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.values: Iterator[float] = iter(values)
+        self.results: dict[str, float] = {}
+        self.measured_at = -1
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        self.measured_at, self.results = trainer.global_step, {"fd": next(self.values)}
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "options", "steps"),
+    [
+        ("fd", [3.0, 2.0, 2.5, 2.0, 1.0, 0.0, 0.0, 0.0], {"patience": 2}, 4),
+        ("-fd", [3.0, 4.0, 3.5, 5.0, 1.0, 2.0, 0.0, 9.0], {"patience": 2}, 6),
+        ("fd", [3.0, 2.9, 2.8, 2.7, 2.6, 2.5, 2.4, 2.3], {"patience": 3, "min_change": 0.5}, 4),
+        ("fd", [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], {"patience": 1}, 8),
+    ],
+)
+def test_training_ends_when_nothing_gets_better(
+    metric: str, values: list[float], options: dict[str, Any], steps: int, tmp_path: Path
+) -> None:
+    stop = StopEarly(metric, **options)
+    saved = Checkpoint(Every(steps=100), str(tmp_path / "c"))
+    trainer = fit(small_task(), 8, [Told(values), stop, saved], tmp_path)
+    assert trainer.global_step == steps
+    assert [file.name for file in (tmp_path / "c").glob("*.ckpt")] == [f"step-{steps:08d}.ckpt"]
+    again = StopEarly(metric, **options)
+    again.load_state_dict(stop.state_dict())
+    assert again.num_worse == stop.num_worse
+
+
+def test_validation_loss_stops_too_and_a_name_that_never_comes_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = fit(
+        small_task(), 20, [StopEarly("validation/loss", patience=1, min_change=100.0)], tmp_path, val_check_interval=2
+    )
+    assert trainer.global_step == 4
+    assert "never measured" not in capsys.readouterr().err
+    callbacks = [Told([1.0] * 4), StopEarly("fid"), Checkpoint(Every(steps=100), str(tmp_path / "c"), best="-fdd")]
+    fit(small_task(), 4, callbacks, tmp_path)
+    errors = capsys.readouterr().err
+    assert "callbacks.stop_early.metric=fid was never measured; there are" in errors
+    assert "callbacks.checkpoint.best=fdd was never measured; there are fd" in errors
+
+
+def test_results_of_a_run_carry_the_protocol(tmp_path: Path) -> None:
+    from test_end_to_end import trained
+
+    result = trained(tmp_path / "run")
+    (name,) = result["protocol"]["metrics"]
+    assert name == "fd_digits_20"
+    assert result["protocol"]["sampling"]["weights"] == "0.997"
+    assert result["protocol"]["sampling"]["network_calls"] == 4
+    assert len(result["protocol"]["hash"]) == 12
+    assert json.dumps(result["protocol"])

@@ -1,0 +1,117 @@
+"""Results side by side: sweeps at sampling time, tables, curves, and what may not share a column."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from test_end_to_end import script, trained
+
+from inkdrop.report import report
+
+
+def result(calls: int, value: float, sampler: str = "DDIM", **measurement: Any) -> dict[str, Any]:
+    """A result.json as sample.py writes it, with what the report reads."""
+    from inkdrop.metrics.protocol import protocol
+
+    options = {"eta": 0.0} if sampler == "DDIM" else {}
+    sampling = {
+        "sampler": {"_target_": f"inkdrop.samplers.{sampler}", "time_grid": {"num_steps": calls}, **options},
+        "guidance": {},
+        "seed": 0,
+        "network_calls": calls,
+    }
+    facts = {"num_samples": 100, "reference": "train", **measurement}
+    metrics = {"fd_100": value, "fd_100_floor": 0.5, "fd_100_baseline": 90.0}
+    return {"metrics": metrics, "protocol": protocol(facts, {"fd_100": {"metric": "FrechetDistance"}}, sampling)}
+
+
+def write(folder: Path, results: list[dict[str, Any]]) -> Path:
+    for number, each in enumerate(results):
+        (folder / str(number)).mkdir(parents=True)
+        (folder / str(number) / "result.json").write_text(json.dumps(each))
+    return folder
+
+
+def test_a_table_has_what_differs_and_floor_and_baseline(tmp_path: Path) -> None:
+    folder = write(tmp_path, [result(5, 3.0), result(10, 2.0), result(5, 4.0, "Heun")])
+    found = report(folder)
+    assert found.table() == [
+        ["sampler", "num_steps", "network calls", "fd_100"],
+        ["DDIM", "5", "5", "3"],
+        ["DDIM", "10", "10", "2"],
+        ["Heun", "5", "5", "4"],
+        ["floor", "", "", "0.5"],
+        ["baseline", "", "", "90"],
+    ]
+    assert found.curves("fd_100") == {"sampler DDIM": [(5, 3.0), (10, 2.0)], "sampler Heun": [(5, 4.0)]}
+    files = found.write(folder)
+    assert [file.name for file in files] == ["report.md", "report.csv", "report.png"]
+    assert list(csv.reader(files[1].read_text().splitlines())) == found.table()
+    text = files[0].read_text()
+    assert "| DDIM | 5 | 5 | 3 |" in text
+    assert f"fd_100: protocol {found.rows[0].protocols['fd_100']['hash']}: metric FrechetDistance" in text
+    with Image.open(files[2]) as image:
+        assert image.size[0] > 400
+
+
+def test_results_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    write(tmp_path, [result(calls, 1.0) for calls in range(1, 13)])
+    assert [row.network_calls for row in report(tmp_path).rows] == list(range(1, 13))
+
+
+def test_unlike_protocols_do_not_share_a_column(tmp_path: Path) -> None:
+    write(tmp_path, [result(5, 3.0), result(10, 2.0, reference="validation")])
+    with pytest.raises(ValueError, match="fd_100 was measured under unlike protocols") as refused:
+        report(tmp_path)
+    assert "such as 0: reference train\n" in str(refused.value)
+    assert "such as 1: reference validation\n" in str(refused.value)
+    chosen = json.loads((tmp_path / "1" / "result.json").read_text())["protocol"]["metrics"]["fd_100"]["hash"]
+    assert [row.name for row in report(tmp_path, chosen).rows] == ["1"]
+    with pytest.raises(ValueError, match="under protocol 0000"):
+        report(tmp_path, "0000")
+
+
+def test_values_without_a_protocol_are_unlike_those_with_one(tmp_path: Path) -> None:
+    write(tmp_path, [result(5, 3.0), {"metrics": {"fd_100": 1.0}}])
+    with pytest.raises(ValueError, match="unlike protocols"):
+        report(tmp_path)
+
+
+def test_a_folder_without_results_and_a_broken_file_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no result\.json with metrics"):
+        report(tmp_path)
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(ValueError, match=r"result\.json cannot be read"):
+        report(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_sweep_at_sampling_time_ends_with_its_table(tmp_path: Path) -> None:
+    trained(tmp_path / "run")
+    options = ["num_samples=20", "evaluate=true", "time_grid.num_steps=2,3", "sampler=ddim,heun", "guidance=none"]
+    done = script("sample.py", "-m", f"checkpoint={tmp_path / 'run'}", *options, f"output_dir={tmp_path / 'sweep'}")
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index("| sampler") :]
+    assert table.count("| DDIM |") == table.count("| Heun |") == 2
+    assert "| floor |" in table
+    assert (tmp_path / "sweep" / "report.png").exists()
+    found = {(row.settings["sampler"], row.network_calls) for row in report(tmp_path / "sweep").rows}
+    assert found == {("DDIM", 2), ("DDIM", 3), ("Heun", 3), ("Heun", 5)}
+    alone = script(
+        "sample.py", f"checkpoint={tmp_path / 'run'}", "num_samples=20", "evaluate=true", "time_grid.num_steps=3",
+        "sampler=ddim", "guidance=none", f"output_dir={tmp_path / 'alone'}",
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    metrics = json.loads((tmp_path / "alone" / "result.json").read_text())["metrics"]
+    (same,) = [
+        row for row in report(tmp_path / "sweep").rows if row.settings["sampler"] == "DDIM" and row.network_calls == 3
+    ]
+    assert metrics == same.metrics
+    shown = script("-m", "inkdrop", "report", str(tmp_path / "sweep"))
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("| sampler | num_steps | network calls | fd_digits_20 |")
