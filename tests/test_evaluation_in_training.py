@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback
 from test_callbacks import fit, records, small_task
+from test_end_to_end import sampled, trained
 
 from inkdrop.callbacks import EMA, Evaluate, Every, StopEarly, Variant
 from inkdrop.callbacks.checkpoint import Checkpoint
@@ -112,12 +112,21 @@ def test_validation_loss_stops_too_and_a_name_that_never_comes_is_told(
 
 
 def test_results_of_a_run_carry_the_protocol(tmp_path: Path) -> None:
-    from test_end_to_end import trained
-
     result = trained(tmp_path / "run")
     (name,) = result["protocol"]["metrics"]
     assert name == "fd_digits_20"
     assert result["protocol"]["sampling"]["weights"] == "0.997"
     assert result["protocol"]["sampling"]["network_calls"] == 4
     assert len(result["protocol"]["hash"]) == 12
-    assert json.dumps(result["protocol"])
+
+
+@pytest.mark.slow
+def test_what_is_sampled_as_in_training_has_its_value_and_its_protocol(tmp_path: Path) -> None:
+    result = trained(tmp_path / "run")
+    _, alike = sampled(tmp_path / "run", tmp_path / "alike", "num_samples=20", "evaluate=true")
+    assert alike["protocol"] == result["protocol"]
+    assert alike["metrics"]["fd_digits_20"] == pytest.approx(result["metrics"]["fd_digits_20"], rel=1e-4)
+    options = ["num_samples=20", "evaluate=true", "time_grid.num_steps=3"]
+    _, other = sampled(tmp_path / "run", tmp_path / "other", *options)
+    assert other["protocol"]["hash"] != result["protocol"]["hash"]
+    assert other["protocol"]["metrics"] == result["protocol"]["metrics"]  # measured alike

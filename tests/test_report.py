@@ -76,6 +76,19 @@ def test_unlike_protocols_do_not_share_a_column(tmp_path: Path) -> None:
         report(tmp_path, "0000")
 
 
+def test_intervals_and_variants_go_by_the_protocol_of_their_metric(tmp_path: Path) -> None:
+    results = [result(5, 3.0), result(10, 2.0, reference="validation")]
+    for each in results:
+        each["metrics"] |= {"fd_100_low": 1.0, "fd_100_min": 1.5, "fd_100@raw": 9.0, "fd_100_low@raw": 8.0}
+    hashes = [each["protocol"]["metrics"]["fd_100"]["hash"] for each in results]
+    for name in ("fd_100_low", "fd_100_min", "fd_100@raw", "fd_100_low@raw"):
+        alone = [{**each, "metrics": {name: each["metrics"][name]}} for each in results]
+        folder = write(tmp_path / name, alone)
+        with pytest.raises(ValueError, match=f"{name} was measured under unlike protocols"):
+            report(folder)
+        assert [row.metrics for row in report(folder, hashes[1]).rows] == [alone[1]["metrics"]]
+
+
 def test_values_without_a_protocol_are_unlike_those_with_one(tmp_path: Path) -> None:
     write(tmp_path, [result(5, 3.0), {"metrics": {"fd_100": 1.0}}])
     with pytest.raises(ValueError, match="unlike protocols"):

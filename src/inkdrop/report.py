@@ -13,6 +13,7 @@ from typing import Any
 
 _SHOWN = 12  # samples of each setting in a picture of all
 _BESIDE = r"_(floor(_\d+k?)?|baseline)$"  # what is not a value of the samples
+_DERIVED = r"(_(low|high|min))?(@.*)?$"  # of repeats, of a variant
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class Result:
     network_calls: int | None
     metrics: dict[str, float]
     protocols: dict[str, dict[str, Any]]  # by metric, its hash among them
+
+    def protocol(self, metric: str) -> dict[str, Any]:
+        """That of a metric; over repeats and of a variant it is that of the metric itself."""
+        return self.protocols.get(re.sub(_DERIVED, "", metric), {})
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Report:
         header, *rows = self.table()
         lines = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
         for metric in self.metrics:
-            facts = next((row.protocols[metric] for row in self.rows if metric in row.protocols), {})
+            facts = next((row.protocol(metric) for row in self.rows if row.protocol(metric)), {})
             told = ", ".join(f"{name} {value}" for name, value in facts.items() if name != "hash")
             lines.append(f"\n{metric}: protocol {facts.get('hash', 'unknown')}: {told}")
         return "\n".join([*lines, ""])
@@ -127,7 +132,7 @@ def report(folder: Path, only: str | None = None) -> Report:
     for metric in metrics:
         if only is not None:
             for each in results:
-                if not each.protocols.get(metric, {}).get("hash", "").startswith(only):
+                if not each.protocol(metric).get("hash", "").startswith(only):
                     each.metrics.pop(metric, None)
         _require_alike(metric, results)
     metrics = [name for name in metrics if any(name in each.metrics for each in results)]
@@ -152,11 +157,9 @@ def _values(path: str, results: Sequence[Result]) -> set[str]:
 
 def _require_alike(metric: str, results: Sequence[Result]) -> None:
     """`ValueError` if values of this metric were measured under unlike protocols."""
-    protocols = {
-        each.protocols.get(metric, {}).get("hash", "unknown"): each for each in results if metric in each.metrics
-    }
+    protocols = {each.protocol(metric).get("hash", "unknown"): each for each in results if metric in each.metrics}
     if len(protocols) > 1:
-        facts = {key: dict(_leaves(each.protocols.get(metric, {}))) for key, each in protocols.items()}
+        facts = {key: dict(_leaves(each.protocol(metric))) for key, each in protocols.items()}
         paths = dict.fromkeys(path for own in facts.values() for path in own if path != "hash")
         differ = [path for path in paths if len({repr(own.get(path)) for own in facts.values()}) > 1]
         lines = [
