@@ -22,7 +22,7 @@ from inkdrop.finiteness import NonFiniteError, raised_together
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.protocol import sampling_facts
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network, restored
-from inkdrop.sample_files import seen, write_features, write_images, write_neighbours, write_samples, write_way
+from inkdrop.sample_files import Seen, seen, write_features, write_images, write_neighbours, write_samples, write_way
 from inkdrop.sampling_options import check_average, check_grid, completed
 
 T = TypeVar("T")
@@ -57,52 +57,67 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         measured.evaluation.to(fabric.device)
     if plain["compile"]:
         compile_network(pipeline)
-    way: list[Tensor] = []  # of the first batch from noise to samples
-    start = time.monotonic()
     try:
-        with fabric.autocast(), calls_counted(pipeline) as calls:
-            keep = way if plain["save_gif"] or plain["save_trajectory"] else None
-            samples = _draw(fabric, pipeline, batch, seeds, plain["batch_size"], keep)
-        seconds = time.monotonic() - start
-        result = {
-            "num_samples": len(samples),
-            "network_calls": calls[0] // -(-len(seeds) // plain["batch_size"] // fabric.world_size),
-            "seconds": round(seconds, 3),
-            "samples_per_second": round(len(samples) / seconds, 2),
-            **source,
-            "seed": plain["seed"],
-            "sampler": plain["sampler"],
-            **facts(),
-        }
+        drawn = _drawn(fabric, pipeline, batch, seeds, plain)
+        result = {**source, **drawn.facts, "seed": plain["seed"], "sampler": plain["sampler"], **facts()}
+        features = None
         if measured is not None:
             with fabric.autocast():
-                result |= _values(measured, pipeline, samples, plain, result)
+                result |= _values(measured, pipeline, drawn.samples, plain, result)
             if plain["save_neighbours"] or plain["save_features"]:
-                features = seen(samples, measured.evaluation, measured.data)
+                features = seen(drawn.samples, measured.evaluation, measured.data)
     except NonFiniteError as error:
         stop(NonFiniteError(f"{error}; nothing was written: try trainer.precision=32-true, or other weights"))
     if fabric.is_global_zero:
         output = Path(output_dir)
-        _write(output, plain, samples, batch, seeds, way)
-        if measured is not None and plain["save_neighbours"]:
-            write_neighbours(output, samples, features, measured.data.splits[measured.evaluation.reference]["x"])
-        if measured is not None and plain["save_features"]:
-            write_features(output, features)
+        _write(output, plain, drawn, batch, seeds)
+        if measured is not None and features is not None:
+            _write_against_data(output, plain, drawn.samples, features, measured)
         write_json(result, output / "result.json")
         for name, value in result.get("metrics", {}).items():
             print(f"{name:36} {value:.4f}")
-        print(f"{len(samples)} samples in {seconds:.1f} s, {result['network_calls']} network calls each: {output}")
+        calls, seconds = result["network_calls"], result["seconds"]
+        print(f"{len(seeds)} samples in {seconds:.1f} s, {calls} network calls each: {output}")
     return result
 
 
-def _write(
-    output: Path, plain: dict[str, Any], samples: Tensor, batch: dict[str, Tensor], seeds: range, way: list[Tensor]
-) -> None:
-    write_samples(output, samples, batch, seeds)
+class _Drawn(NamedTuple):
+    samples: Tensor
+    way: list[Tensor]  # of the first batch from noise to samples, if it is to be shown
+    facts: dict[str, Any]  # how many, and what they cost
+
+
+def _drawn(fabric: Fabric, pipeline: Pipeline, batch: dict[str, Tensor], seeds: range, plain: dict[str, Any]) -> _Drawn:
+    way: list[Tensor] = []
+    start = time.monotonic()
+    with fabric.autocast(), calls_counted(pipeline) as calls:
+        keep = way if plain["save_gif"] or plain["save_trajectory"] else None
+        samples = _draw(fabric, pipeline, batch, seeds, plain["batch_size"], keep)
+    seconds = time.monotonic() - start
+    told = {
+        "num_samples": len(samples),
+        "network_calls": calls[0] // -(-len(seeds) // plain["batch_size"] // fabric.world_size),
+        "seconds": round(seconds, 3),
+        "samples_per_second": round(len(samples) / seconds, 2),
+    }
+    return _Drawn(samples, way, told)
+
+
+def _write(output: Path, plain: dict[str, Any], drawn: _Drawn, batch: dict[str, Tensor], seeds: range) -> None:
+    write_samples(output, drawn.samples, batch, seeds)
     if plain["save_images"]:
-        write_images(output, samples, seeds)
-    if way:
-        write_way(output, way, plain["save_gif"], plain["save_trajectory"])
+        write_images(output, drawn.samples, seeds)
+    if drawn.way:
+        write_way(output, drawn.way, plain["save_gif"], plain["save_trajectory"])
+
+
+def _write_against_data(
+    output: Path, plain: dict[str, Any], samples: Tensor, features: Seen, measured: _Measured
+) -> None:
+    if plain["save_neighbours"]:
+        write_neighbours(output, samples, features, measured.data.splits[measured.evaluation.reference]["x"])
+    if plain["save_features"]:
+        write_features(output, features)
 
 
 class _Measured(NamedTuple):
