@@ -12,7 +12,7 @@ from torch import Tensor
 from inkdrop.denoiser import Denoiser
 from inkdrop.noises import Gaussian, NoiseSource
 from inkdrop.randomness import Generators
-from inkdrop.samplers import DDIM, Ancestral, Heun, Sampler
+from inkdrop.samplers import DDIM, Ancestral, Sampler, heun
 from inkdrop.schedules import Schedule
 from inkdrop.time_grids import TimeGrid, Trailing
 
@@ -33,7 +33,7 @@ def samples(denoiser: Denoiser, sampler: Sampler) -> Tensor:
     return sampler(denoiser, eps, {}, NoiseSource(Gaussian(), generators))
 
 
-@pytest.mark.parametrize("sampler", [DDIM(AtLogSNRs()), DDIM(AtLogSNRs(), 1.0), Heun(AtLogSNRs())])
+@pytest.mark.parametrize("sampler", [DDIM(AtLogSNRs()), DDIM(AtLogSNRs(), 1.0), heun(AtLogSNRs())])
 @pytest.mark.parametrize("name", ["ve", "edm", "sub_vp", "linear", "cosine", "shifted table", "interpolated"])
 def test_every_schedule_gives_the_samples_of_vp_after_rescaling(name: str, sampler: Sampler) -> None:
     """x_t / alpha depends on sigma / alpha alone, so the noise of each move included, the data are the same."""

@@ -20,7 +20,7 @@ from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.deviations import large, small
 from inkdrop.guidance import Clip
 from inkdrop.noises import Draw
-from inkdrop.samplers import DDIM, Ancestral, Heun, Sampler, forward_kernel, towards
+from inkdrop.samplers import DDIM, Ancestral, Sampler, forward_kernel, heun, towards
 from inkdrop.samplers.base import Denoise, History
 from inkdrop.schedules import VP, Point, Scalar, Schedule
 from inkdrop.time_grids import TimeGrid, Trailing
@@ -64,7 +64,7 @@ def w1(denoiser: ExactDenoiser, sampler: Sampler) -> float:
 def test_heun_with_churn_keeps_the_law() -> None:
     denoiser = mixture(SCHEDULES["vp"], BatchGaussian())
     floor = sliced_w1(denoiser.draw(COUNT, 2), denoiser.draw(COUNT, 1))
-    assert w1(denoiser, Heun(Churn(60, 0.2))) < floor + 0.02
+    assert w1(denoiser, heun(Churn(60, 0.2))) < floor + 0.02
 
 
 def test_restart_mends_a_coarse_grid() -> None:
@@ -243,7 +243,7 @@ def test_starting_from_noised_data_keeps_the_law_and_the_neighbourhood() -> None
 
 @pytest.mark.parametrize("name", ["vp", "linear_beta", "linear"])
 @pytest.mark.parametrize(
-    ("sampler", "error"), [(DDIM(Trailing(200)), 0.06), (Heun(Trailing(200)), 5e-3)], ids=["ddim", "heun"]
+    ("sampler", "error"), [(DDIM(Trailing(200)), 0.06), (heun(Trailing(200)), 5e-3)], ids=["ddim", "heun"]
 )
 @pytest.mark.parametrize("t_end", [0.5, 1.0])
 def test_inversion_comes_back(sampler: Sampler, error: float, t_end: float, name: str) -> None:

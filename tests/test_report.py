@@ -110,11 +110,11 @@ def test_a_sweep_at_sampling_time_ends_with_its_table(tmp_path: Path) -> None:
     done = script("sample.py", "-m", f"checkpoint={tmp_path / 'run'}", *options, f"output_dir={tmp_path / 'sweep'}")
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.index("| sampler") :]
-    assert table.count("| DDIM |") == table.count("| Heun |") == 2
+    assert table.count("| DDIM |") == table.count("| heun |") == 2
     assert "| floor |" in table
     assert (tmp_path / "sweep" / "report.png").exists()
     found = {(row.settings["sampler"], row.network_calls) for row in report(tmp_path / "sweep").rows}
-    assert found == {("DDIM", 2), ("DDIM", 3), ("Heun", 3), ("Heun", 5)}
+    assert found == {("DDIM", 2), ("DDIM", 3), ("heun", 3), ("heun", 5)}
     alone = script(
         "sample.py", f"checkpoint={tmp_path / 'run'}", "num_samples=20", "evaluate=true", "time_grid.num_steps=3",
         "sampler=ddim", "guidance=none", f"output_dir={tmp_path / 'alone'}",

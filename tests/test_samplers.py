@@ -27,7 +27,7 @@ from inkdrop.guidance import Clip
 from inkdrop.noises import Gaussian
 from inkdrop.pipeline import Pipeline
 from inkdrop.predictions import NoisePrediction
-from inkdrop.samplers import DDIM, Ancestral, Heun, Sampler, towards
+from inkdrop.samplers import DDIM, Ancestral, Sampler, heun, towards
 from inkdrop.schedules import Schedule
 from inkdrop.time_grids import Leading, Linspace, TimeGrid, Trailing
 
@@ -127,7 +127,7 @@ class UniformLogSNR(TimeGrid):
 
 
 @pytest.mark.parametrize("name", ["vp", "linear"])
-@pytest.mark.parametrize(("sampler", "order"), [(DDIM, 1), (Heun, 2)])
+@pytest.mark.parametrize(("sampler", "order"), [(DDIM, 1), (heun, 2)])
 def test_order_of_convergence_on_normal_data(sampler: type[Sampler], order: int, name: str) -> None:
     """For x_0 ~ N(0, v) the ODE keeps x / sqrt(alpha^2 v + sigma^2)."""
     schedule, variance = SCHEDULES[name], 0.25
@@ -148,7 +148,7 @@ LAWFUL = {
     "ddim-0.5": DDIM(Trailing(100), eta=0.5),
     "ddpm": Ancestral(Trailing(100)),
     "ddpm-linspace": Ancestral(Linspace(100)),
-    "heun": Heun(Trailing(50)),
+    "heun": heun(Trailing(50)),
 }
 
 
@@ -166,7 +166,7 @@ def test_samples_of_a_mixture_have_its_law(method: str, name: str) -> None:
 def test_covariance_of_correlated_normal_data_is_kept() -> None:
     covariance = torch.tensor([[1.0, 0.6], [0.6, 0.5]])
     denoiser = gaussian(SCHEDULES["vp"], torch.tensor([2.0, -1.0]), covariance)
-    samples = sample(denoiser, Heun(Trailing(60)), 4000)
+    samples = sample(denoiser, heun(Trailing(60)), 4000)
     assert torch.allclose(samples.T.cov(), covariance.double(), atol=0.06)
     assert torch.allclose(samples.mean(0), torch.tensor([2.0, -1.0]).double(), atol=0.06)
 

@@ -7,7 +7,7 @@ import torch
 from analytic import ALL_SCHEDULES, SCHEDULES, BatchGaussian, mixture, sample, sliced_w1
 from diffusers import DDIMScheduler
 
-from inkdrop.samplers import Heun
+from inkdrop.samplers import heun
 from inkdrop.schedules import EDM
 from inkdrop.time_grids import Leading, Linspace, LogSNR, TimeGrid, Trailing
 
@@ -64,6 +64,6 @@ def test_heun_on_the_cosine_table_needs_such_steps() -> None:
     """Even times overshoot at t = 1, where the cosine's log-SNR runs away; even log-SNRs give the law."""
     denoiser = mixture(ALL_SCHEDULES["cosine"], BatchGaussian())
     exact = denoiser.draw(4000)
-    distance = sliced_w1(sample(denoiser, Heun(LogSNR(20)), 4000), exact)
+    distance = sliced_w1(sample(denoiser, heun(LogSNR(20)), 4000), exact)
     assert distance < 0.06
-    assert sliced_w1(sample(denoiser, Heun(Trailing(20)), 4000), exact) > 2 * distance
+    assert sliced_w1(sample(denoiser, heun(Trailing(20)), 4000), exact) > 2 * distance

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, NamedTuple, Protocol
 
 import torch
@@ -68,6 +70,13 @@ class Draw(Protocol):
     def __call__(self, like: Tensor, purpose: str, *position: int) -> Tensor: ...
 
 
+class Source(Protocol):
+    """Where a sampling run takes the noise of its moves from."""
+
+    def at(self, move: Move) -> Draw:
+        """The noise of this move."""
+
+
 @dataclass(frozen=True)
 class NoiseSource:
     """All noise of one sampling run, a pure function of the sample's seed, the move and the purpose."""
@@ -83,3 +92,77 @@ class NoiseSource:
             return self.law(like.shape[1:], generators, like.dtype).to(like.device, non_blocking=True)
 
         return draw
+
+
+class Brownian:
+    """One path of Brownian motion per sample, the same whatever the times that a run visits.
+
+    The noise of a step of a reverse SDE is its increment over `c = (alpha / sigma)^2`, divided by the root of the
+    length: where `x alpha / sigma^2` is followed, an increment of W(c) is what is added to it. W is 0 at c = 0, drawn
+    at e^-40 and e^40, and found in between by halving the interval of log(c) again and again, each value normal given
+    its two neighbours. Every up-move begins a path of its own. Purposes other than "step" go to the source inside.
+    `ValueError` beyond c = e^40.
+
+    Source: Li et al. 2020, arXiv 2001.01328, section 4, for such trees.
+    """
+
+    ENDS = (-20.0, 20.0)  # of half the log-SNR
+    DEPTH = 15  # halvings; in the last interval, 0.0012 long, the path is bridged at once
+
+    def __init__(self, source: Source):
+        self.source = source
+        self._pass = -1
+        self._known: dict[tuple[int, int], Tensor] = {}  # by level and place
+        self._last: tuple[float, Tensor] | None = None
+
+    def at(self, move: Move) -> Draw:
+        """The noise of this move."""
+        own = self.source.at(move)
+
+        def draw(like: Tensor, purpose: str, *position: int) -> Tensor:
+            if purpose != "step":
+                return own(like, purpose, *position)
+            if move.loops != self._pass:
+                self._pass, self._known, self._last = move.loops, {}, None
+            normal = partial(self.source.at(move._replace(number=0)), like, "path", move.loops)
+            before, after = self._value(float(move.now.half), normal), self._value(float(move.next.half), normal)
+            self._last = float(move.next.half), after
+            return (after - before) / math.sqrt(math.exp(2 * move.next.half) - math.exp(2 * move.now.half))
+
+        return draw
+
+    def _value(self, half: float, normal: Callable[[int, int], Tensor]) -> Tensor:
+        """W (B, *) where half the log-SNR has this value; `normal(level, place)` are the numbers that it is made of."""
+        if self._last is not None and self._last[0] == half:
+            return self._last[1]
+        low, high = self.ENDS
+        if half > high:
+            raise ValueError(f"the time grid comes down to a log-SNR of {2 * half:.0f}, where Brownian noise has ended")
+        if half < low:
+            return torch.zeros_like(normal(-1, 0))
+        before, path = self._known, {}
+
+        def known(level: int, place: int, make: Callable[[Tensor], Tensor]) -> Tensor:
+            key = level, place
+            path[key] = before[key] if key in before else make(normal(level, place))
+            return path[key]
+
+        left = known(-1, 0, lambda z: math.exp(low) * z)
+        right = known(-1, 1, lambda z: torch.add(left, z, alpha=math.exp(high)))
+        place = 0
+        for level in range(self.DEPTH):
+            middle = (low + high) / 2
+            value = known(level, place, partial(_bridge, middle, low, left, high, right))
+            if half < middle:
+                high, right, place = middle, value, 2 * place
+            else:
+                low, left, place = middle, value, 2 * place + 1
+        self._known = path
+        return _bridge(half, low, left, high, right, normal(self.DEPTH, place))
+
+
+def _bridge(half: float, low: float, left: Tensor, high: float, right: Tensor, normal: Tensor) -> Tensor:
+    """W between two known values, all at half log-SNRs; `normal` (B, *) is what is new in it."""
+    c, start, end = math.exp(2 * half), math.exp(2 * low), math.exp(2 * high)
+    share = (c - start) / (end - start)
+    return torch.lerp(left, right, share).add_(normal, alpha=math.sqrt(max(0.0, (1 - share) * (c - start))))

@@ -27,9 +27,9 @@ def completed(plain: dict[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"{option} is for comparing samples with the data: set evaluate=true")
     run = _part(plain, "pipeline")
     sampler, grid = plain.get("sampler") or run["sampler"], plain["time_grid"]
+    grid = {name: value for name, value in grid.items() if value is not None}
     if "_target_" not in grid:
-        own = {name: value for name, value in grid.items() if value is not None}
-        grid = {**run["sampler"]["time_grid"], **own}
+        grid = {**run["sampler"]["time_grid"], **grid}
     guidance = plain.get("guidance")
     chosen = {field: plain.get(option) for option, field in _EVALUATION.items() if plain.get(option) is not None}
     return {

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-FORMAT = 2
+FORMAT = 3
 
 Content = dict[str, Any]
 
@@ -30,7 +30,18 @@ def _from_1(content: Content) -> Content:
     return {**content, "format": 2, "config": config}
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {0: _from_0, 1: _from_1}  # from a version to the next
+def _from_2(content: Content) -> Content:
+    """Heun's method was a class."""
+
+    def renamed(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: renamed(value) for key, value in node.items()}
+        return "inkdrop.samplers.heun" if node == "inkdrop.samplers.Heun" else node
+
+    return {**content, "format": 3, "config": renamed(content["config"])}
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {0: _from_0, 1: _from_1, 2: _from_2}  # from a version to the next
 PREFIXES = ("_orig_mod.", "module.")  # of compiled networks, and of networks on several devices
 IMPORTS = ("_instantiator", "_class_path")  # by which Lightning would import what a file names
 

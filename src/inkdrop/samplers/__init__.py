@@ -1,8 +1,55 @@
-"""Sampling methods, one file each."""
+"""Sampling methods: the loop, what methods are made of, and the methods by their names."""
 
+from inkdrop.samplers.adams import Adams
+from inkdrop.samplers.adaptive import Adaptive
 from inkdrop.samplers.ancestral import Ancestral
-from inkdrop.samplers.base import Sampler, forward_kernel, towards
+from inkdrop.samplers.base import Denoise, History, Sampler, forward_kernel, towards
 from inkdrop.samplers.ddim import DDIM
-from inkdrop.samplers.heun import Heun
+from inkdrop.samplers.methods import (
+    deis,
+    dpm_2,
+    dpm_3,
+    dpm_multistep,
+    dpmpp_2m,
+    dpmpp_2s,
+    dpmpp_3m,
+    dpmpp_3s,
+    heun,
+    ipndm,
+    lms,
+    midpoint,
+    unipc,
+)
+from inkdrop.samplers.pndm import PNDM
+from inkdrop.samplers.runge_kutta import RungeKutta
+from inkdrop.samplers.score_sde import EulerMaruyama, PredictorCorrector, ReverseDiffusion
 
-__all__ = ["DDIM", "Ancestral", "Heun", "Sampler", "forward_kernel", "towards"]
+__all__ = [
+    "DDIM",
+    "PNDM",
+    "Adams",
+    "Adaptive",
+    "Ancestral",
+    "Denoise",
+    "EulerMaruyama",
+    "History",
+    "PredictorCorrector",
+    "ReverseDiffusion",
+    "RungeKutta",
+    "Sampler",
+    "deis",
+    "dpm_2",
+    "dpm_3",
+    "dpm_multistep",
+    "dpmpp_2m",
+    "dpmpp_2s",
+    "dpmpp_3m",
+    "dpmpp_3s",
+    "forward_kernel",
+    "heun",
+    "ipndm",
+    "lms",
+    "midpoint",
+    "towards",
+    "unipc",
+]

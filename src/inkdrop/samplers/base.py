@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -18,13 +17,39 @@ from torch import Tensor
 
 from inkdrop.constraints import Constraint, Transition
 from inkdrop.denoiser import Condition, Denoiser, Estimate
-from inkdrop.noises import Draw, Move, NoiseSource
-from inkdrop.schedules import Point
+from inkdrop.noises import Draw, Move, Source
+from inkdrop.schedules import Point, Schedule
 from inkdrop.time_grids import TimeGrid
 
-Denoise: TypeAlias = Callable[[Tensor, Point], Estimate]
 Progress: TypeAlias = Callable[[int, int, Tensor], None]
-History: TypeAlias = tuple[tuple[Point, Tensor], ...]  # earlier points with their estimates (B, *), newest first
+# Earlier points with what the method remembers of them (B, *), newest first: an estimate, or a slope.
+History: TypeAlias = tuple[tuple[Point, Tensor], ...]
+
+
+class Denoise:
+    """A denoiser under the conditions of the run: `denoise(x (B, *), point) -> Estimate`."""
+
+    def __init__(self, denoiser: Denoiser, cond: Condition):
+        self.denoiser, self.cond = denoiser, cond
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule that the points are on."""
+        return self.denoiser.schedule
+
+    def __call__(self, x: Tensor, point: Point) -> Estimate:
+        return self.denoiser(x, point, self.cond)
+
+    def at(self, half: float) -> Point | None:
+        """The point at half the log-SNR, on the schedule's own steps; None outside of the times that are trained."""
+        if not math.isfinite(half):
+            return None
+        t = self.schedule.snap(self.schedule.time(torch.tensor([2 * half], dtype=torch.float64)).item())
+        return self.point(t) if self.schedule.t_min * (1 - 1e-9) <= t <= 1 else None
+
+    def point(self, t: float) -> Point:
+        """The point at t, on the schedule's own steps."""
+        return self.schedule.points([self.schedule.snap(t)])[0]
 
 
 def towards(x: Tensor, x_0: Tensor, now: Point, next: Point, eta: float = 0.0) -> Transition:
@@ -73,13 +98,17 @@ class Sampler(ABC):
         """An up-move: the forward kernel."""
         return forward_kernel(x, now, next)
 
+    def path(self, noise: Source) -> Source:
+        """Where the noise of the steps comes from: fresh for each, unless the method wants one path for all grids."""
+        return noise
+
     @torch.no_grad()
     def __call__(
         self,
         denoiser: Denoiser,
         eps: Tensor,
         cond: Condition,
-        noise: NoiseSource,
+        noise: Source,
         x_init: Tensor | None = None,
         t_start: float = 1.0,
         constraint: Constraint | None = None,
@@ -92,13 +121,14 @@ class Sampler(ABC):
         """
         points = denoiser.schedule.points(self.time_grid(denoiser.schedule, t_start))
         x = points[0].sigma * eps if x_init is None else points[0].alpha * x_init + points[0].sigma * eps
+        noise = self.path(noise)
         history: History = ()
         loops = 0
         if constraint is not None:
             x = constraint.start(x, points, noise.at(Move(-1, loops, points[0], points[0])))
         for number, (now, next) in enumerate(pairwise(points)):
             draw = noise.at(Move(number, loops, now, next))
-            transition, history = self._move(partial(denoiser, cond=cond), x, now, next, draw, history)
+            transition, history = self._move(Denoise(denoiser, cond), x, now, next, draw, history)
             loops += int(next.t > now.t)
             if constraint is None:
                 x = transition.draw(draw)
@@ -135,7 +165,7 @@ class Sampler(ABC):
         history: History = ()
         x = x_0
         for now, next in pairwise(points):
-            transition, history = self.step(partial(denoiser, cond=cond), x, now, next, _no_noise, history)
+            transition, history = self.step(Denoise(denoiser, cond), x, now, next, _no_noise, history)
             x = transition.mean
         return x / points[-1].sigma
 

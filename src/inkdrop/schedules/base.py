@@ -59,6 +59,16 @@ class Schedule(ABC):
     def log_snr_rate(self, t: Tensor) -> Tensor:
         """Derivative of the log-SNR with respect to t, negative, (B) -> (B)."""
 
+    def log_alpha_rate(self, t: Tensor) -> Tensor:
+        """Derivative of log(alpha) with respect to t, by automatic differentiation, (B) -> (B)."""
+        with torch.enable_grad():
+            t = t.detach().requires_grad_()
+            value = self.alpha(t).log().sum()
+            if not value.requires_grad:  # alpha is constant
+                return torch.zeros_like(t)
+            (rate,) = torch.autograd.grad(value, t)
+        return rate
+
     def log_snr(self, t: Tensor) -> Tensor:
         """`2 log(alpha / sigma)`, +inf where sigma = 0 and -inf where alpha = 0, (B) -> (B)."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())

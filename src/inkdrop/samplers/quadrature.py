@@ -1,0 +1,192 @@
+"""How the integral of the slope over a move is found from the slopes at a few points."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inkdrop.constraints import Transition
+from inkdrop.samplers.base import History
+from inkdrop.samplers.coordinates import Coordinate
+from inkdrop.schedules import Point
+
+
+class Rule(ABC):
+    """Weights of the slopes at given points in the integral of the slope over tau.
+
+    `abscissa` is the variable in which the slope is taken for a polynomial; points where it is infinite have no part.
+    `corrects` says whether one of the points may be where the move ends.
+    """
+
+    corrects: bool = True
+
+    @abstractmethod
+    def abscissa(self, coordinate: Coordinate, half: float) -> float:
+        """The variable at half the log-SNR."""
+
+    @abstractmethod
+    def half(self, coordinate: Coordinate, abscissa: float) -> float:
+        """Half the log-SNR at a value of the variable: the inverse."""
+
+    @abstractmethod
+    def weights(self, coordinate: Coordinate, start: float, end: float, nodes: tuple[float, ...]) -> Sequence[float]:
+        """`integral = sum_j weights_j f(nodes_j)`, all as values of the variable, different from each other."""
+
+
+class InTau(Rule):
+    """The exact integral of the polynomial in tau through all points: the methods of Adams for steps of any lengths."""
+
+    def abscissa(self, coordinate: Coordinate, half: float) -> float:
+        return coordinate.tau(half)
+
+    def half(self, coordinate: Coordinate, abscissa: float) -> float:
+        return coordinate.half(abscissa)
+
+    def weights(self, coordinate: Coordinate, start: float, end: float, nodes: tuple[float, ...]) -> Sequence[float]:
+        return integrals(_constant, start, end, nodes, 1 + len(nodes) // 2)
+
+
+class InLogSNR(Rule):
+    """The exact integral over tau of the polynomial in the log-SNR: exponential methods, as DEIS and DPM-Solver.
+
+    Sources: Zhang and Chen 2023, arXiv 2204.13902; Lu et al. 2022, arXiv 2206.00927.
+    """
+
+    def abscissa(self, coordinate: Coordinate, half: float) -> float:
+        return half
+
+    def half(self, coordinate: Coordinate, abscissa: float) -> float:
+        return abscissa
+
+    def weights(self, coordinate: Coordinate, start: float, end: float, nodes: tuple[float, ...]) -> Sequence[float]:
+        return integrals(coordinate.rate, start, end, nodes, 12)
+
+
+class Middle(Rule):
+    """Of two slopes, the line in the log-SNR through them at the middle of the move; of more, `InLogSNR`.
+
+    This is what DPM-Solver++(2M) and UniPC do. Sources: Lu et al. 2022, arXiv 2211.01095, algorithm 2; Zhao et al.
+    2023, arXiv 2302.04867, with B(h) = exp(h) - 1.
+    """
+
+    def abscissa(self, coordinate: Coordinate, half: float) -> float:
+        return half
+
+    def half(self, coordinate: Coordinate, abscissa: float) -> float:
+        return abscissa
+
+    def weights(self, coordinate: Coordinate, start: float, end: float, nodes: tuple[float, ...]) -> Sequence[float]:
+        if len(nodes) > 2:
+            return integrals(coordinate.rate, start, end, nodes, 12)
+        length = coordinate.tau(end) - coordinate.tau(start)
+        if len(nodes) == 1:
+            return [length]
+        share = ((start + end) / 2 - nodes[0]) / (nodes[1] - nodes[0])
+        return [length * (1 - share), length * share]
+
+
+class Even(Rule):
+    """The weights of Adams and Bashforth for even steps, up to four, whatever the steps are.
+
+    Source: Liu et al. 2022, arXiv 2202.09778, equation 12; Zhang and Chen 2023, arXiv 2204.13902, for fewer.
+    """
+
+    corrects = False
+    TABLE = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+
+    def abscissa(self, coordinate: Coordinate, half: float) -> float:
+        return coordinate.tau(half)
+
+    def half(self, coordinate: Coordinate, abscissa: float) -> float:
+        return coordinate.half(abscissa)
+
+    def weights(self, coordinate: Coordinate, start: float, end: float, nodes: tuple[float, ...]) -> Sequence[float]:
+        return [(end - start) * weight for weight in self.TABLE[len(nodes) - 1]]
+
+
+def move(
+    coordinate: Coordinate, rule: Rule, x: Tensor, x_0: Tensor, now: Point, next: Point, nodes: History
+) -> Transition:
+    """The law of x (B, *) at `next` from the slopes at the nodes, of which the first is that at `now`.
+
+    At an end where the variables of coordinate or rule are infinite, the move is of order 1.
+    """
+    weights = _weights(coordinate, rule, now, next, nodes)
+    if weights is None:
+        return coordinate.first(x, x_0, now, next)
+    scale = coordinate.scale(next)
+    mean = x * (scale / coordinate.scale(now))
+    for weight, (_, slope) in zip(weights, nodes, strict=False):
+        mean.add_(slope, alpha=scale * weight)
+    return Transition(mean, coordinate.std(now, next))
+
+
+def correction(coordinate: Coordinate, rule: Rule, x: Tensor, predicted: History, corrected: History) -> Tensor:
+    """x (B, *) at the first of the `corrected` nodes, if the last move had known the slopes at all of these.
+
+    `predicted` are the nodes of that move, of which the first is where it began.
+    """
+    before, now = predicted[0][0], corrected[0][0]
+    old = _weights(coordinate, rule, before, now, predicted)
+    new = _weights(coordinate, rule, before, now, corrected)
+    if old is None or new is None:
+        return x
+    scale = coordinate.scale(now)
+    mended = torch.add(x, corrected[0][1], alpha=scale * new[0])
+    for k in range(max(len(new) - 1, len(old))):
+        later, earlier = (new[k + 1] if k + 1 < len(new) else 0.0), (old[k] if k < len(old) else 0.0)
+        slope = corrected[k + 1][1] if k + 1 < len(corrected) else predicted[k][1]
+        mended.add_(slope, alpha=scale * (later - earlier))
+    return mended
+
+
+def _weights(coordinate: Coordinate, rule: Rule, now: Point, next: Point, nodes: History) -> Sequence[float] | None:
+    """Weights of the leading nodes whose variable is finite, or None where that of the move is not."""
+    start, end = (rule.abscissa(coordinate, float(point.half)) for point in (now, next))
+    if not (coordinate.regular(now, next) and math.isfinite(start) and math.isfinite(end)):
+        return None
+    places: list[float] = []
+    for point, _ in nodes:
+        place = rule.abscissa(coordinate, float(point.half))
+        if not math.isfinite(place):
+            break
+        places.append(place)
+    return rule.weights(coordinate, start, end, tuple(places))
+
+
+def _constant(place: float) -> float:
+    return 1.0
+
+
+@lru_cache(maxsize=65536)
+def integrals(
+    density: Callable[[float], float], start: float, end: float, nodes: tuple[float, ...], num_points: int
+) -> tuple[float, ...]:
+    """`integral of L_j(z) density(z) dz` from start to end, where L_j is the polynomial that is 1 at node j alone.
+
+    By Gauss-Legendre quadrature, exact for a constant density if num_points > len(nodes) / 2 - 1 / 2.
+    """
+    half, middle = (end - start) / 2, (end + start) / 2
+    sums = [0.0] * len(nodes)
+    for place, weight in _gauss_legendre(num_points):
+        z = middle + half * place
+        share = half * weight * density(z)
+        for j, node in enumerate(nodes):
+            value = share
+            for k, other in enumerate(nodes):
+                if k != j:
+                    value *= (z - other) / (node - other)
+            sums[j] += value
+    return tuple(sums)
+
+
+@cache
+def _gauss_legendre(num_points: int) -> list[tuple[float, float]]:
+    places, weights = np.polynomial.legendre.leggauss(num_points)
+    return list(zip(places.tolist(), weights.tolist(), strict=True))

@@ -1,0 +1,115 @@
+"""The reverse SDE by the discretisations of the score-SDE paper, and Langevin corrections."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from inkdrop.constraints import Transition
+from inkdrop.noises import Brownian, Draw, Source
+from inkdrop.samplers.base import Denoise, History, Sampler, forward_kernel, towards
+from inkdrop.schedules import Point
+from inkdrop.time_grids import Repeat, TimeGrid
+
+
+def _score(x: Tensor, x_0: Tensor, now: Point) -> Tensor:
+    """`(alpha x_0 - x) / sigma^2`, (B, *)."""
+    return (now.alpha * x_0 - x) / now.sigma**2
+
+
+class EulerMaruyama(Sampler):
+    """`x' = x - (f x - g^2 score) dt + g sqrt(dt) z`, with f = d log(alpha) / dt and g^2 = -sigma^2 d log_snr / dt.
+
+    The last step goes to the estimate of x_0. `ValueError` at alpha = 0, where f is infinite. It wants hundreds of
+    steps. Source: Song et al. 2021, arXiv 2011.13456, section 4.1.
+    """
+
+    def step(
+        self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History
+    ) -> tuple[Transition, History]:
+        x_0 = denoise(x, now).x_0
+        if next.sigma == 0:
+            return towards(x, x_0, now, next), ()
+        if now.alpha == 0:
+            raise ValueError(
+                "Euler-Maruyama has an infinite drift at alpha = 0: choose sampler=reverse_diffusion or ddim"
+            )
+        t, dt = torch.tensor([now.t], dtype=torch.float64), now.t - next.t
+        f = denoise.schedule.log_alpha_rate(t).item()
+        power = -(now.sigma**2) * denoise.schedule.log_snr_rate(t).item()
+        return Transition(x - dt * (f * x - power * _score(x, x_0, now)), math.sqrt(power * dt)), ()
+
+    def path(self, noise: Source) -> Source:
+        return Brownian(noise)
+
+    @property
+    def deterministic(self) -> bool:
+        return False
+
+
+class ReverseDiffusion(Sampler):
+    """The step that undoes one of the forward chain, `x_t = r x_s + G z`: `x_s = (2 - r) x + G^2 score + G z`.
+
+    r = alpha_t / alpha_s, and G is the deviation of q(x_t | x_s). The last step goes to the estimate of x_0. Source:
+    Song et al. 2021, arXiv 2011.13456, appendix E.
+    """
+
+    def step(
+        self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History
+    ) -> tuple[Transition, History]:
+        x_0 = denoise(x, now).x_0
+        if next.sigma == 0:
+            return towards(x, x_0, now, next), ()
+        _, G = forward_kernel(x, next, now)
+        mean = (2 - now.alpha / next.alpha) * x + G**2 * _score(x, x_0, now)
+        return Transition(mean, G), ()
+
+    def path(self, noise: Source) -> Source:
+        return Brownian(noise)
+
+    @property
+    def deterministic(self) -> bool:
+        return False
+
+
+class PredictorCorrector(Sampler):
+    """Steps of another method, and after each but the last Langevin steps `x + d score + sqrt(2 d) z`.
+
+    `d = 2 (snr sigma)^2`; `predictor(time_grid)` makes the other method. The step size is the paper's with the norm of
+    the score that normal data have, so that each sample depends on its own seed alone. Source: Song et al. 2021, arXiv
+    2011.13456, algorithms 4 and 5.
+    """
+
+    def __init__(
+        self,
+        time_grid: TimeGrid,
+        predictor: Callable[[TimeGrid], Sampler],
+        corrections: Annotated[int, Ge(0)],
+        snr: Annotated[float, Gt(0)],
+    ):
+        super().__init__(Repeat(time_grid, corrections))
+        self.predictor, self.snr = predictor(time_grid), snr
+
+    def step(
+        self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History
+    ) -> tuple[Transition, History]:
+        return self.predictor.step(denoise, x, now, next, noise, history)
+
+    def stay(self, denoise: Denoise, x: Tensor, now: Point, noise: Draw) -> Transition:
+        size = 2 * (self.snr * now.sigma) ** 2
+        return Transition(x + size * _score(x, denoise(x, now).x_0, now), math.sqrt(2 * size))
+
+    def up(self, x: Tensor, now: Point, next: Point) -> Transition:
+        return self.predictor.up(x, now, next)
+
+    def path(self, noise: Source) -> Source:
+        return self.predictor.path(noise)
+
+    @property
+    def deterministic(self) -> bool:
+        return False

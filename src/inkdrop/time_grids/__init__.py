@@ -1,0 +1,20 @@
+"""Which times a sampler visits."""
+
+from inkdrop.time_grids.base import TimeGrid
+from inkdrop.time_grids.even import Leading, Linspace, Quadratic, Trailing
+from inkdrop.time_grids.moves import Churn, Explicit, Repeat, Restart
+from inkdrop.time_grids.noise_levels import Karras, LogSNR
+
+__all__ = [
+    "Churn",
+    "Explicit",
+    "Karras",
+    "Leading",
+    "Linspace",
+    "LogSNR",
+    "Quadratic",
+    "Repeat",
+    "Restart",
+    "TimeGrid",
+    "Trailing",
+]

@@ -1,0 +1,69 @@
+"""Grids that are even in t, or in a power of it.
+
+The names are those of the field for N of T steps, written for any schedule.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from inkdrop.schedules import Schedule
+from inkdrop.time_grids.base import TimeGrid, descending
+
+
+class Trailing(TimeGrid):
+    """Even steps that begin exactly at t_start: t_start (1 - k/N), then 0.
+
+    Source: Lin et al. 2024, arXiv 2305.08891, table 2.
+    """
+
+    def __init__(self, num_steps: Annotated[int, Ge(1), Le(1_000_000)]):
+        self.num_steps = num_steps
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        return descending([t_start * (1 - k / self.num_steps) for k in range(self.num_steps)], schedule)
+
+
+class Leading(TimeGrid):
+    """Even steps that end exactly at the smallest trained time: t_start (N - 1 - k)/N + t_min, then 0.
+
+    The first step begins one interval below t_start. Source: Song et al. 2021, arXiv 2010.02502, appendix D.
+    """
+
+    def __init__(self, num_steps: Annotated[int, Ge(1), Le(1_000_000)]):
+        self.num_steps = num_steps
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        steps = range(self.num_steps - 1, -1, -1)
+        return descending([t_start * k / self.num_steps + schedule.t_min for k in steps], schedule)
+
+
+class Linspace(TimeGrid):
+    """Even steps from t_start to the smallest trained time, both visited, then 0.
+
+    Source: Nichol and Dhariwal 2021, arXiv 2102.09672, section 4.
+    """
+
+    def __init__(self, num_steps: Annotated[int, Ge(2), Le(1_000_000)]):
+        self.num_steps = num_steps
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        step = (t_start - schedule.t_min) / (self.num_steps - 1)
+        return descending([t_start - k * step for k in range(self.num_steps)], schedule)
+
+
+class Quadratic(TimeGrid):
+    """Steps even in the root of t from t_start to the smallest trained time, both visited, then 0.
+
+    Source: Song et al. 2021, arXiv 2010.02502, appendix D.2.
+    """
+
+    def __init__(self, num_steps: Annotated[int, Ge(2), Le(1_000_000)]):
+        self.num_steps = num_steps
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        first, last = t_start**0.5, schedule.t_min**0.5
+        step = (first - last) / (self.num_steps - 1)
+        return descending([(first - k * step) ** 2 for k in range(self.num_steps)], schedule)

@@ -1,0 +1,57 @@
+"""Grids that follow the noise level, whatever the schedule's own time is."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Le
+
+from inkdrop.schedules import Schedule
+from inkdrop.time_grids.base import TimeGrid, descending
+
+
+class LogSNR(TimeGrid):
+    """t_start, then even steps in the log-SNR up to `highest`, then 0: for schedules that hurry at their ends.
+
+    The even steps begin at the log-SNR of t_start, or at `lowest` where it has less. Source: Lu et al. 2022, arXiv
+    2206.00927, section 3.4.
+    """
+
+    def __init__(self, num_steps: Annotated[int, Ge(2), Le(1_000_000)], highest: float = 9.0, lowest: float = -12.0):
+        if highest <= lowest:
+            raise ValueError(f"time_grid.highest={highest} is not above time_grid.lowest={lowest}: exchange the two")
+        self.num_steps, self.highest, self.lowest = num_steps, highest, lowest
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        first, last = schedule.log_snr(torch.tensor([t_start, schedule.t_min], dtype=torch.float64)).tolist()
+        values = torch.linspace(max(first, self.lowest), min(last, self.highest), self.num_steps, dtype=torch.float64)
+        return descending([t_start, *schedule.time(values[1:]).tolist()], schedule)
+
+
+class Karras(TimeGrid):
+    """t_start, then steps even in the power 1 / rho of sigma / alpha down to that of the smallest trained time, then 0.
+
+    `s_i = (s_max^(1/rho) + i / (N - 1) (s_min^(1/rho) - s_max^(1/rho)))^rho`, where s_max and s_min are at most and at
+    least those that are given; rho = 7 crowds near the data, rho -> infinity is even in the log-SNR. `ValueError`
+    unless sigma_min < sigma_max. Source: Karras et al. 2022, arXiv 2206.00364, equation 5.
+    """
+
+    def __init__(
+        self,
+        num_steps: Annotated[int, Ge(2), Le(1_000_000)],
+        rho: Annotated[float, Gt(0)] = 7.0,
+        sigma_min: Annotated[float, Ge(0)] = 0.0,
+        sigma_max: Annotated[float, Gt(0)] = 80.0,
+    ):
+        if sigma_min >= sigma_max:
+            raise ValueError(f"time_grid.sigma_min={sigma_min} is not below sigma_max={sigma_max}: exchange the two")
+        self.num_steps, self.rho, self.sigma_min, self.sigma_max = num_steps, rho, sigma_min, sigma_max
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        ends = schedule.log_snr(torch.tensor([t_start, schedule.t_min], dtype=torch.float64)).tolist()
+        highest, lowest = min(math.exp(-ends[0] / 2), self.sigma_max), max(math.exp(-ends[1] / 2), self.sigma_min)
+        roots = torch.linspace(highest ** (1 / self.rho), lowest ** (1 / self.rho), self.num_steps, dtype=torch.float64)
+        inner = schedule.time(-2 * self.rho * roots[1:].log()).clamp(min=schedule.t_min).tolist()
+        return descending([t_start, *inner], schedule)
