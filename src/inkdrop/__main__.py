@@ -17,6 +17,13 @@ def main() -> None:
     )
     extractor.add_argument("overrides", nargs="*", metavar="option=value")
     extractor.set_defaults(run=_make_extractor)
+    calibrate = verbs.add_parser(
+        "calibrate",
+        help="fit a few steps to a network: checkpoint=RUN time_grid.num_steps=6; sampler=calibrated takes them",
+        description="Options are those of conf/calibrate.yaml.",
+    )
+    calibrate.add_argument("overrides", nargs="*", metavar="option=value")
+    calibrate.set_defaults(run=_calibrate)
     checker = verbs.add_parser(
         "check-data", help="look at every item of a data set: python -m inkdrop check-data data=mnist"
     )
@@ -49,6 +56,25 @@ def _make_extractor(arguments: argparse.Namespace) -> None:
     except ValueError as error:
         stop(error)
     print(f"{config['output']}: {accuracy:.2%} of the held-out items recognised")
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    from inkdrop.experiment import composed, resolved, stop
+
+    try:
+        plain = resolved(composed("calibrate", arguments.overrides))
+        from inkdrop.calibrating import calibrate_checkpoint
+
+        file, found = calibrate_checkpoint(plain)
+    except ValueError as error:
+        stop(error)
+    print("| difference to the fine solution | before | after |\n|---|---|---|")
+    for name, key in (("the samples it was fitted to", "difference"), ("others", "difference_on_other_seeds")):
+        print(f"| {name} | {found[key]['before']:.4f} | {found[key]['after']:.4f} |")
+    print(f"{found['seconds']} s: {file}")
+    print(
+        f"python sample.py checkpoint={plain['checkpoint']} sampler=calibrated time_grid.num_steps={found['num_steps']}"
+    )
 
 
 def _check_data(arguments: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from inkdrop.codecs import Codec
 from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import CHECKPOINT_TARGETS, build
 from inkdrop.constraints import Constraint
-from inkdrop.denoiser import Denoiser
+from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.finiteness import require_finite
 from inkdrop.guidance import Guidance
 from inkdrop.noises import NoiseSource
@@ -50,6 +50,13 @@ class Pipeline(nn.Module):
         """The raw batch for samples with these seeds under a user's condition, such as `label=7`."""
         return self.conditioner.request(seeds, **condition)
 
+    def guided(self, batch: Mapping[str, Tensor]) -> tuple[Denoiser, Condition]:
+        """The denoiser of one sampling run with all guidance around it, and its condition, for a raw batch."""
+        denoiser = self.denoiser.begin()
+        for guide in self.guidance.values():
+            denoiser = guide(denoiser, self, batch)
+        return denoiser, self.conditioner(batch)
+
     @torch.no_grad()
     def forward(
         self,
@@ -75,11 +82,8 @@ class Pipeline(nn.Module):
         training = self.training
         self.eval()  # dropout has no place in sampling
         try:
-            denoiser = self.denoiser.begin()
-            for guide in self.guidance.values():
-                denoiser = guide(denoiser, self, batch)
+            denoiser, cond = self.guided(batch)
             noise = NoiseSource(denoiser.noise, generators)
-            cond = self.conditioner(batch)
             x_0 = self.sampler(denoiser, eps, cond, noise, x_init, t_start, constraint, progress)
         finally:
             self.train(training)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from inkdrop.checkpoints import checked_part, read_checkpoint
+from inkdrop.calibration import read_calibration
+from inkdrop.checkpoints import checked_part, find_checkpoint, read_checkpoint
 from inkdrop.checkpoints.snapshots import find_snapshots
 from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, build
 from inkdrop.randomness import MAX_SEED
 
+CALIBRATED = "inkdrop.samplers.Calibrated"
 _EVALUATION = {  # options of sample.py that take the place of fields of the evaluation
     **{name: name for name in ("extractor", "likelihood", "num_samples", "repeats", "seed")},
     "metric": "metrics",
@@ -30,15 +32,33 @@ def completed(plain: dict[str, Any]) -> dict[str, Any]:
     grid = {name: value for name, value in grid.items() if value is not None}
     if "_target_" not in grid:
         grid = {**run["sampler"]["time_grid"], **grid}
-    guidance = plain.get("guidance")
+    guidance = run["guidance"] if plain.get("guidance") is None else plain["guidance"]
+    if sampler["_target_"] == CALIBRATED and sampler.get("coefficients") is None:
+        sampler, grid = _calibrated({**plain, "guidance": guidance}, sampler, grid.get("num_steps"))
     chosen = {field: plain.get(option) for option, field in _EVALUATION.items() if plain.get(option) is not None}
     return {
         **plain,
         "time_grid": grid,
         "sampler": {**sampler, "time_grid": grid},
-        "guidance": run["guidance"] if guidance is None else guidance,
+        "guidance": guidance,
         "evaluation": {**_part(plain, "evaluation"), **chosen} if plain["evaluate"] else None,
     }
+
+
+def sampled_model(plain: dict[str, Any]) -> dict[str, Any]:
+    """Which weights, under which guidance, a completed configuration samples."""
+    return {"weights": plain["weights"], "ema": plain["ema"], "guidance": plain["guidance"]}
+
+
+def _calibrated(
+    plain: dict[str, Any], sampler: dict[str, Any], num_steps: int | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sampler and the time grid that were fitted to this model."""
+    if num_steps is None:
+        raise ConfigurationError("sampler=calibrated needs time_grid.num_steps, as calibrated")
+    found = read_calibration(find_checkpoint(plain["checkpoint"]), sampled_model(plain), num_steps)
+    grid = {"_target_": "inkdrop.time_grids.Explicit", "times": found["times"]}
+    return {**sampler, "coefficients": found["coefficients"]}, grid
 
 
 def check_seeds(plain: dict[str, Any]) -> None:

@@ -4,8 +4,10 @@ from inkdrop.samplers.adams import Adams
 from inkdrop.samplers.adaptive import Adaptive
 from inkdrop.samplers.ancestral import Ancestral
 from inkdrop.samplers.base import Denoise, History, Sampler, forward_kernel, towards
+from inkdrop.samplers.calibrated import Calibrated
 from inkdrop.samplers.ddim import DDIM
 from inkdrop.samplers.methods import (
+    abm,
     deis,
     dpm_2,
     dpm_3,
@@ -30,6 +32,7 @@ __all__ = [
     "Adams",
     "Adaptive",
     "Ancestral",
+    "Calibrated",
     "Denoise",
     "EulerMaruyama",
     "History",
@@ -37,6 +40,7 @@ __all__ = [
     "ReverseDiffusion",
     "RungeKutta",
     "Sampler",
+    "abm",
     "deis",
     "dpm_2",
     "dpm_3",

@@ -10,7 +10,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 
 from inkdrop.samplers.adams import Adams
-from inkdrop.samplers.coordinates import Data, Noise
+from inkdrop.samplers.coordinates import Data, Noise, Straight
 from inkdrop.samplers.quadrature import Even, InLogSNR, InTau, Middle
 from inkdrop.samplers.runge_kutta import RungeKutta
 from inkdrop.time_grids import TimeGrid
@@ -44,6 +44,11 @@ def dpmpp_2s(time_grid: TimeGrid) -> RungeKutta:
 def dpmpp_3s(time_grid: TimeGrid) -> RungeKutta:
     """Order 3 with three calls a step: DPM-Solver-3 for x_0 in place of eps."""
     return RungeKutta(time_grid, Data(), InLogSNR(), [1 / 3, 2 / 3])
+
+
+def abm(time_grid: TimeGrid) -> Adams:
+    """Adams-Bashforth-Moulton of order 4 in x / (alpha / 2 + sigma): with `time_grid=centred` the one to take."""
+    return Adams(time_grid, Straight(0.5), InTau(), 4, corrector=4)
 
 
 def lms(time_grid: TimeGrid, order: Annotated[int, Ge(1), Le(4)]) -> Adams:

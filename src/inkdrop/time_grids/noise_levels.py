@@ -30,6 +30,32 @@ class LogSNR(TimeGrid):
         return descending([t_start, *schedule.time(values[1:]).tolist()], schedule)
 
 
+class Centred(TimeGrid):
+    """t_start, then steps that are closest around one noise level and lengthen towards both ends, then 0.
+
+    `log(sigma / alpha) = log(centre) + width sinh(v)` with v even, N + 1 of them from t_start, or from sigma / alpha =
+    1000 where there is more, to the smallest trained time, of which 0 takes the place of the last.
+    """
+
+    MOST = 1000.0  # sigma / alpha, above which nothing can be seen of the data
+
+    def __init__(
+        self,
+        num_steps: Annotated[int, Ge(1), Le(1_000_000)],
+        centre: Annotated[float, Gt(0)],
+        width: Annotated[float, Gt(0)],
+    ):
+        self.num_steps, self.centre, self.width = num_steps, centre, width
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        log_snr = schedule.log_snr(torch.tensor([t_start, schedule.t_min], dtype=torch.float64))
+        ends = (-log_snr / 2).clamp(max=math.log(self.MOST)) - math.log(self.centre)
+        first, last = torch.asinh(ends / self.width).tolist()
+        v = torch.linspace(first, last, self.num_steps + 1, dtype=torch.float64)[1:-1]
+        inner = schedule.time(-2 * (math.log(self.centre) + self.width * torch.sinh(v))).tolist()
+        return descending([t_start, *inner], schedule)
+
+
 class Karras(TimeGrid):
     """t_start, then steps even in the power 1 / rho of sigma / alpha down to that of the smallest trained time, then 0.
 

@@ -1,0 +1,182 @@
+"""Times and coefficients of a few steps that come as near as can be to the fine solution of the flow.
+
+Without data: the noise that samples begin with, and where the network's own flow takes it, are all that is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+from torch import Tensor
+
+from inkdrop.denoiser import Condition, Denoiser
+from inkdrop.noises import NoiseSource
+from inkdrop.randomness import Generators
+from inkdrop.samplers import Sampler
+from inkdrop.schedules import Point
+
+Numbers = list[list[float]]  # one list for each step
+State = tuple[Tensor, tuple[Tensor, ...]]  # x, and the estimates of x_0 so far, newest first
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is fitted, and the root of the mean squared difference to the fine solution before and after."""
+
+    times: list[float]
+    coefficients: Numbers
+    before: float
+    after: float
+
+
+def calibrate(
+    denoiser: Denoiser,
+    eps: Tensor,
+    cond: Condition,
+    solver: Callable[[int], Sampler],
+    num_steps: int,
+    refinement: int = 16,
+    memory: int = 3,
+    num_rounds: int = 10,
+    progress: Callable[[], None] = lambda: None,
+) -> Calibration:
+    """Fits `num_steps` steps to the solution by `refinement` times as many of `solver(n)`, from eps (B, *).
+
+    Each step is a sum of x and of the last `memory` estimates. Their coefficients are found one step after the other,
+    by least squares, on the grid of `solver(num_steps)`; then all of them and the times together, for x_0 alone, in at
+    most `num_rounds` rounds of Gauss and Newton's method with a trust region. On a table the times are then moved to
+    its steps, and the coefficients fitted again. `progress()` is called after each round. Sources: Tong et al. 2024, arXiv
+    2405.15506, for fitted times; Frankel et al. 2025, arXiv 2502.17423, for coefficients too.
+    """
+    fine = way(denoiser, eps, cond, solver(num_steps * refinement))[refinement - 1 :: refinement]
+    before = way(denoiser, eps, cond, solver(num_steps))[-1]
+    times = solver(num_steps).time_grid(denoiser.schedule)[:-1]
+    problem = _Problem(denoiser, eps, cond, fine[-1], progress)
+    changes = problem.one_by_one(times, fine, memory)
+    times, changes = problem.together(times, changes, num_rounds, move=True)
+    snapped = [denoiser.schedule.snap(t) for t in times]
+    if snapped != times:
+        times, changes = problem.together(snapped, changes, num_rounds, move=False)
+    points = problem.points(times)
+    steps = zip(points[:-1], points[1:], changes, strict=True)
+    coefficients = [_numbers(now, next, change) for now, next, change in steps]
+    return Calibration(
+        times, coefficients, rms(before - fine[-1]), rms(problem.walk(points, changes)[-1][0] - fine[-1])
+    )
+
+
+@torch.no_grad()
+def way(denoiser: Denoiser, eps: Tensor, cond: Condition, sampler: Sampler) -> list[Tensor]:
+    """x after each move of a run from eps (B, *)."""
+    kept: list[Tensor] = []
+    source = NoiseSource(denoiser.noise, Generators.from_seeds(range(len(eps))))
+    sampler(denoiser, eps, cond, source, progress=lambda done, total, x: kept.append(x))
+    return kept
+
+
+def rms(difference: Tensor) -> float:
+    """Root of the mean square."""
+    return float(difference.double().square().mean().sqrt())
+
+
+def _numbers(now: Point, next: Point, change: Sequence[float]) -> list[float]:
+    """Coefficients of x and of the estimates: Euler's with the changes added."""
+    ratio = float(next.sigma / now.sigma)
+    euler = [ratio, float(next.alpha - now.alpha * ratio)]
+    return [a + b for a, b in zip([*euler, *[0.0] * (len(change) - 2)], change, strict=True)]
+
+
+class _Problem:
+    """The difference to the fine solution, as a function of times and of changes to Euler's coefficients."""
+
+    STEP = 1e-3  # of the differences that stand for derivatives; networks are exact to some 1e-6
+
+    def __init__(self, denoiser: Denoiser, eps: Tensor, cond: Condition, x_0: Tensor, progress: Callable[[], None]):
+        self.denoiser, self.eps, self.cond, self.x_0, self.progress = denoiser, eps, cond, x_0, progress
+
+    def points(self, times: Sequence[float]) -> list[Point]:
+        """The points of a run, with the end."""
+        return self.denoiser.schedule.points([*times, 0.0])
+
+    @torch.no_grad()
+    def walk(
+        self, points: Sequence[Point], changes: Numbers, first: int = 0, state: State | None = None
+    ) -> list[State]:
+        """The states before step `first` and after each from there on."""
+        states = [state or (points[0].sigma * self.eps, ())]
+        for now, next, change in zip(points[first:], points[first + 1 :], changes[first:], strict=False):
+            x, estimates = states[-1]
+            estimates = (self.denoiser(x, now, self.cond).x_0, *estimates)
+            scale, *shares = _numbers(now, next, change)
+            x = x * scale
+            for share, estimate in zip(shares, estimates, strict=False):
+                x.add_(estimate, alpha=share)
+            states.append((x, estimates))
+        return states
+
+    def one_by_one(self, times: Sequence[float], fine: Sequence[Tensor], memory: int) -> Numbers:
+        """The changes that bring each step nearest to the fine solution, given the steps before."""
+        points = self.points(times)
+        changes: Numbers = []
+        state: State = (points[0].sigma * self.eps, ())
+        for number in range(len(times)):
+            none = [0.0] * (1 + min(memory, number + 1))
+            (x, _), (euler, estimates) = self.walk(points[: number + 2], [*changes, none], number, state)
+            basis = torch.stack([each.flatten() for each in (x, *estimates[: len(none) - 1])], 1).double()
+            gram = basis.T @ basis
+            gram += 1e-8 * gram.diagonal().diag()
+            change = torch.linalg.solve(gram, basis.T @ (fine[number] - euler).flatten().double())
+            changes.append(change.tolist())
+            state = self.walk(points[: number + 2], changes, number, state)[-1]
+        return changes
+
+    def together(
+        self, times: Sequence[float], changes: Numbers, num_rounds: int, move: bool
+    ) -> tuple[list[float], Numbers]:
+        """Times, if they may move, and changes that bring x_0 nearest to the fine solution."""
+        lengths = [len(change) for change in changes]
+        halves = [float(point.half) for point in self.points(times)[1:-1]]
+        gaps = [halves[0], *np.log(np.diff(halves))] if halves and move else []
+        first = [*range(len(gaps)), *(k for k, length in enumerate(lengths) for _ in range(length))]
+
+        def unpacked(theta: np.ndarray) -> tuple[list[float], Numbers]:
+            parts = np.split(theta, np.cumsum([len(gaps), *lengths])[:-1])
+            return self._times(times, parts[0]), [part.tolist() for part in parts[1:]]
+
+        def states(theta: np.ndarray, step: int = 0, state: State | None = None) -> list[State]:
+            moved, changed = unpacked(theta)
+            return self.walk(self.points(moved), changed, step, state)
+
+        def error(theta: np.ndarray) -> np.ndarray:
+            return self._residual(states(theta)[-1])
+
+        def slopes(theta: np.ndarray) -> np.ndarray:
+            known = states(theta)
+            here, columns = self._residual(known[-1]), []
+            for number, step in enumerate(first):
+                there = theta.copy()
+                there[number] += self.STEP
+                columns.append((self._residual(states(there, step, known[step])[-1]) - here) / self.STEP)
+            self.progress()
+            return np.stack(columns, 1)
+
+        theta = np.concatenate([gaps, *changes])
+        found = least_squares(error, theta, slopes, max_nfev=num_rounds, x_scale="jac")
+        return unpacked(found.x)
+
+    def _times(self, times: Sequence[float], gaps: np.ndarray) -> list[float]:
+        """Times whose half log-SNRs begin at the first of the gaps and grow by the exponential of each other one."""
+        if len(gaps) == 0:
+            return list(times)
+        schedule = self.denoiser.schedule
+        halves = np.cumsum([gaps[0], *np.exp(np.clip(gaps[1:], -5, 3))])
+        inner = schedule.time(torch.from_numpy(2 * halves)).clamp(schedule.t_min, times[0])
+        return [times[0], *inner.tolist()]
+
+    def _residual(self, state: State) -> np.ndarray:
+        difference = (state[0] - self.x_0).double().flatten().cpu().numpy()
+        return difference / len(difference) ** 0.5

@@ -1,0 +1,53 @@
+"""Calibrations as files beside their checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inkdrop.checkpoints import CheckpointError
+
+
+def calibration_file(checkpoint: Path, model: Mapping[str, Any], num_steps: int) -> Path:
+    """Where the calibration of a checkpoint file is kept for so many steps.
+
+    `model` says which weights and guidance it is for.
+    """
+    key = hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:8]
+    return checkpoint.parent / "calibrations" / f"{checkpoint.stem}-{num_steps}-steps-{key}.json"
+
+
+def write_calibration(file: Path, checkpoint: Path, content: Mapping[str, Any]) -> None:
+    """Writes a calibration with the digest of its checkpoint."""
+    file.parent.mkdir(exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps({"checkpoint_sha256": _digest(checkpoint), **content}, indent=2) + "\n")
+    part.replace(file)
+
+
+def read_calibration(checkpoint: Path, model: Mapping[str, Any], num_steps: int) -> dict[str, Any]:
+    """The times and coefficients for these weights and this guidance; `CheckpointError` if there are none."""
+    file = calibration_file(checkpoint, model, num_steps)
+    command = f"python -m inkdrop calibrate checkpoint={checkpoint} time_grid.num_steps={num_steps}"
+    if not file.is_file():
+        raise CheckpointError(f"{checkpoint} has no calibration of {num_steps} steps for {_told(model)}: {command}")
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+        times, coefficients, digest = (content[name] for name in ("times", "coefficients", "checkpoint_sha256"))
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{file} is damaged: remove it, then {command}") from None
+    if digest != _digest(checkpoint):
+        raise CheckpointError(f"{file} is for another {checkpoint.name}: {command}")
+    return {"times": times, "coefficients": coefficients}
+
+
+def _told(model: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in model.items())
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
