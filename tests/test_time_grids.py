@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler
 
 from inkdrop.samplers import heun
 from inkdrop.schedules import EDM
-from inkdrop.time_grids import Leading, Linspace, LogSNR, TimeGrid, Trailing
+from inkdrop.time_grids import Churn, Leading, Linspace, LogSNR, TimeGrid, Trailing
 
 GRIDS = {"leading": Leading, "trailing": Trailing, "linspace": Linspace}
 
@@ -58,6 +58,13 @@ def test_even_steps_in_the_log_snr(name: str) -> None:
     values = schedule.log_snr(torch.tensor(times, dtype=torch.float64))
     tolerance = 0.05 if schedule.num_timesteps else 1e-6  # a table is met on its own steps
     assert torch.allclose(values, torch.linspace(start, 6, 20).double()[1:], atol=tolerance)
+
+
+def test_churn_raises_the_noise_level_by_its_factor() -> None:
+    times = Churn(Linspace(10), s_churn=3.0)(EDM())
+    levels = EDM().sigma(torch.tensor(times[:-1], dtype=torch.float64)).tolist()
+    ratios = [b / a for a, b in itertools.pairwise(levels) if b > a]
+    assert ratios == pytest.approx(9 * [1.3], abs=1e-12)  # all but the first step, which begins at the highest level
 
 
 def test_heun_on_the_cosine_table_needs_such_steps() -> None:

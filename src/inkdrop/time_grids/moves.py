@@ -52,8 +52,9 @@ class Churn(TimeGrid):
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
         times = self.time_grid(schedule, t_start)
         growth = 2 * math.log1p(min(self.s_churn / (len(times) - 1), math.sqrt(2) - 1))
+        log_snrs = schedule.log_snr(torch.tensor(times[:-1], dtype=torch.float64)).tolist()
         churned: list[float] = []
-        for t, log_snr in zip(times[:-1], schedule.log_snr(torch.tensor(times[:-1]).double()).tolist(), strict=True):
+        for t, log_snr in zip(times[:-1], log_snrs, strict=True):
             churned.append(t)
             if growth and self.s_min <= math.exp(-log_snr / 2) <= self.s_max and t < t_start:
                 higher = schedule.time(torch.tensor([log_snr - growth], dtype=torch.float64)).item()
