@@ -49,8 +49,8 @@ def calibrate(
     Each step is a sum of x and of the last `memory` estimates. Their coefficients are found one step after the other,
     by least squares, on the grid of `solver(num_steps)`; then all of them and the times together, for x_0 alone, in at
     most `num_rounds` rounds of Gauss and Newton's method with a trust region. On a table the times are then moved to
-    its steps, and the coefficients fitted again. `progress()` is called after each round. Sources: Tong et al. 2024, arXiv
-    2405.15506, for fitted times; Frankel et al. 2025, arXiv 2502.17423, for coefficients too.
+    its steps, and the coefficients fitted again. `progress()` is called after each round. Sources: Tong et al. 2024,
+    arXiv 2405.15506, for fitted times; Frankel et al. 2025, arXiv 2502.17423, for coefficients too.
     """
     fine = way(denoiser, eps, cond, solver(num_steps * refinement))[refinement - 1 :: refinement]
     before = way(denoiser, eps, cond, solver(num_steps))[-1]
