@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from inkdrop.checkpoints import CheckpointError, read_checkpoint
 from inkdrop.checkpoints.files import latest_sound
 from inkdrop.configuration import ConfigurationError
+from inkdrop.masking import from_environment, masked
 
 # What may differ without a word: it changes where a run is computed and what is shown, not what is computed.
 FREE = (
     "output_dir",
     "run_id",
     "timeout_minutes",
+    "objective",
     "resume",
     "resume_allow",
     "logger",
@@ -49,6 +51,7 @@ class Resumed:
     data_fingerprint: str
     facts: dict[str, Any]
     metrics: dict[str, float]  # measured at that step
+    protocol: dict[str, Any]  # of the latest evaluation
     logged: dict[str, int]  # bytes of each record that were written by then
     remarks: list[str]
 
@@ -83,6 +86,7 @@ def resumed(folder: Path, config: Mapping[str, Any]) -> Resumed | None:
         content["data_fingerprint"],
         content["facts"],
         content["metrics"],
+        content["callbacks"].get("Evaluate", {}).get("protocol", {}),
         content["logged"],
         remarks,
     )
@@ -117,6 +121,18 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise CheckpointError(f"another process trains in {folder}: wait for it, or choose a new folder") from None
         yield
+
+
+def check_folder(folder: Path, config: DictConfig, plain: Mapping[str, Any]) -> None:
+    """`ValueError` if the folder cannot be made, or another run lies in it; ranks after the first find it made."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    if files := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
+        raise ConfigurationError(f"output_dir={folder} cannot be a folder: {files[0]} is a file")
+    if "resume" in plain:
+        resumed(folder, masked(plain, from_environment(config)))
+    elif (folder / "result.json").exists():
+        raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
 
 
 def resume_point(folder: Path, resume: str) -> Path | None:
