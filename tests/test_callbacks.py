@@ -48,7 +48,15 @@ def small_task(seed: int = 0, **options: Any) -> DiffusionTask:
     )
 
 
-def fit(task: DiffusionTask, steps: int, callbacks: list[Callback], folder: Path, **options: Any) -> Trainer:
+def fit(
+    task: DiffusionTask,
+    steps: int,
+    callbacks: list[Callback],
+    folder: Path,
+    batch_size: int = 16,
+    checkpoint: Path | None = None,
+    **options: Any,
+) -> Trainer:
     trainer = Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -65,7 +73,7 @@ def fit(task: DiffusionTask, steps: int, callbacks: list[Callback], folder: Path
         default_root_dir=folder,
         **options,
     )
-    trainer.fit(task, datamodule=Toy(moons, 64, [2], 0, 16))
+    trainer.fit(task, datamodule=Toy(moons, 64, [2], 0, batch_size), ckpt_path=checkpoint)
     return trainer
 
 
@@ -76,6 +84,17 @@ def parameters(task: DiffusionTask) -> dict[str, Tensor]:
 def records(folder: Path, name: str) -> list[tuple[int, float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [(line["step"], line[name]) for line in lines if name in line]
+
+
+def test_accumulated_steps_run_on_over_the_end_of_a_pass(tmp_path: Path) -> None:
+    """Four batches are a pass and three a step: every step is that of one batch of three times the size."""
+    small, large = small_task(), small_task()
+    fit(small, 4, [], tmp_path, accumulate_grad_batches=3)
+    fit(large, 4, [], tmp_path, batch_size=48)
+    for name, weight in parameters(large).items():
+        assert torch.allclose(parameters(small)[name], weight, atol=1e-5), name
+    norms = [norm for _, norm in records(tmp_path, "train/gradient_norm")]
+    assert norms[:2] == pytest.approx(norms[2:], rel=1e-4)
 
 
 class History(Callback):
