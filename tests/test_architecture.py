@@ -43,6 +43,7 @@ ORDER = [
     "loggers",
     "tasks",
     "callbacks",
+    "processes",
     "seeds",
     "slurm",
     "machine",

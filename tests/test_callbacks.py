@@ -141,6 +141,20 @@ def test_averages_stand_in_the_network_within_the_block_only(tmp_path: Path) -> 
     assert torch.equal(task.pipeline.denoiser.network.counter, counter)  # type: ignore[union-attr]
 
 
+def test_nothing_is_saved_while_averages_stand_in_the_network(tmp_path: Path) -> None:
+    task, ema = small_task(), EMA([0.9])
+    saved = Checkpoint(Every(steps=100), str(tmp_path / "c"))
+    trainer = fit(task, 5, [ema, saved], tmp_path)
+    with pytest.raises(AssertionError, match="must not be written"), ema.averaged(task):
+        trainer.save_checkpoint(tmp_path / "c" / "step-00000006.ckpt")
+    assert [file.name for file in (tmp_path / "c").glob("*.ckpt")] == ["step-00000005.ckpt"]
+    trainer.save_checkpoint(tmp_path / "c" / "again.ckpt")  # after training, under the name of the step
+    saved.files.wait()
+    content = torch.load(tmp_path / "c" / "step-00000005.ckpt", weights_only=True)
+    assert all(torch.equal(content["state_dict"][name], weight) for name, weight in parameters(task).items())
+    assert any(not torch.equal(content["ema"]["0.9"][name], weight) for name, weight in parameters(task).items())
+
+
 def test_a_profile_that_joins_later_keeps_its_own_decay(tmp_path: Path) -> None:
     task, ema = small_task(), EMA([0.5, 0.999])
     known = {name: value.clone() for name, value in parameters(task).items()}

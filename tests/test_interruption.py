@@ -40,11 +40,12 @@ SLOW = [
 ]
 
 
-def begin(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+def begin(folder: Path | None, *overrides: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT / 'src'}"}
+    named = [] if folder is None else [f"output_dir={folder}"]
     return subprocess.Popen(
-        [sys.executable, "train.py", *SLOW, f"output_dir={folder}", *overrides],
-        cwd=ROOT,
+        [sys.executable, str(ROOT / "train.py"), *SLOW, *named, *overrides],
+        cwd=cwd,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -175,13 +176,14 @@ def test_a_job_of_slurm_is_requeued_once_and_finds_its_folder(
         monkeypatch.setenv(name, value)
     assert folder_option(["seed=1"]) == ["output_dir=runs/${name}/slurm-71"]
     assert folder_option(["output_dir=here"]) == []
-    process = begin(tmp_path / "run")
-    wait_for_step(process, tmp_path / "run", 7)
+    process = begin(None, cwd=tmp_path)
+    folder = tmp_path / "runs" / "moons" / "slurm-71"
+    wait_for_step(process, folder, 7)
     process.send_signal(signum)
     _, errors = process.communicate(timeout=150)
     assert process.returncode == 143, errors
     assert ("job 71 is back in the queue" in errors) == bool(asked)
-    assert differing(run(tmp_path / "run", "loss.seconds=0.0", "resume_allow=[loss.seconds]", model=SLOW), whole) == []
+    assert differing(run(folder, "loss.seconds=0.0", "resume_allow=[loss.seconds]", model=SLOW), whole) == []
     assert (tmp_path / "asked").read_text().splitlines() == asked
 
 
@@ -242,7 +244,7 @@ TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 def whole_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoints of each step of a run of two ranks that nobody disturbs."""
     folder = tmp_path_factory.mktemp("two") / "run"
-    process = begin(folder, *TWO, "loss.seconds=0.0", "callbacks.checkpoint.every.steps=1")
+    process = begin(folder, *TWO, "resume=never", "loss.seconds=0.0", "callbacks.checkpoint.every.steps=1")
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     return folder / "checkpoints"

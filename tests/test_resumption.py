@@ -24,7 +24,7 @@ from inkdrop.checkpoints.content import tensors
 from inkdrop.checkpoints.folder import CheckpointFolder, _Digest
 from inkdrop.configuration import ConfigurationError
 from inkdrop.data.module import DataModule
-from inkdrop.resumption import changed_facts, check_same, resume_point
+from inkdrop.resumption import changed_facts, check_same, locked, resume_point
 from inkdrop.training import train
 
 STEPS = 22
@@ -237,6 +237,33 @@ def test_the_run_says_whether_it_is_fresh(tmp_path: Path, capsys: pytest.Capture
         assert "nothing to do: the run has all its 22 steps" in capsys.readouterr().out
         assert (folder / "metrics.jsonl").read_bytes() == before
         assert json.loads((folder / "result.json").read_text())["metrics"] == again["metrics"]
+
+
+def test_a_tracker_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    tracked = [option for option in POINTS if option != "logger=none"] + ["trainer.max_steps=4"]
+    begun = Mock(side_effect=lambda **options: Mock(id=options["id"]))
+    monkeypatch.setattr(wandb, "init", begun)
+    whole = run(tmp_path / "whole", model=tracked)
+    run(interrupted(tmp_path / "whole", 2, tmp_path / "2"), model=tracked)
+    assert [call.kwargs["id"] for call in begun.mock_calls] == [whole["config"]["run_id"]] * 2
+    assert [call.kwargs["resume"] for call in begun.mock_calls] == ["allow"] * 2
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"])
+def test_the_first_process_of_a_run_begins_it_for_all(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(tmp_path):
+        (tmp_path / "config.yaml").touch()
+        with pytest.raises(CheckpointError, match="another process trains"), locked(tmp_path):
+            pass
+        with pytest.raises(ConfigurationError, match="holds another run"):
+            resume_point(tmp_path, "never")
+        monkeypatch.setenv(name, "1")
+        with locked(tmp_path):
+            assert resume_point(tmp_path, "never") is None
 
 
 def test_what_was_changed_is_shown_and_refused_unless_it_is_named(

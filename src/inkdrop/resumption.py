@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from inkdrop.checkpoints import CheckpointError, read_checkpoint
 from inkdrop.checkpoints.files import latest_sound
 from inkdrop.configuration import ConfigurationError
 from inkdrop.masking import from_environment, masked
+from inkdrop.processes import is_first
 
 # What may differ without a word: it changes where a run is computed and what is shown, not what is computed.
 FREE = (
@@ -107,7 +107,7 @@ def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Nobody else trains in this folder within the block; `CheckpointError` if somebody does, or it is read-only."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process on the machine holds it for all
+    if not is_first():  # which holds it for all
         yield
         return
     try:
@@ -125,7 +125,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def check_folder(folder: Path, config: DictConfig, plain: Mapping[str, Any]) -> None:
     """`ValueError` if the folder cannot be made, or another run lies in it; ranks after the first find it made."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_first():
         return
     if files := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
         raise ConfigurationError(f"output_dir={folder} cannot be a folder: {files[0]} is a file")
@@ -142,7 +142,7 @@ def resume_point(folder: Path, resume: str) -> Path | None:
     `CheckpointError` if one must be there and is not, or if none of its files is sound.
     """
     if resume == "never":
-        if holds_run(folder):
+        if holds_run(folder) and is_first():  # the others find what the first one has begun
             raise ConfigurationError(f"output_dir={folder} holds another run: choose a new folder, or resume=auto")
         return None
     checkpoints = folder / "checkpoints"
