@@ -408,6 +408,29 @@ def test_training_ends_with_code_5_on_all_ranks(devices: int, tmp_path: Path) ->
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+def test_a_checkpoint_that_one_of_two_ranks_cannot_write_ends_both(tmp_path: Path) -> None:
+    """Weights overflow in the last step, which the rank that writes is the only one to see; the other waits for it."""
+    overflow = [
+        "optimizer._target_=torch.optim.SGD",
+        "~optimizer.betas",
+        "optimizer.lr=1e38",
+        "scheduler.warmup_steps=0",
+    ]
+    options = [
+        *overflow,
+        "trainer.gradient_clip_val=0",
+        "trainer.max_steps=1",
+        "~callbacks.evaluate",
+        "~callbacks.pictures",
+    ]
+    fault = ["loss._target_=faulty.FaultyLoss", "+loss.calls=[1]", "+loss.factor=1e6", "data.batch_size=16"]
+    done = script("train.py", *MOONS, *fault, *options, "trainer.devices=2", f"output_dir={tmp_path}", **with_tests())
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.count("error: step 1: no checkpoint was written, as weights.pipeline.") == 1
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_sampling_ends_with_code_5_and_writes_nothing(tmp_path: Path) -> None:
     points(tmp_path / "run", "trainer.max_steps=2")
     checkpoint = torch.load(find_checkpoint(tmp_path / "run"), weights_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import signal
+import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -75,14 +76,27 @@ def _fit(trainer: Trainer, task: DiffusionTask, data: DataModule, before: Resume
         trainer.fit(task, datamodule=data, ckpt_path=before.checkpoint if before else None)
     except Interrupted as interruption:
         _leave(interruption, trainer)
-    except NonFiniteError as error:  # all ranks meet it
+    except NonFiniteError as error:
+        if not trainer.is_global_zero:  # rank 0 meets it too, and speaks for the run
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(0)
+        _end_others(trainer, seconds=10)  # in a checkpoint that it alone writes it may be the only one
         stop(error)
     except Exception as error:
-        if (launcher := trainer.strategy.launcher) is not None:
-            launcher.kill(signal.SIGKILL)
+        _end_others(trainer)
         if hasattr(error, "exit_code"):  # a file that went away, say, or a full disk
             stop(error)
         raise
+
+
+def _end_others(trainer: Trainer, seconds: float = 0) -> None:
+    """Ends the processes that this one has started, which may hang, unless they end by themselves within this time."""
+    if (launcher := trainer.strategy.launcher) is not None:
+        end = time.monotonic() + seconds
+        for process in getattr(launcher, "procs", []):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, end - time.monotonic()))
+        launcher.kill(signal.SIGKILL)
 
 
 def _begin(trainer: Trainer, task: DiffusionTask, run: Path, before: Resumed | None) -> None:
