@@ -95,6 +95,7 @@ SETTINGS: dict[str, Any] = {
     "resume_allow": list[str],
     "run_id": str | None,
     "timeout_minutes": Annotated[float, Gt(0)],
+    "objective": str | None,
     "checkpoint": str,
     "weights": str | float,
     "repeats": Annotated[int, Ge(1)],
