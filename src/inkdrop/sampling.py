@@ -160,7 +160,7 @@ def _measured(
     evaluation: Evaluation = _kept("evaluation", plain["evaluation"], lambda: build(plain["evaluation"], allowed))
     if checkpoint.get("data_fingerprint") not in (None, data.fingerprint):  # older files have none
         print("warning: these are not the data of the run, their fingerprints differ", file=sys.stderr)
-    evaluation.check_count(plain["num_samples"])
+    evaluation.check(data)
     for likelihood in evaluation.likelihood.values():
         likelihood.check(pipeline)
     return _Measured(evaluation, data)

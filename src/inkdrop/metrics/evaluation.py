@@ -73,23 +73,21 @@ class Evaluation:
             self._metrics.setdefault(own.digest(), []).append(metric)
 
     def check(self, data: DataModule) -> None:
-        """`ValueError` for too few samples for a metric, or fewer held-out items than are to be measured."""
-        held_out = len(data.splits["validation"]["x"])
-        if self.num_items is not None and self.num_items > held_out:
-            raise ValueError(f"evaluation.num_items={self.num_items}, but only {held_out} items are held out")
+        """`ValueError` for too few samples or held-out items, or data that a metric or an extractor cannot take."""
+        held_out = data.splits["validation"]
+        if self.num_items is not None and self.num_items > len(held_out["x"]):
+            raise ValueError(f"evaluation.num_items={self.num_items}, but only {len(held_out['x'])} items are held out")
         if self.reference not in data.splits:
             raise ValueError(f"evaluation.reference={self.reference} is no split of the data: {list(data.splits)}")
-        self.check_count(self.num_samples or held_out)
-
-    def check_count(self, count: int) -> None:
-        """`ValueError` if a metric means nothing on so few samples."""
+        count = self.num_samples or len(held_out["x"])
         for name, metric in self.metrics.items():
-            fewest = metric.fewest(metric.extractor or self.extractor)
-            if count < fewest:
+            extractor = metric.extractor or self.extractor
+            if count < (fewest := metric.fewest(extractor)):
                 raise ValueError(
                     f"{count} samples are too few for metric {name}, which takes at least {fewest}: "
                     f"more samples, or another metric, such as metric=[kernel], whose mean does not depend on n"
                 )
+            metric.check(held_out, data.splits[self.reference], extractor)
 
     def to(self, device: torch.device) -> None:
         """Takes features on this device."""

@@ -34,6 +34,16 @@ class Extractor(nn.Module):
             f"extractor {self.name} is no classifier that can be fitted: choose one, such as digits or mnist"
         )
 
+    @torch.no_grad()
+    def check(self, data: Tensor) -> None:
+        """`ValueError` unless it makes `dim` features of raw data (B, *) like these."""
+        found = self(data.to(self.device)).shape[1]
+        if found != self.dim:
+            raise ValueError(
+                f"extractor {self.name} makes {found} features of data of shape {list(data.shape[1:])}, and not "
+                f"extractor.dim={self.dim}: set extractor.dim={found}, or choose another extractor"
+            )
+
     @property
     def device(self) -> torch.device:
         """Where its weights are, or the CPU if it has none."""
