@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inkdrop.metrics.protocol import metric_of
+
 _SHOWN = 12  # samples of each setting in a picture of all
 _BESIDE = r"_(floor(_\d+k?)?|baseline)$"  # what is not a value of the samples
-_DERIVED = r"(_(low|high|min))?(@.*)?$"  # of repeats, of a variant
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Result:
 
     def protocol(self, metric: str) -> dict[str, Any]:
         """That of a metric; over repeats and of a variant it is that of the metric itself."""
-        return self.protocols.get(re.sub(_DERIVED, "", metric), {})
+        return self.protocols.get(metric_of(metric), {})
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ def _read(file: Path, folder: Path) -> Result | None:
     calls = sampling.pop("network_calls", content.get("network_calls"))
     settings = {"checkpoint": content.get("checkpoint"), **dict(_leaves(sampling))}
     protocols = {name: {**own, **protocol["measurement"]} for name, own in protocol["metrics"].items()}
+    protocols |= protocol.get("likelihoods", {})
     return Result(str(file.parent.relative_to(folder)), settings, calls, content["metrics"], protocols)
 
 

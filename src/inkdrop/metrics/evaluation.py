@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,16 +11,16 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from inkdrop.data.loaders import Split, collect
+from inkdrop.data.loaders import Split
 from inkdrop.data.module import DataModule
 from inkdrop.finiteness import raised_together
 from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.extractors import Extractor
+from inkdrop.metrics.likelihoods import of_held_out, settings_of
 from inkdrop.metrics.metric import Collector, Extracted, Metric, Results
 from inkdrop.metrics.protocol import over_repeats, protocol, short
 from inkdrop.metrics.real import of, real, trivial_items
 from inkdrop.pipeline import Pipeline, calls_counted
-from inkdrop.randomness import Generators
 from inkdrop.ranks import from_all_ranks, share
 
 Observed = dict[str, Extracted]  # by digest of the extractor
@@ -39,8 +38,8 @@ class Evaluation:
     which is what real data reach, and `{metric}_{n}_baseline` on those of a generator that knows each place of the data
     on its own. Where fewer items are held out, their number m is said: `{metric}_{n}_floor_{m}`. With `repeats` the
     first is the mean, `_low` and `_high` are its interval at 95% and `_min` is the lowest, which papers often tell.
-    `likelihood` adds, for each of its names, `bits_per_dim_{name}_{m}` and its parts, the means over the first
-    `num_items` held-out items (null: all of them).
+    `likelihood` adds, for each of its names, `bits_per_dim_{name}_{m}` and its parts, or the loss by noise level as
+    `loss_{name}_{m}`: means over the first `num_items` held-out items (null: all of them).
     """
 
     def __init__(
@@ -64,6 +63,7 @@ class Evaluation:
         self.network_calls = 0  # per sample, of the latest call
         self._count = 0
         self._settings: dict[str, dict[str, Any]] = {}  # of the metric behind each name
+        self._likelihoods: dict[str, dict[str, Any]] = {}  # the same of likelihoods
         self._beside: dict[tuple[str, int], Results] = {}  # floors and baselines, by fingerprint and n
         self._extractors: dict[str, Extractor] = {}  # each weight once, by digest
         self._metrics: dict[str, list[Metric]] = {}
@@ -141,25 +141,17 @@ class Evaluation:
         return self._values(observed, data)
 
     def likelihoods(self, pipeline: Pipeline, data: DataModule, count: int | None = None) -> Results:
-        """Means over the first `count` held-out items, or all; `ValueError` if there are fewer.
-
-        Each rank does its share, all get the whole. `NonFiniteError` if the model is broken.
-        """
-        held_out = data.splits["validation"]
-        count = count or len(held_out["x"])
-        if count > len(held_out["x"]):
-            raise ValueError(f"num_items={count}, but only {len(held_out['x'])} items are held out")
-        totals: dict[str, float] = {}
-        with raised_together():
-            for name, likelihood in self.likelihood.items():
-                for items in share(count, self.batch_size):
-                    generators = Generators.from_positions(self.seed, items.tolist()).at("likelihood")
-                    for part, values in likelihood(pipeline, collect(held_out, items), generators).items():
-                        full = f"bits_per_dim_{name}_{short(count)}" + f"_{part}" * (part != "total")
-                        totals[full] = totals.get(full, 0.0) + float(values.sum())
-        everyone = from_all_ranks(totals)
-        names = dict.fromkeys(name for own in everyone for name in own)
-        return {name: math.fsum(own.get(name, 0.0) for own in everyone) / count for name in names}
+        """Means over the first `count` held-out items, or all; `ValueError` if there are fewer. See `of_held_out`."""
+        held_out = len(data.splits["validation"]["x"])
+        count = count or held_out
+        if count > held_out:
+            raise ValueError(f"num_items={count}, but only {held_out} items are held out")
+        results: Results = {}
+        for name, likelihood in self.likelihood.items():
+            values = of_held_out(name, likelihood, pipeline, data, count, self.batch_size, self.seed)
+            self._likelihoods |= dict.fromkeys(values, settings_of(likelihood, data, count, self.seed))
+            results |= values
+        return results
 
     def protocol(self, data: DataModule, sampling: Mapping[str, Any]) -> dict[str, Any]:
         """The record of how the latest values were measured, with how their samples were made; see `protocol`."""
@@ -173,7 +165,7 @@ class Evaluation:
             "rounding": str(data.splits[self.reference]["x"].dtype).removeprefix("torch."),
         }
         metrics = {f"{name}_{short(self._count)}": settings for name, settings in self._settings.items()}
-        return protocol(measurement, metrics, sampling)
+        return protocol(measurement, metrics, sampling, self._likelihoods)
 
     def _made(self, pipeline: Pipeline, conditions: dict[str, Tensor], count: int, seed: int) -> Observed:
         """Samples are seen by all extractors and forgotten, unless a metric needs the items."""
@@ -258,7 +250,8 @@ class Evaluation:
                 if stand_in in (None, metric.stand_in):
                     extractor = self._extractors[digest]
                     values = metric(samples[digest], reference[digest], held_out[digest], extractor)
-                    settings = {**metric.settings(), "extractor": extractor.name, "extractor_digest": digest[:12]}
+                    seen_by = {"extractor": extractor.name, "extractor_digest": digest[:12], "resize": extractor.resize}
+                    settings = {**metric.settings(), **seen_by}
                     self._settings |= dict.fromkeys(values, settings)
                     results |= values
         return results

@@ -15,10 +15,14 @@ from torch import Tensor, nn
 
 
 class Extractor(nn.Module):
-    """Raw data (B, *) to features (B, dim); `name` stands in the names of what is measured on them."""
+    """Raw data (B, *) to features (B, dim); `name` stands in the names of what is measured on them.
+
+    `resize` says how images of other sizes are brought to that of the network, and stands in the protocol.
+    """
 
     name: str
     dim: int
+    resize: str = "none"
 
     @abstractmethod
     def forward(self, data: Tensor) -> Tensor:
@@ -146,6 +150,7 @@ class Inception(Extractor):
 
     name = "inception"
     dim = 2048
+    resize = "bilinear of TensorFlow 1"  # without antialiasing, as in published values
     FILE = "weights-inception-2015-12-05-6726825d.pth"
 
     def __init__(self, weights: str | None = None):
