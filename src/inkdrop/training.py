@@ -26,6 +26,7 @@ from inkdrop.finiteness import NonFiniteError
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.machine import check_batch_size, check_items
 from inkdrop.masking import from_environment, masked
+from inkdrop.metrics.protocol import told
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
 from inkdrop.pipeline import Pipeline, compile_network, set_weights
 from inkdrop.resumption import Resumed, changed_facts, locked, resumed
@@ -112,10 +113,12 @@ def _finish(
     """Writes `result.json` and says what came out."""
     checkpoint = run / "checkpoints" / f"step-{step:08d}.ckpt"
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    measured = next((each.protocol for each in callbacks if isinstance(each, Evaluate) and each.protocol), None)
+    evaluate = next((each for each in callbacks if isinstance(each, Evaluate) and each.protocol), None)
+    share = evaluate.share_of_time if evaluate else 0.0  # of nothing, where nothing was left to be trained
     result = {
         "metrics": metrics,
-        **({"protocol": measured} if measured else {}),
+        **({"protocol": evaluate.protocol} if evaluate else {}),
+        **({"evaluation_share_of_time": round(share, 4)} if share else {}),
         "checkpoint": str(checkpoint) if checkpoint.exists() else None,
         "steps": step,
         "seconds": round(seconds, 1),
@@ -123,7 +126,7 @@ def _finish(
         **task.facts,
     }
     write_json(result, run / "result.json")
-    _farewell(run, metrics)
+    _farewell(run, result)
 
 
 def _leave(interruption: Interrupted, trainer: Trainer) -> NoReturn:
@@ -197,10 +200,11 @@ def _metrics(trainer: Trainer) -> dict[str, float]:
     return metrics
 
 
-def _farewell(run: Path, metrics: dict[str, float]) -> None:
+def _farewell(run: Path, result: dict[str, Any]) -> None:
     """The last lines on the terminal: what came out, where it is, and what to try next."""
-    for name, value in metrics.items():
-        print(f"{name:28} {value:.4f}")
+    print(told(result["metrics"], result.get("protocol", {})))
+    if share := result.get("evaluation_share_of_time"):
+        print(f"evaluation took {share:.1%} of the time")
     print(f"\nrun        {run}")
     if pictures := sorted((run / "pictures").glob("*.png")):
         print(f"samples    {pictures[-1]}")

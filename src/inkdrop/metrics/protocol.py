@@ -65,6 +65,12 @@ def hash_of(name: str, record: Mapping[str, Any]) -> str:
     return str(known.get(metric_of(name), {}).get("hash", ""))
 
 
+def told(values: Mapping[str, float], record: Mapping[str, Any]) -> str:
+    """Lines for the terminal: each value, and the hash of the protocol that it was measured under."""
+    lines = (f"{name:36} {value:<12.4f} {hash_of(name, record)}" for name, value in values.items())
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def over_repeats(values: Sequence[Mapping[str, float]]) -> dict[tuple[str, str], float]:
     """By name and ending: the value, or of several the mean (no ending), its 95% interval by Student, the lowest."""
     if len(values) == 1:
