@@ -11,13 +11,12 @@ import pytest
 from PIL import Image
 from test_end_to_end import script, trained
 
+from inkdrop.metrics.protocol import protocol
 from inkdrop.report import report
 
 
 def result(calls: int, value: float, sampler: str = "DDIM", **measurement: Any) -> dict[str, Any]:
     """A result.json as sample.py writes it, with what the report reads."""
-    from inkdrop.metrics.protocol import protocol
-
     options = {"eta": 0.0} if sampler == "DDIM" else {}
     sampling = {
         "sampler": {"_target_": f"inkdrop.samplers.{sampler}", "time_grid": {"num_steps": calls}, **options},
@@ -47,6 +46,7 @@ def test_a_table_has_what_differs_and_floor_and_baseline(tmp_path: Path) -> None
         ["Heun", "5", "5", "4"],
         ["floor", "", "", "0.5"],
         ["baseline", "", "", "90"],
+        ["protocol", "", "", found.rows[0].protocols["fd_100"]["hash"]],
     ]
     assert found.curves("fd_100") == {"sampler DDIM": [(5, 3.0), (10, 2.0)], "sampler Heun": [(5, 4.0)]}
     files = found.write(folder)
@@ -87,6 +87,30 @@ def test_intervals_and_variants_go_by_the_protocol_of_their_metric(tmp_path: Pat
         with pytest.raises(ValueError, match=f"{name} was measured under unlike protocols"):
             report(folder)
         assert [row.metrics for row in report(folder, hashes[1]).rows] == [alone[1]["metrics"]]
+
+
+def test_the_table_goes_to_wandb(tmp_path: Path) -> None:
+    folder = write(tmp_path, [result(5, 3.0), result(10, 2.0)])
+    done = script("-m", "inkdrop", "report", str(folder), "--wandb", "comparisons")
+    assert done.returncode == 0, done.stderr
+    assert "W&B stopped" not in done.stderr
+    (table,) = folder.glob("wandb/offline-run-*/files/media/table/report_*.table.json")
+    content = json.loads(table.read_text())
+    assert [content["columns"], *content["data"]] == report(folder).table()
+
+
+def test_bits_per_dimension_under_unlike_options_do_not_share_a_column(tmp_path: Path) -> None:
+    bits = []
+    for steps in (4, 8):
+        facts = {"likelihood": "VariationalBound", "num_steps": steps}
+        record = protocol({"num_samples": steps}, {}, {"network_calls": 5}, {"bits_per_dim_bound_9": facts})
+        bits.append({"metrics": {"bits_per_dim_bound_9": 1.5}, "protocol": record})
+    write(tmp_path / "unlike", bits)
+    with pytest.raises(ValueError, match="bits_per_dim_bound_9 was measured under unlike protocols") as refused:
+        report(tmp_path / "unlike")
+    assert "such as 1: num_steps 8\n" in str(refused.value)
+    bits[1]["protocol"]["likelihoods"] = bits[0]["protocol"]["likelihoods"]  # of other samples, which do not matter
+    assert len(report(write(tmp_path / "alike", bits)).rows) == 2
 
 
 def test_values_without_a_protocol_are_unlike_those_with_one(tmp_path: Path) -> None:

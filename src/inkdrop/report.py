@@ -42,7 +42,7 @@ class Report:
     beside: dict[str, dict[str, float]]  # floor and baseline, by metric
 
     def table(self) -> list[list[str]]:
-        """Header, a row for each result, and one each for baseline and floor."""
+        """Header, a row for each result, one each for baseline and floor, and the hash of each metric's protocol."""
         names = self.settings or ["folder"]
         header = [*(_last(name) for name in names), "network calls", *self.metrics]
         rows = [
@@ -56,14 +56,19 @@ class Report:
         for kind in dict.fromkeys(kind for values in self.beside.values() for kind in values):
             values = [_number(self.beside.get(name, {}).get(kind)) for name in self.metrics]
             rows.append([kind, *[""] * len(names), *values])
-        return [header, *rows]
+        hashes = [self.protocol(name).get("hash", "unknown") for name in self.metrics]
+        return [header, *rows, ["protocol", *[""] * len(names), *hashes]]
+
+    def protocol(self, metric: str) -> dict[str, Any]:
+        """What all values of a metric were measured under."""
+        return next((row.protocol(metric) for row in self.rows if row.protocol(metric)), {})
 
     def markdown(self) -> str:
         """The table, and under it the protocol of each metric."""
         header, *rows = self.table()
         lines = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
         for metric in self.metrics:
-            facts = next((row.protocol(metric) for row in self.rows if row.protocol(metric)), {})
+            facts = self.protocol(metric)
             told = ", ".join(f"{name} {value}" for name, value in facts.items() if name != "hash")
             lines.append(f"\n{metric}: protocol {facts.get('hash', 'unknown')}: {told}")
         return "\n".join([*lines, ""])
