@@ -137,6 +137,7 @@ def test_a_sweep_at_sampling_time_ends_with_its_table(tmp_path: Path) -> None:
     assert table.count("| DDIM |") == table.count("| Heun |") == 2
     assert "| floor |" in table
     assert (tmp_path / "sweep" / "report.png").exists()
+    assert (tmp_path / "sweep" / "strips.png").exists()  # the same seeds under every setting
     found = {(row.settings["sampler"], row.network_calls) for row in report(tmp_path / "sweep").rows}
     assert found == {("DDIM", 2), ("DDIM", 3), ("Heun", 3), ("Heun", 5)}
     alone = script(

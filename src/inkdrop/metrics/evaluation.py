@@ -65,6 +65,7 @@ class Evaluation:
         self._settings: dict[str, dict[str, Any]] = {}  # of the metric behind each name
         self._likelihoods: dict[str, dict[str, Any]] = {}  # the same of likelihoods
         self._beside: dict[tuple[str, int], Results] = {}  # floors and baselines, by fingerprint and n
+        self._known: dict[tuple[str, str, int], Observed] = {}  # of real data, by fingerprint, split and n
         self._extractors: dict[str, Extractor] = {}  # each weight once, by digest
         self._metrics: dict[str, list[Metric]] = {}
         for metric in self.metrics.values():
@@ -200,10 +201,13 @@ class Evaluation:
         }
 
     def _real(self, data: DataModule, split: str, count: int) -> Observed:
-        return {
-            digest: real(extractor, data, split, count, self._needs(digest), self.batch_size)
-            for digest, extractor in self._extractors.items()
-        }
+        key = data.fingerprint, split, count
+        if key not in self._known:
+            self._known[key] = {
+                digest: real(extractor, data, split, count, self._needs(digest), self.batch_size)
+                for digest, extractor in self._extractors.items()
+            }
+        return self._known[key]
 
     def _values(self, sets: list[Observed], data: DataModule) -> Results:
         self._count = n = next(iter(sets[0].values())).count
