@@ -113,6 +113,20 @@ def test_bits_per_dimension_under_unlike_options_do_not_share_a_column(tmp_path:
     assert len(report(write(tmp_path / "alike", bits)).rows) == 2
 
 
+def test_a_variant_is_a_row_of_its_own(tmp_path: Path) -> None:
+    content = result(5, 3.0)
+    sampling = content["protocol"]["sampling"]
+    content["metrics"] |= {"fd_100@more": 2.0, "train/loss": 0.1}
+    content["protocol"]["variants"] = {"more": {"hash": "0", "sampling": {**sampling, "network_calls": 9, "seed": 1}}}
+    found = report(write(tmp_path, [content]))
+    assert found.table()[:3] == [
+        ["seed", "network calls", "fd_100", "train/loss"],
+        ["0", "5", "3", "0.1"],
+        ["1", "9", "2", ""],
+    ]
+    assert [row.name for row in found.rows] == ["0", "0@more"]
+
+
 def test_values_without_a_protocol_are_unlike_those_with_one(tmp_path: Path) -> None:
     write(tmp_path, [result(5, 3.0), {"metrics": {"fd_100": 1.0}}])
     with pytest.raises(ValueError, match="unlike protocols"):

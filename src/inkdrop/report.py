@@ -129,8 +129,8 @@ def report(folder: Path, only: str | None = None) -> Report:
 
     `ValueError` if nothing is there, or if values of unlike protocols would share a column.
     """
-    found = [_read(file, folder) for file in sorted(folder.rglob("result.json"), key=_numbers)]
-    results = [result for result in found if result is not None]
+    files = sorted(folder.rglob("result.json"), key=_numbers)
+    results = [result for file in files for result in _read(file, folder)]
     if not results:
         raise ValueError(f"{folder} holds no result.json with metrics: train.py makes one, or sample.py evaluate=true")
     names = dict.fromkeys(name for each in results for name in each.metrics)
@@ -176,20 +176,30 @@ def _require_alike(metric: str, results: Sequence[Result]) -> None:
         raise ValueError(f"{metric} was measured under unlike protocols:\n{told}\nchoose one: --protocol HASH")
 
 
-def _read(file: Path, folder: Path) -> Result | None:
+def _read(file: Path, folder: Path) -> list[Result]:
+    """What a `result.json` says of the samples, and of each variant that was measured beside them."""
     try:
         content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
-    if not content.get("metrics"):
-        return None
+    if not (metrics := content.get("metrics")):
+        return []
     protocol = content.get("protocol", {"sampling": {}, "metrics": {}, "measurement": {}})
-    sampling = dict(protocol["sampling"])
-    calls = sampling.pop("network_calls", content.get("network_calls"))
-    settings = {"checkpoint": content.get("checkpoint"), **dict(_leaves(sampling))}
     protocols = {name: {**own, **protocol["measurement"]} for name, own in protocol["metrics"].items()}
     protocols |= protocol.get("likelihoods", {})
-    return Result(str(file.parent.relative_to(folder)), settings, calls, content["metrics"], protocols)
+    name, variants = str(file.parent.relative_to(folder)), protocol.get("variants", {})
+
+    def result(name: str, sampling: Mapping[str, Any], values: dict[str, float]) -> Result:
+        settings = {"checkpoint": content.get("checkpoint"), **dict(_leaves(sampling))}
+        calls = settings.pop("network_calls", content.get("network_calls"))
+        return Result(name, settings, calls, values, protocols)
+
+    own = {key: value for key, value in metrics.items() if key.partition("@")[2] not in variants}
+    results = [result(name, protocol["sampling"], own)]
+    for variant, record in variants.items():
+        values = {key.partition("@")[0]: metrics[key] for key in metrics if key.partition("@")[2] == variant}
+        results.append(result(f"{name}@{variant}", record["sampling"], values))
+    return results
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
