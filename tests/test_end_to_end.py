@@ -243,7 +243,7 @@ def test_trials_of_a_sweep_share_model_data_and_what_is_known_of_them(
 
     counted(inkdrop.sampling, "restored")
     counted(Digits, "load")
-    counted(inkdrop.metrics.evaluation, "real")
+    counted(inkdrop.metrics.panel, "real")
     counted(inkdrop.metrics.evaluation, "trivial_items")
     monkeypatch.setattr(inkdrop.sampling, "_latest", {})
     results = []

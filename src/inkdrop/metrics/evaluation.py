@@ -17,13 +17,12 @@ from inkdrop.finiteness import raised_together
 from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.likelihoods import of_held_out, settings_of
-from inkdrop.metrics.metric import Collector, Extracted, Metric, Results
+from inkdrop.metrics.metric import Metric, Results
+from inkdrop.metrics.panel import Observed, Panel
 from inkdrop.metrics.protocol import over_repeats, protocol, short
-from inkdrop.metrics.real import of, real, trivial_items
+from inkdrop.metrics.real import trivial_items
 from inkdrop.pipeline import Pipeline, calls_counted
 from inkdrop.ranks import from_all_ranks, share
-
-Observed = dict[str, Extracted]  # by digest of the extractor
 
 
 class Evaluation:
@@ -62,16 +61,9 @@ class Evaluation:
         self.seconds: dict[str, float] = {}  # of the latest call: sampling, features, distance, likelihood
         self.network_calls = 0  # per sample, of the latest call
         self._count = 0
-        self._settings: dict[str, dict[str, Any]] = {}  # of the metric behind each name
-        self._likelihoods: dict[str, dict[str, Any]] = {}  # the same of likelihoods
+        self._likelihoods: dict[str, dict[str, Any]] = {}  # what each depends on, by name
         self._beside: dict[tuple[str, int], Results] = {}  # floors and baselines, by fingerprint and n
-        self._known: dict[tuple[str, str, int], Observed] = {}  # of real data, by fingerprint, split and n
-        self._extractors: dict[str, Extractor] = {}  # each weight once, by digest
-        self._metrics: dict[str, list[Metric]] = {}
-        for metric in self.metrics.values():
-            own = metric.extractor or extractor
-            self._extractors.setdefault(own.digest(), own)
-            self._metrics.setdefault(own.digest(), []).append(metric)
+        self._panel = Panel(self.metrics, extractor, batch_size)
 
     def check(self, data: DataModule) -> None:
         """`ValueError` for too few samples or held-out items, or data that a metric or an extractor cannot take."""
@@ -92,8 +84,7 @@ class Evaluation:
 
     def to(self, device: torch.device) -> None:
         """Takes features on this device."""
-        for extractor in self._extractors.values():
-            extractor.to(device)
+        self._panel.to(device)
 
     def conditions(self, data: DataModule, count: int) -> dict[str, Tensor]:
         """The raw batch that so many samples are made under: what the data hold besides the data themselves."""
@@ -138,7 +129,7 @@ class Evaluation:
         for samples in sets:
             items = {"x": samples, **self.conditions(data, len(samples))}
             with self._timed("features"):
-                observed.append(self._observed(items, len(samples), "samples"))
+                observed.append(self._panel.observed(items, len(samples), "samples"))
         return self._values(observed, data)
 
     def likelihoods(self, pipeline: Pipeline, data: DataModule, count: int | None = None) -> Results:
@@ -165,15 +156,13 @@ class Evaluation:
             "reference": self.reference,
             "rounding": str(data.splits[self.reference]["x"].dtype).removeprefix("torch."),
         }
-        metrics = {f"{name}_{short(self._count)}": settings for name, settings in self._settings.items()}
+        metrics = {f"{name}_{short(self._count)}": settings for name, settings in self._panel.settings.items()}
         return protocol(measurement, metrics, sampling, self._likelihoods)
 
     def _made(self, pipeline: Pipeline, conditions: dict[str, Tensor], count: int, seed: int) -> Observed:
         """Samples are seen by all extractors and forgotten, unless a metric needs the items."""
         keep = any("items" in metric.needs for metric in self.metrics.values())
-        collectors = {
-            digest: Collector(extractor, self._needs(digest), count) for digest, extractor in self._extractors.items()
-        }
+        collectors = self._panel.collectors(count)
         kept: list[Tensor] = []
         with raised_together():
             for own in share(count, self.batch_size):
@@ -191,35 +180,17 @@ class Evaluation:
             items = {"x": torch.cat([part for own in shares for part in own[1]])[order], **conditions}
         return {digest: collector.compute(items) for digest, collector in collectors.items()}
 
-    def _needs(self, digest: str) -> frozenset[str]:
-        return frozenset(need for metric in self._metrics[digest] for need in metric.needs)
-
-    def _observed(self, items: Split, count: int, what: str) -> Observed:
-        return {
-            digest: of(extractor, items, count, self._needs(digest), self.batch_size, what)
-            for digest, extractor in self._extractors.items()
-        }
-
-    def _real(self, data: DataModule, split: str, count: int) -> Observed:
-        key = data.fingerprint, split, count
-        if key not in self._known:
-            self._known[key] = {
-                digest: real(extractor, data, split, count, self._needs(digest), self.batch_size)
-                for digest, extractor in self._extractors.items()
-            }
-        return self._known[key]
-
     def _values(self, sets: list[Observed], data: DataModule) -> Results:
         self._count = n = next(iter(sets[0].values())).count
         reference, held_out = self._references(data, n)
         with self._timed("distance"):
-            values = over_repeats([self._compared(each, reference, held_out) for each in sets])
+            values = over_repeats([self._panel.compared(each, reference, held_out) for each in sets])
         return {f"{name}_{short(n)}{ending}": value for (name, ending), value in values.items()}
 
     def _references(self, data: DataModule, n: int) -> tuple[Observed, Observed]:
         with self._timed("features"):
-            reference = self._real(data, self.reference, len(data.splits[self.reference]["x"]))
-            return reference, self._real(data, "validation", min(n, len(data.splits["validation"]["x"])))
+            reference = self._panel.real(data, self.reference, len(data.splits[self.reference]["x"]))
+            return reference, self._panel.real(data, "validation", min(n, len(data.splits["validation"]["x"])))
 
     def beside(self, data: DataModule, n: int) -> Results:
         """Floors and baselines of n samples; the same at every evaluation, so taken once."""
@@ -233,32 +204,16 @@ class Evaluation:
         results: Results = {}
         for split in dict.fromkeys(metric.stand_in for metric in self.metrics.values()):
             m = min(n, len(data.splits[split]["x"]))
-            stand_in = held_out if split == "validation" else self._real(data, split, m)
+            stand_in = held_out if split == "validation" else self._panel.real(data, split, m)
             ending = "floor" if m == n else f"floor_{short(m)}"
-            for name, value in self._compared(stand_in, reference, held_out, split).items():
+            for name, value in self._panel.compared(stand_in, reference, held_out, split).items():
                 results[f"{name}_{short(n)}_{ending}"] = value
         return results
 
     def _baseline(self, data: DataModule, n: int) -> Results:
         items = trivial_items(data, self.reference, self.conditions(data, n), n, self.batch_size)
-        values = self._compared(self._observed(items, n, "trivial samples"), *self._references(data, n))
+        values = self._panel.compared(self._panel.observed(items, n, "trivial samples"), *self._references(data, n))
         return {f"{name}_{short(n)}_baseline": value for name, value in values.items()}
-
-    def _compared(
-        self, samples: Observed, reference: Observed, held_out: Observed, stand_in: str | None = None
-    ) -> Results:
-        """The values of all metrics, or of those whose floor is taken on this split."""
-        results: Results = {}
-        for digest, metrics in self._metrics.items():
-            for metric in metrics:
-                if stand_in in (None, metric.stand_in):
-                    extractor = self._extractors[digest]
-                    values = metric(samples[digest], reference[digest], held_out[digest], extractor)
-                    seen_by = {"extractor": extractor.name, "extractor_digest": digest[:12], "resize": extractor.resize}
-                    settings = {**metric.settings(), **seen_by}
-                    self._settings |= dict.fromkeys(values, settings)
-                    results |= values
-        return results
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
