@@ -40,11 +40,12 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="run folder of `python train.py` with snapshots")
     parser.add_argument("--num-seeds", type=int, default=3, help="sampling seeds of each length in the second table")
     parser.add_argument("--lengths", type=float, nargs="+", default=LENGTHS, help="lengths of the second table")
+    parser.add_argument("--num-samples", type=int, help="samples of each; as many as in the run by default")
     parser.add_argument("--output", type=Path, default=Path("ema.png"), help="PNG file to write")
     arguments = parser.parse_args()
     print(f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
     reconstructions(arguments.run)
-    sweep(arguments.run, arguments.num_seeds, arguments.lengths, arguments.output)
+    sweep(arguments.run, arguments.num_seeds, arguments.lengths, arguments.num_samples, arguments.output)
 
 
 def reconstructions(run: Path) -> None:
@@ -74,10 +75,11 @@ def reconstructions(run: Path) -> None:
     print()
 
 
-def sweep(run: Path, num_seeds: int, lengths: Sequence[float], output: Path) -> None:
+def sweep(run: Path, num_seeds: int, lengths: Sequence[float], num_samples: int | None, output: Path) -> None:
     """The distance of samples to the data, and its floor, against the length."""
     config = read_checkpoint(run)["config"]
     evaluation, data = (build(config[name], CHECKPOINT_TARGETS) for name in ("evaluation", "data"))
+    evaluation.num_samples = num_samples or evaluation.num_samples
 
     results: list[dict[str, float]] = []
 
