@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from test_end_to_end import script, trained
@@ -111,6 +112,22 @@ def test_bits_per_dimension_under_unlike_options_do_not_share_a_column(tmp_path:
     assert "such as 1: num_steps 8\n" in str(refused.value)
     bits[1]["protocol"]["likelihoods"] = bits[0]["protocol"]["likelihoods"]  # of other samples, which do not matter
     assert len(report(write(tmp_path / "alike", bits)).rows) == 2
+
+
+@pytest.mark.parametrize(("first", "shown"), [(0, True), (1, False)], ids=["same seeds", "other seeds"])
+def test_strips_show_every_setting_on_the_same_seeds(first: int, shown: bool, tmp_path: Path) -> None:
+    folder = write(tmp_path, [result(5, 3.0), result(10, 2.0)])
+    for number, start in enumerate((0, first)):
+        x = np.full((3, 8, 8, 1), 100 * number, np.uint8)
+        np.savez(folder / str(number) / "samples.npz", x=x, seeds=np.arange(start, start + 3))
+    files = {file.name for file in report(folder).write(folder)}
+    assert ("strips.png" in files) == shown
+    if shown:
+        with Image.open(folder / "strips.png") as image:
+            grey = np.asarray(image.convert("L"))
+        rows = grey[:, grey.shape[1] // 2]  # through the second image of each strip
+        assert {0, 100} <= set(rows.tolist())
+        assert rows.tolist().index(0) < rows.tolist().index(100)
 
 
 def test_a_variant_is_a_row_of_its_own(tmp_path: Path) -> None:
