@@ -20,7 +20,7 @@ from inkdrop.data.module import DataModule
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.finiteness import NonFiniteError, raised_together
 from inkdrop.metrics import Evaluation
-from inkdrop.metrics.protocol import sampling_facts
+from inkdrop.metrics.protocol import sampling_facts, told
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network, restored
 from inkdrop.sample_files import Seen, seen, write_features, write_images, write_neighbours, write_samples, write_way
 from inkdrop.sampling_options import check_average, check_grid, completed
@@ -74,8 +74,8 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         if measured is not None and features is not None:
             _write_against_data(output, plain, drawn.samples, features, measured)
         write_json(result, output / "result.json")
-        for name, value in result.get("metrics", {}).items():
-            print(f"{name:36} {value:.4f}")
+        if measured is not None:
+            print(told(result["metrics"], result["protocol"]))
         calls, seconds = result["network_calls"], result["seconds"]
         print(f"{len(seeds)} samples in {seconds:.1f} s, {calls} network calls each: {output}")
     return result
@@ -160,7 +160,7 @@ def _measured(
     evaluation: Evaluation = _kept("evaluation", plain["evaluation"], lambda: build(plain["evaluation"], allowed))
     if checkpoint.get("data_fingerprint") not in (None, data.fingerprint):  # older files have none
         print("warning: these are not the data of the run, their fingerprints differ", file=sys.stderr)
-    evaluation.check_count(plain["num_samples"])
+    evaluation.check(data)
     for likelihood in evaluation.likelihood.values():
         likelihood.check(pipeline)
     return _Measured(evaluation, data)

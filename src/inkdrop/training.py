@@ -27,6 +27,7 @@ from inkdrop.finiteness import NonFiniteError
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.machine import check_batch_size, check_items
 from inkdrop.masking import from_environment, masked
+from inkdrop.metrics.protocol import told
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
 from inkdrop.pipeline import Pipeline, compile_network, set_weights
 from inkdrop.resumption import Resumed, changed_facts, locked, resumed
@@ -61,12 +62,12 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
         _begin(trainer, task, run, before)
         if before is not None and before.step >= trainer.max_steps:
             print(f"nothing to do: the run has all its {before.step} steps; trainer.max_steps asks for more")
-            metrics, protocol, step = before.metrics, before.protocol, before.step
+            metrics, evaluated, step = before.metrics, {"protocol": before.protocol}, before.step
         else:
             _fit(trainer, task, data, before)
-            metrics, protocol, step = _metrics(trainer), _protocol(trainer), trainer.global_step
+            metrics, evaluated, step = _metrics(trainer), _evaluated(trainer), trainer.global_step
         if trainer.is_global_zero and not (before and step == before.step and (run / "result.json").exists()):
-            _finish(run, task, step, metrics, protocol, time.monotonic() - start)
+            _finish(run, task, step, metrics, evaluated, time.monotonic() - start)
     return metrics
 
 
@@ -124,13 +125,13 @@ def _begin(trainer: Trainer, task: DiffusionTask, run: Path, before: Resumed | N
 
 
 def _finish(
-    run: Path, task: DiffusionTask, step: int, metrics: dict[str, float], protocol: dict[str, Any], seconds: float
+    run: Path, task: DiffusionTask, step: int, metrics: dict[str, float], evaluated: dict[str, Any], seconds: float
 ) -> None:
     """Writes `result.json` and says what came out."""
     checkpoint = run / "checkpoints" / f"step-{step:08d}.ckpt"
     result = {
         "metrics": metrics,
-        **({"protocol": protocol} if protocol else {}),
+        **{name: value for name, value in evaluated.items() if value},  # nothing, where nothing was measured
         "checkpoint": str(checkpoint) if checkpoint.exists() else None,
         "steps": step,
         "seconds": round(seconds, 1),
@@ -138,7 +139,7 @@ def _finish(
         **task.facts,
     }
     write_json(result, run / "result.json")
-    _farewell(run, metrics)
+    _farewell(run, result)
 
 
 def _leave(interruption: Interrupted, trainer: Trainer) -> NoReturn:
@@ -212,16 +213,20 @@ def _metrics(trainer: Trainer) -> dict[str, float]:
     return metrics
 
 
-def _protocol(trainer: Trainer) -> dict[str, Any]:
-    """How the latest evaluation measured."""
+def _evaluated(trainer: Trainer) -> dict[str, Any]:
+    """How the latest evaluation measured, and the share of the time that all of them took."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((each.protocol for each in callbacks if isinstance(each, Evaluate)), {})
+    evaluate = next((each for each in callbacks if isinstance(each, Evaluate)), None)
+    if evaluate is None:
+        return {}
+    return {"protocol": evaluate.protocol, "evaluation_share_of_time": round(evaluate.share_of_time, 4)}
 
 
-def _farewell(run: Path, metrics: dict[str, float]) -> None:
+def _farewell(run: Path, result: dict[str, Any]) -> None:
     """The last lines on the terminal: what came out, where it is, and what to try next."""
-    for name, value in metrics.items():
-        print(f"{name:28} {value:.4f}")
+    print(told(result["metrics"], result.get("protocol", {})))
+    if share := result.get("evaluation_share_of_time"):
+        print(f"evaluation took {share:.1%} of the time")
     print(f"\nrun        {run}")
     if pictures := sorted((run / "pictures").glob("*.png")):
         print(f"samples    {pictures[-1]}")

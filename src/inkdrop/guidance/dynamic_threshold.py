@@ -34,8 +34,8 @@ class _Thresholded(Wrapper):
 class DynamicThreshold(Guidance):
     """x_0 clipped to its own `quantile` s of absolute values and divided by s / limit, where s exceeds `limit`.
 
-    Strong guidance then loses contrast instead of saturating. Source: Saharia et al. 2022, arXiv 2205.11487, section 2.3
-    (0.995 and 1).
+    Strong guidance then loses contrast instead of saturating. Source: Saharia et al. 2022, arXiv 2205.11487, section
+    2.3 (0.995 and 1).
     """
 
     def __init__(self, quantile: Annotated[float, Gt(0), Le(1)] = 0.995, limit: Annotated[float, Gt(0)] = 1.0):
