@@ -35,6 +35,7 @@ ORDER = [
     "checkpoints",
     "calibration",
     "pipeline",
+    "origins",
     "likelihood",
     "pictures",
     "plots",

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from inkdrop.averaging import LONGEST
@@ -104,6 +104,8 @@ SETTINGS: dict[str, Any] = {
     "ema.step": Annotated[int, Ge(1)] | None,
     "num_samples": Annotated[int, Ge(1), Le(10_000_000)],
     "batch_size": Annotated[int, Ge(1)],
+    "interpolate": Annotated[list[Annotated[int, Ge(0), Le(MAX_SEED)]], Len(2, 2)] | None,
+    "reconstruct": bool,
     "save_images": bool,
     **dict.fromkeys(("save_gif", "save_trajectory", "save_neighbours", "save_features"), bool),
     "evaluate": bool,

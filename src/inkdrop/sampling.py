@@ -21,6 +21,7 @@ from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.finiteness import NonFiniteError, raised_together
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.protocol import sampling_facts, told
+from inkdrop.origins import Interpolation, Origin, Reconstruction
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network, restored
 from inkdrop.sample_files import Seen, seen, write_features, write_images, write_neighbours, write_samples, write_way
 from inkdrop.sampling_options import check_average, check_grid, completed
@@ -50,6 +51,8 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
         measured = _measured(plain, pipeline, checkpoint, allowed) if plain["evaluate"] else None
         batch = _batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"])
+        origin = _origin(plain, pipeline, checkpoint)
+        batch = origin.conditions(batch)
     except ValueError as error:
         stop(error)
     pipeline.to(fabric.device)
@@ -58,8 +61,15 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
     if plain["compile"]:
         compile_network(pipeline)
     try:
-        drawn = _drawn(fabric, pipeline, batch, seeds, plain)
-        result = {**source, **drawn.facts, "seed": plain["seed"], "sampler": plain["sampler"], **facts()}
+        drawn = _drawn(fabric, pipeline, batch, seeds, plain, origin)
+        result = {
+            **source,
+            **drawn.facts,
+            **origin.facts(pipeline, drawn.samples),
+            "seed": plain["seed"],
+            "sampler": plain["sampler"],
+            **facts(),
+        }
         features = None
         if measured is not None:
             with fabric.autocast():
@@ -87,12 +97,14 @@ class _Drawn(NamedTuple):
     facts: dict[str, Any]  # how many, and what they cost
 
 
-def _drawn(fabric: Fabric, pipeline: Pipeline, batch: dict[str, Tensor], seeds: range, plain: dict[str, Any]) -> _Drawn:
+def _drawn(
+    fabric: Fabric, pipeline: Pipeline, batch: dict[str, Tensor], seeds: range, plain: dict[str, Any], origin: Origin
+) -> _Drawn:
     way: list[Tensor] = []
     start = time.monotonic()
     with fabric.autocast(), calls_counted(pipeline) as calls:
         keep = way if plain["save_gif"] or plain["save_trajectory"] else None
-        samples = _draw(fabric, pipeline, batch, seeds, plain["batch_size"], keep)
+        samples = _draw(fabric, pipeline, batch, seeds, plain["batch_size"], keep, origin)
     seconds = time.monotonic() - start
     told = {
         "num_samples": len(samples),
@@ -183,6 +195,19 @@ def _values(
     }
 
 
+def _origin(plain: dict[str, Any], pipeline: Pipeline, checkpoint: dict[str, Any]) -> Origin:
+    """What samples begin with; `ValueError` for two choices, or if they are not to be measured."""
+    if not plain["interpolate"] and not plain["reconstruct"]:
+        return Origin()
+    if plain["evaluate"] or (plain["interpolate"] and plain["reconstruct"]):
+        raise ValueError("interpolate, reconstruct and evaluate are three choices: leave two of them out")
+    if plain["interpolate"]:
+        return Interpolation(plain["interpolate"], plain["num_samples"])
+    config = checked_part(plain["checkpoint"], checkpoint, "data", plain["allow_targets"])
+    data: DataModule = _kept("data", config, lambda: build(config, (*CHECKPOINT_TARGETS, *plain["allow_targets"])))
+    return Reconstruction(pipeline, data.splits["validation"], plain["num_samples"])
+
+
 _latest: dict[str, tuple[str, Any]] = {}
 
 
@@ -214,6 +239,7 @@ def _draw(
     seeds: range,
     batch_size: int,
     way: list[Tensor] | None,
+    origin: Origin,
 ) -> Tensor:
     """All samples on the CPU of every rank; the states of the first batch on its way there are added to `way`."""
     from rich.progress import Progress
@@ -231,7 +257,8 @@ def _draw(
                     way.append(pipeline.codec.decode(x).cpu())
 
             conditions = {name: values[items] for name, values in batch.items()}
-            part = pipeline(conditions, [seeds[item] for item in items.tolist()], progress=progress)
+            eps = origin.noise(pipeline, conditions, items)
+            part = pipeline(conditions, [seeds[item] for item in items.tolist()], progress=progress, eps=eps)
             if drawn is None:
                 drawn = part.new_zeros(len(seeds), *part.shape[1:])
             drawn[items] = part
