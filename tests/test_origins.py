@@ -89,6 +89,10 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         sampled(run, tmp_path / "wrong", "reconstruct=true", "interpolate=[1,2]")
     assert "three choices" in capsys.readouterr().err
 
+    with pytest.raises(SystemExit, match="2"):
+        sampled(run, tmp_path / "graphs", "cuda_graphs=true")
+    assert "compile=true" in capsys.readouterr().err
+
     calibrated = ["sampler=calibrated", "time_grid.num_steps=3", "num_samples=2"]
     with pytest.raises(SystemExit, match="4"):
         sampled(run, tmp_path / "missing", *calibrated)

@@ -72,7 +72,7 @@ class CheckConfiguration(Callback):
         from inkdrop.machine import check_batch_size, check_devices, check_network
         from inkdrop.networks.diffusers_format import is_diffusers_folder
         from inkdrop.resumption import check_folder
-        from inkdrop.sampling_options import check_average, check_grid, check_seeds, completed
+        from inkdrop.sampling_options import check_average, check_graphs, check_grid, check_seeds, completed
 
         quiet()
         _refuse_unread(config, hydra.job.config_name)
@@ -104,6 +104,7 @@ class CheckConfiguration(Callback):
             if plain["optimizer"]["lr"] == 0:
                 print("warning: optimizer.lr=0: the weights stay as they are", file=sys.stderr)
         if "checkpoint" in plain:
+            check_graphs(plain)
             check_grid(plain, allowed)
             check_average(plain)
         if "data" in plain:

@@ -24,7 +24,7 @@ from inkdrop.metrics.protocol import sampling_facts, told
 from inkdrop.origins import Interpolation, Origin, Reconstruction
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network, restored
 from inkdrop.sample_files import Seen, seen, write_features, write_images, write_neighbours, write_samples, write_way
-from inkdrop.sampling_options import check_average, check_grid, completed
+from inkdrop.sampling_options import check_average, check_graphs, check_grid, completed
 
 T = TypeVar("T")
 
@@ -43,6 +43,7 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
     try:
         plain = completed(plain)
         check_settings(plain)
+        check_graphs(plain)
         check(plain, allowed)
         check_grid(plain, allowed)
         check_average(plain)
@@ -59,7 +60,7 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
     if measured is not None:
         measured.evaluation.to(fabric.device)
     if plain["compile"]:
-        compile_network(pipeline)
+        compile_network(pipeline, plain["cuda_graphs"])
     try:
         drawn = _drawn(fabric, pipeline, batch, seeds, plain, origin)
         result = {
