@@ -1,8 +1,5 @@
 """Samplers against diffusers, against exact laws, and their measured order of convergence."""
 
-import itertools
-import math
-
 import pytest
 import torch
 from analytic import (
@@ -114,33 +111,6 @@ def test_ddim_with_all_noise_is_ddpm(name: str) -> None:
     denoiser = mixture(SCHEDULES[name])
     ddim, ddpm = sample(denoiser, DDIM(Trailing(20), eta=1.0), 16), sample(denoiser, Ancestral(Trailing(20)), 16)
     assert torch.allclose(ddim, ddpm, atol=1e-12)
-
-
-class UniformLogSNR(TimeGrid):
-    """Equal steps of log(alpha / sigma) between two of its values, where orders of convergence can be measured."""
-
-    def __init__(self, num_steps: int):
-        self.num_steps = num_steps
-
-    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
-        return schedule.time(torch.linspace(-4, 4, self.num_steps + 1, dtype=torch.float64)).tolist()
-
-
-@pytest.mark.parametrize("name", ["vp", "linear"])
-@pytest.mark.parametrize(("sampler", "order"), [(DDIM, 1), (heun, 2)])
-def test_order_of_convergence_on_normal_data(sampler: type[Sampler], order: int, name: str) -> None:
-    """For x_0 ~ N(0, v) the ODE keeps x / sqrt(alpha^2 v + sigma^2)."""
-    schedule, variance = SCHEDULES[name], 0.25
-    denoiser = gaussian(schedule, torch.zeros(1), variance * torch.eye(1))
-    errors, counts = [], [32, 64, 128]
-    for count in counts:
-        points = schedule.points(UniformLogSNR(count)(schedule))
-        ends = [math.sqrt(p.alpha**2 * variance + p.sigma**2) for p in (points[0], points[-1])]
-        eps = torch.ones(1, 1, dtype=torch.float64)
-        x = sampler(UniformLogSNR(count))(denoiser, eps, {}, source(1, denoiser.noise))
-        errors.append(abs(x.item() - points[0].sigma * ends[1] / ends[0]))
-    measured = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
-    assert measured == pytest.approx([order, order], abs=0.15)
 
 
 LAWFUL = {

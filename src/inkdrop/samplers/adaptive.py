@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt
@@ -21,8 +21,8 @@ class Adaptive(Sampler):
 
     The length of a step is that which the worst sample of the batch needs, so results depend on the batch within the
     tolerances, and samples are drawn in batches of equal size to be the same again. The last move, to sigma = 0, is of
-    order 1; on a chain the network is asked between its steps. `solver` is one of torchdiffeq's adaptive ones, such as
-    `dopri5`, `bosh3` or `dopri8`; it needs `pip install 'inkdrop[ode]'`. Source: Chen et al. 2018, arXiv 1806.07366.
+    order 1; on a chain the network is asked between its steps. `solver` is the name that torchdiffeq has
+    for it, which needs `pip install 'inkdrop[ode]'`. Source: Chen et al. 2018, arXiv 1806.07366.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class Adaptive(Sampler):
         time_grid: TimeGrid,
         rtol: Annotated[float, Gt(0)],
         atol: Annotated[float, Gt(0)],
-        solver: str,
+        solver: Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"],
     ):
         super().__init__(time_grid)
         try:
-            from torchdiffeq._impl.odeint import SOLVERS  # noqa: F401
+            import torchdiffeq  # noqa: F401
         except ImportError:
             raise ValueError("sampler=adaptive needs torchdiffeq: pip install 'inkdrop[ode]'") from None
         self.rtol, self.atol, self.solver = rtol, atol, solver
@@ -45,7 +45,7 @@ class Adaptive(Sampler):
     ) -> tuple[Transition, History]:
         from torchdiffeq import odeint
 
-        if next.sigma == 0 or now.alpha == 0:
+        if next.sigma == 0:
             return self.coordinate.first(x, denoise(x, now).x_0, now, next), ()
         ends = torch.tensor([self.coordinate.tau(float(point.half)) for point in (now, next)], dtype=torch.float64)
 
@@ -59,5 +59,7 @@ class Adaptive(Sampler):
         def worst(error: Tensor) -> Tensor:
             return error.flatten(1).square().mean(1).sqrt().max()
 
-        y = odeint(flow, x / self.coordinate.scale(now), ends, self.rtol, self.atol, self.solver, {"norm": worst})[-1]
+        start = x / self.coordinate.scale(now)
+        options = {"norm": worst}
+        y = odeint(flow, start, ends, rtol=self.rtol, atol=self.atol, method=self.solver, options=options)[-1]
         return Transition(y * self.coordinate.scale(next), 0.0), ()

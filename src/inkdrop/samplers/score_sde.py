@@ -55,16 +55,16 @@ class EulerMaruyama(Sampler):
 class ReverseDiffusion(Sampler):
     """The step that undoes one of the forward chain, `x_t = r x_s + G z`: `x_s = (2 - r) x + G^2 score + G z`.
 
-    r = alpha_t / alpha_s, and G is the deviation of q(x_t | x_s). The last step goes to the estimate of x_0. Source:
-    Song et al. 2021, arXiv 2011.13456, appendix E.
+    r = alpha_t / alpha_s, and G is the deviation of q(x_t | x_s). The last step goes to the estimate of x_0, and
+    one from alpha = 0 is that of the chain. Source: Song et al. 2021, arXiv 2011.13456, appendix E.
     """
 
     def step(
         self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History
     ) -> tuple[Transition, History]:
         x_0 = denoise(x, now).x_0
-        if next.sigma == 0:
-            return towards(x, x_0, now, next), ()
+        if next.sigma == 0 or now.alpha == 0:
+            return towards(x, x_0, now, next, eta=1.0), ()
         _, G = forward_kernel(x, next, now)
         mean = (2 - now.alpha / next.alpha) * x + G**2 * _score(x, x_0, now)
         return Transition(mean, G), ()
