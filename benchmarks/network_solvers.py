@@ -48,7 +48,7 @@ from inkdrop.samplers import (
 )
 from inkdrop.time_grids import Centred, Explicit, Karras, Linspace, LogSNR, TimeGrid, Trailing
 
-centred = partial(Centred, centre=0.22, width=1.0)
+centred = partial(Centred, centre=0.47, width=1.5)
 
 CALLS = (5, 8, 10, 15, 20, 30, 50)
 FINE = 1000  # steps of the solution that all are compared with

@@ -41,7 +41,7 @@ def test_equal_noise_stays() -> None:
 
 
 def test_interpolation_begins_and_ends_with_the_samples_of_the_two_seeds() -> None:
-    pipeline = exact_pipeline(mixture(SCHEDULES["vp"]), abm(Centred(10, 0.22, 1.0)))
+    pipeline = exact_pipeline(mixture(SCHEDULES["vp"]), abm(Centred(10, 0.47, 1.5)))
     origin = Interpolation([3, 7], 5)
     eps = origin.noise(pipeline, {}, torch.arange(5))
     samples = pipeline({}, range(5), eps=eps)
@@ -54,7 +54,7 @@ def test_interpolation_begins_and_ends_with_the_samples_of_the_two_seeds() -> No
 
 def test_reconstruction_comes_back_to_the_data() -> None:
     denoiser = mixture(SCHEDULES["vp"])
-    pipeline = exact_pipeline(denoiser, abm(Centred(200, 0.22, 1.0)))
+    pipeline = exact_pipeline(denoiser, abm(Centred(200, 0.47, 1.5)))
     origin = Reconstruction(pipeline, {"x": denoiser.draw(20)}, 16)
     assert origin.conditions({"label": torch.zeros(16)}) == {}
     samples = pipeline({}, range(16), eps=origin.noise(pipeline, {}, torch.arange(16)))

@@ -47,8 +47,11 @@ def dpmpp_3s(time_grid: TimeGrid) -> RungeKutta:
 
 
 def abm(time_grid: TimeGrid) -> Adams:
-    """Adams-Bashforth-Moulton of order 4 in x / (alpha / 2 + sigma): with `time_grid=centred` the one to take."""
-    return Adams(time_grid, Straight(0.5), InTau(), 4, corrector=4)
+    """Adams-Bashforth-Moulton of order 3 on the straight path: with `time_grid=centred` the one to take.
+
+    eps - x_0 as a line in the log-SNR predicts, as a parabola it corrects, at one network call a step.
+    """
+    return Adams(time_grid, Straight(), InLogSNR(), 2, corrector=3)
 
 
 def lms(time_grid: TimeGrid, order: Annotated[int, Ge(1), Le(4)]) -> Adams:
