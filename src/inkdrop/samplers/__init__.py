@@ -8,6 +8,7 @@ from inkdrop.samplers.calibrated import Calibrated
 from inkdrop.samplers.ddim import DDIM
 from inkdrop.samplers.methods import (
     abm,
+    adams_sde,
     deis,
     dpm_2,
     dpm_3,
@@ -44,6 +45,7 @@ __all__ = [
     "RungeKutta",
     "Sampler",
     "abm",
+    "adams_sde",
     "deis",
     "dpm_2",
     "dpm_3",

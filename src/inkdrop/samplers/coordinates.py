@@ -42,6 +42,10 @@ class Coordinate(ABC):
     def rate(self, half: float) -> float:
         """d tau / d half."""
 
+    def rate_of_share(self, share: float) -> float:
+        """d tau / d share, where share = sigma / (alpha + sigma) lies between 0 and 1."""
+        return -self.rate(math.log1p(-share) - math.log(share)) / (share * (1 - share))
+
     @abstractmethod
     def weights(self, point: Point) -> tuple[float, float]:
         """(p, q) of the slope `p x + q x_0`; needs sigma > 0."""

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le
 from inkdrop.samplers.adams import Adams
 from inkdrop.samplers.coordinates import Data, Noise, Straight
 from inkdrop.samplers.ddim import DDIM
-from inkdrop.samplers.quadrature import Even, InLogSNR, InTau, Middle
+from inkdrop.samplers.quadrature import Even, InLogSNR, InShare, InTau, Middle
 from inkdrop.samplers.runge_kutta import RungeKutta
 from inkdrop.time_grids import TimeGrid
 
@@ -98,6 +98,11 @@ def dpmpp_2m_sde(time_grid: TimeGrid, eta: Annotated[float, Gt(0)] = 1.0) -> Ada
 def dpmpp_3m_sde(time_grid: TimeGrid, eta: Annotated[float, Gt(0)] = 1.0) -> Adams:
     """DPM-Solver++(3M) of the reverse SDE with eta times its noise."""
     return Adams(time_grid, Data(eta), InLogSNR(), 3)
+
+
+def adams_sde(time_grid: TimeGrid, eta: Annotated[float, Gt(0)] = 1.0) -> Adams:
+    """The reverse SDE with x_0 as a line in sigma / (alpha + sigma): of stochastic ones, with `centred`, that to take."""
+    return Adams(time_grid, Data(eta), InShare(), 2)
 
 
 def unipc(time_grid: TimeGrid, order: Annotated[int, Ge(1), Le(3)]) -> Adams:

@@ -68,6 +68,21 @@ class InLogSNR(Rule):
         return integrals(coordinate.rate, start, end, nodes, 12)
 
 
+class InShare(Rule):
+    """The exact integral over tau of the polynomial in `sigma / (alpha + sigma)`, finite at both ends of time."""
+
+    def abscissa(self, coordinate: Coordinate, half: float) -> float:
+        return 1 / (1 + math.exp(half)) if half < 700 else 0.0
+
+    def half(self, coordinate: Coordinate, abscissa: float) -> float:
+        if 0 < abscissa < 1:
+            return math.log1p(-abscissa) - math.log(abscissa)
+        return math.inf if abscissa <= 0 else -math.inf
+
+    def weights(self, coordinate: Coordinate, start: float, end: float, nodes: tuple[float, ...]) -> Sequence[float]:
+        return integrals(coordinate.rate_of_share, start, end, nodes, 12)
+
+
 class Middle(Rule):
     """Of two slopes, the line in the log-SNR through them at the middle of the move; of more, `InLogSNR`.
 
