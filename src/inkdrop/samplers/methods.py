@@ -101,7 +101,7 @@ def dpmpp_3m_sde(time_grid: TimeGrid, eta: Annotated[float, Gt(0)] = 1.0) -> Ada
 
 
 def adams_sde(time_grid: TimeGrid, eta: Annotated[float, Gt(0)] = 1.0) -> Adams:
-    """The reverse SDE with x_0 as a line in sigma / (alpha + sigma): of stochastic ones, with `centred`, that to take."""
+    """The reverse SDE with x_0 as a line in sigma / (alpha + sigma): with `centred` the stochastic one to take."""
     return Adams(time_grid, Data(eta), InShare(), 2)
 
 
