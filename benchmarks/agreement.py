@@ -25,7 +25,19 @@ from torch import Tensor
 from inkdrop.denoiser import Condition, Denoiser, Estimate
 from inkdrop.noises import Gaussian, Move, NoiseSource
 from inkdrop.randomness import Generators
-from inkdrop.samplers import DDIM, Adams, Sampler, dpm_2, dpmpp_2m, dpmpp_2s, dpmpp_3m, heun, lms
+from inkdrop.samplers import (
+    DDIM,
+    Adams,
+    Sampler,
+    dpm_2,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_2s,
+    dpmpp_3m,
+    dpmpp_3m_sde,
+    heun,
+    lms,
+)
 from inkdrop.samplers.coordinates import Coordinate, Data
 from inkdrop.samplers.quadrature import InLogSNR
 from inkdrop.schedules import EDM, Point
@@ -93,15 +105,15 @@ PAIRS = [
     Pair("dpmpp_2m", {}, "dpmpp_2m", dpmpp_2m),
     Pair("euler_ancestral", {}, "DDIM, eta 1", partial(DDIM, eta=1.0)),
     Pair("euler_ancestral", {"eta": 0.5}, "DDIM, eta 0.5", partial(DDIM, eta=0.5)),
-    Pair("dpmpp_2m_sde", {}, "dpmpp_2m, eta 1", partial(dpmpp_2m, eta=1.0)),
-    Pair("dpmpp_2m_sde", {"eta": 0.5}, "dpmpp_2m, eta 0.5", partial(dpmpp_2m, eta=0.5)),
+    Pair("dpmpp_2m_sde", {}, "dpmpp_2m, eta 1", partial(dpmpp_2m_sde, eta=1.0)),
+    Pair("dpmpp_2m_sde", {"eta": 0.5}, "dpmpp_2m, eta 0.5", partial(dpmpp_2m_sde, eta=0.5)),
     Pair(
         "dpmpp_2m_sde",
         {"solver_type": "heun"},
         "Adams of Data, eta 1, InLogSNR, order 2",
         lambda grid: Adams(grid, Data(1.0), InLogSNR(), 2),
     ),
-    Pair("dpmpp_3m_sde", {}, "dpmpp_3m, eta 1", partial(dpmpp_3m, eta=1.0), differs=HALF),
+    Pair("dpmpp_3m_sde", {}, "dpmpp_3m, eta 1", partial(dpmpp_3m_sde, eta=1.0), differs=HALF),
     Pair("dpmpp_3m_sde", {"eta": 0.0}, "dpmpp_3m", dpmpp_3m, differs=HALF),
     Pair("dpmpp_3m_sde", {}, "the same halved, eta 1", lambda grid: Adams(grid, Data(1.0), Halved(), 3)),
     Pair("dpmpp_3m_sde", {"eta": 0.0}, "the same halved", lambda grid: Adams(grid, Data(), Halved(), 3)),

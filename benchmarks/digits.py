@@ -26,7 +26,7 @@ from inkdrop.metrics import Classifier, GaussianStatistics, frechet_distance
 from inkdrop.metrics.frechet import Statistics
 
 EXTRACTOR: dict[str, Any] = {
-    "metric": "fd_digits",
+    "name": "digits",
     "shape": [1, 8, 8],
     "num_classes": 10,
     "stages": [[32, 32], [64]],

@@ -1,9 +1,10 @@
 """Averages of the weights from snapshots: `python benchmarks/ema.py RUN` prints two tables and draws the second.
 
-RUN is a run folder of `python train.py` with snapshots of the lengths 0.05, 0.1 and others. The first table makes each
-of the others from snapshots of 0.05 and 0.1 at several spacings, and compares it with what training kept: the error is
-|made - kept| / |kept - raw weights|, beside the residual of the profiles. The second measures the last snapshot at many
-lengths by the evaluation of the run, over several sampling seeds, made from snapshots of all lengths that RUN has.
+RUN is a run folder of `python train.py` with snapshots of the lengths 0.05, 0.1 and perhaps others. The first table, if
+there are others, makes each of them from snapshots of 0.05 and 0.1 at several spacings, and compares it with what
+training kept: the error is |made - kept| / |kept - raw weights|, beside the residual of the profiles. The second
+measures the last snapshot at many lengths by the evaluation of the run, over several sampling seeds, made from
+snapshots of all lengths that RUN has.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import datetime
 import os
 import platform
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,23 +39,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder of `python train.py` with snapshots")
     parser.add_argument("--num-seeds", type=int, default=3, help="sampling seeds of each length in the second table")
+    parser.add_argument("--lengths", type=float, nargs="+", default=LENGTHS, help="lengths of the second table")
+    parser.add_argument("--num-samples", type=int, help="samples of each; as many as in the run by default")
     parser.add_argument("--output", type=Path, default=Path("ema.png"), help="PNG file to write")
     arguments = parser.parse_args()
     print(f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
     reconstructions(arguments.run)
-    print()
-    sweep(arguments.run, arguments.num_seeds, arguments.output)
+    sweep(arguments.run, arguments.num_seeds, arguments.lengths, arguments.num_samples, arguments.output)
 
 
 def reconstructions(run: Path) -> None:
     """The error of each length that is not in the basis, for every spacing of the snapshots."""
     entries = find_snapshots(run)
     stored = [flat(run / "snapshots" / entry["name"]) for entry in entries]
+    others = [name for name in stored[-1] if name not in map(name_of, BASIS)]
+    if not others:
+        return
     times = np.array([entry["metrics"]["num_updates"] for entry in entries])
     raw = read_checkpoint(run)  # of the same step, the last
     assert raw["global_step"] == entries[-1]["step"]
     weights = joined(raw["state_dict"], raw["trainable"])
-    others = [name for name in stored[-1] if name not in map(name_of, BASIS)]
     print(f"| steps between snapshots | {' | '.join(others)} |\n|---|{'---|' * len(others)}")
     for spacing in SPACINGS:
         chosen = list(range(len(entries) - 1, -1, -spacing))
@@ -67,12 +72,14 @@ def reconstructions(run: Path) -> None:
             kept = stored[-1][name].double()
             cells.append(f"{(made - kept).norm() / (kept - weights).norm():.2%} ({residual:.2%})")
         print(f"| {spacing * (entries[-1]['step'] - entries[-2]['step'])} | {' | '.join(cells)} |")
+    print()
 
 
-def sweep(run: Path, num_seeds: int, output: Path) -> None:
+def sweep(run: Path, num_seeds: int, lengths: Sequence[float], num_samples: int | None, output: Path) -> None:
     """The distance of samples to the data, and its floor, against the length."""
     config = read_checkpoint(run)["config"]
     evaluation, data = (build(config[name], CHECKPOINT_TARGETS) for name in ("evaluation", "data"))
+    evaluation.num_samples = num_samples or evaluation.num_samples
 
     results: list[dict[str, float]] = []
 
@@ -83,7 +90,7 @@ def sweep(run: Path, num_seeds: int, output: Path) -> None:
 
     print("| weights | residual | mean | each seed |\n|---|---|---|---|")
     values: dict[float, list[float]] = {}
-    for length in LENGTHS:
+    for length in lengths:
         checkpoint = reconstructed(run, length)
         values[length] = measured(restored(checkpoint))
         row(f"length {length}", f"{checkpoint['reconstruction']['residual']:.2%}", values[length])
@@ -92,7 +99,7 @@ def sweep(run: Path, num_seeds: int, output: Path) -> None:
         row(weights, "", each)
     metric, floor = next(iter(results[0])), list(results[0].values())[1]
     print(f"\n{metric}; real data reach {floor:.4f}")
-    draw(values, others, metric, floor, output)
+    draw(dict(sorted(values.items())), others, metric, floor, output)
 
 
 def flat(file: Path) -> dict[str, Tensor]:

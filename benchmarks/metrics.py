@@ -31,7 +31,10 @@ from inkdrop.experiment import composed, resolved
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.real import trivial_items
 
-METRICS = "metric=[frechet,kernel,inception_score,precision_recall,density_coverage,cmmd,nearest,accuracy_score]"
+METRICS = (
+    "metric=[frechet,kernel,inception_score,precision_recall,density_coverage,cmmd,sliced_wasserstein,nearest,"
+    "accuracy_score]"
+)
 
 
 def main() -> None:

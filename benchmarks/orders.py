@@ -134,7 +134,7 @@ class Solver(NamedTuple):
 
 
 def adams(grid: TimeGrid) -> Sampler:
-    """`sampler=adams` as it is configured."""
+    """A method without a name: polynomials in tau on the straight path."""
     return Adams(grid, Straight(), InTau(), 3, corrector=3)
 
 
@@ -160,8 +160,8 @@ SOLVERS = [
     Solver("unipc, order 1", partial(unipc, order=1), 2),
     Solver("unipc, order 2", partial(unipc, order=2), 3, 3, 2),
     Solver("unipc, order 3", partial(unipc, order=3), 3, 4, 3),
-    Solver("adams", adams, 3, 3, 3),
-    Solver("abm", abm, 3, 4, 3),
+    Solver("adams in tau", adams, 3, 3, 3),
+    Solver("abm", abm, 3, 3, 2),
     Solver("ipndm, order 4", partial(ipndm, order=4), 2, 2, 3),
     Solver("pndm", PNDM, 2, 2, 3),
 ]

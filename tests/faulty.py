@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import torch
+from slow import SlowLoss
 from torch import Tensor
 
+from inkdrop.data import Toy
 from inkdrop.losses import DenoisingLoss
 from inkdrop.losses.base import LossTerms
 from inkdrop.networks import MLP
@@ -29,6 +32,29 @@ class FaultyLoss(DenoisingLoss):
             row = torch.arange(len(terms.loss)) == 3
             terms = terms._replace(loss=torch.where(row, terms.loss * self.factor + self.term, terms.loss))
         return terms
+
+
+class FailingLoss(SlowLoss):
+    """The eighth batch of this rank raises an error, or never comes to an end."""
+
+    def __init__(self, *args: Any, rank: int, hangs: bool, **kw: Any):
+        super().__init__(*args, **kw)
+        self.rank, self.hangs, self.count = rank, hangs, 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> LossTerms:
+        self.count += self.training
+        if self.count == 8 and int(os.environ.get("LOCAL_RANK", "0")) == self.rank:
+            if not self.hangs:
+                raise RuntimeError(f"rank {self.rank} has a fault")
+            time.sleep(1000)
+        return super().forward(*args, **kwargs)
+
+
+class WorkedToy(Toy):
+    """Two processes make the batches."""
+
+    def _workers(self, split: Any) -> int:
+        return 2
 
 
 class FaultyMLP(MLP):

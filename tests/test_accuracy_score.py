@@ -6,7 +6,7 @@ from torch import Tensor
 
 from inkdrop.data import Digits
 from inkdrop.data.loaders import Split, collect
-from inkdrop.metrics import ClassificationAccuracyScore, Classifier, Identity
+from inkdrop.metrics import ClassificationAccuracyScore, Classifier, Evaluation, Identity
 from inkdrop.metrics.metric import Extracted
 
 METRIC = ClassificationAccuracyScore(num_steps=120, batch_size=64, max_shift=0)
@@ -63,6 +63,18 @@ def test_a_classifier_is_fitted_afresh(splits: dict[str, Split], classifier: Cla
     (value,) = one_step(held_out, held_out, held_out, classifier).values()
     assert value < 0.5
     assert classifier.digest() == before
+
+
+def test_data_without_labels_are_refused_before_anything_is_sampled(classifier: Classifier) -> None:
+    data = Digits([1, 8, 8], 10, 128)
+    evaluation = Evaluation(classifier, {"accuracy_score": METRIC})
+    evaluation.check(data)
+    with pytest.raises(ValueError, match="extractor raw is no classifier that can be fitted"):
+        Evaluation(Identity(64), {"accuracy_score": METRIC}).check(data)
+    for name in ("validation", "train"):
+        data.splits[name] = {"x": data.splits[name]["x"]}
+        with pytest.raises(ValueError, match="no labels: leave metric accuracy_score out"):
+            evaluation.check(data)
 
 
 def test_data_without_labels_and_other_extractors_are_refused_in_words(

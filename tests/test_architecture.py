@@ -35,6 +35,7 @@ ORDER = [
     "checkpoints",
     "calibration",
     "pipeline",
+    "origins",
     "likelihood",
     "pictures",
     "plots",
@@ -44,6 +45,7 @@ ORDER = [
     "loggers",
     "tasks",
     "callbacks",
+    "processes",
     "seeds",
     "slurm",
     "machine",
@@ -91,6 +93,19 @@ def test_a_file_imports_only_from_above(file: Path) -> None:
     assert not imports(file) & below
     if own == "networks":
         assert imports(file) <= {"networks"}
+
+
+def test_nothing_is_unpickled_and_no_shell_is_started() -> None:
+    for file in [*PACKAGE.rglob("*.py"), *PACKAGE.parents[1].glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                called, told = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+                if called == "torch.load":
+                    assert told.get("weights_only") == "True", file
+                assert called not in ("eval", "exec", "os.system", "pickle.load", "pickle.loads"), file
+                assert told.get("weights_only") in (None, "True"), file
+                assert told.get("allow_pickle") in (None, "False"), file
+                assert "shell" not in told, file
 
 
 def test_every_part_has_its_place() -> None:

@@ -48,7 +48,15 @@ def small_task(seed: int = 0, **options: Any) -> DiffusionTask:
     )
 
 
-def fit(task: DiffusionTask, steps: int, callbacks: list[Callback], folder: Path, **options: Any) -> Trainer:
+def fit(
+    task: DiffusionTask,
+    steps: int,
+    callbacks: list[Callback],
+    folder: Path,
+    batch_size: int = 16,
+    checkpoint: Path | None = None,
+    **options: Any,
+) -> Trainer:
     trainer = Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -65,7 +73,7 @@ def fit(task: DiffusionTask, steps: int, callbacks: list[Callback], folder: Path
         default_root_dir=folder,
         **options,
     )
-    trainer.fit(task, datamodule=Toy(moons, 64, [2], 0, 16))
+    trainer.fit(task, datamodule=Toy(moons, 64, [2], 0, batch_size), ckpt_path=checkpoint)
     return trainer
 
 
@@ -76,6 +84,17 @@ def parameters(task: DiffusionTask) -> dict[str, Tensor]:
 def records(folder: Path, name: str) -> list[tuple[int, float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [(line["step"], line[name]) for line in lines if name in line]
+
+
+def test_accumulated_steps_run_on_over_the_end_of_a_pass(tmp_path: Path) -> None:
+    """Four batches are a pass and three a step: every step is that of one batch of three times the size."""
+    small, large = small_task(), small_task()
+    fit(small, 4, [], tmp_path, accumulate_grad_batches=3)
+    fit(large, 4, [], tmp_path, batch_size=48)
+    for name, weight in parameters(large).items():
+        assert torch.allclose(parameters(small)[name], weight, atol=1e-5), name
+    norms = [norm for _, norm in records(tmp_path, "train/gradient_norm")]
+    assert norms[:2] == pytest.approx(norms[2:], rel=1e-4)
 
 
 class History(Callback):
@@ -120,6 +139,20 @@ def test_averages_stand_in_the_network_within_the_block_only(tmp_path: Path) -> 
     assert all(torch.equal(value, raw[name]) for name, value in parameters(task).items())
     assert all(torch.equal(value, averages[name]) for name, value in ema.averages["0.9"].items())
     assert torch.equal(task.pipeline.denoiser.network.counter, counter)  # type: ignore[union-attr]
+
+
+def test_nothing_is_saved_while_averages_stand_in_the_network(tmp_path: Path) -> None:
+    task, ema = small_task(), EMA([0.9])
+    saved = Checkpoint(Every(steps=100), str(tmp_path / "c"))
+    trainer = fit(task, 5, [ema, saved], tmp_path)
+    with pytest.raises(AssertionError, match="must not be written"), ema.averaged(task):
+        trainer.save_checkpoint(tmp_path / "c" / "step-00000006.ckpt")
+    assert [file.name for file in (tmp_path / "c").glob("*.ckpt")] == ["step-00000005.ckpt"]
+    trainer.save_checkpoint(tmp_path / "c" / "again.ckpt")  # after training, under the name of the step
+    saved.files.wait()
+    content = torch.load(tmp_path / "c" / "step-00000005.ckpt", weights_only=True)
+    assert all(torch.equal(content["state_dict"][name], weight) for name, weight in parameters(task).items())
+    assert any(not torch.equal(content["ema"]["0.9"][name], weight) for name, weight in parameters(task).items())
 
 
 def test_a_profile_that_joins_later_keeps_its_own_decay(tmp_path: Path) -> None:

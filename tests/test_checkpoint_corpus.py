@@ -245,6 +245,7 @@ FOREIGN: dict[str, tuple[Damage, str]] = {
     "K8-ours": (changed(put(CODEC, {"_target_": "inkdrop.experiment.write_json"})), "write_json is not allowed"),
     "K8-sampler": (changed(put("config/pipeline/sampler/eta", LOADING)), "pl_load is not allowed"),
     "K8-grid": (changed(put("config/pipeline/sampler/time_grid/num_steps", LOADING)), "pl_load is not allowed"),
+    "K8-reference": (changed(put(f"{CODEC}/shift", "${oc.env:HOME}")), "has a reference in pipeline"),
     "K9-weights": (changed(lambda content: content["state_dict"]), WEIGHTS_ALONE),
     "K9-list": (changed(lambda content: [content]), "it lacks the configuration of a model, and is a list"),
     "K9-torchscript": (compiled, "is a TorchScript file: it holds a network alone"),
@@ -310,6 +311,15 @@ def test_k8_the_evaluation_of_a_checkpoint_builds_inkdrops_parts_only(file: Path
     changed(put("config/evaluation/extractor", {"_target_": "evil.make"}))(file)
     assert_refused(script, file, "evil.make is not allowed", "evaluate=true")
     assert len(load(file).state_dict()) > 1  # it is not built unless it is asked for
+
+
+def test_k8_references_in_a_checkpoint_are_not_followed(
+    file: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBER_OF_POINTS", "100")
+    changed(put("config/data/num_points", "${oc.decode:${oc.env:NUMBER_OF_POINTS}}"))(file)
+    for options in (["evaluate=true"], ["evaluate=true", "extractor=identity", "extractor.dim=2"]):
+        assert_refused(script, file, "its configuration has a reference in data", *options)
 
 
 def test_k8_the_data_of_a_checkpoint_are_inkdrops(file: Path, script: Script) -> None:

@@ -143,14 +143,22 @@ from pathlib import Path
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
 torch.set_num_threads(1)
 root, chance, last = Path(sys.argv[1]), random.Random(0), 0
+
+def save(folder, steps):
+    store = CheckpointFolder(folder / "checkpoints")
+    for step in steps:
+        weights = {"w": torch.full((200_000,), float(step))}
+        store.save({"state_dict": weights, "config": {}, "global_step": step}, step)
+    store.wait()
+
+start = time.monotonic()
+save(root / "warm", range(10))
+one = (time.monotonic() - start) / 10  # seconds, on this disk
 for instant in range(100):
     child = os.fork()
     if child == 0:
-        store = CheckpointFolder(root / "checkpoints")
-        for step in range(last + 1, 10**6):
-            weights = {"w": torch.full((200_000,), float(step))}
-            store.save({"state_dict": weights, "config": {}, "global_step": step}, step)
-    time.sleep(chance.uniform(0.0, 0.06))
+        save(root, range(last + 1, 10**6))
+    time.sleep(chance.uniform(0.0, 4 * one))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if not (root / "checkpoints" / "index.json").exists():
@@ -168,12 +176,16 @@ print(last)
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second file system for the temporary folder")
 def test_killed_at_any_instant_a_whole_checkpoint_is_found(tmp_path: Path) -> None:
+    assert os.stat("/dev/shm").st_dev != tmp_path.stat().st_dev
     environment = {**os.environ, "TMPDIR": "/dev/shm"}
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
-    assert len(names(tmp_path)) <= 7  # what killed children left is cleared away by the next one
+    saved(tmp_path, 10**6)  # the next process clears away what killed ones have left
+    (before,) = (name for name in names(tmp_path)[1:] if name != "step-01000000.ckpt")
+    assert names(tmp_path) == ["index.json", before, "step-01000000.ckpt"]
+    assert int(before[5:13]) >= int(done.stdout)
 
 
 def flip(file: Path, offset: int) -> None:
@@ -199,7 +211,7 @@ def test_a_truncated_file_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixtu
     saved(tmp_path, 1, 2)
     file = tmp_path / "checkpoints" / "step-00000002.ckpt"
     sound = file.read_bytes()
-    for size in [1, len(sound) - 1, *random.Random(0).sample(range(len(sound)), 6)]:
+    for size in [0, len(sound) - 1, *random.Random(0).sample(range(1, len(sound) - 1), 8)]:
         file.write_bytes(sound[:size])
         with pytest.raises(CheckpointError, match=f"incomplete: {size} of"):
             read_checkpoint(file)

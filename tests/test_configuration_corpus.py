@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from entry_scripts import ROOT, Ended, Script
+from hydra.core.utils import JobReturn
 from image_files import GREY, encoded, pixels
 from omegaconf import OmegaConf
 from test_end_to_end import TINY
 
 from inkdrop.configuration import check_settings
 from inkdrop.data import DataError, Digits
-from inkdrop.experiment import composed
+from inkdrop.experiment import composed, resolved
 from inkdrop.machine import check_items
 from inkdrop.masking import from_environment, masked
 
@@ -162,7 +163,6 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "times": (["schedule=vp"], ["choose time_sampler=uniform"]),
     "likelihood": (["noise=offset", "likelihood=variational"], ["the likelihood needs"]),
     "eta": (["sampler.eta=1.5"], ["sampler.eta=1.5"]),
-    "init_from": (["init_from=nowhere"], ["init_from=nowhere does not exist"]),
 }  # fmt: skip
 
 
@@ -170,6 +170,48 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
 def test_train_refuses(overrides: list[str], parts: list[str], script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inkdrop.training.train", refuse)
     assert_refused(script("train.py", *overrides), *parts)
+
+
+NO_CHECKPOINT = "holds no checkpoint: resume=auto begins one"
+# name: (script and overrides, where there are a file, an empty folder and another run; exit code, part of the message)
+PLACES: dict[str, tuple[list[str], int, str]] = {
+    "C33 output_dir": (["train.py", "output_dir=other"], 2, "  optimizer.lr: 0.1 -> 0.004\n"),
+    "C33 hydra": (["train.py", "hydra.run.dir=other"], 2, "  optimizer.lr: 0.1 -> 0.004\n"),
+    "C33 never": (["train.py", "output_dir=other", "resume=never"], 2, "output_dir=other holds another run"),
+    "C34 empty": (["train.py", "output_dir=empty", "resume=must"], 4, f"empty {NO_CHECKPOINT}"),
+    "C34 missing": (["train.py", "output_dir=nowhere", "resume=must"], 4, f"nowhere {NO_CHECKPOINT}"),
+    "C34 unsaved": (["train.py", "output_dir=other", "resume=must"], 4, f"other {NO_CHECKPOINT}"),
+    "C34 file": (["train.py", "output_dir=file", "resume=must"], 2, "output_dir=file cannot be a folder"),
+    "C34 below a file": (["train.py", "output_dir=file/run"], 2, "output_dir=file/run cannot be a folder: file is"),
+    "C34 init_from missing": (["train.py", "init_from=nowhere"], 4, "init_from=nowhere does not exist"),
+    "C34 init_from empty": (["train.py", "init_from=empty"], 4, "empty is no run folder"),
+    "C34 init_from unsaved": (["train.py", "init_from=other"], 4, "other is no run folder"),
+    "C34 init_from address": (
+        ["train.py", "init_from=https://example.org/a"],
+        4,
+        "is an address: fetch the file",
+    ),
+    "C34 checkpoint missing": (["sample.py", "checkpoint=nowhere"], 4, "checkpoint=nowhere does not exist"),
+    "C34 checkpoint empty": (["sample.py", "checkpoint=empty"], 4, "empty is no run folder"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "part"), PLACES.values(), ids=PLACES)
+def test_a_place_is_refused(
+    arguments: list[str], code: int, part: str, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("training.train", "sampling.sample"):
+        monkeypatch.setattr(f"inkdrop.{name}", refuse)
+    Path("file").touch()
+    for name in ("empty", "other"):
+        Path(name).mkdir()
+    OmegaConf.save(resolved(composed("train", ["optimizer.lr=0.1"])), "other/config.yaml")
+    before = sorted(Path.cwd().rglob("*"))
+    ended = script(*arguments)
+    assert ended.code == code, ended.err
+    assert part in ended.err
+    assert "Traceback" not in ended.err
+    assert sorted(Path.cwd().rglob("*")) == before
 
 
 SAMPLE: dict[str, tuple[list[str], list[str]]] = {
@@ -309,6 +351,25 @@ def test_c35_a_failing_trial_does_not_stop_the_others(
     assert [path.parent.name for path in Path("sweep").glob("*/result.json")] == ["3"]
 
 
+def test_c35_an_objective_is_one_number(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a sweeper that searches is given it: a trial without one fails, and the others go on."""
+    given: list[Any] = []
+    results = iter([{"fd": float("nan")}, {"loss": 1.0}, {"fd": 2.0}, {"fd": 3.0}])
+    monkeypatch.setattr("inkdrop.training.train", lambda *_: next(results))
+    told = property(lambda job: given.append(job._return_value), JobReturn.return_value.fset)  # type: ignore[attr-defined]
+    monkeypatch.setattr(JobReturn, "return_value", told)
+    ended = script("train.py", "-m", "seed=0,1,2", "objective=fd", "output_dir=sweep")
+    assert "error: not finite: the objective fd" in ended.err
+    assert "error: objective=fd was not measured: there are loss" in ended.err
+    assert [str(each) for each in given] == [
+        "trial 0 failed with exit code 5",
+        "trial 1 failed with exit code 2",
+        "2.0",
+    ]
+    assert script("train.py", "-m", "seed=0", "output_dir=other").code == 0
+    assert given[-1] == {"fd": 3.0}
+
+
 def test_c35_a_sweep_of_runs_with_several_devices_is_refused(script: Script) -> None:
     ended = script("train.py", "-m", "seed=0,1", ON_CPU, "trainer.devices=2")
     assert_refused(ended, "trainer.devices=2 in a sweep", "one by one")
@@ -386,22 +447,25 @@ def test_null_switches_parts_off(script: Script) -> None:
     assert OmegaConf.load("run/result.json").checkpoint is None
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_few_items_train_and_none_end_with_code_3(count: int, script: Script, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [0, 1, 3, 4], ids="{} items".format)
+def test_less_than_a_batch_ends_with_code_3(count: int, script: Script, tmp_path: Path) -> None:
     for name, size in (("train", count), ("held", 2)):
         np.savez(tmp_path / f"{name}.npz", x=pixels(0, size, 1, 8, 8))
     data = ["data=arrays", f"data.path={tmp_path}/train.npz", f"data.validation={tmp_path}/held.npz"]
     options = ["data.shape=[1,8,8]", "conditioner=none", "logger=none", "callbacks.evaluate=null", "output_dir=run"]
     ended = script("train.py", *TINY, *data, *options, "data.batch_size=4")
-    assert ended.code == (0 if count else 3), ended.err
-    if count:
+    assert ended.code == (0 if count == 4 else 3), ended.err
+    if count == 4:
         assert OmegaConf.load("run/result.json").steps == 6
+    elif count:
+        assert f"train holds {count} items, fewer than 4: data.batch_size=4 for trainer.devices=1" in ended.err
     else:
         assert "(0, 1, 8, 8) holds no items" in ended.err
 
 
-def test_a_split_without_items_is_told_with_batch_and_devices() -> None:
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_a_split_without_items_is_told_with_batch_and_devices(name: str) -> None:
     data = Digits([1, 8, 8], 10, 4)
-    data.splits["train"] = {"x": torch.zeros(0, 1, 8, 8)}
-    with pytest.raises(DataError, match=r"train holds 0 items: .* data.batch_size=4 .* trainer.devices=2"):
+    data.splits[name] = {"x": torch.zeros(0, 1, 8, 8)}
+    with pytest.raises(DataError, match=rf"{name} holds 0 items.* data.batch_size=4 .* trainer.devices=2"):
         check_items(data, {"devices": 2})

@@ -37,7 +37,7 @@ class UniformLogSNR(TimeGrid):
 
 
 def test_the_example_of_a_sampler_has_order_two() -> None:
-    method, schedule, variance = example("dpmpp_2m.py")["DPMSolverPP2M"], SCHEDULES["vp"], 0.25
+    method, schedule, variance = example("extrapolation.py")["Extrapolation"], SCHEDULES["vp"], 0.25
     denoiser = gaussian(schedule, torch.zeros(1), variance * torch.eye(1))
     errors = []
     for count in (64, 128, 256):

@@ -218,6 +218,44 @@ def test_evaluation_at_sampling_time_equals_that_of_training(run: Path, tmp_path
         assert result["metrics"][name] == pytest.approx(trained_metrics[name], rel=1e-3)
 
 
+def test_repeats_have_seeds_of_their_own_and_tell_mean_interval_and_lowest(run: Path, tmp_path: Path) -> None:
+    options = ["num_samples=20", "evaluate=true", "time_grid.num_steps=2"]
+    arrays, both = sampled(run, tmp_path / "both", *options, "repeats=2")
+    assert arrays["seeds"].tolist() == list(range(40))
+    each = [
+        sampled(run, tmp_path / str(seed), *options, f"seed={seed}")[1]["metrics"]["fd_digits_20"] for seed in (0, 20)
+    ]
+    metrics = both["metrics"]
+    assert metrics["fd_digits_20"] == pytest.approx(sum(each) / 2, rel=1e-3)
+    assert metrics["fd_digits_20_min"] == pytest.approx(min(each), rel=1e-3)
+    half = 12.7062 * abs(each[0] - each[1]) / 2  # Student's t of one degree of freedom
+    assert metrics["fd_digits_20_high"] - metrics["fd_digits_20"] == pytest.approx(half, rel=0.02)
+
+
+def test_trials_of_a_sweep_share_model_data_and_what_is_known_of_them(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def counted(module: Any, name: str) -> None:
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **k: (made.append(name), original(*a, **k))[1])
+
+    counted(inkdrop.sampling, "restored")
+    counted(Digits, "load")
+    counted(inkdrop.metrics.panel, "real")
+    counted(inkdrop.metrics.evaluation, "trivial_items")
+    monkeypatch.setattr(inkdrop.sampling, "_latest", {})
+    results = []
+    for steps in (2, 3):
+        options = ["num_samples=20", "evaluate=true", f"time_grid.num_steps={steps}"]
+        results.append(sampled(run, tmp_path / str(steps), *options)[1]["metrics"])
+    assert made.count("restored") == made.count("load") == made.count("trivial_items") == 1
+    assert made.count("real") == 2  # training and held-out items
+    for name in ("fd_digits_20_floor", "fd_digits_20_baseline"):
+        assert results[0][name] == results[1][name]
+
+
 def test_data_that_are_not_those_of_the_run_are_noticed(
     run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -412,6 +450,12 @@ def test_a_finished_run_is_not_overwritten(run: Path) -> None:
         (["evaluate=true", "condition.label=1", "num_samples=20"], "remove condition.label"),
         (["evaluate=true", "num_samples=20", "metric=kernel"], "takes at least 1000"),
         (["metric=kernel"], "set evaluate=true"),
+        (["evaluate=true", "num_samples=20", "extractor=identity"], "set extractor.dim=64"),
+        (["evaluate=true", "num_samples=1000", "metric=kernel"], "set metric.kernel.subset_size=350"),
+        (
+            ["evaluate=true", "num_samples=20", "extractor=identity", "extractor.dim=64", "metric=inception_score"],
+            "knows no classes",
+        ),
     ],
 )
 def test_impossible_requests_are_refused(

@@ -111,8 +111,28 @@ def test_validation_loss_stops_too_and_a_name_that_never_comes_is_told(
     assert "callbacks.checkpoint.best=fdd was never measured; there are fd" in errors
 
 
-def test_results_of_a_run_carry_the_protocol(tmp_path: Path) -> None:
+def test_a_variant_has_a_record_of_its_own(tmp_path: Path) -> None:
+    sampler = "{_target_: inkdrop.samplers.DDIM, time_grid: {_target_: inkdrop.time_grids.Trailing, num_steps: 2}}"
+    two = f"two: {{_target_: inkdrop.callbacks.Variant, sampler: {sampler}}}"
+    raw = "raw: {_target_: inkdrop.callbacks.Variant, weights: raw}"
+    protocol = trained(tmp_path / "run", f"callbacks.evaluate.variants={{{two}, {raw}}}")["protocol"]
+    variants = protocol["variants"]
+    assert set(variants) == {"two", "raw"}
+    assert variants["raw"]["sampling"] == {**protocol["sampling"], "weights": "raw"}
+    assert variants["two"]["sampling"]["network_calls"] == 2
+    assert variants["two"]["sampling"]["sampler"]["time_grid"]["num_steps"] == 2
+    assert len({protocol["hash"], *(each["hash"] for each in variants.values())}) == 3
+
+
+def test_results_of_a_run_carry_the_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = trained(tmp_path / "run")
+    terminal = capsys.readouterr().out
+    share = result["evaluation_share_of_time"]
+    assert 0 < share < 1
+    assert f"evaluation took {share:.1%} of the time" in terminal
+    lines = {line.split()[0]: line for line in terminal.splitlines() if line.startswith("fd_digits")}
+    for name in ("fd_digits_20", "fd_digits_20_floor", "fd_digits_20_baseline"):
+        assert lines[name].endswith(result["protocol"]["metrics"]["fd_digits_20"]["hash"])
     (name,) = result["protocol"]["metrics"]
     assert name == "fd_digits_20"
     assert result["protocol"]["sampling"]["weights"] == "0.997"

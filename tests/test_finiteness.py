@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from inkdrop.callbacks import EMA, Every, LossByNoiseLevel, SamplePictures
 from inkdrop.callbacks.checkpoint import Checkpoint
-from inkdrop.checkpoints import find_checkpoint
+from inkdrop.checkpoints import find_checkpoint, read_checkpoint
 from inkdrop.data.toys import Toy, moons
 from inkdrop.finiteness import NonFiniteError, require_finite
 from inkdrop.guidance import Clip
@@ -281,6 +282,22 @@ def test_a_step_that_the_scaler_leaves_out_moves_neither_averages_nor_rate(tmp_p
     assert task.skipped_steps == 0
 
 
+def test_the_scaler_goes_on_with_its_scale(tmp_path: Path) -> None:
+    def train(folder: str, checkpoint: Path | None = None) -> dict[str, Any]:
+        scaled = Scaled([])
+        scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=3)
+        saved = Checkpoint(Every(steps=1), str(tmp_path / folder), keep=9)
+        fit(small_task(), 8, [saved], tmp_path, checkpoint=checkpoint, plugins=[scaled])
+        return read_checkpoint(tmp_path / folder / "step-00000008.ckpt")
+
+    whole = train("whole")
+    assert whole["Scaled"]["scale"] == 4096.0  # twice doubled
+    for step in (2, 5, 7):
+        again = train(str(step), tmp_path / "whole" / f"step-0000000{step}.ckpt")
+        assert again["Scaled"] == whole["Scaled"]
+        assert equal(again["state_dict"], whole["state_dict"])
+
+
 def test_a_loss_that_is_not_finite_is_no_matter_of_the_scaler(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match="position 67"):
         fit(faulty_task([5], factor=NAN), 8, [], tmp_path, plugins=[Scaled([])])
@@ -313,6 +330,21 @@ def test_pictures_are_not_drawn_of_broken_samples(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match="seeds 0, 1, 2, 3, 4, 5, 6, 7 and 2 more"):
         fit(task, 2, [SamplePictures(Every(steps=2), str(tmp_path), 10)], tmp_path)
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_validation_that_is_not_finite_names_its_items(tmp_path: Path) -> None:
+    task = small_task()
+    numbers = itertools.count(1)  # of batches; a validation has four
+
+    def broken(module: Any, args: Any, output: Tensor) -> Tensor:
+        return output if module.training or next(numbers) != 6 else output.index_fill(0, torch.tensor([2]), INF)
+
+    task.pipeline.denoiser.network.register_forward_hook(broken)  # type: ignore[union-attr]
+    saved = Checkpoint(Every(steps=1), str(tmp_path / "c"), best="validation/loss")
+    with pytest.raises(NonFiniteError, match=r"validation after optimizer step 4: .* at position 18: inf$"):
+        fit(task, 8, [saved], tmp_path, val_check_interval=2)
+    assert len(records(tmp_path, "validation/loss")) == 1  # after step 2
+    assert sorted(file.name for file in (tmp_path / "c").glob("*.ckpt"))[-1] == "step-00000003.ckpt"
 
 
 class Blind(Identity):
@@ -374,6 +406,29 @@ def test_training_ends_with_code_5_on_all_ranks(devices: int, tmp_path: Path) ->
     assert latest.name == "step-00000004.ckpt"
     assert finite(latest)
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_checkpoint_that_one_of_two_ranks_cannot_write_ends_both(tmp_path: Path) -> None:
+    """Weights overflow in the last step, which the rank that writes is the only one to see; the other waits for it."""
+    overflow = [
+        "optimizer._target_=torch.optim.SGD",
+        "~optimizer.betas",
+        "optimizer.lr=1e38",
+        "scheduler.warmup_steps=0",
+    ]
+    options = [
+        *overflow,
+        "trainer.gradient_clip_val=0",
+        "trainer.max_steps=1",
+        "~callbacks.evaluate",
+        "~callbacks.pictures",
+    ]
+    fault = ["loss._target_=faulty.FaultyLoss", "+loss.calls=[1]", "+loss.factor=1e6", "data.batch_size=16"]
+    done = script("train.py", *MOONS, *fault, *options, "trainer.devices=2", f"output_dir={tmp_path}", **with_tests())
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.count("error: step 1: no checkpoint was written, as weights.pipeline.") == 1
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_sampling_ends_with_code_5_and_writes_nothing(tmp_path: Path) -> None:

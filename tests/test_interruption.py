@@ -14,14 +14,18 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback
+from moments import at_call
 from test_callbacks import fit, small_task
 from test_end_to_end import ROOT
-from test_resumption import POINTS, differing, run
+from test_resumption import POINTS, differing, logged, run
 
-from inkdrop.callbacks import StopOnSignal
+from inkdrop.callbacks import EMA, StopOnSignal
+from inkdrop.callbacks.checkpoint import Checkpoint
 from inkdrop.callbacks.interruption import SIGNALS
-from inkdrop.checkpoints import read_checkpoint
+from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
+from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.slurm import folder_option, job, requeue
+from inkdrop.tasks import DiffusionTask
 
 # Long enough to be met in the middle, and slow enough: a step waits a little.
 SLOW = [
@@ -36,11 +40,12 @@ SLOW = [
 ]
 
 
-def begin(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+def begin(folder: Path | None, *overrides: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT / 'src'}"}
+    named = [] if folder is None else [f"output_dir={folder}"]
     return subprocess.Popen(
-        [sys.executable, "train.py", *SLOW, f"output_dir={folder}", *overrides],
-        cwd=ROOT,
+        [sys.executable, str(ROOT / "train.py"), *SLOW, *named, *overrides],
+        cwd=cwd,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -104,6 +109,46 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(
     assert differing(run(folder, "loss.seconds=0.0", "resume_allow=[loss.seconds]", model=SLOW), whole) == []
 
 
+# name: (what is called, how many times until the signal comes, step that the run stops after); steps have two batches
+MOMENTS: dict[str, tuple[Any, str, int, int]] = {
+    "first step": (DiffusionTask, "training_step", 1, 1),
+    "middle of accumulation": (DiffusionTask, "training_step", 7, 4),
+    "gradient": (DiffusionTask, "configure_gradient_clipping", 5, 5),
+    "update": (DiffusionTask, "_note_step", 6, 6),
+    "average": (EMA, "after_step", 7, 7),
+    "validation": (DiffusionTask, "validation_step", 3, 8),
+    "record": (JSONLines, "log_metrics", 12, 5),
+    "save": (CheckpointFolder, "save", 10, 10),
+    "last step": (DiffusionTask, "training_step", 44, 22),
+    "last save": (Checkpoint, "on_train_end", 1, 22),
+}
+MEASURED = ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=8"]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 22 steps that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("recorded") / "run"
+    run(folder, *MEASURED)
+    return folder
+
+
+@pytest.mark.parametrize(("owner", "name", "number", "step"), MOMENTS.values(), ids=MOMENTS)
+def test_whenever_a_signal_comes_the_run_stops_after_its_step(
+    owner: Any, name: str, number: int, step: int, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_call(patch, owner, name, number, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(SystemExit) as stopped:
+            run(tmp_path / "run", *MEASURED)
+    assert stopped.value.code == 143
+    assert read_checkpoint(tmp_path / "run")["global_step"] == step
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert differing(run(tmp_path / "run", *MEASURED), read_checkpoint(recorded)) == []
+    assert logged(tmp_path / "run") == logged(recorded)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
 SLURM = {
     "SLURM_JOB_ID": "71",
     "SLURM_JOB_NAME": "train.sh",
@@ -131,13 +176,14 @@ def test_a_job_of_slurm_is_requeued_once_and_finds_its_folder(
         monkeypatch.setenv(name, value)
     assert folder_option(["seed=1"]) == ["output_dir=runs/${name}/slurm-71"]
     assert folder_option(["output_dir=here"]) == []
-    process = begin(tmp_path / "run")
-    wait_for_step(process, tmp_path / "run", 7)
+    process = begin(None, cwd=tmp_path)
+    folder = tmp_path / "runs" / "moons" / "slurm-71"
+    wait_for_step(process, folder, 7)
     process.send_signal(signum)
     _, errors = process.communicate(timeout=150)
     assert process.returncode == 143, errors
     assert ("job 71 is back in the queue" in errors) == bool(asked)
-    assert differing(run(tmp_path / "run", "loss.seconds=0.0", "resume_allow=[loss.seconds]", model=SLOW), whole) == []
+    assert differing(run(folder, "loss.seconds=0.0", "resume_allow=[loss.seconds]", model=SLOW), whole) == []
     assert (tmp_path / "asked").read_text().splitlines() == asked
 
 
@@ -191,11 +237,24 @@ def test_handlers_are_given_back_however_a_run_ends(tmp_path: Path) -> None:
     assert not set(held) & set(before)
 
 
+TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoints of each step of a run of two ranks that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    process = begin(folder, *TWO, "resume=never", "loss.seconds=0.0", "callbacks.checkpoint.every.steps=1")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    return folder / "checkpoints"
+
+
 @pytest.mark.parametrize("target", ["rank 0", "rank 1", "group"])
 @pytest.mark.parametrize("step", [1, 4, 5, 9, 14])
-def test_two_ranks_leave_together(target: str, step: int, tmp_path: Path) -> None:
+def test_two_ranks_leave_together(target: str, step: int, whole_of_two: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = begin(folder, "trainer.devices=2", "trainer.strategy=ddp")
+    process = begin(folder, *TWO)
     wait_for_step(process, folder, step)
     (other,) = [pid for pid in children(process) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     if target == "group":
@@ -212,6 +271,39 @@ def test_two_ranks_leave_together(target: str, step: int, tmp_path: Path) -> Non
     stopped = read_checkpoint(file)
     assert stopped["world_size"] == 2
     assert step <= stopped["global_step"] < 40
+    assert differing(stopped, read_checkpoint(whole_of_two / file.name)) == []
+
+
+def session(process: subprocess.Popen[str]) -> list[int]:
+    """All processes that it has begun and that are still there, whoever their parent is now."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, number = stat.read_text().rsplit(")", 1)[1].split()[:4]
+            found += [int(stat.parent.name)] if number == str(process.pid) and state != "Z" else []
+    return found
+
+
+@pytest.mark.parametrize(("rank", "hangs"), [(1, False), (0, True)], ids=["raises", "hangs"])
+def test_a_rank_that_fails_in_the_code_leaves_nobody(rank: int, hangs: bool, tmp_path: Path) -> None:
+    fault = [
+        "allow_targets=[faulty.]",
+        "loss._target_=faulty.FailingLoss",
+        f"+loss.rank={rank}",
+        f"+loss.hangs={hangs}",
+    ]
+    options = ["timeout_minutes=0.25", "data._target_=faulty.WorkedToy", "callbacks.checkpoint.every.steps=3"]
+    process = begin(tmp_path / "run", *TWO, *fault, *options)
+    wait_for_step(process, tmp_path / "run", 6)
+    assert len(session(process)) >= 6  # two ranks with two worker processes each
+    _, errors = process.communicate(timeout=75)  # it also waits for all who can still write
+    assert process.returncode not in (0, None), errors
+    assert hangs or "rank 1 has a fault" in errors
+    end = time.monotonic() + 10
+    while session(process) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert session(process) == []
+    assert read_checkpoint(tmp_path / "run")["global_step"] in (3, 6)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])

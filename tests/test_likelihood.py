@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -17,10 +18,10 @@ from inkdrop.conditioners import Unconditional
 from inkdrop.denoiser import Condition, Denoiser, Estimate, NetworkDenoiser
 from inkdrop.deviations import Deviation, large, learned, small
 from inkdrop.finiteness import NonFiniteError
-from inkdrop.likelihood import ODELikelihood, VariationalBound
+from inkdrop.likelihood import LossByNoiseLevel, ODELikelihood, VariationalBound
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.pipeline import Pipeline
-from inkdrop.predictions import FlowPrediction
+from inkdrop.predictions import FlowPrediction, NoisePrediction
 from inkdrop.randomness import Generators
 from inkdrop.samplers import DDIM
 from inkdrop.schedules import VP, LinearInterpolation, Point, Schedule, cosine
@@ -300,3 +301,34 @@ def test_broken_models_are_no_result() -> None:
     for likelihood in (VariationalBound(4), ODELikelihood(None)):
         with pytest.raises(NonFiniteError):
             likelihood(pipeline, {"x": torch.zeros(2, 2)}, streams(2))
+
+
+class Copying(nn.Module):
+    """A network that puts out what it is given."""
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("name", ["vp", "linear_beta"])
+def test_the_loss_by_noise_level_is_the_expected_error_of_its_interval(name: str) -> None:
+    """F = x_t in place of eps leaves `alpha x_0 + (sigma - 1) eps`."""
+    schedule, count = SCHEDULES[name], 4000
+    pipeline = exact_pipeline(NetworkDenoiser(Copying(), schedule, NoisePrediction()))
+    x = 2 * torch.randn(count, 3, dtype=torch.float64) + 1
+    found = LossByNoiseLevel(num_bins=4)(pipeline, {"x": x}, streams(count))
+    assert list(found) == ["total", "0.00-0.25", "0.25-0.50", "0.50-0.75", "0.75-1.00"]
+    assert torch.allclose(torch.stack(list(found.values())[1:]).mean(0), found["total"])
+    for number, errors in enumerate(list(found.values())[1:]):
+        t = (torch.arange(250, dtype=torch.float64) + 1 + 250 * number) / 1000  # all steps of a table in the interval
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        expected = (5 * alpha**2 + (sigma - 1) ** 2).mean()
+        assert (errors.mean() - expected).abs() < 4 * errors.std() / count**0.5 + 0.01 * expected, number
+
+
+def test_settings_tell_likelihoods_of_unlike_options_apart() -> None:
+    assert VariationalBound(4).settings() == {"likelihood": "VariationalBound", "num_steps": 4, "deviation": "large"}
+    chosen = VariationalBound(deviation=functools.partial(small))
+    assert chosen.settings() == {"likelihood": "VariationalBound", "num_steps": None, "deviation": "small"}
+    assert ODELikelihood(rtol=1e-3).settings() != ODELikelihood().settings()
+    assert LossByNoiseLevel(4).settings() == {"likelihood": "LossByNoiseLevel", "num_bins": 4}

@@ -12,7 +12,7 @@ from test_end_to_end import TINY, sampled, script, trained
 
 import inkdrop
 from inkdrop.data import Digits
-from inkdrop.likelihood import ODELikelihood, VariationalBound
+from inkdrop.likelihood import Likelihood, ODELikelihood, VariationalBound
 from inkdrop.metrics import Evaluation, Identity
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
@@ -54,6 +54,36 @@ def test_a_run_trained_without_one_can_be_measured(folder: Path, tmp_path: Path)
     expected = ode["dequantized"].mean().item()
     assert result["metrics"]["bits_per_dim_ode_9_dequantized"] == pytest.approx(expected, rel=1e-3)
     assert result["metrics"]["bits_per_dim_ode_9_network_calls"] == ode["network_calls"][0]
+
+
+def test_the_loss_by_noise_level_is_measured_on_held_out_items(folder: Path, tmp_path: Path) -> None:
+    options = ["num_samples=9", "evaluate=true", "time_grid.num_steps=2", "likelihood=noise_levels"]
+    _, result = sampled(folder, tmp_path / "s", *options, "likelihood.by_t.num_bins=2")
+    names = ["loss_by_t_9", "loss_by_t_9_0.00-0.50", "loss_by_t_9_0.50-1.00"]
+    whole, *parts = (result["metrics"][name] for name in names)
+    assert whole == pytest.approx(sum(parts) / 2)
+    assert 0 < parts[0] != parts[1] > 0
+    record = result["protocol"]["likelihoods"]
+    assert set(record) == set(names)
+    assert record[names[0]].items() >= {"likelihood": "LossByNoiseLevel", "num_bins": 2, "num_items": 9}.items()
+
+
+def test_bits_under_unlike_options_or_of_other_items_have_another_hash(folder: Path) -> None:
+    pipeline, data = inkdrop.load(folder), digits()
+
+    def record(count: int = 3, likelihood: Likelihood | None = None, **options: Any) -> dict[str, Any]:
+        chosen = {"bound": likelihood or VariationalBound(3)}
+        evaluation = Evaluation(Identity(64), {}, likelihood=chosen, **options)
+        evaluation.likelihoods(pipeline, data, count)
+        return next(iter(evaluation.protocol(data, {"seed": 0})["likelihoods"].values()))
+
+    first = record()
+    assert record(num_samples=100, repeats=2, balance="classes", batch_size=2) == first  # of samples, or of no account
+    unlike = [record(2), record(seed=1), record(likelihood=VariationalBound(4)), record(likelihood=ODELikelihood())]
+    assert len({first["hash"], *(each["hash"] for each in unlike)}) == 5
+    data.splits["validation"]["x"][0] += 1
+    del data.__dict__["fingerprint"]
+    assert record()["hash"] != first["hash"]
 
 
 def digits() -> Digits:

@@ -300,7 +300,10 @@ def test_inception_without_weights_says_which_file_goes_where(tmp_path: Path, mo
 
 
 @pytest.mark.slow
-def test_fid_equals_that_of_torch_fidelity_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:Metric `FrechetInceptionDistance`")
+def test_fid_equals_those_of_torch_fidelity_and_torchmetrics_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With random weights in Inception's layout, as the published ones cannot be shipped."""
     from torch_fidelity import feature_extractor_inceptionv3 as inception
 
@@ -322,6 +325,11 @@ def test_fid_equals_that_of_torch_fidelity_end_to_end(tmp_path: Path, monkeypatc
         batch_size=6,
     )["frechet_inception_distance"]
     assert abs(frechet_distance(first, second) - theirs) < 1e-4 * scale(first, second)
+    # its default antialias=True is another metric than the published one
+    metric = FrechetInceptionDistance(2048, antialias=False, feature_extractor_weights_path=str(weights))
+    for each, is_real in zip(images, (True, False), strict=True):
+        metric.update(each, real=is_real)
+    assert abs(frechet_distance(first, second) - metric.compute().item()) < 1e-4 * scale(first, second)
     with pytest.raises(ValueError, match="uint8"):
         extractor(images[0].float())
 

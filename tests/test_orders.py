@@ -15,7 +15,7 @@ from inkdrop.schedules import Schedule
 
 COUNTS = [128, 256]
 # On the even beta of VP these reach their order later.
-LATER = {("unipc, order 3", "VP"): [1024, 2048], ("abm", "VP"): [512, 1024]}
+LATER = {("unipc, order 3", "VP"): [1024, 2048]}
 EVERYWHERE = ("euler = ddim", "heun", "dpm_3", "dpmpp_2m", "dpmpp_3m", "deis, order 3", "unipc, order 3", "abm")
 CASES = [(s, name) for s in SOLVERS for name in orders.SCHEDULES if name == "EDM" or s.name in EVERYWHERE]
 

@@ -35,7 +35,7 @@ from solver_runs import (
 from torch import Tensor
 
 from inkdrop.noises import Gaussian, Move
-from inkdrop.samplers import DDIM, PNDM, Adams, Denoise, Sampler, dpmpp_3m
+from inkdrop.samplers import DDIM, PNDM, Adams, Denoise, Sampler, dpmpp_3m, dpmpp_3m_sde
 from inkdrop.samplers.coordinates import Coordinate, Data
 from inkdrop.time_grids import Churn, Linspace, TimeGrid, Trailing
 
@@ -140,7 +140,7 @@ def test_dpm_solver_pp_3m_sde_has_order_3_and_that_of_diffusers_diverges() -> No
     our, halved, their = errors(
         1.0,
         [
-            partial(our_end, sampler=dpmpp_3m(grid, eta=1.0)),
+            partial(our_end, sampler=dpmpp_3m_sde(grid, eta=1.0)),
             partial(our_end, sampler=Adams(grid, Data(eta=1.0), Halved(), 3)),
             partial(their_end, algorithm="sde-dpmsolver++"),
         ],

@@ -7,17 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from test_end_to_end import script, trained
 
+from inkdrop.metrics.protocol import protocol
 from inkdrop.report import report
 
 
 def result(calls: int, value: float, sampler: str = "DDIM", **measurement: Any) -> dict[str, Any]:
     """A result.json as sample.py writes it, with what the report reads."""
-    from inkdrop.metrics.protocol import protocol
-
     options = {"eta": 0.0} if sampler == "DDIM" else {}
     sampling = {
         "sampler": {"_target_": f"inkdrop.samplers.{sampler}", "time_grid": {"num_steps": calls}, **options},
@@ -47,6 +47,7 @@ def test_a_table_has_what_differs_and_floor_and_baseline(tmp_path: Path) -> None
         ["Heun", "5", "5", "4"],
         ["floor", "", "", "0.5"],
         ["baseline", "", "", "90"],
+        ["protocol", "", "", found.rows[0].protocols["fd_100"]["hash"]],
     ]
     assert found.curves("fd_100") == {"sampler DDIM": [(5, 3.0), (10, 2.0)], "sampler Heun": [(5, 4.0)]}
     files = found.write(folder)
@@ -89,6 +90,60 @@ def test_intervals_and_variants_go_by_the_protocol_of_their_metric(tmp_path: Pat
         assert [row.metrics for row in report(folder, hashes[1]).rows] == [alone[1]["metrics"]]
 
 
+def test_the_table_goes_to_wandb(tmp_path: Path) -> None:
+    folder = write(tmp_path, [result(5, 3.0), result(10, 2.0)])
+    done = script("-m", "inkdrop", "report", str(folder), "--wandb", "comparisons")
+    assert done.returncode == 0, done.stderr
+    assert "W&B stopped" not in done.stderr
+    (table,) = folder.glob("wandb/offline-run-*/files/media/table/report_*.table.json")
+    content = json.loads(table.read_text())
+    assert [content["columns"], *content["data"]] == report(folder).table()
+
+
+def test_bits_per_dimension_under_unlike_options_do_not_share_a_column(tmp_path: Path) -> None:
+    bits = []
+    for steps in (4, 8):
+        facts = {"likelihood": "VariationalBound", "num_steps": steps}
+        record = protocol({"num_samples": steps}, {}, {"network_calls": 5}, {"bits_per_dim_bound_9": facts})
+        bits.append({"metrics": {"bits_per_dim_bound_9": 1.5}, "protocol": record})
+    write(tmp_path / "unlike", bits)
+    with pytest.raises(ValueError, match="bits_per_dim_bound_9 was measured under unlike protocols") as refused:
+        report(tmp_path / "unlike")
+    assert "such as 1: num_steps 8\n" in str(refused.value)
+    bits[1]["protocol"]["likelihoods"] = bits[0]["protocol"]["likelihoods"]  # of other samples, which do not matter
+    assert len(report(write(tmp_path / "alike", bits)).rows) == 2
+
+
+@pytest.mark.parametrize(("first", "shown"), [(0, True), (1, False)], ids=["same seeds", "other seeds"])
+def test_strips_show_every_setting_on_the_same_seeds(first: int, shown: bool, tmp_path: Path) -> None:
+    folder = write(tmp_path, [result(5, 3.0), result(10, 2.0)])
+    for number, start in enumerate((0, first)):
+        x = np.full((3, 8, 8, 1), 100 * number, np.uint8)
+        np.savez(folder / str(number) / "samples.npz", x=x, seeds=np.arange(start, start + 3))
+    files = {file.name for file in report(folder).write(folder)}
+    assert ("strips.png" in files) == shown
+    if shown:
+        with Image.open(folder / "strips.png") as image:
+            grey = np.asarray(image.convert("L"))
+        rows = grey[:, grey.shape[1] // 2]  # through the second image of each strip
+        assert {0, 100} <= set(rows.tolist())
+        assert rows.tolist().index(0) < rows.tolist().index(100)
+
+
+def test_a_variant_is_a_row_of_its_own(tmp_path: Path) -> None:
+    content = result(5, 3.0)
+    sampling = content["protocol"]["sampling"]
+    content["metrics"] |= {"fd_100@more": 2.0, "train/loss": 0.1}
+    content["protocol"]["variants"] = {"more": {"hash": "0", "sampling": {**sampling, "network_calls": 9, "seed": 1}}}
+    found = report(write(tmp_path, [content]))
+    assert found.table()[:3] == [
+        ["seed", "network calls", "fd_100", "train/loss"],
+        ["0", "5", "3", "0.1"],
+        ["1", "9", "2", ""],
+    ]
+    assert [row.name for row in found.rows] == ["0", "0@more"]
+
+
 def test_values_without_a_protocol_are_unlike_those_with_one(tmp_path: Path) -> None:
     write(tmp_path, [result(5, 3.0), {"metrics": {"fd_100": 1.0}}])
     with pytest.raises(ValueError, match="unlike protocols"):
@@ -113,6 +168,7 @@ def test_a_sweep_at_sampling_time_ends_with_its_table(tmp_path: Path) -> None:
     assert table.count("| DDIM |") == table.count("| heun |") == 2
     assert "| floor |" in table
     assert (tmp_path / "sweep" / "report.png").exists()
+    assert (tmp_path / "sweep" / "strips.png").exists()  # the same seeds under every setting
     found = {(row.settings["sampler"], row.network_calls) for row in report(tmp_path / "sweep").rows}
     assert found == {("DDIM", 2), ("DDIM", 3), ("heun", 3), ("heun", 5)}
     alone = script(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -11,15 +15,16 @@ from unittest.mock import Mock
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from moments import at_call
 from test_end_to_end import ROOT, TINY
 
 from inkdrop.callbacks import EMA
 from inkdrop.checkpoints import CheckpointError, read_checkpoint
 from inkdrop.checkpoints.content import tensors
-from inkdrop.checkpoints.folder import CheckpointFolder
+from inkdrop.checkpoints.folder import CheckpointFolder, _Digest
 from inkdrop.configuration import ConfigurationError
 from inkdrop.data.module import DataModule
-from inkdrop.resumption import changed_facts, check_same, resume_point
+from inkdrop.resumption import changed_facts, check_same, locked, resume_point
 from inkdrop.training import train
 
 STEPS = 22
@@ -97,6 +102,7 @@ def test_a_run_goes_on_to_the_bit_from_every_step(
 ) -> None:
     use_workers(monkeypatch, num_workers)
     options = [
+        "data.num_points=150",  # so that a pass over them ends within the run
         f"trainer.accumulate_grad_batches={accumulate}",
         f"trainer.val_check_interval={4 if validation else 1000}",
     ]
@@ -114,6 +120,92 @@ def test_a_run_of_images_goes_on_to_the_bit(tmp_path: Path) -> None:
     for step in (1, 7, 21):
         folder = interrupted(tmp_path / "whole", step, tmp_path / str(step))
         assert differing(run(folder, "trainer.val_check_interval=7", model=DIGITS), whole) == [], step
+
+
+MEASURED = [
+    *(option for option in POINTS if option != "~callbacks.evaluate"),
+    "callbacks.evaluate.every.steps=8",
+    "evaluation.num_samples=20",
+    "metric.frechet.min_samples=2",
+    "time_grid.num_steps=3",
+    "callbacks.stop_early={_target_:inkdrop.callbacks.StopEarly,metric:fd_raw_20,patience:9}",
+]
+
+
+def test_a_run_goes_on_with_what_was_measured(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", model=MEASURED)
+    result = json.loads((tmp_path / "whole" / "result.json").read_text())
+    assert result["protocol"]["metrics"].keys() == {"fd_raw_20"}
+    for step in (8, 15, 22):
+        folder = interrupted(tmp_path / "whole", step, tmp_path / str(step))
+        assert differing(run(folder, model=MEASURED), whole) == [], step
+        again = json.loads((folder / "result.json").read_text())
+        assert again["protocol"] == result["protocol"], step
+        assert again["metrics"]["fd_raw_20"] == result["metrics"]["fd_raw_20"], step
+
+
+def test_two_devices_go_on_with_the_samples_of_one(tmp_path: Path) -> None:
+    """The norm of the gradient of all samples of a step is as it was, but for the order of sums."""
+    options = ["network.dropout=0.0", "trainer.max_steps=8"]
+    run(tmp_path / "whole", *options)
+    folder = interrupted(tmp_path / "whole", 3, tmp_path / "3")
+    devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
+    command = [sys.executable, "train.py", *POINTS, *options, *devices, f"output_dir={folder}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "dropout in the network, loss.coupling" in done.stdout
+    one, two = (
+        [line["train/gradient_norm"] for line in logged(path) if "train/gradient_norm" in line]
+        for path in (tmp_path / "whole", folder)
+    )
+    assert len(one) == 8
+    assert two == pytest.approx(one, rel=1e-4)
+    assert min(abs(x - y) for i, x in enumerate(one) for y in one[:i]) > 1e-3  # which tells samples apart
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def read_only() -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+# name: (what fails from its call with this number on, and how, what is said, the step of the last whole file)
+WRITES: dict[str, tuple[Any, str, int, Callable[[], None], str, int]] = {
+    "file": (_Digest, "write", 2000, full, "No space left on device", 3),
+    "index": (json, "dump", 4, full, "No space left on device", 3),
+    "rename": (Path, "replace", 9, read_only, "Read-only file system", 4),
+    "open": (_Digest, "__enter__", 5, read_only, "Read-only file system", 4),
+}
+
+
+@pytest.mark.parametrize(("owner", "name", "number", "fail", "said", "step"), WRITES.values(), ids=WRITES)
+def test_a_run_that_cannot_write_ends_with_code_4_and_goes_on_later(
+    owner: Any,
+    name: str,
+    number: int,
+    fail: Callable[[], None],
+    said: str,
+    step: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_call(patch, owner, name, number, fail, again=True)
+        with pytest.raises(SystemExit) as stopped:
+            run(folder, "trainer.max_steps=8")
+    assert stopped.value.code == 4
+    errors = capsys.readouterr().err
+    assert f"error: a checkpoint could not be written to {folder / 'checkpoints'}: " in errors
+    assert said in errors
+    assert not (folder / "result.json").exists()
+    assert not list((folder / "checkpoints").glob("*.unfinished"))
+    assert read_checkpoint(folder)["global_step"] == step
+    whole = run(tmp_path / "whole", "trainer.max_steps=8")
+    assert differing(run(folder, "trainer.max_steps=8"), whole) == []
 
 
 def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +237,33 @@ def test_the_run_says_whether_it_is_fresh(tmp_path: Path, capsys: pytest.Capture
         assert "nothing to do: the run has all its 22 steps" in capsys.readouterr().out
         assert (folder / "metrics.jsonl").read_bytes() == before
         assert json.loads((folder / "result.json").read_text())["metrics"] == again["metrics"]
+
+
+def test_a_tracker_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    tracked = [option for option in POINTS if option != "logger=none"] + ["trainer.max_steps=4"]
+    begun = Mock(side_effect=lambda **options: Mock(id=options["id"]))
+    monkeypatch.setattr(wandb, "init", begun)
+    whole = run(tmp_path / "whole", model=tracked)
+    run(interrupted(tmp_path / "whole", 2, tmp_path / "2"), model=tracked)
+    assert [call.kwargs["id"] for call in begun.mock_calls] == [whole["config"]["run_id"]] * 2
+    assert [call.kwargs["resume"] for call in begun.mock_calls] == ["allow"] * 2
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"])
+def test_the_first_process_of_a_run_begins_it_for_all(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(tmp_path):
+        (tmp_path / "config.yaml").touch()
+        with pytest.raises(CheckpointError, match="another process trains"), locked(tmp_path):
+            pass
+        with pytest.raises(ConfigurationError, match="holds another run"):
+            resume_point(tmp_path, "never")
+        monkeypatch.setenv(name, "1")
+        with locked(tmp_path):
+            assert resume_point(tmp_path, "never") is None
 
 
 def test_what_was_changed_is_shown_and_refused_unless_it_is_named(

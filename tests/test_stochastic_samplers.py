@@ -20,8 +20,8 @@ from inkdrop.samplers import (
     PredictorCorrector,
     ReverseDiffusion,
     Sampler,
-    dpmpp_2m,
-    dpmpp_3m,
+    dpmpp_2m_sde,
+    dpmpp_3m_sde,
     heun,
 )
 from inkdrop.schedules import Point
@@ -64,15 +64,15 @@ METHODS: dict[str, Callable[[], Sampler]] = {
     "ancestral": lambda: Ancestral(steps()),
     "euler_ancestral": lambda: DDIM(steps(), eta=1.0),
     "ddim, eta = 0.5": lambda: DDIM(steps(), eta=0.5),
-    "dpmpp_2m, eta = 1": lambda: dpmpp_2m(steps(), eta=1.0),
-    "dpmpp_2m, eta = 0.5": lambda: dpmpp_2m(steps(), eta=0.5),
-    "dpmpp_3m, eta = 1": lambda: dpmpp_3m(steps(), eta=1.0),
+    "dpmpp_2m, eta = 1": lambda: dpmpp_2m_sde(steps(), eta=1.0),
+    "dpmpp_2m, eta = 0.5": lambda: dpmpp_2m_sde(steps(), eta=0.5),
+    "dpmpp_3m, eta = 1": lambda: dpmpp_3m_sde(steps(), eta=1.0),
     "euler_maruyama": lambda: EulerMaruyama(steps()),
     "reverse_diffusion": lambda: ReverseDiffusion(steps()),
     "predictor_corrector": lambda: PredictorCorrector(steps(NUM_STEPS // 2), ReverseDiffusion, 1, 0.16),
     "heun, churn": lambda: heun(Churn(steps(NUM_STEPS // 2), 40.0)),
     "heun, restart": lambda: heun(Restart(steps(NUM_STEPS // 2), 0.1, 2.0, 2, 30)),
-    "dpmpp_2m, eta = 1, restart": lambda: dpmpp_2m(Restart(steps(NUM_STEPS // 2), 0.1, 2.0, 2, 30), eta=1.0),
+    "dpmpp_2m, eta = 1, restart": lambda: dpmpp_2m_sde(Restart(steps(NUM_STEPS // 2), 0.1, 2.0, 2, 30), eta=1.0),
     "ddim, churn": lambda: DDIM(Churn(steps(NUM_STEPS // 2), 40.0)),
 }
 EVERYWHERE = ("dpmpp_2m, eta = 1", "heun, churn")
@@ -178,7 +178,7 @@ def test_noise_beyond_the_ends_is_refused(ends: tuple[float, float]) -> None:
         increments(ends)
 
 
-@pytest.mark.parametrize("method", [dpmpp_2m, dpmpp_3m], ids=["2m", "3m"])
+@pytest.mark.parametrize("method", [dpmpp_2m_sde, dpmpp_3m_sde], ids=["2m", "3m"])
 def test_runs_of_more_steps_approach_each_other_on_one_path(
     method: Callable[..., Sampler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +200,7 @@ def test_corrections_and_up_moves_between_steps_of_a_path_leave_samples_to_their
     denoiser = mixture(ALL_SCHEDULES["linear_beta"])
     for sampler in (
         PredictorCorrector(Linspace(8), ReverseDiffusion, 2, 0.16),
-        dpmpp_2m(Churn(Linspace(8), 2.0), eta=1.0),
+        dpmpp_2m_sde(Churn(Linspace(8), 2.0), eta=1.0),
     ):
         whole = sample(denoiser, sampler, 6)
         assert torch.isfinite(whole).all()

@@ -287,9 +287,14 @@ def test_shards_that_cannot_be_read_are_named(folder: Path) -> None:
         dataset(folder).verify()
 
 
-def test_commands_are_refused_and_a_missing_library_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("start", ["pipe:", "PIPE:", "Pipe:", " pipe:;", "pi\npe:;"])
+def test_commands_are_refused(start: str, folder: Path) -> None:
     with pytest.raises(ValueError, match="would run a command"):
-        WebDataset(f"pipe:touch {folder}/ran", "b.tar", ["png"], None, [3, 4, 6], 0, 8)
+        _ = WebDataset(f"{start}touch {folder}/ran", "b.tar", ["png"], None, [3, 4, 6], 0, 8).splits
+    assert not (folder / "ran").exists()
+
+
+def test_a_missing_library_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "webdataset.cache", None)
     with pytest.raises(ValueError, match=r"pip install inkdrop\[streaming\]"):
         dataset(folder)

@@ -106,11 +106,11 @@ def _report(arguments: argparse.Namespace) -> None:
     print(found.markdown())
     print(*found.write(arguments.folder), sep="\n")
     if arguments.wandb:
-        import wandb
+        from inkdrop.loggers.wandb import WandB
 
-        with wandb.init(project=arguments.wandb, name=arguments.folder.resolve().name, job_type="report") as run:
-            header, *rows = found.table()
-            run.log({"report": wandb.Table(columns=[*header], data=rows)})
+        tracker = WandB(str(arguments.folder), arguments.wandb, arguments.folder.resolve().name)
+        tracker.log_table("report", found.table())
+        tracker.finalize("success")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from inkdrop.checkpoints import find_checkpoint
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.pipeline import Pipeline, load
-from inkdrop.randomness import Generators
 from inkdrop.samplers import Calibrated, Sampler
 from inkdrop.sampling_options import completed, sampled_model
 from inkdrop.time_grids import Explicit
@@ -80,8 +79,7 @@ def _start(pipeline: Pipeline, seeds: Sequence[int]) -> tuple[Denoiser, Tensor, 
     device = next(pipeline.parameters()).device
     batch = {name: value.to(device) for name, value in pipeline.request(seeds).items()}
     denoiser, cond = pipeline.guided(batch)
-    eps = denoiser.noise(pipeline.shape, Generators.from_seeds(seeds).at("start")).to(device)
-    return denoiser, eps, cond
+    return denoiser, pipeline.start(seeds).to(device), cond
 
 
 def _difference(

@@ -5,6 +5,7 @@ Imports Hydra and YAML only, so that help and mistyped options are answered at o
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import traceback
@@ -18,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from inkdrop.experiment import CONF, EXIT_CONFIGURATION, CheckConfiguration
+from inkdrop.experiment import CONF, EXIT_CONFIGURATION, CheckConfiguration, stop
 from inkdrop.help import show
 from inkdrop.seeds import draw_seed
 from inkdrop.slurm import folder_option
@@ -59,7 +60,7 @@ def run(action: Callable[[DictConfig, str], Any], config: DictConfig) -> Any:
         if sweep:  # a single run was checked before it had a folder
             draw_seed(config, told=True)
             CheckConfiguration().check(config, hydra)
-        return action(config, hydra.runtime.output_dir)
+        return _objective(config, action(config, hydra.runtime.output_dir))
     except SystemExit as error:
         if not sweep or error.code in (130, 143):  # a signal is meant for all trials
             raise
@@ -70,6 +71,22 @@ def run(action: Callable[[DictConfig, str], Any], config: DictConfig) -> Any:
     if sweep:  # an exit here would leave the other trials out
         raise TrialError(hydra.job.num, code)
     sys.exit(code)
+
+
+def _objective(config: DictConfig, metrics: dict[str, Any]) -> Any:
+    """What a sweeper that searches is given of a trial: the metric that `objective` names, or else all of them.
+
+    Ends with code 2 if there is none of this name, and with code 5 if it is not finite.
+    """
+    if (name := config.get("objective")) is None:
+        return metrics
+    from inkdrop.finiteness import NonFiniteError
+
+    if name not in metrics:
+        stop(ValueError(f"objective={name} was not measured: there are {', '.join(metrics)}"))
+    if not math.isfinite(metrics[name]):
+        stop(NonFiniteError(f"not finite: the objective {name}"))
+    return metrics[name]
 
 
 def _explained(error: Exception, arguments: list[str]) -> str:

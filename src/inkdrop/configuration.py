@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from inkdrop.averaging import LONGEST
@@ -88,6 +88,7 @@ SETTINGS: dict[str, Any] = {
     "num_rounds": Annotated[int, Ge(1)],
     "device": str,
     "compile": bool,
+    "cuda_graphs": bool,
     "channels_last": bool,
     "output_dir": str,
     "init_from": str | None,
@@ -95,6 +96,7 @@ SETTINGS: dict[str, Any] = {
     "resume_allow": list[str],
     "run_id": str | None,
     "timeout_minutes": Annotated[float, Gt(0)],
+    "objective": str | None,
     "checkpoint": str,
     "weights": str | float,
     "repeats": Annotated[int, Ge(1)],
@@ -103,6 +105,8 @@ SETTINGS: dict[str, Any] = {
     "ema.step": Annotated[int, Ge(1)] | None,
     "num_samples": Annotated[int, Ge(1), Le(10_000_000)],
     "batch_size": Annotated[int, Ge(1)],
+    "interpolate": Annotated[list[Annotated[int, Ge(0), Le(MAX_SEED)]], Len(2, 2)] | None,
+    "reconstruct": bool,
     "save_images": bool,
     **dict.fromkeys(("save_gif", "save_trajectory", "save_neighbours", "save_features"), bool),
     "evaluate": bool,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import re
 import subprocess
@@ -68,9 +67,12 @@ class CheckConfiguration(Callback):
             self._check(config, hydra)
 
     def _check(self, config: DictConfig, hydra: Any) -> None:
+        from inkdrop.checkpoints import find_checkpoint
         from inkdrop.configuration import USER_TARGETS, build, check, check_settings
         from inkdrop.machine import check_batch_size, check_devices, check_network
-        from inkdrop.sampling_options import check_average, check_grid, check_seeds, completed
+        from inkdrop.networks.diffusers_format import is_diffusers_folder
+        from inkdrop.resumption import check_folder
+        from inkdrop.sampling_options import check_average, check_graphs, check_grid, check_seeds, completed
 
         quiet()
         _refuse_unread(config, hydra.job.config_name)
@@ -81,7 +83,8 @@ class CheckConfiguration(Callback):
             plain = completed(plain)
         allowed = (*USER_TARGETS, *plain["allow_targets"])
         check(plain, allowed)
-        _check_folder(config, plain)
+        folder = plain["output_dir"] if hydra.mode == RunMode.MULTIRUN else hydra.run.dir
+        check_folder(Path(folder), config, plain)
         world_size = check_devices(plain["trainer"])
         if hydra.mode == RunMode.MULTIRUN:
             if world_size > 1 and "BasicLauncher" in hydra.launcher._target_:
@@ -101,12 +104,13 @@ class CheckConfiguration(Callback):
             if plain["optimizer"]["lr"] == 0:
                 print("warning: optimizer.lr=0: the weights stay as they are", file=sys.stderr)
         if "checkpoint" in plain:
+            check_graphs(plain)
             check_grid(plain, allowed)
             check_average(plain)
         if "data" in plain:
             build(plain["data"], allowed).verify()
-        if plain.get("init_from") and not Path(plain["init_from"]).exists():
-            raise ValueError(f"init_from={plain['init_from']} does not exist")
+        if plain.get("init_from") and not is_diffusers_folder(Path(plain["init_from"])):
+            find_checkpoint(plain["init_from"], "init_from")
         build(list(plain.get("callbacks", {}).values()), allowed)
 
 
@@ -152,20 +156,6 @@ def _refuse_unread(config: DictConfig, name: str) -> None:
             raise ValueError(no_option(key, [*content, *groups], "; --help explains them"))
     if missing := sorted(set(content) - {"hydra"} - set(config)):
         raise ValueError(f"{missing[0]} is missing: {name}.yaml has it, ~{missing[0]} takes it away")
-
-
-def _check_folder(config: DictConfig, plain: dict[str, Any]) -> None:
-    """`ValueError` if another run lies in the folder already; ranks after the first find what the first one made."""
-    folder = Path(plain["output_dir"])
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        return
-    if "resume" in plain:
-        from inkdrop.masking import from_environment, masked
-        from inkdrop.resumption import resumed
-
-        resumed(folder, masked(plain, from_environment(config)))
-    elif (folder / "result.json").exists():
-        raise ValueError(f"output_dir={folder} holds other samples: choose a new folder")
 
 
 def composed(name: str, overrides: list[str]) -> DictConfig:

@@ -1,4 +1,4 @@
-"""How likely a model finds data, in bits per dimension: the variational bound, and the probability-flow ODE."""
+"""How well a model knows data: bits per dimension by the bound or by the ODE, and the loss by noise level."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,10 +16,13 @@ from torch import Tensor
 from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.deviations import Deviation, decoder, large
 from inkdrop.finiteness import NonFiniteError
+from inkdrop.losses import DenoisingLoss
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
 from inkdrop.time_grids import Linspace, Trailing
+from inkdrop.time_samplers import DiscreteUniform, Uniform
 from inkdrop.variational import decoder_term, prior_term, step_terms
+from inkdrop.weightings import Unit
 
 
 class Likelihood(ABC):
@@ -29,9 +32,15 @@ class Likelihood(ABC):
     and the result is above 0; for real numbers it is a density in the unit of the data.
     """
 
+    unit: ClassVar[str] = "bits_per_dim"  # begins the names of what is measured
+
     @abstractmethod
     def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
         """Named numbers (B), float64 on the CPU, for a raw batch and one stream per sample."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the result depends on besides the model and the data: the kind and its options."""
+        return {"likelihood": type(self).__name__, **{name: _told(option) for name, option in vars(self).items()}}
 
     def check(self, pipeline: Pipeline) -> None:
         """`ValueError` if this likelihood does not exist for the pipeline."""
@@ -54,11 +63,50 @@ def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple
         pipeline.train(training)
 
 
+def _told(option: Any) -> Any:
+    """An option as it stands in a record: a function by its name."""
+    return getattr(getattr(option, "func", option), "__name__", option)
+
+
 def _bits(nats: Tensor, data: Tensor) -> Tensor:
     """Bits per dimension of nats (B) of raw data (B, *); `NonFiniteError` if some are not finite."""
-    if not bool(nats.isfinite().all()):
-        raise NonFiniteError("the likelihood of some items is not finite: the model is broken")
-    return nats.cpu().double() / (data[0].numel() * math.log(2))
+    return _finite(nats, "likelihood") / (data[0].numel() * math.log(2))
+
+
+def _finite(values: Tensor, what: str) -> Tensor:
+    if not bool(values.isfinite().all()):
+        raise NonFiniteError(f"the {what} of some items is not finite: the model is broken")
+    return values.cpu().double()
+
+
+class LossByNoiseLevel(Likelihood):
+    """The unweighted error of the network's output, `|F - F*|^2`, by intervals of t: where a bound is made or lost.
+
+    Each item is noised to a time of its own in each of `num_bins` equal intervals (steps of a table are the times of
+    one). A weighting of its mean over t is the bound in continuous time: Kingma and Gao 2023, arXiv 2303.00848.
+    """
+
+    unit = "loss"
+
+    def __init__(self, num_bins: Annotated[int, Ge(1)] = 10):
+        self.num_bins = num_bins
+
+    def check(self, pipeline: Pipeline) -> None:
+        """Any noise will do."""
+
+    def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
+        """The mean of each interval, such as `0.00-0.10`, and of all, `total`."""
+        denoiser: Any = pipeline.denoiser
+        law = Uniform() if denoiser.schedule.num_timesteps is None else DiscreteUniform()
+        loss, means = DenoisingLoss(law, Unit()), {}
+        with _prepared(pipeline, batch) as (data, cond):
+            x_0 = pipeline.codec.encode(data)
+            for number in range(self.num_bins):
+                streams = generators.at("loss", number)
+                t = law.quantile(denoiser.schedule, (number + streams.at("time").uniform()) / self.num_bins)
+                name = f"{number / self.num_bins:.2f}-{(number + 1) / self.num_bins:.2f}"
+                means[name] = _finite(loss(denoiser, x_0, cond, streams, t).loss, "loss")
+        return {"total": torch.stack(list(means.values())).mean(0), **means}
 
 
 class VariationalBound(Likelihood):

@@ -64,12 +64,12 @@ def check_batch_size(batch_size: int, world_size: int) -> None:
 
 
 def check_items(data: DataModule, options: Mapping[str, Any]) -> None:
-    """`DataError` for a split without items; a warning where a pass over the data is shorter than an optimizer step."""
-    for name in ("train", "validation"):
-        if (count := len(data.splits[name]["x"])) == 0:
+    """`DataError` for less than a batch to train on, or nothing held out; a warning for less than an optimizer step."""
+    for name, least in (("train", data.batch_size), ("validation", 1)):
+        if (count := len(data.splits[name]["x"])) < least:
             raise DataError(
-                f"{name} holds {count} items: no batch of data.batch_size={data.batch_size} can be made of them for "
-                f"trainer.devices={options.get('devices')}"
+                f"{name} holds {count} items, fewer than {least}: data.batch_size={data.batch_size} for "
+                f"trainer.devices={options.get('devices')} needs more data, or a smaller batch"
             )
     batches = -(-len(data.splits["train"]["x"]) // data.batch_size)
     if (accumulated := options.get("accumulate_grad_batches", 1)) > batches:

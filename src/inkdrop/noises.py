@@ -55,6 +55,20 @@ class Offset(Noise):
         return generators.normal([channels, *others], dtype) + self.strength * mean
 
 
+def slerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """From `first` to `second` (B, *) along the great circle through them, by a share (B) of the angle between them.
+
+    `sin((1 - s) w) / sin(w) first + sin(s w) / sin(w) second` with w the angle: between draws of normal noise the
+    length stays that of noise. Parallel ones are mixed in a straight line. Source: Shoemake 1985.
+    """
+    angle = torch.cosine_similarity(first.flatten(1), second.flatten(1)).clamp(-1, 1).acos()
+    sine, share = angle.sin(), share.to(first)
+    straight = sine < 1e-6
+    weights = [torch.where(straight, part, (part * angle).sin() / sine) for part in (1 - share, share)]
+    a, b = (weight.reshape(-1, *(1,) * (first.dim() - 1)) for weight in weights)
+    return a * first + b * second
+
+
 class Move(NamedTuple):
     """One move of a sampling run: its number, how many up-moves came before it, and its two ends."""
 

@@ -57,6 +57,26 @@ class Pipeline(nn.Module):
             denoiser = guide(denoiser, self, batch)
         return denoiser, self.conditioner(batch)
 
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """The noise (B, *) that samples with these seeds begin with, on the CPU."""
+        return self.denoiser.noise(self.shape, Generators.from_seeds(seeds).at("start"))
+
+    @torch.no_grad()
+    def invert(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The noise (B, *) from which the sampler comes back to the raw data `batch["x"]`, under their conditions.
+
+        `ValueError` if the sampler draws noise.
+        """
+        device = next(self.parameters(), torch.empty(0)).device
+        batch = {name: value.to(device) for name, value in batch.items()}
+        training = self.training
+        self.eval()
+        try:
+            denoiser, cond = self.guided(batch)
+            return self.sampler.invert(denoiser, self.codec.encode(batch["x"]), cond)
+        finally:
+            self.train(training)
+
     @torch.no_grad()
     def forward(
         self,
@@ -66,17 +86,21 @@ class Pipeline(nn.Module):
         t_start: float = 1.0,
         constraint: Constraint | None = None,
         progress: Progress | None = None,
+        eps: Tensor | None = None,
     ) -> Tensor:
         """Raw data (B, *), one per seed, under the conditions of the raw batch.
 
         Sample i depends on the model, its condition and seed i alone. With `data` (B, *) the run starts from it, noised
-        to `t_start`. Every sample has `constraint.copies` rows while it is made. `NonFiniteError` names the seeds of
-        samples that are not finite.
+        to `t_start`; with `eps` (B, *) it begins with this noise in place of that of the seeds. Every sample has
+        `constraint.copies` rows while it is made. `NonFiniteError` names the seeds of samples that are not finite.
         """
         device = next(self.parameters(), torch.empty(0)).device
         copies = 1 if constraint is None else constraint.copies
         generators = Generators.from_seeds(seeds).repeat(copies)
-        eps = self.denoiser.noise(self.shape, generators.at("start")).to(device)
+        if eps is None:
+            eps = self.denoiser.noise(self.shape, generators.at("start"))
+        else:
+            eps = eps.repeat_interleave(copies, 0)
         batch = {name: value.to(device).repeat_interleave(copies, 0) for name, value in batch.items()}
         x_init = None if data is None else self.codec.encode(data.to(device)).repeat_interleave(copies, 0)
         training = self.training
@@ -84,7 +108,7 @@ class Pipeline(nn.Module):
         try:
             denoiser, cond = self.guided(batch)
             noise = NoiseSource(denoiser.noise, generators)
-            x_0 = self.sampler(denoiser, eps, cond, noise, x_init, t_start, constraint, progress)
+            x_0 = self.sampler(denoiser, eps.to(device), cond, noise, x_init, t_start, constraint, progress)
         finally:
             self.train(training)
         # Levels of a codec would hide it: NaN decodes to black.
@@ -107,10 +131,10 @@ def calls_counted(pipeline: Pipeline) -> Iterator[list[int]]:
         handle.remove()
 
 
-def compile_network(pipeline: Pipeline) -> None:
-    """Compiles the network in place, so that the names of its weights stay."""
+def compile_network(pipeline: Pipeline, cuda_graphs: bool = False) -> None:
+    """Compiles the network in place, so that the names of its weights stay; CUDA graphs replay its launches."""
     network: Any = pipeline.denoiser.network
-    network.compile()
+    network.compile(mode="reduce-overhead" if cuda_graphs else None)
 
 
 def load(

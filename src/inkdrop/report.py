@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inkdrop.metrics.protocol import metric_of
+
 _SHOWN = 12  # samples of each setting in a picture of all
 _BESIDE = r"_(floor(_\d+k?)?|baseline)$"  # what is not a value of the samples
-_DERIVED = r"(_(low|high|min))?(@.*)?$"  # of repeats, of a variant
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Result:
 
     def protocol(self, metric: str) -> dict[str, Any]:
         """That of a metric; over repeats and of a variant it is that of the metric itself."""
-        return self.protocols.get(re.sub(_DERIVED, "", metric), {})
+        return self.protocols.get(metric_of(metric), {})
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Report:
     beside: dict[str, dict[str, float]]  # floor and baseline, by metric
 
     def table(self) -> list[list[str]]:
-        """Header, a row for each result, and one each for baseline and floor."""
+        """Header, a row for each result, one each for baseline and floor, and the hash of each metric's protocol."""
         names = self.settings or ["folder"]
         header = [*(_last(name) for name in names), "network calls", *self.metrics]
         rows = [
@@ -55,14 +56,19 @@ class Report:
         for kind in dict.fromkeys(kind for values in self.beside.values() for kind in values):
             values = [_number(self.beside.get(name, {}).get(kind)) for name in self.metrics]
             rows.append([kind, *[""] * len(names), *values])
-        return [header, *rows]
+        hashes = [self.protocol(name).get("hash", "unknown") for name in self.metrics]
+        return [header, *rows, ["protocol", *[""] * len(names), *hashes]]
+
+    def protocol(self, metric: str) -> dict[str, Any]:
+        """What all values of a metric were measured under."""
+        return next((row.protocol(metric) for row in self.rows if row.protocol(metric)), {})
 
     def markdown(self) -> str:
         """The table, and under it the protocol of each metric."""
         header, *rows = self.table()
         lines = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
         for metric in self.metrics:
-            facts = next((row.protocol(metric) for row in self.rows if row.protocol(metric)), {})
+            facts = self.protocol(metric)
             told = ", ".join(f"{name} {value}" for name, value in facts.items() if name != "hash")
             lines.append(f"\n{metric}: protocol {facts.get('hash', 'unknown')}: {told}")
         return "\n".join([*lines, ""])
@@ -123,8 +129,8 @@ def report(folder: Path, only: str | None = None) -> Report:
 
     `ValueError` if nothing is there, or if values of unlike protocols would share a column.
     """
-    found = [_read(file, folder) for file in sorted(folder.rglob("result.json"), key=_numbers)]
-    results = [result for result in found if result is not None]
+    files = sorted(folder.rglob("result.json"), key=_numbers)
+    results = [result for file in files for result in _read(file, folder)]
     if not results:
         raise ValueError(f"{folder} holds no result.json with metrics: train.py makes one, or sample.py evaluate=true")
     names = dict.fromkeys(name for each in results for name in each.metrics)
@@ -170,19 +176,30 @@ def _require_alike(metric: str, results: Sequence[Result]) -> None:
         raise ValueError(f"{metric} was measured under unlike protocols:\n{told}\nchoose one: --protocol HASH")
 
 
-def _read(file: Path, folder: Path) -> Result | None:
+def _read(file: Path, folder: Path) -> list[Result]:
+    """What a `result.json` says of the samples, and of each variant that was measured beside them."""
     try:
         content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
-    if not content.get("metrics"):
-        return None
+    if not (metrics := content.get("metrics")):
+        return []
     protocol = content.get("protocol", {"sampling": {}, "metrics": {}, "measurement": {}})
-    sampling = dict(protocol["sampling"])
-    calls = sampling.pop("network_calls", content.get("network_calls"))
-    settings = {"checkpoint": content.get("checkpoint"), **dict(_leaves(sampling))}
     protocols = {name: {**own, **protocol["measurement"]} for name, own in protocol["metrics"].items()}
-    return Result(str(file.parent.relative_to(folder)), settings, calls, content["metrics"], protocols)
+    protocols |= protocol.get("likelihoods", {})
+    name, variants = str(file.parent.relative_to(folder)), protocol.get("variants", {})
+
+    def result(name: str, sampling: Mapping[str, Any], values: dict[str, float]) -> Result:
+        settings = {"checkpoint": content.get("checkpoint"), **dict(_leaves(sampling))}
+        calls = settings.pop("network_calls", content.get("network_calls"))
+        return Result(name, settings, calls, values, protocols)
+
+    own = {key: value for key, value in metrics.items() if key.partition("@")[2] not in variants}
+    results = [result(name, protocol["sampling"], own)]
+    for variant, record in variants.items():
+        values = {key.partition("@")[0]: metrics[key] for key in metrics if key.partition("@")[2] == variant}
+        results.append(result(f"{name}@{variant}", record["sampling"], values))
+    return results
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

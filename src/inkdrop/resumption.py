@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from inkdrop.checkpoints import CheckpointError, read_checkpoint
 from inkdrop.checkpoints.files import latest_sound
 from inkdrop.configuration import ConfigurationError
+from inkdrop.masking import from_environment, masked
+from inkdrop.processes import is_first
 
 # What may differ without a word: it changes where a run is computed and what is shown, not what is computed.
 FREE = (
     "output_dir",
     "run_id",
     "timeout_minutes",
+    "objective",
     "resume",
     "resume_allow",
     "logger",
@@ -49,6 +51,7 @@ class Resumed:
     data_fingerprint: str
     facts: dict[str, Any]
     metrics: dict[str, float]  # measured at that step
+    protocol: dict[str, Any]  # of the latest evaluation
     logged: dict[str, int]  # bytes of each record that were written by then
     remarks: list[str]
 
@@ -83,6 +86,7 @@ def resumed(folder: Path, config: Mapping[str, Any]) -> Resumed | None:
         content["data_fingerprint"],
         content["facts"],
         content["metrics"],
+        content["callbacks"].get("Evaluate", {}).get("protocol", {}),
         content["logged"],
         remarks,
     )
@@ -103,7 +107,7 @@ def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Nobody else trains in this folder within the block; `CheckpointError` if somebody does, or it is read-only."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process on the machine holds it for all
+    if not is_first():  # which holds it for all
         yield
         return
     try:
@@ -119,6 +123,18 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_folder(folder: Path, config: DictConfig, plain: Mapping[str, Any]) -> None:
+    """`ValueError` if the folder cannot be made, or another run lies in it; ranks after the first find it made."""
+    if not is_first():
+        return
+    if files := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
+        raise ConfigurationError(f"output_dir={folder} cannot be a folder: {files[0]} is a file")
+    if "resume" in plain:
+        resumed(folder, masked(plain, from_environment(config)))
+    elif (folder / "result.json").exists():
+        raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
+
+
 def resume_point(folder: Path, resume: str) -> Path | None:
     """The checkpoint that a run in this folder goes on from; None for a fresh run.
 
@@ -126,7 +142,7 @@ def resume_point(folder: Path, resume: str) -> Path | None:
     `CheckpointError` if one must be there and is not, or if none of its files is sound.
     """
     if resume == "never":
-        if holds_run(folder):
+        if holds_run(folder) and is_first():  # the others find what the first one has begun
             raise ConfigurationError(f"output_dir={folder} holds another run: choose a new folder, or resume=auto")
         return None
     checkpoints = folder / "checkpoints"

@@ -20,10 +20,11 @@ from inkdrop.data.module import DataModule
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.finiteness import NonFiniteError, raised_together
 from inkdrop.metrics import Evaluation
-from inkdrop.metrics.protocol import sampling_facts
+from inkdrop.metrics.protocol import sampling_facts, told
+from inkdrop.origins import Interpolation, Origin, Reconstruction
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network, restored
 from inkdrop.sample_files import Seen, seen, write_features, write_images, write_neighbours, write_samples, write_way
-from inkdrop.sampling_options import check_average, check_grid, completed
+from inkdrop.sampling_options import check_average, check_graphs, check_grid, completed
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
     try:
         plain = completed(plain)
         check_settings(plain)
+        check_graphs(plain)
         check(plain, allowed)
         check_grid(plain, allowed)
         check_average(plain)
@@ -50,16 +52,25 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
         measured = _measured(plain, pipeline, checkpoint, allowed) if plain["evaluate"] else None
         batch = _batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"])
+        origin = _origin(plain, pipeline, checkpoint)
+        batch = origin.conditions(batch)
     except ValueError as error:
         stop(error)
     pipeline.to(fabric.device)
     if measured is not None:
         measured.evaluation.to(fabric.device)
     if plain["compile"]:
-        compile_network(pipeline)
+        compile_network(pipeline, plain["cuda_graphs"])
     try:
-        drawn = _drawn(fabric, pipeline, batch, seeds, plain)
-        result = {**source, **drawn.facts, "seed": plain["seed"], "sampler": plain["sampler"], **facts()}
+        drawn = _drawn(fabric, pipeline, batch, seeds, plain, origin)
+        result = {
+            **source,
+            **drawn.facts,
+            **origin.facts(pipeline, drawn.samples),
+            "seed": plain["seed"],
+            "sampler": plain["sampler"],
+            **facts(),
+        }
         features = None
         if measured is not None:
             with fabric.autocast():
@@ -74,8 +85,8 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         if measured is not None and features is not None:
             _write_against_data(output, plain, drawn.samples, features, measured)
         write_json(result, output / "result.json")
-        for name, value in result.get("metrics", {}).items():
-            print(f"{name:36} {value:.4f}")
+        if measured is not None:
+            print(told(result["metrics"], result["protocol"]))
         calls, seconds = result["network_calls"], result["seconds"]
         print(f"{len(seeds)} samples in {seconds:.1f} s, {calls} network calls each: {output}")
     return result
@@ -87,12 +98,14 @@ class _Drawn(NamedTuple):
     facts: dict[str, Any]  # how many, and what they cost
 
 
-def _drawn(fabric: Fabric, pipeline: Pipeline, batch: dict[str, Tensor], seeds: range, plain: dict[str, Any]) -> _Drawn:
+def _drawn(
+    fabric: Fabric, pipeline: Pipeline, batch: dict[str, Tensor], seeds: range, plain: dict[str, Any], origin: Origin
+) -> _Drawn:
     way: list[Tensor] = []
     start = time.monotonic()
     with fabric.autocast(), calls_counted(pipeline) as calls:
         keep = way if plain["save_gif"] or plain["save_trajectory"] else None
-        samples = _draw(fabric, pipeline, batch, seeds, plain["batch_size"], keep)
+        samples = _draw(fabric, pipeline, batch, seeds, plain["batch_size"], keep, origin)
     seconds = time.monotonic() - start
     told = {
         "num_samples": len(samples),
@@ -160,7 +173,7 @@ def _measured(
     evaluation: Evaluation = _kept("evaluation", plain["evaluation"], lambda: build(plain["evaluation"], allowed))
     if checkpoint.get("data_fingerprint") not in (None, data.fingerprint):  # older files have none
         print("warning: these are not the data of the run, their fingerprints differ", file=sys.stderr)
-    evaluation.check_count(plain["num_samples"])
+    evaluation.check(data)
     for likelihood in evaluation.likelihood.values():
         likelihood.check(pipeline)
     return _Measured(evaluation, data)
@@ -181,6 +194,19 @@ def _values(
         "evaluation_seconds": {part: round(value, 3) for part, value in evaluation.seconds.items()},
         "protocol": evaluation.protocol(data, sampling),
     }
+
+
+def _origin(plain: dict[str, Any], pipeline: Pipeline, checkpoint: dict[str, Any]) -> Origin:
+    """What samples begin with; `ValueError` for two choices, or if they are not to be measured."""
+    if not plain["interpolate"] and not plain["reconstruct"]:
+        return Origin()
+    if plain["evaluate"] or (plain["interpolate"] and plain["reconstruct"]):
+        raise ValueError("interpolate, reconstruct and evaluate are three choices: leave two of them out")
+    if plain["interpolate"]:
+        return Interpolation(plain["interpolate"], plain["num_samples"])
+    config = checked_part(plain["checkpoint"], checkpoint, "data", plain["allow_targets"])
+    data: DataModule = _kept("data", config, lambda: build(config, (*CHECKPOINT_TARGETS, *plain["allow_targets"])))
+    return Reconstruction(pipeline, data.splits["validation"], plain["num_samples"])
 
 
 _latest: dict[str, tuple[str, Any]] = {}
@@ -214,6 +240,7 @@ def _draw(
     seeds: range,
     batch_size: int,
     way: list[Tensor] | None,
+    origin: Origin,
 ) -> Tensor:
     """All samples on the CPU of every rank; the states of the first batch on its way there are added to `way`."""
     from rich.progress import Progress
@@ -231,7 +258,8 @@ def _draw(
                     way.append(pipeline.codec.decode(x).cpu())
 
             conditions = {name: values[items] for name, values in batch.items()}
-            part = pipeline(conditions, [seeds[item] for item in items.tolist()], progress=progress)
+            eps = origin.noise(pipeline, conditions, items)
+            part = pipeline(conditions, [seeds[item] for item in items.tolist()], progress=progress, eps=eps)
             if drawn is None:
                 drawn = part.new_zeros(len(seeds), *part.shape[1:])
             drawn[items] = part

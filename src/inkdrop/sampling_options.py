@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from inkdrop.calibration import read_calibration
 from inkdrop.checkpoints import checked_part, find_checkpoint, read_checkpoint
 from inkdrop.checkpoints.snapshots import find_snapshots
@@ -74,6 +76,12 @@ def check_grid(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
     """`ValueError` if the times of a completed configuration do not fit the schedule of the run."""
     schedule = build(_part(plain, "pipeline")["denoiser"]["schedule"], (*CHECKPOINT_TARGETS, *plain["allow_targets"]))
     build(plain["sampler"], allowed).time_grid(schedule)
+
+
+def check_graphs(plain: dict[str, Any]) -> None:
+    """`ValueError` for CUDA graphs of a network that is not compiled, or without a CUDA device."""
+    if plain["cuda_graphs"] and not (plain["compile"] and torch.cuda.is_available()):
+        raise ConfigurationError("cuda_graphs=true needs compile=true and a CUDA device")
 
 
 def check_average(plain: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from inkdrop.processes import is_first
+
 _DRAWN = "INKDROP_DRAWN_SEED"
 
 
@@ -24,8 +26,7 @@ def draw_seed(config: DictConfig, told: bool = False) -> None:
     if earlier.exists():
         config.seed = OmegaConf.load(earlier).seed
         return
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
-    if first and all(int(os.environ.get(name) or 1) == 1 for name in ("WORLD_SIZE", "SLURM_NTASKS")):
+    if is_first() and all(int(os.environ.get(name) or 1) == 1 for name in ("WORLD_SIZE", "SLURM_NTASKS")):
         os.environ[_DRAWN] = str(secrets.randbelow(2**31))
         if told:
             print(f"seed       {os.environ[_DRAWN]} (drawn)")

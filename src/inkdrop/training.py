@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import signal
+import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -26,6 +27,7 @@ from inkdrop.finiteness import NonFiniteError
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.machine import check_batch_size, check_items
 from inkdrop.masking import from_environment, masked
+from inkdrop.metrics.protocol import told
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
 from inkdrop.pipeline import Pipeline, compile_network, set_weights
 from inkdrop.resumption import Resumed, changed_facts, locked, resumed
@@ -60,12 +62,12 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
         _begin(trainer, task, run, before)
         if before is not None and before.step >= trainer.max_steps:
             print(f"nothing to do: the run has all its {before.step} steps; trainer.max_steps asks for more")
-            metrics, step = before.metrics, before.step
+            metrics, evaluated, step = before.metrics, {"protocol": before.protocol}, before.step
         else:
             _fit(trainer, task, data, before)
-            metrics, step = _metrics(trainer), trainer.global_step
+            metrics, evaluated, step = _metrics(trainer), _evaluated(trainer), trainer.global_step
         if trainer.is_global_zero and not (before and step == before.step and (run / "result.json").exists()):
-            _finish(run, trainer, task, step, metrics, time.monotonic() - start)
+            _finish(run, task, step, metrics, evaluated, time.monotonic() - start)
     return metrics
 
 
@@ -75,14 +77,27 @@ def _fit(trainer: Trainer, task: DiffusionTask, data: DataModule, before: Resume
         trainer.fit(task, datamodule=data, ckpt_path=before.checkpoint if before else None)
     except Interrupted as interruption:
         _leave(interruption, trainer)
-    except NonFiniteError as error:  # all ranks meet it
+    except NonFiniteError as error:
+        if not trainer.is_global_zero:  # rank 0 meets it too, and speaks for the run
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(0)
+        _end_others(trainer, seconds=10)  # in a checkpoint that it alone writes it may be the only one
         stop(error)
     except Exception as error:
-        if (launcher := trainer.strategy.launcher) is not None:
-            launcher.kill(signal.SIGKILL)
+        _end_others(trainer)
         if hasattr(error, "exit_code"):  # a file that went away, say, or a full disk
             stop(error)
         raise
+
+
+def _end_others(trainer: Trainer, seconds: float = 0) -> None:
+    """Ends the processes that this one has started, which may hang, unless they end by themselves within this time."""
+    if (launcher := trainer.strategy.launcher) is not None:
+        end = time.monotonic() + seconds
+        for process in getattr(launcher, "procs", []):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, end - time.monotonic()))
+        launcher.kill(signal.SIGKILL)
 
 
 def _begin(trainer: Trainer, task: DiffusionTask, run: Path, before: Resumed | None) -> None:
@@ -96,7 +111,10 @@ def _begin(trainer: Trainer, task: DiffusionTask, run: Path, before: Resumed | N
         print(f"resumed from step {before.step}: run {run_id} in {run}", flush=True)
         if before.world_size != trainer.world_size:
             devices = f"{trainer.world_size} devices instead of {before.world_size}"
-            before.remarks.append(f"now {devices}: the same samples, but their sums are no longer equal to the bit")
+            before.remarks.append(
+                f"now {devices}: the same samples, but their sums are no longer equal to the bit, and what the samples "
+                "of one device share is another draw: dropout in the network, loss.coupling"
+            )
         for remark in [*before.remarks, *changed_facts(before.facts, task.facts)]:
             print(f"warning: {remark}", flush=True)
     for logger in trainer.loggers:
@@ -107,15 +125,13 @@ def _begin(trainer: Trainer, task: DiffusionTask, run: Path, before: Resumed | N
 
 
 def _finish(
-    run: Path, trainer: Trainer, task: DiffusionTask, step: int, metrics: dict[str, float], seconds: float
+    run: Path, task: DiffusionTask, step: int, metrics: dict[str, float], evaluated: dict[str, Any], seconds: float
 ) -> None:
     """Writes `result.json` and says what came out."""
     checkpoint = run / "checkpoints" / f"step-{step:08d}.ckpt"
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    measured = next((each.protocol for each in callbacks if isinstance(each, Evaluate) and each.protocol), None)
     result = {
         "metrics": metrics,
-        **({"protocol": measured} if measured else {}),
+        **{name: value for name, value in evaluated.items() if value},  # nothing, where nothing was measured
         "checkpoint": str(checkpoint) if checkpoint.exists() else None,
         "steps": step,
         "seconds": round(seconds, 1),
@@ -123,7 +139,7 @@ def _finish(
         **task.facts,
     }
     write_json(result, run / "result.json")
-    _farewell(run, metrics)
+    _farewell(run, result)
 
 
 def _leave(interruption: Interrupted, trainer: Trainer) -> NoReturn:
@@ -197,10 +213,20 @@ def _metrics(trainer: Trainer) -> dict[str, float]:
     return metrics
 
 
-def _farewell(run: Path, metrics: dict[str, float]) -> None:
+def _evaluated(trainer: Trainer) -> dict[str, Any]:
+    """How the latest evaluation measured, and the share of the time that all of them took."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    evaluate = next((each for each in callbacks if isinstance(each, Evaluate)), None)
+    if evaluate is None:
+        return {}
+    return {"protocol": evaluate.protocol, "evaluation_share_of_time": round(evaluate.share_of_time, 4)}
+
+
+def _farewell(run: Path, result: dict[str, Any]) -> None:
     """The last lines on the terminal: what came out, where it is, and what to try next."""
-    for name, value in metrics.items():
-        print(f"{name:28} {value:.4f}")
+    print(told(result["metrics"], result.get("protocol", {})))
+    if share := result.get("evaluation_share_of_time"):
+        print(f"evaluation took {share:.1%} of the time")
     print(f"\nrun        {run}")
     if pictures := sorted((run / "pictures").glob("*.png")):
         print(f"samples    {pictures[-1]}")

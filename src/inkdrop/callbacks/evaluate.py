@@ -49,8 +49,9 @@ class Evaluate(AfterStep):
     """Measures the averaged weights every so often and when training ends; `results` holds the latest values.
 
     They are those of step `measured_at`. Each of the `variants` is measured as well, on samples with the same seeds,
-    and adds `{metric}_{n}@{variant}`. `evaluation/share_of_time` is the share of the run's time so far that all this
-    took, and `evaluation/{part}_seconds` how the latest was spent.
+    and adds `{metric}_{n}@{variant}`; `protocol` records under `variants` how. `evaluation/share_of_time` is the share
+    of the time since the start, or since the run went on, that all this took, and `evaluation/{part}_seconds` how the
+    latest was spent.
     """
 
     def __init__(self, every: Every, evaluation: Evaluation, variants: Mapping[str, Variant] | None = None):
@@ -58,6 +59,7 @@ class Evaluate(AfterStep):
         self.results: dict[str, float] = {}
         self.measured_at = -1
         self.protocol: dict[str, Any] = {}
+        self.share_of_time = 0.0
         self._start = self._spent = 0.0
 
     def check(self, data: Any) -> None:
@@ -92,18 +94,34 @@ class Evaluate(AfterStep):
         with averaged_weights(trainer, pl_module):
             self.results = self.evaluation(pipeline, data)
         seconds = dict(self.evaluation.seconds)
-        weights, calls = profile_name(trainer), self.evaluation.network_calls
-        sampler: Any = pl_module.config.get("pipeline", {})  # type: ignore[operator, union-attr]
-        facts = sampling_facts(sampler, weights, self.evaluation.seed, calls, str(trainer.precision))
-        self.protocol = self.evaluation.protocol(data, facts)
+        self.protocol = self._protocol(trainer, pl_module)
         for name, variant in self.variants.items():
             with ExitStack() as stack:
                 stack.enter_context(averaged_weights(trainer, pl_module, variant.weights))
                 stack.enter_context(variant.within(pipeline))
                 values = self.evaluation.of_samples(pipeline, data)
             self.results |= {f"{metric}@{name}": value for metric, value in values.items()}
+            own = self._protocol(trainer, pl_module, name)  # measured alike, and sampled in its own way
+            self.protocol.setdefault("variants", {})[name] = {part: own[part] for part in ("hash", "sampling")}
         self._spent += time.monotonic() - start
         spent = {f"evaluation/{part}_seconds": value for part, value in seconds.items()}
-        spent["evaluation/share_of_time"] = self._spent / (time.monotonic() - self._start)
+        self.share_of_time = self._spent / (time.monotonic() - self._start)
+        spent["evaluation/share_of_time"] = self.share_of_time
         for logger in trainer.loggers:
             logger.log_metrics({**self.results, **spent}, step=trainer.global_step)
+
+    def _protocol(self, trainer: Trainer, pl_module: LightningModule, variant: str | None = None) -> dict[str, Any]:
+        """The record of what was just measured: as in the run, or of a variant."""
+        config: Any = pl_module.config
+        configured = {**config.get("pipeline", {}), **_configured(config, variant)}
+        weights = profile_name(trainer, self.variants[variant].weights if variant else None)
+        evaluation = self.evaluation
+        calls, precision = evaluation.network_calls, str(trainer.precision)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        return evaluation.protocol(data, sampling_facts(configured, weights, evaluation.seed, calls, precision))
+
+
+def _configured(config: Mapping[str, Any], variant: str | None) -> dict[str, Any]:
+    """The sampler and the guidance that the configuration of a run has for a variant."""
+    variants = (config.get("callbacks", {}).get("evaluate") or {}).get("variants") or {}
+    return {option: value for option, value in variants.get(variant, {}).items() if value is not None}

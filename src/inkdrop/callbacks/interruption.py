@@ -63,6 +63,9 @@ class StopOnSignal(BetweenSteps):
         with contextlib.suppress(OSError):  # nobody may listen any more
             os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step\n".encode())
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.between_steps(trainer, pl_module)  # the last step has none after it, and a sweep would go on
+
     def between_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
         noted = self._noted
         if trainer.world_size > 1:

@@ -22,26 +22,26 @@ class CheckpointError(ValueError):
     exit_code = 4
 
 
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint file itself, or the latest sound one of a run folder.
+def find_checkpoint(path: str | Path, option: str = "checkpoint") -> Path:
+    """The checkpoint file itself, or the latest sound one of a run folder, which `option` names.
 
     A damaged one is skipped with a warning. `CheckpointError` if there is none, or for an address.
     """
     if "://" in str(path):
-        raise CheckpointError(f"checkpoint={path} is an address: fetch the file first, and only from whom you trust")
+        raise CheckpointError(f"{option}={path} is an address: fetch the file first, and only from whom you trust")
     try:
-        return _found(Path(path))
+        return _found(Path(path), option)
     except OSError as error:  # of a folder that may not be entered
-        raise CheckpointError(f"checkpoint={path} cannot be read: {error.strerror}") from None
+        raise CheckpointError(f"{option}={path} cannot be read: {error.strerror}") from None
 
 
-def _found(path: Path) -> Path:
+def _found(path: Path, option: str) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise CheckpointError(f"checkpoint={path} does not exist")
+        raise CheckpointError(f"{option}={path} does not exist")
     if not path.is_dir():
-        raise CheckpointError(f"checkpoint={path} is neither a file nor a folder")
+        raise CheckpointError(f"{option}={path} is neither a file nor a folder")
     folder = path / "checkpoints"
     if not any(folder.glob("step-*.ckpt")):
         raise CheckpointError(f"{path} is no run folder: it has no checkpoints/step-*.ckpt")

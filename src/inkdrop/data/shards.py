@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -50,7 +51,9 @@ class ShardStore:
         from webdataset.shardlists import expand_urls
 
         urls: list[str] = expand_urls(pattern)
-        if commands := [url for url in urls if url.startswith("pipe:")]:
+        if commands := [
+            url for url in urls if urlsplit(url).scheme == "pipe"
+        ]:  # whatever stands before it, as in PIPE:
             raise ValueError(f"{commands[0]} would run a command; fetch the shards first, or give a URL")
         return urls
 

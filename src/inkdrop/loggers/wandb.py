@@ -53,6 +53,14 @@ class WandB(Logger):
         self._try(lambda run: run.log({key: [wandb.Image(each) for each in images], "trainer/global_step": step}))
 
     @rank_zero_only
+    def log_table(self, key: str, lines: list[list[str]]) -> None:
+        """A header and its rows under a name."""
+        import wandb
+
+        header, *rows = lines
+        self._try(lambda run: run.log({key: wandb.Table(columns=[*header], data=rows)}))
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         if self._run is not None:
             self._try(lambda run: run.finish(exit_code=0 if status == "success" else 1))

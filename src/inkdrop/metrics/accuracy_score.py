@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge, Gt, Le
 
-from inkdrop.data.loaders import ShuffledLoader, collect
+from inkdrop.data.loaders import ShuffledLoader, Split, collect
 from inkdrop.metrics.extractors import Classifier, Extractor
 from inkdrop.metrics.make_extractor import fit, recognised
 from inkdrop.metrics.metric import Extracted, Metric, Results
@@ -34,14 +34,26 @@ class ClassificationAccuracyScore(Metric):
     needs: ClassVar[frozenset[str]] = frozenset({"items"})
     stand_in: ClassVar[str] = "train"
 
+    def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
+        super().check(held_out, reference, extractor)
+        _require_labels(held_out, reference)
+        extractor.untrained()
+
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
-        if "label" not in samples.items or "label" not in held_out.items:
-            raise ValueError("the classification accuracy score takes labelled items, and these have no labels")
+        _require_labels(samples.items, held_out.items)
         loader = ShuffledLoader(collect(samples.items, torch.arange(samples.count)), self.batch_size, self.seed)
         with torch.inference_mode(False), torch.enable_grad():  # measured where nothing else is fitted
             model = _untrained(extractor, self.seed)
             fit(model, loader, self.num_steps, self.lr, self.max_shift, "classification accuracy score")
         return {"cas": recognised(model, held_out.items["x"], held_out.items["label"])}
+
+
+def _require_labels(*sets: Split) -> None:
+    if any("label" not in items for items in sets):
+        raise ValueError(
+            "the classification accuracy score takes labelled items, and these have no labels: leave metric "
+            "accuracy_score out"
+        )
 
 
 def _untrained(extractor: Extractor, seed: int) -> Classifier:

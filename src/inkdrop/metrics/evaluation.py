@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,19 +11,18 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from inkdrop.data.loaders import Split, collect
+from inkdrop.data.loaders import Split
 from inkdrop.data.module import DataModule
 from inkdrop.finiteness import raised_together
 from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.extractors import Extractor
-from inkdrop.metrics.metric import Collector, Extracted, Metric, Results
+from inkdrop.metrics.likelihoods import of_held_out, settings_of
+from inkdrop.metrics.metric import Metric, Results
+from inkdrop.metrics.panel import Observed, Panel
 from inkdrop.metrics.protocol import over_repeats, protocol, short
-from inkdrop.metrics.real import of, real, trivial_items
+from inkdrop.metrics.real import trivial_items
 from inkdrop.pipeline import Pipeline, calls_counted
-from inkdrop.randomness import Generators
 from inkdrop.ranks import from_all_ranks, share
-
-Observed = dict[str, Extracted]  # by digest of the extractor
 
 
 class Evaluation:
@@ -39,8 +37,8 @@ class Evaluation:
     which is what real data reach, and `{metric}_{n}_baseline` on those of a generator that knows each place of the data
     on its own. Where fewer items are held out, their number m is said: `{metric}_{n}_floor_{m}`. With `repeats` the
     first is the mean, `_low` and `_high` are its interval at 95% and `_min` is the lowest, which papers often tell.
-    `likelihood` adds, for each of its names, `bits_per_dim_{name}_{m}` and its parts, the means over the first
-    `num_items` held-out items (null: all of them).
+    `likelihood` adds, for each of its names, `bits_per_dim_{name}_{m}` and its parts, or the loss by noise level as
+    `loss_{name}_{m}`: means over the first `num_items` held-out items (null: all of them).
     """
 
     def __init__(
@@ -63,38 +61,30 @@ class Evaluation:
         self.seconds: dict[str, float] = {}  # of the latest call: sampling, features, distance, likelihood
         self.network_calls = 0  # per sample, of the latest call
         self._count = 0
-        self._settings: dict[str, dict[str, Any]] = {}  # of the metric behind each name
+        self._likelihoods: dict[str, dict[str, Any]] = {}  # what each depends on, by name
         self._beside: dict[tuple[str, int], Results] = {}  # floors and baselines, by fingerprint and n
-        self._extractors: dict[str, Extractor] = {}  # each weight once, by digest
-        self._metrics: dict[str, list[Metric]] = {}
-        for metric in self.metrics.values():
-            own = metric.extractor or extractor
-            self._extractors.setdefault(own.digest(), own)
-            self._metrics.setdefault(own.digest(), []).append(metric)
+        self._panel = Panel(self.metrics, extractor, batch_size)
 
     def check(self, data: DataModule) -> None:
-        """`ValueError` for too few samples for a metric, or fewer held-out items than are to be measured."""
-        held_out = len(data.splits["validation"]["x"])
-        if self.num_items is not None and self.num_items > held_out:
-            raise ValueError(f"evaluation.num_items={self.num_items}, but only {held_out} items are held out")
+        """`ValueError` for too few samples or held-out items, or data that a metric or an extractor cannot take."""
+        held_out = data.splits["validation"]
+        if self.num_items is not None and self.num_items > len(held_out["x"]):
+            raise ValueError(f"evaluation.num_items={self.num_items}, but only {len(held_out['x'])} items are held out")
         if self.reference not in data.splits:
             raise ValueError(f"evaluation.reference={self.reference} is no split of the data: {list(data.splits)}")
-        self.check_count(self.num_samples or held_out)
-
-    def check_count(self, count: int) -> None:
-        """`ValueError` if a metric means nothing on so few samples."""
+        count = self.num_samples or len(held_out["x"])
         for name, metric in self.metrics.items():
-            fewest = metric.fewest(metric.extractor or self.extractor)
-            if count < fewest:
+            extractor = metric.extractor or self.extractor
+            if count < (fewest := metric.fewest(extractor)):
                 raise ValueError(
                     f"{count} samples are too few for metric {name}, which takes at least {fewest}: "
                     f"more samples, or another metric, such as metric=[kernel], whose mean does not depend on n"
                 )
+            metric.check(held_out, data.splits[self.reference], extractor)
 
     def to(self, device: torch.device) -> None:
         """Takes features on this device."""
-        for extractor in self._extractors.values():
-            extractor.to(device)
+        self._panel.to(device)
 
     def conditions(self, data: DataModule, count: int) -> dict[str, Tensor]:
         """The raw batch that so many samples are made under: what the data hold besides the data themselves."""
@@ -139,29 +129,21 @@ class Evaluation:
         for samples in sets:
             items = {"x": samples, **self.conditions(data, len(samples))}
             with self._timed("features"):
-                observed.append(self._observed(items, len(samples), "samples"))
+                observed.append(self._panel.observed(items, len(samples), "samples"))
         return self._values(observed, data)
 
     def likelihoods(self, pipeline: Pipeline, data: DataModule, count: int | None = None) -> Results:
-        """Means over the first `count` held-out items, or all; `ValueError` if there are fewer.
-
-        Each rank does its share, all get the whole. `NonFiniteError` if the model is broken.
-        """
-        held_out = data.splits["validation"]
-        count = count or len(held_out["x"])
-        if count > len(held_out["x"]):
-            raise ValueError(f"num_items={count}, but only {len(held_out['x'])} items are held out")
-        totals: dict[str, float] = {}
-        with raised_together():
-            for name, likelihood in self.likelihood.items():
-                for items in share(count, self.batch_size):
-                    generators = Generators.from_positions(self.seed, items.tolist()).at("likelihood")
-                    for part, values in likelihood(pipeline, collect(held_out, items), generators).items():
-                        full = f"bits_per_dim_{name}_{short(count)}" + f"_{part}" * (part != "total")
-                        totals[full] = totals.get(full, 0.0) + float(values.sum())
-        everyone = from_all_ranks(totals)
-        names = dict.fromkeys(name for own in everyone for name in own)
-        return {name: math.fsum(own.get(name, 0.0) for own in everyone) / count for name in names}
+        """Means over the first `count` held-out items, or all; `ValueError` if there are fewer. See `of_held_out`."""
+        held_out = len(data.splits["validation"]["x"])
+        count = count or held_out
+        if count > held_out:
+            raise ValueError(f"num_items={count}, but only {held_out} items are held out")
+        results: Results = {}
+        for name, likelihood in self.likelihood.items():
+            values = of_held_out(name, likelihood, pipeline, data, count, self.batch_size, self.seed)
+            self._likelihoods |= dict.fromkeys(values, settings_of(likelihood, data, count, self.seed))
+            results |= values
+        return results
 
     def protocol(self, data: DataModule, sampling: Mapping[str, Any]) -> dict[str, Any]:
         """The record of how the latest values were measured, with how their samples were made; see `protocol`."""
@@ -174,15 +156,13 @@ class Evaluation:
             "reference": self.reference,
             "rounding": str(data.splits[self.reference]["x"].dtype).removeprefix("torch."),
         }
-        metrics = {f"{name}_{short(self._count)}": settings for name, settings in self._settings.items()}
-        return protocol(measurement, metrics, sampling)
+        metrics = {f"{name}_{short(self._count)}": settings for name, settings in self._panel.settings.items()}
+        return protocol(measurement, metrics, sampling, self._likelihoods)
 
     def _made(self, pipeline: Pipeline, conditions: dict[str, Tensor], count: int, seed: int) -> Observed:
         """Samples are seen by all extractors and forgotten, unless a metric needs the items."""
         keep = any("items" in metric.needs for metric in self.metrics.values())
-        collectors = {
-            digest: Collector(extractor, self._needs(digest), count) for digest, extractor in self._extractors.items()
-        }
+        collectors = self._panel.collectors(count)
         kept: list[Tensor] = []
         with raised_together():
             for own in share(count, self.batch_size):
@@ -200,32 +180,17 @@ class Evaluation:
             items = {"x": torch.cat([part for own in shares for part in own[1]])[order], **conditions}
         return {digest: collector.compute(items) for digest, collector in collectors.items()}
 
-    def _needs(self, digest: str) -> frozenset[str]:
-        return frozenset(need for metric in self._metrics[digest] for need in metric.needs)
-
-    def _observed(self, items: Split, count: int, what: str) -> Observed:
-        return {
-            digest: of(extractor, items, count, self._needs(digest), self.batch_size, what)
-            for digest, extractor in self._extractors.items()
-        }
-
-    def _real(self, data: DataModule, split: str, count: int) -> Observed:
-        return {
-            digest: real(extractor, data, split, count, self._needs(digest), self.batch_size)
-            for digest, extractor in self._extractors.items()
-        }
-
     def _values(self, sets: list[Observed], data: DataModule) -> Results:
         self._count = n = next(iter(sets[0].values())).count
         reference, held_out = self._references(data, n)
         with self._timed("distance"):
-            values = over_repeats([self._compared(each, reference, held_out) for each in sets])
+            values = over_repeats([self._panel.compared(each, reference, held_out) for each in sets])
         return {f"{name}_{short(n)}{ending}": value for (name, ending), value in values.items()}
 
     def _references(self, data: DataModule, n: int) -> tuple[Observed, Observed]:
         with self._timed("features"):
-            reference = self._real(data, self.reference, len(data.splits[self.reference]["x"]))
-            return reference, self._real(data, "validation", min(n, len(data.splits["validation"]["x"])))
+            reference = self._panel.real(data, self.reference, len(data.splits[self.reference]["x"]))
+            return reference, self._panel.real(data, "validation", min(n, len(data.splits["validation"]["x"])))
 
     def beside(self, data: DataModule, n: int) -> Results:
         """Floors and baselines of n samples; the same at every evaluation, so taken once."""
@@ -239,31 +204,16 @@ class Evaluation:
         results: Results = {}
         for split in dict.fromkeys(metric.stand_in for metric in self.metrics.values()):
             m = min(n, len(data.splits[split]["x"]))
-            stand_in = held_out if split == "validation" else self._real(data, split, m)
+            stand_in = held_out if split == "validation" else self._panel.real(data, split, m)
             ending = "floor" if m == n else f"floor_{short(m)}"
-            for name, value in self._compared(stand_in, reference, held_out, split).items():
+            for name, value in self._panel.compared(stand_in, reference, held_out, split).items():
                 results[f"{name}_{short(n)}_{ending}"] = value
         return results
 
     def _baseline(self, data: DataModule, n: int) -> Results:
         items = trivial_items(data, self.reference, self.conditions(data, n), n, self.batch_size)
-        values = self._compared(self._observed(items, n, "trivial samples"), *self._references(data, n))
+        values = self._panel.compared(self._panel.observed(items, n, "trivial samples"), *self._references(data, n))
         return {f"{name}_{short(n)}_baseline": value for name, value in values.items()}
-
-    def _compared(
-        self, samples: Observed, reference: Observed, held_out: Observed, stand_in: str | None = None
-    ) -> Results:
-        """The values of all metrics, or of those whose floor is taken on this split."""
-        results: Results = {}
-        for digest, metrics in self._metrics.items():
-            for metric in metrics:
-                if stand_in in (None, metric.stand_in):
-                    extractor = self._extractors[digest]
-                    values = metric(samples[digest], reference[digest], held_out[digest], extractor)
-                    settings = {**metric.settings(), "extractor": extractor.name, "extractor_digest": digest[:12]}
-                    self._settings |= dict.fromkeys(values, settings)
-                    results |= values
-        return results
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:

@@ -15,10 +15,14 @@ from torch import Tensor, nn
 
 
 class Extractor(nn.Module):
-    """Raw data (B, *) to features (B, dim); `name` stands in the names of what is measured on them."""
+    """Raw data (B, *) to features (B, dim); `name` stands in the names of what is measured on them.
+
+    `resize` says how images of other sizes are brought to that of the network, and stands in the protocol.
+    """
 
     name: str
     dim: int
+    resize: str = "none"
 
     @abstractmethod
     def forward(self, data: Tensor) -> Tensor:
@@ -33,6 +37,16 @@ class Extractor(nn.Module):
         raise ValueError(
             f"extractor {self.name} is no classifier that can be fitted: choose one, such as digits or mnist"
         )
+
+    @torch.no_grad()
+    def check(self, data: Tensor) -> None:
+        """`ValueError` unless it makes `dim` features of raw data (B, *) like these."""
+        found = self(data.to(self.device)).shape[1]
+        if found != self.dim:
+            raise ValueError(
+                f"extractor {self.name} makes {found} features of data of shape {list(data.shape[1:])}, and not "
+                f"extractor.dim={self.dim}: set extractor.dim={found}, or choose another extractor"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -136,6 +150,7 @@ class Inception(Extractor):
 
     name = "inception"
     dim = 2048
+    resize = "bilinear of TensorFlow 1"  # without antialiasing, as in published values
     FILE = "weights-inception-2015-12-05-6726825d.pth"
 
     def __init__(self, weights: str | None = None):

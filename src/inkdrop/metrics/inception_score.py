@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from inkdrop.data.loaders import Split
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.metric import SPLITS, Extracted, Metric, Results
 
@@ -24,6 +25,10 @@ class InceptionScore(Metric):
 
     def fewest(self, extractor: Extractor) -> int:
         return SPLITS
+
+    def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
+        super().check(held_out, reference, extractor)
+        extractor.logits(torch.zeros(1, extractor.dim, device=extractor.device))  # refuses where there are no classes
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         assert samples.class_sums is not None

@@ -10,6 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from inkdrop.data.loaders import Split
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.metric import Extracted, Metric, Results
 from inkdrop.metrics.pairwise import evenly, squared_distances
@@ -33,6 +34,15 @@ class KernelDistance(Metric):
 
     def fewest(self, extractor: Extractor) -> int:
         return self.subset_size
+
+    def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
+        super().check(held_out, reference, extractor)
+        for what, items in (("held out", held_out), ("in the reference", reference)):
+            if len(items["x"]) < self.subset_size:
+                raise ValueError(
+                    f"subset_size={self.subset_size} of the kernel distance is more than the {len(items['x'])} items "
+                    f"{what}: set metric.kernel.subset_size={len(items['x'])}"
+                )
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         first, second = (each.features_on(extractor.device) for each in (samples, reference))

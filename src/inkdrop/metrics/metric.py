@@ -62,6 +62,10 @@ class Metric(ABC):
         """The least number of samples that the metric can be taken on; fewer are refused before anything is sampled."""
         return 2
 
+    def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
+        """`ValueError` if these data or the extractor lack what the metric needs, before anything is sampled."""
+        extractor.check(held_out["x"][torch.arange(1)])
+
     def settings(self) -> dict[str, Any]:
         """What the result depends on besides the items and the extractor: the kind and its fields."""
         own = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "extractor"}

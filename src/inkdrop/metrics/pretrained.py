@@ -18,6 +18,7 @@ class _Transformer(Extractor):
     PUBLISHED: ClassVar[str]  # where the weights are on the Hub
     MEAN: ClassVar[tuple[float, float, float]]  # of red, green and blue that the network expects to be taken off
     DEVIATION: ClassVar[tuple[float, float, float]]
+    resize = "bicubic, antialiased"
     SIZE: ClassVar[int | None] = None  # of its images; None is the size in its configuration
 
     def __init__(self, path: str | None = None):

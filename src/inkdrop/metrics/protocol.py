@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scipy import stats
+
+_DERIVED = re.compile(r"(_floor(_\d+k?)?|_baseline|_low|_high|_min)?(@.*)?$")
 
 
 def sampling_facts(
@@ -21,18 +24,23 @@ def sampling_facts(
 
 
 def protocol(
-    measurement: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]], sampling: Mapping[str, Any]
+    measurement: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Any]],
+    sampling: Mapping[str, Any],
+    likelihoods: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The record that stands beside values: what was done, and hashes that tell like from unlike.
 
     Values of a metric whose hashes are equal were measured alike and may share a column; results with equal `hash` were
-    also sampled alike.
+    also sampled alike. `likelihoods` are measured on held-out items, so that their hashes cover their own facts alone.
     """
     hashed = {
         name: {"hash": protocol_hash({"measurement": measurement, "metric": metric}), **metric}
         for name, metric in metrics.items()
     }
     parts = {"measurement": dict(measurement), "metrics": hashed, "sampling": dict(sampling)}
+    if likelihoods:
+        parts["likelihoods"] = {name: {"hash": protocol_hash(own), **own} for name, own in likelihoods.items()}
     return {"hash": protocol_hash(parts), **parts}
 
 
@@ -44,6 +52,23 @@ def protocol_hash(facts: Mapping[str, Any]) -> str:
 def short(count: int) -> str:
     """A number of samples as it stands in names: 350, 2k, 50k."""
     return f"{count // 1000}k" if count % 1000 == 0 and count else str(count)
+
+
+def metric_of(name: str) -> str:
+    """The metric that a value belongs to: floors, intervals and variants were measured as the metric itself was."""
+    return _DERIVED.sub("", name)
+
+
+def hash_of(name: str, record: Mapping[str, Any]) -> str:
+    """The hash of the protocol that a value was measured under, or nothing if the record does not tell."""
+    known = {**record.get("metrics", {}), **record.get("likelihoods", {})}
+    return str(known.get(metric_of(name), {}).get("hash", ""))
+
+
+def told(values: Mapping[str, float], record: Mapping[str, Any]) -> str:
+    """Lines for the terminal: each value, and the hash of the protocol that it was measured under."""
+    lines = (f"{name:36} {value:<12.4f} {hash_of(name, record)}" for name, value in values.items())
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def over_repeats(values: Sequence[Mapping[str, float]]) -> dict[tuple[str, str], float]:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from torch import Tensor
 
 from inkdrop.constraints import Transition
@@ -135,25 +135,21 @@ class Data(Coordinate):
 
 
 class Straight(Coordinate):
-    """`y = x / (d alpha + sigma)`, `tau = sigma / (d alpha + sigma)`, slope eps - x_0 / d, with d = sigma_data.
+    """`y = x / (alpha + sigma)`, `tau = sigma / (alpha + sigma)`, slope eps - x_0.
 
-    Finite at both ends of every schedule. With d = 1 it is x over t of flow matching; d near the standard deviation of
-    the data puts the middle of tau where they and the noise are equally large. Source: Liu et al. 2023, arXiv
-    2209.03003, section 3, for d = 1.
+    Finite at both ends of every schedule. On the straight path of flow matching it is x over t itself. Source: Liu et
+    al. 2023, arXiv 2209.03003, section 3.
     """
 
-    def __init__(self, sigma_data: Annotated[float, Gt(0)] = 1.0):
-        self.sigma_data = sigma_data
-
     def scale(self, point: Point) -> float:
-        return float(self.sigma_data * point.alpha + point.sigma)
+        return float(point.alpha + point.sigma)
 
     def tau(self, half: float) -> float:
-        return 1 / (1 + self.sigma_data * math.exp(half)) if half < 700 else 0.0
+        return 1 / (1 + math.exp(half)) if half < 700 else 0.0
 
     def half(self, tau: float) -> float:
         if 0 < tau < 1:
-            return math.log1p(-tau) - math.log(tau * self.sigma_data)
+            return math.log1p(-tau) - math.log(tau)
         return math.inf if tau <= 0 else -math.inf
 
     def rate(self, half: float) -> float:
@@ -162,7 +158,7 @@ class Straight(Coordinate):
 
     def weights(self, point: Point) -> tuple[float, float]:
         sigma = float(point.sigma)
-        return 1 / sigma, -(float(point.alpha) / sigma + 1 / self.sigma_data)
+        return 1 / sigma, -(float(point.alpha) / sigma + 1)
 
 
 class Angle(Coordinate):

@@ -11,9 +11,15 @@ from annotated_types import Ge, Gt, Le
 
 from inkdrop.samplers.adams import Adams
 from inkdrop.samplers.coordinates import Data, Noise, Straight
+from inkdrop.samplers.ddim import DDIM
 from inkdrop.samplers.quadrature import Even, InLogSNR, InTau, Middle
 from inkdrop.samplers.runge_kutta import RungeKutta
 from inkdrop.time_grids import TimeGrid
+
+
+def euler_ancestral(time_grid: TimeGrid, eta: Annotated[float, Ge(0), Le(1)] = 1.0) -> DDIM:
+    """Euler's method to a lower noise level and fresh noise back up, which is DDIM with all noise."""
+    return DDIM(time_grid, eta)
 
 
 def heun(time_grid: TimeGrid, up_noise: Annotated[float, Gt(0)] = 1.0) -> RungeKutta:
@@ -47,8 +53,11 @@ def dpmpp_3s(time_grid: TimeGrid) -> RungeKutta:
 
 
 def abm(time_grid: TimeGrid) -> Adams:
-    """Adams-Bashforth-Moulton of order 4 in x / (alpha / 2 + sigma): with `time_grid=centred` the one to take."""
-    return Adams(time_grid, Straight(0.5), InTau(), 4, corrector=4)
+    """Adams-Bashforth-Moulton of order 3 on the straight path: with `time_grid=centred` the one to take.
+
+    eps - x_0 as a line in the log-SNR predicts, as a parabola it corrects, at one network call a step.
+    """
+    return Adams(time_grid, Straight(), InLogSNR(), 2, corrector=3)
 
 
 def lms(time_grid: TimeGrid, order: Annotated[int, Ge(1), Le(4)]) -> Adams:
@@ -71,13 +80,23 @@ def dpm_multistep(time_grid: TimeGrid, order: Annotated[int, Ge(1), Le(3)]) -> A
     return Adams(time_grid, Noise(), Middle(), order)
 
 
-def dpmpp_2m(time_grid: TimeGrid, eta: Annotated[float, Ge(0)] = 0.0) -> Adams:
-    """DPM-Solver++(2M), with eta > 0 its SDE. Source: Lu et al. 2022, arXiv 2211.01095, algorithm 2."""
+def dpmpp_2m(time_grid: TimeGrid) -> Adams:
+    """DPM-Solver++(2M). Source: Lu et al. 2022, arXiv 2211.01095, algorithm 2."""
+    return Adams(time_grid, Data(), Middle(), 2)
+
+
+def dpmpp_3m(time_grid: TimeGrid) -> Adams:
+    """DPM-Solver++(3M) with the exact integral of the parabola, so that its order is 3."""
+    return Adams(time_grid, Data(), InLogSNR(), 3)
+
+
+def dpmpp_2m_sde(time_grid: TimeGrid, eta: Annotated[float, Gt(0)] = 1.0) -> Adams:
+    """DPM-Solver++(2M) of the reverse SDE with eta times its noise. Source: the same, section 5."""
     return Adams(time_grid, Data(eta), Middle(), 2)
 
 
-def dpmpp_3m(time_grid: TimeGrid, eta: Annotated[float, Ge(0)] = 0.0) -> Adams:
-    """DPM-Solver++(3M) with the exact integral of the parabola, so that its order is 3; with eta > 0 its SDE."""
+def dpmpp_3m_sde(time_grid: TimeGrid, eta: Annotated[float, Gt(0)] = 1.0) -> Adams:
+    """DPM-Solver++(3M) of the reverse SDE with eta times its noise."""
     return Adams(time_grid, Data(eta), InLogSNR(), 3)
 
 

@@ -53,7 +53,7 @@ class DiffusionTask(LightningModule):
         self.updated = False  # whether the latest optimizer step changed the weights
         self.validated_at = -1
         self._finite = True
-        self._recent = RecentLosses()
+        self._recent, self._validated = RecentLosses(), RecentLosses()
         self.config: dict[str, Any] = {}  # resolved, plain; written into checkpoints so that they are enough alone
         self.facts: dict[str, Any] = {}  # what the result depends on besides: versions, threads, commit
 
@@ -81,11 +81,17 @@ class DiffusionTask(LightningModule):
         generators = Generators.from_positions(0, items.tolist()).at("validation")
         x_0, cond = self.pipeline.codec.encode(batch["x"]), self.pipeline.conditioner(batch)
         terms = self.loss(self.pipeline.denoiser, x_0, cond, generators, t)
+        self._validated.add(terms.loss, items)
         self.log("validation/loss", terms.loss.mean(), batch_size=len(t), on_epoch=True, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Notes the step that the validation is of."""
+        """Notes the step that the validation is of; `NonFiniteError` names the items whose loss is not finite."""
         self.validated_at = self.trainer.global_step
+        wrong = self._validated.wrong(None)
+        self._validated.clear()
+        if wrong:
+            step = self.validated_at
+            raise NonFiniteError(f"validation after optimizer step {step}: the loss is not finite at {listed(wrong)}")
 
     def configure_optimizers(self) -> Any:
         """The optimizer over all that can be trained, and the learning rate, moved once a step."""

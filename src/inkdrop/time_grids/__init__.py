@@ -3,9 +3,10 @@
 from inkdrop.time_grids.base import TimeGrid
 from inkdrop.time_grids.even import Leading, Linspace, Quadratic, Trailing
 from inkdrop.time_grids.moves import Churn, Explicit, Repeat, Restart
-from inkdrop.time_grids.noise_levels import Karras, LogSNR
+from inkdrop.time_grids.noise_levels import Centred, Karras, LogSNR, edm
 
 __all__ = [
+    "Centred",
     "Churn",
     "Explicit",
     "Karras",
@@ -17,4 +18,5 @@ __all__ = [
     "Restart",
     "TimeGrid",
     "Trailing",
+    "edm",
 ]

@@ -45,7 +45,7 @@ class Churn(TimeGrid):
         time_grid: TimeGrid,
         s_churn: Annotated[float, Ge(0)],
         s_min: Annotated[float, Ge(0)] = 0.0,
-        s_max: Annotated[float, Gt(0)] = math.inf,
+        s_max: Annotated[float, Gt(0)] = 1000.0,
     ):
         self.time_grid, self.s_churn, self.s_min, self.s_max = time_grid, s_churn, s_min, s_max
 

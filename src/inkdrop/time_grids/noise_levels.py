@@ -81,3 +81,13 @@ class Karras(TimeGrid):
         roots = torch.linspace(highest ** (1 / self.rho), lowest ** (1 / self.rho), self.num_steps, dtype=torch.float64)
         inner = schedule.time(-2 * self.rho * roots[1:].log()).clamp(min=schedule.t_min).tolist()
         return descending([t_start, *inner], schedule)
+
+
+def edm(
+    num_steps: Annotated[int, Ge(2), Le(1_000_000)],
+    rho: Annotated[float, Gt(0)] = 7.0,
+    sigma_min: Annotated[float, Ge(0)] = 0.002,
+    sigma_max: Annotated[float, Gt(0)] = 80.0,
+) -> Karras:
+    """EDM's published steps, on any schedule. Source: Karras et al. 2022, arXiv 2206.00364, table 1."""
+    return Karras(num_steps, rho, sigma_min, sigma_max)

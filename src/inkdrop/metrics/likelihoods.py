@@ -1,0 +1,44 @@
+"""Means of what a model knows of held-out items, over the items and over all ranks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from inkdrop.data.loaders import collect
+from inkdrop.data.module import DataModule
+from inkdrop.finiteness import raised_together
+from inkdrop.likelihood import Likelihood
+from inkdrop.metrics.metric import Results
+from inkdrop.metrics.protocol import short
+from inkdrop.pipeline import Pipeline
+from inkdrop.randomness import Generators
+from inkdrop.ranks import from_all_ranks, share
+
+
+def of_held_out(
+    name: str, likelihood: Likelihood, pipeline: Pipeline, data: DataModule, count: int, batch_size: int, seed: int
+) -> Results:
+    """`{unit}_{name}_{count}`, and with `_{part}` its parts: means over the first `count` held-out items.
+
+    Each rank does its share, all get the whole. `NonFiniteError` if the model is broken.
+    """
+    totals: dict[str, float] = {}
+    held_out = data.splits["validation"]
+    with raised_together():
+        for items in share(count, batch_size):
+            generators = Generators.from_positions(seed, items.tolist()).at("likelihood")
+            for part, values in likelihood(pipeline, collect(held_out, items), generators).items():
+                totals[part] = totals.get(part, 0.0) + float(values.sum())
+    everyone = from_all_ranks(totals)
+    full = f"{likelihood.unit}_{name}_{short(count)}"
+    return {
+        full + f"_{part}" * (part != "total"): math.fsum(own.get(part, 0.0) for own in everyone) / count
+        for part in dict.fromkeys(part for own in everyone for part in own)
+    }
+
+
+def settings_of(likelihood: Likelihood, data: DataModule, count: int, seed: int) -> dict[str, Any]:
+    """What such a mean depends on besides the model; how samples are measured does not matter to it."""
+    items = {"data": type(data).__name__, "fingerprint": data.fingerprint, "num_items": count}
+    return {**likelihood.settings(), **items, "seed": seed}

@@ -1,0 +1,79 @@
+"""Several metrics at once: each extractor sees an item once, and real data once in all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from inkdrop.data.loaders import Split
+from inkdrop.data.module import DataModule
+from inkdrop.metrics.extractors import Extractor
+from inkdrop.metrics.metric import Collector, Extracted, Metric, Results
+from inkdrop.metrics.real import of, real
+
+Observed = dict[str, Extracted]  # by digest of the extractor
+
+
+class Panel:
+    """Metrics by the extractor that they see through, their own or else a common one; each weight is there once.
+
+    `settings` has, for the name of each result so far, what it depends on besides the items.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], extractor: Extractor, batch_size: int):
+        self.batch_size = batch_size
+        self.settings: dict[str, dict[str, Any]] = {}
+        self._extractors: dict[str, Extractor] = {}  # by digest
+        self._metrics: dict[str, list[Metric]] = {}
+        self._known: dict[tuple[str, str, int], Observed] = {}  # by fingerprint of the data, split and n
+        for metric in metrics.values():
+            own = metric.extractor or extractor
+            self._extractors.setdefault(own.digest(), own)
+            self._metrics.setdefault(own.digest(), []).append(metric)
+
+    def to(self, device: torch.device) -> None:
+        """Takes features on this device."""
+        for extractor in self._extractors.values():
+            extractor.to(device)
+
+    def collectors(self, count: int) -> dict[str, Collector]:
+        """What sees so many items as they come."""
+        return {digest: Collector(each, self._needs(digest), count) for digest, each in self._extractors.items()}
+
+    def observed(self, items: Split, count: int, what: str) -> Observed:
+        """The first `count` items that every rank has."""
+        return {
+            digest: of(extractor, items, count, self._needs(digest), self.batch_size, what)
+            for digest, extractor in self._extractors.items()
+        }
+
+    def real(self, data: DataModule, split: str, count: int) -> Observed:
+        """The first `count` items of a split."""
+        key = data.fingerprint, split, count
+        if key not in self._known:
+            self._known[key] = {
+                digest: real(extractor, data, split, count, self._needs(digest), self.batch_size)
+                for digest, extractor in self._extractors.items()
+            }
+        return self._known[key]
+
+    def compared(
+        self, samples: Observed, reference: Observed, held_out: Observed, stand_in: str | None = None
+    ) -> Results:
+        """The values of all metrics, or of those whose floor is taken on this split."""
+        results: Results = {}
+        for digest, metrics in self._metrics.items():
+            extractor = self._extractors[digest]
+            seen_by = {"extractor": extractor.name, "extractor_digest": digest[:12], "resize": extractor.resize}
+            for metric in metrics:
+                if stand_in in (None, metric.stand_in):
+                    values = metric(samples[digest], reference[digest], held_out[digest], extractor)
+                    settings = {**metric.settings(), **seen_by}
+                    self.settings |= dict.fromkeys(values, settings)
+                    results |= values
+        return results
+
+    def _needs(self, digest: str) -> frozenset[str]:
+        return frozenset(need for metric in self._metrics[digest] for need in metric.needs)

@@ -1,0 +1,68 @@
+"""What samples begin with: the noise of their seeds, noise between two seeds, or the noise that data come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inkdrop.noises import slerp
+from inkdrop.pipeline import Pipeline
+
+
+class Origin:
+    """The noise of each sample's seed."""
+
+    def noise(self, pipeline: Pipeline, conditions: Mapping[str, Tensor], items: Tensor) -> Tensor | None:
+        """eps (B, *) for the samples with these numbers (B), or None for that of their seeds."""
+        return None
+
+    def conditions(self, asked: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The raw batch of conditions, where `asked` is what the user wants."""
+        return asked
+
+    def facts(self, pipeline: Pipeline, samples: Tensor) -> dict[str, Any]:
+        """What the record says of it, given all samples."""
+        return {}
+
+
+class Interpolation(Origin):
+    """Even steps on the great circle from the noise of one seed to that of another."""
+
+    def __init__(self, seeds: list[int], count: int):
+        self.seeds, self.count = seeds, count
+
+    def noise(self, pipeline: Pipeline, conditions: Mapping[str, Tensor], items: Tensor) -> Tensor | None:
+        first, second = (pipeline.start([seed]).expand(len(items), *pipeline.shape) for seed in self.seeds)
+        return slerp(first, second, items / max(1, self.count - 1))
+
+    def facts(self, pipeline: Pipeline, samples: Tensor) -> dict[str, Any]:
+        return {"interpolate": self.seeds}
+
+
+class Reconstruction(Origin):
+    """The noise that the inverted sampler takes held-out items to; samples are then these items again.
+
+    `ValueError` if there are fewer than `count`, or if the sampler draws noise.
+    """
+
+    def __init__(self, pipeline: Pipeline, split: Mapping[str, Any], count: int):
+        if count > len(split["x"]):
+            raise ValueError(f"num_samples={count} is more than the {len(split['x'])} held-out items: lower it")
+        if not pipeline.sampler.deterministic:
+            raise ValueError("reconstruct=true inverts the sampler, and this one draws noise: choose sampler=abm")
+        places = torch.arange(count)
+        self.items = {name: torch.as_tensor(split[name][places]) for name in split}
+
+    def conditions(self, asked: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: values for name, values in self.items.items() if name != "x"}
+
+    def noise(self, pipeline: Pipeline, conditions: Mapping[str, Tensor], items: Tensor) -> Tensor | None:
+        return pipeline.invert({**conditions, "x": self.items["x"][items]})
+
+    def facts(self, pipeline: Pipeline, samples: Tensor) -> dict[str, Any]:
+        device = next(pipeline.parameters(), torch.empty(0)).device
+        there, back = (pipeline.codec.encode(each.to(device)).double() for each in (self.items["x"], samples))
+        return {"round_trip_rms": float((there - back).square().mean().sqrt())}

@@ -1,0 +1,24 @@
+"""Something that happens at a chosen moment of a run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+def at_call(
+    patch: pytest.MonkeyPatch, owner: Any, name: str, number: int, action: Callable[[], Any], again: bool = False
+) -> None:
+    """The call of a function with this number, from 1, begins with an action, and on wish so do all later ones."""
+    original, numbers = getattr(owner, name), itertools.count(1)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        count = next(numbers)
+        if count == number or (again and count > number):
+            action()
+        return original(*arguments, **options)
+
+    patch.setattr(owner, name, counted)
