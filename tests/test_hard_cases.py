@@ -20,41 +20,14 @@ from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.deviations import large, small
 from inkdrop.guidance import Clip
 from inkdrop.noises import Draw
-from inkdrop.samplers import DDIM, Ancestral, Sampler, forward_kernel, heun, towards
-from inkdrop.samplers.base import Denoise, History
+from inkdrop.samplers import DDIM, Ancestral, PredictorCorrector, Sampler, forward_kernel, heun, towards
 from inkdrop.schedules import VP, Point, Scalar, Schedule
-from inkdrop.time_grids import TimeGrid, Trailing
+from inkdrop.time_grids import Churn, Restart, TimeGrid, Trailing
 
 COUNT = 6000
 
 
 # Up-moves ------------------------------------------------------------------------------------------------------------
-
-
-class Churn(TimeGrid):
-    """EDM's churn: before each step sigma / alpha grows by a factor 1 + gamma, capped at t = 1."""
-
-    def __init__(self, num_steps: int, gamma: float):
-        self.num_steps, self.gamma = num_steps, gamma
-
-    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
-        times = Trailing(self.num_steps)(schedule, t_start)
-        log_snr = schedule.log_snr(torch.tensor(times[1:-1], dtype=torch.float64)) - 2 * math.log1p(self.gamma)
-        churned = schedule.time(log_snr).clamp(max=t_start).tolist()
-        return [times[0], *(t for pair in zip(times[1:-1], churned, strict=True) for t in pair), 0.0]
-
-
-class Restart(TimeGrid):
-    """Down to `low`, up to `high` and down again, `loops` times, then to the end."""
-
-    def __init__(self, num_steps: int, low: float, high: float, loops: int):
-        self.num_steps, self.low, self.high, self.loops = num_steps, low, high, loops
-
-    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
-        times = Trailing(self.num_steps)(schedule, t_start)
-        loop = [t for t in times if self.low <= t <= self.high]
-        before, after = [t for t in times if t > self.high], [t for t in times if t < self.low]
-        return before + loop * (self.loops + 1) + after
 
 
 def w1(denoiser: ExactDenoiser, sampler: Sampler) -> float:
@@ -64,52 +37,23 @@ def w1(denoiser: ExactDenoiser, sampler: Sampler) -> float:
 def test_heun_with_churn_keeps_the_law() -> None:
     denoiser = mixture(SCHEDULES["vp"], BatchGaussian())
     floor = sliced_w1(denoiser.draw(COUNT, 2), denoiser.draw(COUNT, 1))
-    assert w1(denoiser, heun(Churn(60, 0.2))) < floor + 0.02
+    assert w1(denoiser, heun(Churn(Trailing(60), s_churn=12.0))) < floor + 0.02
 
 
 def test_restart_mends_a_coarse_grid() -> None:
     denoiser = mixture(SCHEDULES["vp"], BatchGaussian(), spread=3)
-    plain, restarted = w1(denoiser, DDIM(Trailing(8))), w1(denoiser, DDIM(Restart(8, 0.1, 0.7, 1)))
+    plain, restarted = w1(denoiser, DDIM(Trailing(8))), w1(denoiser, DDIM(Restart(Trailing(8), 0.33, 4.0, 1, 5)))
     assert restarted < 0.95 * plain
 
 
 # Staying -------------------------------------------------------------------------------------------------------------
 
 
-class Repeat(TimeGrid):
-    """Every inner time `corrections` times more."""
-
-    def __init__(self, num_steps: int, corrections: int):
-        self.num_steps, self.corrections = num_steps, corrections
-
-    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
-        first, *inner, last = Trailing(self.num_steps)(schedule, t_start)
-        return [first, *(t for each in inner for t in [each] * (1 + self.corrections)), last]
-
-
-class PredictorCorrector(Sampler):
-    """Euler's step, and Langevin steps of size `2 (snr sigma)^2`, the same for every sample."""
-
-    def __init__(self, time_grid: TimeGrid, snr: float):
-        super().__init__(time_grid)
-        self.snr = snr
-
-    def step(
-        self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History
-    ) -> tuple[Transition, History]:
-        return towards(x, denoise(x, now).x_0, now, next), ()
-
-    def stay(self, denoise: Denoise, x: Tensor, now: Point, noise: Draw) -> Transition:
-        size = 2 * (self.snr * now.sigma) ** 2
-        score = (now.alpha * denoise(x, now).x_0 - x) / now.sigma**2
-        return Transition(x + size * score, math.sqrt(2 * size))
-
-
 def test_langevin_correction_mends_a_coarse_grid() -> None:
     denoiser = mixture(SCHEDULES["vp"], BatchGaussian())
-    plain = w1(denoiser, PredictorCorrector(Trailing(8), 0.4))
+    plain = w1(denoiser, PredictorCorrector(Trailing(8), DDIM, 0, 0.4))
     assert plain == pytest.approx(w1(denoiser, DDIM(Trailing(8))))
-    assert w1(denoiser, PredictorCorrector(Repeat(8, 4), 0.4)) < 0.8 * plain
+    assert w1(denoiser, PredictorCorrector(Trailing(8), DDIM, 4, 0.4)) < 0.8 * plain
 
 
 # Constraints ---------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from inkdrop.noises import NoiseSource
 from inkdrop.randomness import Generators
 from inkdrop.samplers import Sampler
 from inkdrop.schedules import Point
+from inkdrop.time_grids.base import descending
 
 Numbers = list[list[float]]  # one list for each step
 State = tuple[Tensor, tuple[Tensor, ...]]  # x, and the estimates of x_0 so far, newest first
@@ -58,7 +59,7 @@ def calibrate(
     problem = _Problem(denoiser, eps, cond, fine[-1], progress)
     changes = problem.one_by_one(times, fine, memory)
     times, changes = problem.together(times, changes, num_rounds, move=True)
-    snapped = [denoiser.schedule.snap(t) for t in times]
+    snapped = descending(times, denoiser.schedule)[:-1]
     if snapped != times:
         times, changes = problem.together(snapped, changes, num_rounds, move=False)
     points = problem.points(times)
@@ -93,7 +94,9 @@ def _numbers(now: Point, next: Point, change: Sequence[float]) -> list[float]:
 class _Problem:
     """The difference to the fine solution, as a function of times and of changes to Euler's coefficients."""
 
-    STEP = 1e-3  # of the differences that stand for derivatives; networks are exact to some 1e-6
+    # Of the differences that stand for derivatives; networks are exact to some 1e-6. It is negative because times can
+    # only be moved away from the smallest trained one.
+    STEP = -1e-3
 
     def __init__(self, denoiser: Denoiser, eps: Tensor, cond: Condition, x_0: Tensor, progress: Callable[[], None]):
         self.denoiser, self.eps, self.cond, self.x_0, self.progress = denoiser, eps, cond, x_0, progress

@@ -49,9 +49,11 @@ class Adaptive(Sampler):
             return self.coordinate.first(x, denoise(x, now).x_0, now, next), ()
         ends = torch.tensor([self.coordinate.tau(float(point.half)) for point in (now, next)], dtype=torch.float64)
 
+        first, last = sorted((float(now.t), float(next.t)))
+
         def flow(tau: Tensor, y: Tensor) -> Tensor:
             log_snr = torch.tensor([2 * self.coordinate.half(tau.item())], dtype=torch.float64)
-            t = min(max(denoise.schedule.time(log_snr).item(), float(next.t)), float(now.t))
+            t = min(max(denoise.schedule.time(log_snr).item(), first), last)
             point = denoise.schedule.points([t])[0]
             x_t = (y * self.coordinate.scale(point)).to(x.dtype)
             return self.coordinate.slope(x_t, denoise(x_t, point).x_0, point)

@@ -29,7 +29,8 @@ class Trailing(TimeGrid):
 class Leading(TimeGrid):
     """Even steps that end exactly at the smallest trained time: t_start (N - 1 - k)/N + t_min, then 0.
 
-    The first step begins one interval below t_start. Source: Song et al. 2021, arXiv 2010.02502, appendix D.
+    The first step begins one interval below t_start. `ValueError` if t_min is longer than that interval. Source: Song
+    et al. 2021, arXiv 2010.02502, appendix D.
     """
 
     def __init__(self, num_steps: Annotated[int, Ge(1), Le(1_000_000)]):
@@ -37,7 +38,13 @@ class Leading(TimeGrid):
 
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
         steps = range(self.num_steps - 1, -1, -1)
-        return descending([t_start * k / self.num_steps + schedule.t_min for k in steps], schedule)
+        times = [t_start * k / self.num_steps + schedule.t_min for k in steps]
+        if times[0] > t_start * (1 + 1e-9):
+            raise ValueError(
+                f"time_grid=leading begins at t = {times[0]:.4g} with time_grid.num_steps={self.num_steps}, above "
+                f"{t_start:.4g}: choose time_grid=linspace, or lower time_grid.num_steps"
+            )
+        return descending(times, schedule)
 
 
 class Linspace(TimeGrid):
@@ -50,8 +57,8 @@ class Linspace(TimeGrid):
         self.num_steps = num_steps
 
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
-        step = (t_start - schedule.t_min) / (self.num_steps - 1)
-        return descending([t_start - k * step for k in range(self.num_steps)], schedule)
+        shares = [k / (self.num_steps - 1) for k in range(self.num_steps)]
+        return descending([t_start * (1 - share) + schedule.t_min * share for share in shares], schedule)
 
 
 class Quadratic(TimeGrid):

@@ -66,8 +66,9 @@ class Churn(TimeGrid):
 class Restart(TimeGrid):
     """Where sigma / alpha has come down to `low`, up to `high` and down again `num_restarts` times, then to the end.
 
-    Each way down has `num_steps` moves even in the power 1/7 of sigma / alpha. `ValueError` unless low < high.
-    Source: Xu et al. 2023, arXiv 2306.14878, algorithm 1.
+    Each way down has `num_steps` moves even in the power 1/7 of sigma / alpha. A run that begins below `low` goes
+    straight to the end. `ValueError` unless low < high, if the grid ends above `high`, or if a table has fewer steps in
+    between. Source: Xu et al. 2023, arXiv 2306.14878, algorithm 1.
     """
 
     def __init__(
@@ -87,8 +88,18 @@ class Restart(TimeGrid):
         times = self.time_grid(schedule, t_start)
         levels = (-schedule.log_snr(torch.tensor(times[:-1], dtype=torch.float64)) / 2).exp().tolist()
         place = next((number for number, level in enumerate(levels) if level <= self.low), len(levels) - 1)
-        top = min(schedule.time(torch.tensor([-2 * math.log(self.high)], dtype=torch.float64)).item(), t_start)
-        way = Karras(self.num_steps + 1, sigma_min=levels[place])(schedule, schedule.snap(top))[:-2]
+        if place == 0:
+            return times
+        top = schedule.time(torch.tensor([-2 * math.log(self.high)], dtype=torch.float64)).item()
+        top = schedule.snap(min(top, t_start))
+        if top <= times[place]:
+            raise ValueError(f"time_grid.high={self.high} is not above {levels[place]:.3g}, where it goes up: raise it")
+        way = Karras(self.num_steps + 1, sigma_min=levels[place], sigma_max=self.high)(schedule, top)[:-2]
+        if way[-1] <= times[place]:
+            raise ValueError(
+                f"time_grid.num_steps={self.num_steps} of a restart is more than the schedule has steps between "
+                f"{self.low} and {self.high}: lower it"
+            )
         return times[: place + 1] + self.num_restarts * [*way, times[place]] + times[place + 1 :]
 
 

@@ -1,0 +1,140 @@
+"""Steps fitted to a denoiser come nearer to its fine solution, from seeds that they were not fitted on too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from analytic import ALL_SCHEDULES, ExactDenoiser, mixture, source
+from torch import Tensor
+
+from inkdrop.calibration import calibrate
+from inkdrop.calibration.fit import Calibration, rms
+from inkdrop.samplers import DDIM, Calibrated, Sampler, abm, dpmpp_2m
+from inkdrop.schedules import Schedule, cosine
+from inkdrop.time_grids import Explicit, Karras, LogSNR, Trailing
+from inkdrop.time_grids.noise_levels import Centred
+
+Solver = Callable[[int], Sampler]
+SOLVERS: dict[str, Solver] = {
+    "abm": lambda count: abm(Centred(count, 0.22, 1.0)),
+    "dpmpp_2m": lambda count: dpmpp_2m(LogSNR(count)),
+    "dpmpp_2m, karras": lambda count: dpmpp_2m(Karras(count)),  # whose last time cannot come any lower
+}
+
+
+def noise(seed: int, count: int = 256) -> Tensor:
+    return torch.randn(count, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def data(schedule: Schedule) -> ExactDenoiser:
+    return mixture(schedule, spread=4.0)
+
+
+def run(sampler: Sampler, denoiser: ExactDenoiser, eps: Tensor) -> Tensor:
+    return sampler(denoiser, eps, {}, source(len(eps), denoiser.noise))
+
+
+def calibrated(found: Calibration) -> Calibrated:
+    return Calibrated(Explicit(found.times), found.coefficients)
+
+
+@pytest.mark.parametrize(
+    ("solver", "name", "bound"),
+    [
+        ("dpmpp_2m", "vp", 0.2),
+        ("dpmpp_2m", "edm", 0.2),
+        ("dpmpp_2m", "linear", 0.2),
+        ("dpmpp_2m", "linear_beta", 0.2),
+        ("dpmpp_2m, karras", "edm", 0.2),
+        ("abm", "vp", 0.2),
+        ("abm", "linear", 0.2),
+        ("abm", "edm", 0.25),  # before, a third of what it is for dpmpp_2m
+    ],
+)
+def test_four_fitted_steps_come_several_times_as_near(name: str, solver: str, bound: float) -> None:
+    denoiser, make = data(ALL_SCHEDULES[name]), SOLVERS[solver]
+    found = calibrate(denoiser, noise(0), {}, make, 4, num_rounds=50)
+    eps = noise(1)
+    fine, before, after = (run(sampler, denoiser, eps) for sampler in (make(64), make(4), calibrated(found)))
+    assert rms(after - fine) < bound * rms(before - fine)
+    assert found.after < bound * found.before
+    assert rms(run(make(4), denoiser, noise(0)) - run(make(64), denoiser, noise(0))) == pytest.approx(found.before)
+    assert rms(run(calibrated(found), denoiser, noise(0)) - run(make(64), denoiser, noise(0))) == pytest.approx(
+        found.after
+    )
+
+
+@pytest.mark.parametrize("solver", ["abm", "dpmpp_2m, karras"])
+@pytest.mark.parametrize("schedule", [*(ALL_SCHEDULES[n] for n in ("edm", "linear_beta", "shifted")), cosine(20)])
+def test_fitted_times_fall_within_those_of_training_and_on_the_steps_of_a_table(
+    schedule: Schedule, solver: str
+) -> None:
+    refinement = 16 if schedule.num_timesteps != 20 else 3
+    times = calibrate(data(schedule), noise(0, 64), {}, SOLVERS[solver], 6, refinement).times
+    assert len(times) == 6
+    assert all(a > b for a, b in pairwise(times))
+    assert times[0] == 1.0
+    assert times[-1] >= schedule.t_min * (1 - 1e-9)
+    assert [schedule.snap(t) for t in times] == times
+
+
+def test_more_rounds_come_nearer() -> None:
+    denoiser = data(ALL_SCHEDULES["linear"])
+    one, ten, fifty = (
+        calibrate(denoiser, noise(0), {}, SOLVERS["dpmpp_2m"], 4, num_rounds=rounds).after for rounds in (1, 10, 50)
+    )
+    assert fifty < 0.6 * ten < 0.4 * one
+
+
+def test_progress_is_told_of_each_round() -> None:
+    rounds: list[None] = []
+    calibrate(
+        data(ALL_SCHEDULES["vp"]),
+        noise(0, 32),
+        {},
+        SOLVERS["dpmpp_2m"],
+        3,
+        num_rounds=4,
+        progress=lambda: rounds.append(None),
+    )
+    assert 1 <= len(rounds) <= 5
+
+
+def test_a_step_of_euler_is_a_step_of_the_calibrated_sampler() -> None:
+    """Coefficients of DDIM in place of fitted ones."""
+    denoiser, grid = data(ALL_SCHEDULES["vp"]), Trailing(5)
+    points = denoiser.schedule.points(grid(denoiser.schedule))
+    ratios = [b.sigma / a.sigma for a, b in pairwise(points)]
+    coefficients = [
+        [ratio, float(b.alpha - a.alpha * ratio)] for ratio, (a, b) in zip(ratios, pairwise(points), strict=True)
+    ]
+    ours = run(Calibrated(grid, coefficients), denoiser, noise(2))
+    assert torch.allclose(ours, run(DDIM(grid), denoiser, noise(2)), atol=1e-12)
+
+
+@pytest.mark.parametrize("times", [[1.0, 0.5], [1.0, 0.7, 0.5, 0.3], [1.0, 0.5, 0.7, 0.5]])
+def test_a_part_of_the_steps_or_more_of_them_is_refused(times: list[float]) -> None:
+    sampler = Calibrated(Explicit(times), [[0.5, 0.5]] * 3)
+    with pytest.raises(ValueError, match="whole runs of 3 steps: choose another for less"):
+        run(sampler, data(ALL_SCHEDULES["vp"]), noise(0, 2))
+
+
+def test_a_start_below_the_first_time_is_refused() -> None:
+    sampler, denoiser = Calibrated(Explicit([1.0, 0.6, 0.3]), [[0.5, 0.5]] * 3), data(ALL_SCHEDULES["vp"])
+    with pytest.raises(ValueError, match="whole runs of 3 steps"):
+        sampler(denoiser, noise(0, 2), {}, source(2, denoiser.noise), x_init=noise(1, 2), t_start=0.8)
+
+
+@pytest.mark.parametrize("coefficients", [[[0.5, 0.5, 0.1]], [[0.5, 0.5], [0.5]], [[0.5, 0.5], []]])
+def test_malformed_coefficients_are_refused(coefficients: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match=r"sampler.coefficients has from 2 numbers"):
+        Calibrated(Explicit([1.0, 0.5]), coefficients)
+
+
+@pytest.mark.parametrize("coefficients", [None, []])
+def test_missing_coefficients_are_refused(coefficients: list[list[float]] | None) -> None:
+    with pytest.raises(ValueError, match="python -m inkdrop calibrate"):
+        Calibrated(Explicit([1.0, 0.5]), coefficients)
