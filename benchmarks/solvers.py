@@ -1,0 +1,250 @@
+"""Accuracy of solvers for equal numbers of network calls: `python benchmarks/solvers.py` prints the tables.
+
+Deterministic: root mean square distance to the exact solution of the probability-flow ODE, on mixtures that nothing was
+chosen on (`--tuning`: on those that choices were made on). For each mixture, schedule and number of calls the best of
+all peer configurations stands against one default; geometric means of the ratios are over mixtures. `--stochastic`:
+sliced W2 to exact samples. `--overhead`: time of a step with a trivial network. `solver_peers.py` says what peers need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterable
+from statistics import mean, median, stdev
+
+import solver_peers
+import torch
+from solver_candidates import deterministic, stochastic
+from solver_problems import SCHEDULES, Mixture, Problem, held_out, problems, tuning
+from torch import Tensor
+
+from inkdrop.denoiser import Condition, Denoiser, Estimate
+from inkdrop.noises import Gaussian, NoiseSource
+from inkdrop.randomness import Generators
+from inkdrop.samplers import DDIM, Sampler
+from inkdrop.schedules import Point, Schedule, linear_beta
+from inkdrop.time_grids import LogSNR, Trailing
+
+CALLS = (5, 8, 10, 15, 20, 30, 50)
+GROUPS: dict[str, tuple[int, ...]] = {"5, 8": (5, 8), "10 to 50": (10, 15, 20, 30, 50)}
+Cell = tuple[str, str, int]  # mixture, schedule, calls
+Sample = Callable[[int, int], Tensor]  # (calls, seed) -> x_0
+
+
+def main() -> None:
+    """Prints the tables that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tuning", action="store_true", help="the mixtures that choices were made on")
+    parser.add_argument("--all", action="store_true", help="every peer configuration in 64 dimensions too (hours)")
+    parser.add_argument("--count", type=int, default=256, help="trajectories in 64 dimensions; twice as many in 2")
+    parser.add_argument("--stochastic", action="store_true")
+    parser.add_argument("--num-samples", type=int, default=20_000, help="of a stochastic sampler")
+    parser.add_argument("--seeds", type=int, default=4, help="of a stochastic sampler")
+    parser.add_argument("--overhead", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    mixtures = tuning() if options.tuning else held_out()
+    if options.overhead:
+        print_overhead()
+    elif options.stochastic:
+        print_stochastic(mixtures, options.num_samples, options.seeds)
+    else:
+        print_deterministic(mixtures, options.count, options.all)
+
+
+# Deterministic --------------------------------------------------------------------------------------------------------
+
+
+def peer_errors(problem: Problem, kind: str, complete: bool) -> dict[tuple[str, int], float]:
+    """Root mean square error of each peer configuration and number of calls, of those that keep to the number."""
+    errors = {}
+    for name, (first, solve) in solver_peers.configurations(kind, *problem.ends).items():
+        if complete or problem.eps.shape[1] == 2 or solver_peers.contends(name):
+            for calls in CALLS:
+                problem.mixture.calls = 0
+                error = problem.error(solve(problem.denoise, first * problem.eps, calls))
+                if problem.mixture.calls <= calls and math.isfinite(error):
+                    errors[name, calls] = error
+    return errors
+
+
+def best(errors: dict[tuple[str, int], float], calls: int, allowed: Callable[[str], bool]) -> tuple[float, str]:
+    """The smallest error among the allowed configurations, and its name."""
+    return min((error, name) for (name, number), error in errors.items() if number == calls and allowed(name))
+
+
+def print_deterministic(mixtures: dict[str, Mixture], count: int, complete: bool) -> None:
+    """The table of each cell, then the geometric means."""
+    ratios: dict[Cell, float] = {}
+    strict: dict[Cell, float] = {}
+    print("RMSE of the default x 1e-3 and its ratio to the best peer; the last column names the best at 10 calls\n")
+    _row("mixture", "schedule", *CALLS, "best peer at 10")
+    _row(*["---"] * (3 + len(CALLS)))
+    for (name, kind), problem in problems(mixtures, count, seed=7).items():
+        errors = peer_errors(problem, kind, complete)
+        cells = []
+        for calls in CALLS:
+            error = problem.error(deterministic(problem, calls))
+            ratios[name, kind, calls] = error / best(errors, calls, solver_peers.published)[0]
+            strict[name, kind, calls] = error / best(errors, calls, lambda _: True)[0]
+            cells.append(f"{error * 1e3:.3g}, {ratios[name, kind, calls]:.2f}")
+        _row(name, kind, *cells, best(errors, 10, solver_peers.published)[1])
+    print("\nGeometric mean of the ratios; in brackets, with combinations that no peer proposes among the peers\n")
+    _row("calls", *SCHEDULES, "all")
+    _row(*["---"] * (2 + len(SCHEDULES)))
+    groups = {**{str(calls): (calls,) for calls in CALLS}, **GROUPS}
+    for label, numbers in groups.items():
+        kinds = [*([kind] for kind in SCHEDULES), list(SCHEDULES)]
+        _row(label, *(f"{_mean(ratios, k, numbers):.2f} ({_mean(strict, k, numbers):.2f})" for k in kinds))
+
+
+def _mean(ratios: dict[Cell, float], kinds: Iterable[str], numbers: Iterable[int]) -> float:
+    chosen = [math.log(r) for (_, kind, calls), r in ratios.items() if kind in kinds and calls in numbers]
+    return math.exp(mean(chosen))
+
+
+def _row(*cells: object) -> None:
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+# Stochastic -----------------------------------------------------------------------------------------------------------
+
+
+def sliced_w2(first: Tensor, second: Tensor, directions: int = 64) -> float:
+    """Root mean square over directions of the 2-Wasserstein distance between equally many points (N, D)."""
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.randn(first.shape[1], directions, generator=generator, dtype=torch.float64)
+    axes /= axes.norm(dim=0)
+    return float(((first @ axes).sort(0).values - (second @ axes).sort(0).values).square().mean().sqrt())
+
+
+def _distances(problem: Problem, sample: Sample, calls: int, seeds: int) -> list[float]:
+    return [
+        sliced_w2(sample(calls, seed), problem.mixture.draw(len(problem.eps), seed=10_000 + seed))
+        for seed in range(seeds)
+    ]
+
+
+def stochastic_samples(mixture: Mixture, kind: str, count: int) -> tuple[Problem, dict[str, Sample]]:
+    """The samplers of the table by name, ours first."""
+    dim = mixture.means.shape[1]
+
+    def noise(seed: int) -> tuple[Problem, torch.Generator]:
+        generator = torch.Generator().manual_seed(seed)
+        eps = torch.randn(count, dim, generator=generator, dtype=torch.float64)
+        return Problem(mixture, SCHEDULES[kind], eps), generator
+
+    def ours(calls: int, seed: int) -> Tensor:
+        return stochastic(*_between(noise(seed), calls))
+
+    samplers: dict[str, Sample] = {"inkdrop": ours}
+    problem, _ = noise(0)
+    for name, (first, solve) in solver_peers.stochastic(kind, *problem.ends).items():
+
+        def peer(calls: int, seed: int, first: float = first, solve: Callable[..., Tensor] = solve) -> Tensor:
+            torch.manual_seed(seed)
+            drawn, _ = noise(seed)
+            return solve(drawn.denoise, first * drawn.eps, calls)
+
+        samplers[name] = peer
+    return problem, samplers
+
+
+def _between(drawn: tuple[Problem, torch.Generator], calls: int) -> tuple[Problem, int, torch.Generator]:
+    problem, generator = drawn
+    return problem, calls, generator
+
+
+def print_stochastic(mixtures: dict[str, Mixture], count: int, seeds: int) -> None:
+    """Sliced W2 at 10 and 20 calls, with the standard error over seeds."""
+    ratios: dict[Cell, float] = {}
+    print(f"Sliced W2 x 1e-3 over {seeds} seeds of {count} samples\n")
+    _row("mixture", "schedule", "calls", "inkdrop", "best peer", "its SW2", "ratio")
+    _row(*["---"] * 7)
+    for name, mixture in mixtures.items():
+        for kind in SCHEDULES:
+            problem, samplers = stochastic_samples(mixture, kind, count)
+            for calls in (10, 20):
+                values = {label: _distances(problem, sample, calls, seeds) for label, sample in samplers.items()}
+                ours = values.pop("inkdrop")
+                peer = min(values, key=lambda label: mean(values[label]))
+                ratios[name, kind, calls] = mean(ours) / mean(values[peer])
+                shown = (_with_error(ours), peer, _with_error(values[peer]), f"{ratios[name, kind, calls]:.2f}")
+                _row(name, kind, calls, *shown)
+    print()
+    _row("calls", *SCHEDULES, "all")
+    _row(*["---"] * (2 + len(SCHEDULES)))
+    for calls in (10, 20):
+        kinds = [*([kind] for kind in SCHEDULES), list(SCHEDULES)]
+        _row(calls, *(f"{_mean(ratios, k, [calls]):.2f}" for k in kinds))
+
+
+def _with_error(values: list[float]) -> str:
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{mean(values) * 1e3:.1f} +- {error * 1e3:.1f}"
+
+
+# Overhead -------------------------------------------------------------------------------------------------------------
+
+
+class Trivial(Denoiser):
+    """x_0 = 0.1 x."""
+
+    def __init__(self, schedule: Schedule):
+        super().__init__()
+        self.schedule, self.noise = schedule, Gaussian()
+
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        return Estimate(0.1 * x_t, {})
+
+
+SAMPLERS: dict[str, tuple[int, Callable[[int], Sampler]]] = {  # name -> steps, sampler
+    "inkdrop DDIM": (50, lambda steps: DDIM(Trailing(steps))),
+    "inkdrop DDIM, log-SNR grid": (20, lambda steps: DDIM(LogSNR(steps))),
+}
+PEERS = {
+    "diffusers Euler": 50,
+    "diffusers DPM++2M": 20,
+    "diffusers UniPC2": 20,
+    "k-diffusion DPM++2M": 20,
+    "smalldiffusion gam=2": 50,
+}
+
+
+def print_overhead(rounds: int = 9) -> None:
+    """CPU microseconds a step, interleaved, medians; the network is included and takes a few of them."""
+    x = torch.randn(4, 3, 32, 32)
+    runs: dict[str, tuple[int, Callable[[], object]]] = {}
+    for name, (steps, build) in SAMPLERS.items():
+        runs[name] = steps, _ours(build(steps), x)
+    for name, steps in PEERS.items():
+        runs[name] = steps, _peer(name, steps, x)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, (steps, run) in runs.items():
+            begin = time.process_time()
+            run()
+            times[name].append((time.process_time() - begin) / steps * 1e6)
+    _row("sampler", "steps", "us a step")
+    _row("---", "---", "---")
+    for name, values in times.items():
+        _row(name, runs[name][0], f"{median(values[1:]):.0f}")
+
+
+def _ours(sampler: Sampler, x: Tensor) -> Callable[[], object]:
+    denoiser = Trivial(linear_beta(1000, 1e-4, 0.02))
+    source = NoiseSource(Gaussian(), Generators.from_seeds(range(len(x))))
+    return lambda: sampler(denoiser, x, {}, source)
+
+
+def _peer(name: str, steps: int, x: Tensor) -> Callable[[], object]:
+    solver, _ = solver_peers.SOLVERS[name]
+    sigmas = solver_peers.exponential(157.4, 0.01, steps).float()
+    return lambda: solver(lambda y, sigma: 0.1 * y, 157.4 * x, sigmas)
+
+
+if __name__ == "__main__":
+    main()
