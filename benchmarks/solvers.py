@@ -12,21 +12,22 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from statistics import mean, median, stdev
 
 import solver_peers
 import torch
-from solver_candidates import deterministic, stochastic
 from solver_problems import SCHEDULES, Mixture, Problem, held_out, problems, tuning
 from torch import Tensor
 
 from inkdrop.denoiser import Condition, Denoiser, Estimate
-from inkdrop.noises import Gaussian, NoiseSource
+from inkdrop.noises import Gaussian, Noise, NoiseSource
 from inkdrop.randomness import Generators
-from inkdrop.samplers import DDIM, Sampler
+from inkdrop.samplers import DDIM, Sampler, abm, adams_sde, dpmpp_2m, unipc
 from inkdrop.schedules import Point, Schedule, linear_beta
-from inkdrop.time_grids import LogSNR, Trailing
+from inkdrop.time_grids import Centred, LogSNR, Trailing
 
+centred = partial(Centred, centre=0.47, width=1.5)  # as in conf/time_grid/centred.yaml
 CALLS = (5, 8, 10, 15, 20, 30, 50)
 GROUPS: dict[str, tuple[int, ...]] = {"5, 8": (5, 8), "10 to 50": (10, 15, 20, 30, 50)}
 Cell = tuple[str, str, int]  # mixture, schedule, calls
@@ -76,6 +77,21 @@ def best(errors: dict[tuple[str, int], float], calls: int, allowed: Callable[[st
     return min((error, name) for (name, number), error in errors.items() if number == calls and allowed(name))
 
 
+class OneStream(Noise):
+    """Normal noise for the whole batch from the stream of its first row."""
+
+    def __call__(self, shape: Iterable[int], generators: Generators, dtype: torch.dtype = torch.float32) -> Tensor:
+        generator = torch.Generator().manual_seed(int(generators.keys[0]))
+        return torch.randn(len(generators), *shape, dtype=dtype, generator=generator)
+
+
+def ours(sampler: Sampler, problem: Problem, seed: int = 0) -> Tensor:
+    """x_0 (B, D) by one of our samplers."""
+    problem.mixture.schedule = problem.schedule
+    seeds = Generators.from_seeds(range(seed * 10**6, seed * 10**6 + len(problem.eps)))
+    return sampler(problem.mixture, problem.eps, {}, NoiseSource(OneStream(), seeds))
+
+
 def print_deterministic(mixtures: dict[str, Mixture], count: int, complete: bool) -> None:
     """The table of each cell, then the geometric means."""
     ratios: dict[Cell, float] = {}
@@ -87,7 +103,7 @@ def print_deterministic(mixtures: dict[str, Mixture], count: int, complete: bool
         errors = peer_errors(problem, kind, complete)
         cells = []
         for calls in CALLS:
-            error = problem.error(deterministic(problem, calls))
+            error = problem.error(ours(abm(centred(calls)), problem))
             ratios[name, kind, calls] = error / best(errors, calls, solver_peers.published)[0]
             strict[name, kind, calls] = error / best(errors, calls, lambda _: True)[0]
             cells.append(f"{error * 1e3:.3g}, {ratios[name, kind, calls]:.2f}")
@@ -137,10 +153,7 @@ def stochastic_samples(mixture: Mixture, kind: str, count: int) -> tuple[Problem
         eps = torch.randn(count, dim, generator=generator, dtype=torch.float64)
         return Problem(mixture, SCHEDULES[kind], eps), generator
 
-    def ours(calls: int, seed: int) -> Tensor:
-        return stochastic(*_between(noise(seed), calls))
-
-    samplers: dict[str, Sample] = {"inkdrop": ours}
+    samplers: dict[str, Sample] = {"inkdrop": lambda calls, seed: ours(adams_sde(centred(calls)), noise(seed)[0], seed)}
     problem, _ = noise(0)
     for name, (first, solve) in solver_peers.stochastic(kind, *problem.ends).items():
 
@@ -151,11 +164,6 @@ def stochastic_samples(mixture: Mixture, kind: str, count: int) -> tuple[Problem
 
         samplers[name] = peer
     return problem, samplers
-
-
-def _between(drawn: tuple[Problem, torch.Generator], calls: int) -> tuple[Problem, int, torch.Generator]:
-    problem, generator = drawn
-    return problem, calls, generator
 
 
 def print_stochastic(mixtures: dict[str, Mixture], count: int, seeds: int) -> None:
@@ -203,7 +211,9 @@ class Trivial(Denoiser):
 
 SAMPLERS: dict[str, tuple[int, Callable[[int], Sampler]]] = {  # name -> steps, sampler
     "inkdrop DDIM": (50, lambda steps: DDIM(Trailing(steps))),
-    "inkdrop DDIM, log-SNR grid": (20, lambda steps: DDIM(LogSNR(steps))),
+    "inkdrop DPM++2M": (20, lambda steps: dpmpp_2m(LogSNR(steps))),
+    "inkdrop UniPC3": (20, lambda steps: unipc(LogSNR(steps), 3)),
+    "inkdrop abm": (20, lambda steps: abm(centred(steps))),
 }
 PEERS = {
     "diffusers Euler": 50,

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le
 from inkdrop.samplers.adams import Adams
 from inkdrop.samplers.coordinates import Data, Noise, Straight
 from inkdrop.samplers.ddim import DDIM
-from inkdrop.samplers.quadrature import Even, InLogSNR, InShare, InTau, Middle
+from inkdrop.samplers.quadrature import Even, InLogSNR, InShare, InTau, Middle, ToTheEnd
 from inkdrop.samplers.runge_kutta import RungeKutta
 from inkdrop.time_grids import TimeGrid
 
@@ -57,7 +57,7 @@ def abm(time_grid: TimeGrid) -> Adams:
 
     eps - x_0 as a line in the log-SNR predicts, as a parabola it corrects, at one network call a step.
     """
-    return Adams(time_grid, Straight(), InLogSNR(), 2, corrector=3)
+    return Adams(time_grid, Straight(), ToTheEnd(), 2, corrector=3)
 
 
 def lms(time_grid: TimeGrid, order: Annotated[int, Ge(1), Le(4)]) -> Adams:

@@ -34,6 +34,10 @@ class Rule(ABC):
     def half(self, coordinate: Coordinate, abscissa: float) -> float:
         """Half the log-SNR at a value of the variable: the inverse."""
 
+    def covers(self, start: float, end: float) -> bool:
+        """Whether a move between these values of the variable has weights; else it is of order 1."""
+        return math.isfinite(start) and math.isfinite(end)
+
     @abstractmethod
     def weights(self, coordinate: Coordinate, start: float, end: float, nodes: tuple[float, ...]) -> Sequence[float]:
         """`integral = sum_j weights_j f(nodes_j)`, all as values of the variable, different from each other."""
@@ -66,6 +70,28 @@ class InLogSNR(Rule):
 
     def weights(self, coordinate: Coordinate, start: float, end: float, nodes: tuple[float, ...]) -> Sequence[float]:
         return integrals(coordinate.rate, start, end, nodes, 12)
+
+
+class ToTheEnd(Rule):
+    """As `InLogSNR`, and where the move ends at an infinite log-SNR the polynomial in tau, so that it has an order too.
+
+    It needs a coordinate whose tau is finite there.
+    """
+
+    def abscissa(self, coordinate: Coordinate, half: float) -> float:
+        return half
+
+    def half(self, coordinate: Coordinate, abscissa: float) -> float:
+        return abscissa
+
+    def covers(self, start: float, end: float) -> bool:
+        return math.isfinite(start)
+
+    def weights(self, coordinate: Coordinate, start: float, end: float, nodes: tuple[float, ...]) -> Sequence[float]:
+        if math.isfinite(end):
+            return integrals(coordinate.rate, start, end, nodes, 12)
+        start, end, *nodes_in_tau = map(coordinate.tau, (start, end, *nodes))
+        return integrals(_constant, start, end, tuple(nodes_in_tau), 1 + len(nodes) // 2)
 
 
 class InShare(Rule):
@@ -164,7 +190,7 @@ def correction(coordinate: Coordinate, rule: Rule, x: Tensor, predicted: History
 def _weights(coordinate: Coordinate, rule: Rule, now: Point, next: Point, nodes: History) -> Sequence[float] | None:
     """Weights of the leading nodes whose variable is finite, or None where that of the move is not."""
     start, end = (rule.abscissa(coordinate, float(point.half)) for point in (now, next))
-    if not (coordinate.regular(now, next) and math.isfinite(start) and math.isfinite(end)):
+    if not (coordinate.regular(now, next) and rule.covers(start, end)):
         return None
     places: list[float] = []
     for point, _ in nodes:
