@@ -14,12 +14,11 @@ from inkdrop.calibration import calibrate
 from inkdrop.calibration.fit import Calibration, rms
 from inkdrop.samplers import DDIM, Calibrated, Sampler, abm, dpmpp_2m
 from inkdrop.schedules import Schedule, cosine
-from inkdrop.time_grids import Explicit, Karras, LogSNR, Trailing
-from inkdrop.time_grids.noise_levels import Centred
+from inkdrop.time_grids import Centred, Explicit, Karras, LogSNR, Trailing
 
 Solver = Callable[[int], Sampler]
 SOLVERS: dict[str, Solver] = {
-    "abm": lambda count: abm(Centred(count, 0.22, 1.0)),
+    "abm": lambda count: abm(Centred(count, 0.47, 1.5)),
     "dpmpp_2m": lambda count: dpmpp_2m(LogSNR(count)),
     "dpmpp_2m, karras": lambda count: dpmpp_2m(Karras(count)),  # whose last time cannot come any lower
 }

@@ -37,9 +37,12 @@ from inkdrop.samplers import (
     dpm_3,
     dpm_multistep,
     dpmpp_2m,
+    dpmpp_2m_sde,
     dpmpp_2s,
     dpmpp_3m,
+    dpmpp_3m_sde,
     dpmpp_3s,
+    euler_ancestral,
     heun,
     ipndm,
     lms,
@@ -49,6 +52,7 @@ from inkdrop.samplers import (
 from inkdrop.samplers.coordinates import Angle, Straight
 from inkdrop.samplers.quadrature import InTau
 from inkdrop.time_grids import (
+    Centred,
     Churn,
     Explicit,
     Karras,
@@ -60,7 +64,6 @@ from inkdrop.time_grids import (
     TimeGrid,
     Trailing,
 )
-from inkdrop.time_grids.noise_levels import Centred
 
 Method = Callable[[TimeGrid], Sampler]
 DETERMINISTIC: dict[str, Method] = {
@@ -86,10 +89,10 @@ DETERMINISTIC: dict[str, Method] = {
 }
 STOCHASTIC: dict[str, Method] = {
     "ddim, eta = 0.5": partial(DDIM, eta=0.5),
-    "euler_ancestral": partial(DDIM, eta=1.0),
+    "euler_ancestral": euler_ancestral,
     "ancestral": Ancestral,
-    "dpmpp_2m, eta = 1": partial(dpmpp_2m, eta=1.0),
-    "dpmpp_3m, eta = 1": partial(dpmpp_3m, eta=1.0),
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+    "dpmpp_3m_sde": dpmpp_3m_sde,
     "euler_maruyama": EulerMaruyama,
     "reverse_diffusion": ReverseDiffusion,
     "predictor_corrector": partial(PredictorCorrector, predictor=ReverseDiffusion, corrections=1, snr=0.16),
@@ -167,7 +170,7 @@ def test_every_schedule_and_prediction_gives_numbers_or_a_reason(method: str, ne
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("method", ["dpm_3", "unipc", "dpmpp_2m, eta = 1"])
+@pytest.mark.parametrize("method", ["dpm_3", "unipc", "dpmpp_2m_sde"])
 def test_every_schedule_and_grid_gives_numbers_or_a_reason(method: str, grid: str, network: MLP) -> None:
     wrong = [
         (schedule, found)

@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler, EDMEulerScheduler
 from inkdrop.samplers import heun
 from inkdrop.schedules import EDM, VP, Laplace, LinearInterpolation, Schedule, linear_beta
 from inkdrop.time_grids import (
+    Centred,
     Churn,
     Explicit,
     Karras,
@@ -25,7 +26,6 @@ from inkdrop.time_grids import (
     Trailing,
 )
 from inkdrop.time_grids.base import descending
-from inkdrop.time_grids.noise_levels import Centred
 
 GRIDS = {"leading": Leading, "trailing": Trailing, "linspace": Linspace}
 
