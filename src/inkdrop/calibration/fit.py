@@ -42,7 +42,7 @@ def calibrate(
     num_steps: int,
     refinement: int = 16,
     memory: int = 3,
-    num_rounds: int = 10,
+    num_rounds: int = 30,
     progress: Callable[[], None] = lambda: None,
 ) -> Calibration:
     """Fits `num_steps` steps to the solution by `refinement` times as many of `solver(n)`, from eps (B, *).
