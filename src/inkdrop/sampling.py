@@ -37,59 +37,79 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
     """
     quiet()
     plain = resolved(config, output_dir)
-    allowed = (*USER_TARGETS, *plain["allow_targets"])
     fabric = Fabric(**plain["trainer"])
     fabric.launch()
     try:
-        plain = completed(plain)
-        check_settings(plain)
-        check_graphs(plain)
-        check(plain, allowed)
-        check_grid(plain, allowed)
-        check_average(plain)
-        checkpoint, source = _source(plain)
-        pipeline = _pipeline(plain, checkpoint, source, allowed)
-        seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
-        measured = _measured(plain, pipeline, checkpoint, allowed) if plain["evaluate"] else None
-        batch = _batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"])
-        origin = _origin(plain, pipeline, checkpoint)
-        batch = origin.conditions(batch)
+        task = _task(plain, (*USER_TARGETS, *plain["allow_targets"]))
     except ValueError as error:
         stop(error)
-    pipeline.to(fabric.device)
-    if measured is not None:
-        measured.evaluation.to(fabric.device)
-    if plain["compile"]:
-        compile_network(pipeline, plain["cuda_graphs"])
+    _to_device(task, fabric)
+    plain, measured, features = task.plain, task.measured, None
     try:
-        drawn = _drawn(fabric, pipeline, batch, seeds, plain, origin)
+        drawn = _drawn(fabric, task)
         result = {
-            **source,
+            **task.source,
             **drawn.facts,
-            **origin.facts(pipeline, drawn.samples),
+            **task.origin.facts(task.pipeline, drawn.samples),
             "seed": plain["seed"],
             "sampler": plain["sampler"],
             **facts(),
         }
-        features = None
         if measured is not None:
             with fabric.autocast():
-                result |= _values(measured, pipeline, drawn.samples, plain, result)
+                result |= _values(measured, task.pipeline, drawn.samples, plain, result)
             if plain["save_neighbours"] or plain["save_features"]:
                 features = seen(drawn.samples, measured.evaluation, measured.data)
     except NonFiniteError as error:
         stop(NonFiniteError(f"{error}; nothing was written: try trainer.precision=32-true, or other weights"))
     if fabric.is_global_zero:
         output = Path(output_dir)
-        _write(output, plain, drawn, batch, seeds)
+        _write(output, plain, drawn, task.batch, task.seeds)
         if measured is not None and features is not None:
             _write_against_data(output, plain, drawn.samples, features, measured)
         write_json(result, output / "result.json")
         if measured is not None:
             print(told(result["metrics"], result["protocol"]))
         calls, seconds = result["network_calls"], result["seconds"]
-        print(f"{len(seeds)} samples in {seconds:.1f} s, {calls} network calls each: {output}")
+        print(f"{len(task.seeds)} samples in {seconds:.1f} s, {calls} network calls each: {output}")
     return result
+
+
+class _Task(NamedTuple):
+    """What is to be sampled, by which model, and how it is measured."""
+
+    plain: dict[str, Any]
+    source: dict[str, Any]
+    pipeline: Pipeline
+    seeds: range
+    measured: _Measured | None
+    origin: Origin
+    batch: dict[str, Tensor]
+
+
+def _task(plain: dict[str, Any], allowed: tuple[str, ...]) -> _Task:
+    """Checks and loads everything; `ValueError` for what cannot be."""
+    plain = completed(plain)
+    check_settings(plain)
+    check_graphs(plain)
+    check(plain, allowed)
+    check_grid(plain, allowed)
+    check_average(plain)
+    checkpoint, source = _source(plain)
+    pipeline = _pipeline(plain, checkpoint, source, allowed)
+    seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
+    measured = _measured(plain, pipeline, checkpoint, allowed) if plain["evaluate"] else None
+    origin = _origin(plain, pipeline, checkpoint)
+    batch = origin.conditions(_batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"]))
+    return _Task(plain, source, pipeline, seeds, measured, origin, batch)
+
+
+def _to_device(task: _Task, fabric: Fabric) -> None:
+    task.pipeline.to(fabric.device)
+    if task.measured is not None:
+        task.measured.evaluation.to(fabric.device)
+    if task.plain["compile"]:
+        compile_network(task.pipeline, task.plain["cuda_graphs"])
 
 
 class _Drawn(NamedTuple):
@@ -98,18 +118,15 @@ class _Drawn(NamedTuple):
     facts: dict[str, Any]  # how many, and what they cost
 
 
-def _drawn(
-    fabric: Fabric, pipeline: Pipeline, batch: dict[str, Tensor], seeds: range, plain: dict[str, Any], origin: Origin
-) -> _Drawn:
+def _drawn(fabric: Fabric, task: _Task) -> _Drawn:
+    plain, start = task.plain, time.monotonic()
     way: list[Tensor] = []
-    start = time.monotonic()
-    with fabric.autocast(), calls_counted(pipeline) as calls:
-        keep = way if plain["save_gif"] or plain["save_trajectory"] else None
-        samples = _draw(fabric, pipeline, batch, seeds, plain["batch_size"], keep, origin)
+    with fabric.autocast(), calls_counted(task.pipeline) as calls:
+        samples = _draw(fabric, task, way if plain["save_gif"] or plain["save_trajectory"] else None)
     seconds = time.monotonic() - start
     told = {
         "num_samples": len(samples),
-        "network_calls": calls[0] // -(-len(seeds) // plain["batch_size"] // fabric.world_size),
+        "network_calls": calls[0] // -(-len(task.seeds) // plain["batch_size"] // fabric.world_size),
         "seconds": round(seconds, 3),
         "samples_per_second": round(len(samples) / seconds, 2),
     }
@@ -233,32 +250,25 @@ def _batch(
     return {name: values.repeat(len(seeds) // count, *[1] * (values.dim() - 1)) for name, values in batch.items()}
 
 
-def _draw(
-    fabric: Fabric,
-    pipeline: Pipeline,
-    batch: dict[str, Tensor],
-    seeds: range,
-    batch_size: int,
-    way: list[Tensor] | None,
-    origin: Origin,
-) -> Tensor:
+def _draw(fabric: Fabric, task: _Task, way: list[Tensor] | None) -> Tensor:
     """All samples on the CPU of every rank; the states of the first batch on its way there are added to `way`."""
     from rich.progress import Progress
 
-    parts = torch.arange(len(seeds)).split(batch_size)
+    pipeline, seeds = task.pipeline, task.seeds
+    parts = torch.arange(len(seeds)).split(task.plain["batch_size"])
     drawn: Tensor | None = None
     with raised_together(), Progress(disable=not fabric.is_global_zero, transient=True) as bar:
-        task = bar.add_task("sampling", total=None)
+        shown = bar.add_task("sampling", total=None)
         for number in range(fabric.global_rank, len(parts), fabric.world_size):
             items = parts[number]
 
             def progress(done: int, total: int, x: Tensor, number: int = number) -> None:
-                bar.update(task, total=total * len(parts), completed=done + number * total)
+                bar.update(shown, total=total * len(parts), completed=done + number * total)
                 if way is not None and number == 0:
                     way.append(pipeline.codec.decode(x).cpu())
 
-            conditions = {name: values[items] for name, values in batch.items()}
-            eps = origin.noise(pipeline, conditions, items)
+            conditions = {name: values[items] for name, values in task.batch.items()}
+            eps = task.origin.noise(pipeline, conditions, items)
             part = pipeline(conditions, [seeds[item] for item in items.tolist()], progress=progress, eps=eps)
             if drawn is None:
                 drawn = part.new_zeros(len(seeds), *part.shape[1:])
