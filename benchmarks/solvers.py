@@ -3,7 +3,8 @@
 Deterministic: root mean square distance to the exact solution of the probability-flow ODE, on mixtures that nothing was
 chosen on (`--tuning`: on those that choices were made on). For each mixture, schedule and number of calls the best of
 all peer configurations stands against one default; geometric means of the ratios are over mixtures. `--stochastic`:
-sliced W2 to exact samples. `--calibrated`: fitted steps at 4 to 6 calls. `--overhead`: time of a step with a trivial network. `solver_peers.py` says what peers need.
+sliced W2 to exact samples. `--calibrated`: fitted steps at 4 to 6 calls. `--overhead`: time of a step with a trivial
+network. `solver_peers.py` says what peers need.
 """
 
 from __future__ import annotations
