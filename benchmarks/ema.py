@@ -135,7 +135,7 @@ def draw(
     axes.set_xticks(list(values), [str(length) for length in values], rotation=45)
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower left")  # below all distances, as the axis begins at 0
     figure.savefig(output)
     print(output)
 
