@@ -198,7 +198,7 @@ def test_sampling_is_as_in_the_run_unless_it_is_said(run: Path, tmp_path: Path) 
     _, result = sampled(run, tmp_path / "steps", "num_samples=1", "time_grid.num_steps=3")
     assert result["sampler"] == {**own, "time_grid": {**own["time_grid"], "num_steps": 3}}
     _, result = sampled(run, tmp_path / "heun", "num_samples=1", "sampler=heun")
-    assert result["sampler"] == {"_target_": "inkdrop.samplers.heun", "time_grid": own["time_grid"]}
+    assert result["sampler"] == {"_target_": "inkdrop.samplers.heun", "time_grid": own["time_grid"], "up_noise": 1.0}
     _, result = sampled(run, tmp_path / "grid", "num_samples=1", "time_grid=linspace", "time_grid.num_steps=5")
     grid = {"_target_": "inkdrop.time_grids.Linspace", "num_steps": 5}
     assert result["sampler"] == {**own, "time_grid": grid}
