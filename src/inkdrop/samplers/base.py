@@ -60,10 +60,12 @@ def towards(x: Tensor, x_0: Tensor, now: Point, next: Point, eta: float = 0.0) -
     probability-flow ODE with a constant x_0; both exact at a = 0 and at s' = 0. Shapes (B, *).
     Source: Song et al. 2021, arXiv 2010.02502, equations 12 and 16.
     """
-    remaining = math.expm1(2 * (now.half - next.half)) if eta else 0.0  # -(share of s'^2 that is fresh noise)
-    std = eta * next.sigma * math.sqrt(-remaining)
-    ratio = next.sigma * math.sqrt(max(0.0, 1 + eta * eta * remaining)) / now.sigma
-    return Transition(ratio * x + (next.alpha - now.alpha * ratio) * x_0, std)
+    ratio, std = float(next.sigma / now.sigma), 0.0
+    if eta:
+        remaining = math.expm1(2 * (now.half - next.half))  # -(share of s'^2 that is fresh noise)
+        std = eta * float(next.sigma) * math.sqrt(-remaining)
+        ratio *= math.sqrt(max(0.0, 1 + eta * eta * remaining))
+    return Transition(torch.mul(x, ratio).add_(x_0, alpha=float(next.alpha - now.alpha * ratio)), std)
 
 
 def forward_kernel(x: Tensor, now: Point, next: Point) -> Transition:
