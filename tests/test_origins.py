@@ -93,6 +93,13 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         sampled(run, tmp_path / "graphs", "cuda_graphs=true")
     assert "compile=true" in capsys.readouterr().err
 
+    with pytest.raises(SystemExit, match="2"):
+        sampled(run, tmp_path / "repeats", "interpolate=[1,2]", "repeats=2")
+    assert "repeats=2" in capsys.readouterr().err
+    for wrong in (["sampler=ancestral"], ["time_grid=explicit"]):
+        with pytest.raises(ValueError, match="without noise on a grid with num_steps"):
+            calibrate_checkpoint(resolved(composed("calibrate", [f"checkpoint={run}", *wrong])))
+
     calibrated = ["sampler=calibrated", "time_grid.num_steps=3", "num_samples=2"]
     with pytest.raises(SystemExit, match="4"):
         sampled(run, tmp_path / "missing", *calibrated)

@@ -28,7 +28,9 @@ def calibrate_checkpoint(plain: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     plain = {**plain, **completed({**plain, "evaluate": False})}
     allowed = (*USER_TARGETS, *plain["allow_targets"])
     check(plain, allowed)
-    num_steps = plain["time_grid"]["num_steps"]
+    num_steps = plain["time_grid"].get("num_steps")
+    if num_steps is None or not build(plain["sampler"], allowed).deterministic:
+        raise ValueError("a solver without noise on a grid with num_steps is calibrated: sampler=abm time_grid=centred")
     file = find_checkpoint(plain["checkpoint"])
     pipeline = load(plain["checkpoint"], plain["weights"], plain["allow_targets"], **plain["ema"]).to(
         _device(plain["device"])

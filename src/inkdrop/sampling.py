@@ -219,6 +219,8 @@ def _origin(plain: dict[str, Any], pipeline: Pipeline, checkpoint: dict[str, Any
         return Origin()
     if plain["evaluate"] or (plain["interpolate"] and plain["reconstruct"]):
         raise ValueError("interpolate, reconstruct and evaluate are three choices: leave two of them out")
+    if plain["repeats"] > 1:
+        raise ValueError(f"repeats={plain['repeats']} is for evaluate=true: remove it")
     if plain["interpolate"]:
         return Interpolation(plain["interpolate"], plain["num_samples"])
     config = checked_part(plain["checkpoint"], checkpoint, "data", plain["allow_targets"])
