@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import torch
@@ -34,6 +34,19 @@ def zeroed(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
+
+
+def check_doors(doors: Mapping[str, int], **conditions: Tensor | None) -> None:
+    """`ValueError` for a condition that a network has no door for (width 0), or a door that gets none.
+
+    `doors` is the width of each condition that a network takes; a mask may be left out.
+    """
+    for name, value in conditions.items():
+        if value is not None and not doors[name]:
+            option = {"vector": "vector_dim", "concat": "concat_channels"}.get(name, "token_dim")
+            raise ValueError(f"this network takes no {name} condition: set network.{option}")
+        if value is None and doors[name] and name != "mask":
+            raise ValueError(f"this network was built for a {name} condition and got none: choose a conditioner for it")
 
 
 class Attention(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Len, Lt
 from torch import Tensor, nn
 
-from inkdrop.networks.layers import Attend, Attention, scaled_dot_product, sinusoidal, zeroed
+from inkdrop.networks.layers import Attend, Attention, check_doors, scaled_dot_product, sinusoidal, zeroed
 
 _CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -204,7 +204,7 @@ class UNet(nn.Module):
         mask: Tensor | None = None,
         residuals: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        self._check_doors(vector=vector, tokens=tokens, concat=concat, mask=mask)
+        check_doors(self.doors, vector=vector, tokens=tokens, concat=concat, mask=mask)
         embedding = self.time(sinusoidal(c_noise, self.base_channels).to(x.dtype))
         if self.vector is not None:
             embedding = embedding + self.vector(vector)
@@ -231,16 +231,6 @@ class UNet(nn.Module):
             if level.resample is not None:
                 h = _resample(level.resample, h, embedding)
         return self.conv_out(nn.functional.silu(self.norm_out(h)))
-
-    def _check_doors(self, **conditions: Tensor | None) -> None:
-        for name, value in conditions.items():
-            if value is not None and not self.doors[name]:
-                option = {"vector": "vector_dim", "concat": "concat_channels"}.get(name, "token_dim")
-                raise ValueError(f"this UNet takes no {name} condition: set network.{option}")
-            if value is None and self.doors[name] and name != "mask":
-                raise ValueError(
-                    f"this UNet was built for a {name} condition and got none: choose a conditioner for it"
-                )
 
 
 def _resample(module: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
