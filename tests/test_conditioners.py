@@ -23,7 +23,7 @@ def test_labels_become_vectors_and_some_are_dropped_in_training() -> None:
 def test_null_is_what_dropout_gives() -> None:
     conditioner = Label(3, 4, dropout=1.0)
     batch = {"label": torch.tensor([0, 2])}
-    null = conditioner.null(conditioner(batch))
+    null = conditioner.null(batch)
     assert torch.equal(null["vector"], conditioner(batch, Generators.from_seeds([0, 1]))["vector"])
     assert not torch.equal(null["vector"], conditioner(batch)["vector"])
 

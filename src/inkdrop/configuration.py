@@ -25,6 +25,8 @@ from inkdrop.suggestions import no_option
 USER_TARGETS = ("inkdrop.", "torch.optim.", "lightning.pytorch.")
 CHECKPOINT_TARGETS = (
     "inkdrop.pipeline.Pipeline",
+    "inkdrop.pipeline.loaded",
+    "inkdrop.classifier.NoisyClassifier",
     *(
         f"inkdrop.{part}."
         for part in (

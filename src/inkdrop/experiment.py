@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from inkdrop import __version__
+from inkdrop.guides import guides
 from inkdrop.seeds import draw_seed
 from inkdrop.suggestions import no_option
 
@@ -69,7 +70,7 @@ class CheckConfiguration(Callback):
     def _check(self, config: DictConfig, hydra: Any) -> None:
         from inkdrop.checkpoints import find_checkpoint
         from inkdrop.configuration import USER_TARGETS, build, check, check_settings
-        from inkdrop.machine import check_batch_size, check_devices, check_network
+        from inkdrop.machine import check_batch_size, check_devices
         from inkdrop.networks.diffusers_format import is_diffusers_folder
         from inkdrop.resumption import check_folder
         from inkdrop.sampling_options import check_average, check_graphs, check_grid, check_seeds, completed
@@ -97,8 +98,7 @@ class CheckConfiguration(Callback):
         task = build(plain.get("task"), allowed)  # parts that do not fit each other say so here
         if task is not None:
             check_batch_size(plain["data"].get("batch_size", world_size), world_size)
-            check_network(task.pipeline)
-            task.pipeline.sampler.time_grid(task.pipeline.denoiser.schedule)
+            task.pipeline.check()
             for likelihood in build(plain["likelihood"], allowed).values():
                 likelihood.check(task.pipeline)
             if plain["optimizer"]["lr"] == 0:
@@ -187,6 +187,9 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
     OmegaConf.set_struct(config, False)
     config.pop("hydra", None)
     draw_seed(config)
+    if isinstance(config.get("guidance"), DictConfig):
+        chosen: Any = OmegaConf.to_container(config.guidance, resolve=False)
+        config.guidance = guides(chosen)
     _leave_out(config)
     if config.get("checkpoint") and config.get("extractor") is not None:  # which may refer to the data
         from inkdrop.checkpoints import checked_part, read_checkpoint

@@ -1,4 +1,4 @@
-"""Whether this machine can do what `trainer` asks for, and whether data, batches and network go together."""
+"""Whether this machine can do what `trainer` asks for, and whether data and batches go together."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.utilities import rank_zero_warn
 
 from inkdrop.data import DataError, DataModule
-from inkdrop.pipeline import Pipeline
 
 _SILENT: dict[str, Any] = {
     "logger": False,
@@ -38,23 +36,6 @@ def check_devices(options: Mapping[str, Any]) -> int:
     if on_cpu and options.get("precision") == "16-mixed":
         raise ValueError("trainer.precision=16-mixed needs a GPU: on a CPU choose bf16-mixed or 32-true")
     return trainer.world_size
-
-
-def check_network(pipeline: Pipeline) -> None:
-    """`ValueError` if the network cannot take one sample with its condition, or gives back another shape."""
-    try:
-        batch = pipeline.conditioner.request([0])
-    except ValueError:  # only the user can say what this model is told
-        return
-    x: Any = torch.zeros(1, *pipeline.shape)
-    denoiser: Any = pipeline.denoiser.begin()
-    try:
-        with torch.no_grad():
-            estimate = denoiser(x, denoiser.schedule.points([1.0])[0], pipeline.conditioner(batch))
-    except RuntimeError as error:  # torch's word for shapes that do not fit
-        raise ValueError(f"the network does not fit data.shape={list(pipeline.shape)}: {error}") from None
-    if (shape := list(estimate.x_0.shape[1:])) != list(pipeline.shape):
-        raise ValueError(f"the network makes samples of shape {shape}, but data.shape={list(pipeline.shape)}")
 
 
 def check_batch_size(batch_size: int, world_size: int) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from inkdrop.checkpoints import CheckpointError, checked_part, model_weights, read_checkpoint, reconstructed
 from inkdrop.checkpoints.content import require_fit
+from inkdrop.classifier import NoisyClassifier
 from inkdrop.codecs import Codec
 from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import CHECKPOINT_TARGETS, build
@@ -46,9 +47,27 @@ class Pipeline(nn.Module):
         self.denoiser, self.conditioner, self.codec = denoiser, conditioner, codec
         self.sampler, self.guidance, self.shape = sampler, dict(guidance or {}), tuple(shape)
 
+    @property
+    def network(self) -> nn.Module:
+        """The network of the denoiser."""
+        network: nn.Module = self.denoiser.network  # type: ignore[assignment]
+        return network
+
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        """The raw batch for samples with these seeds under a user's condition, such as `label=7`."""
-        return self.conditioner.request(seeds, **condition)
+        """The raw batch for samples with these seeds under a user's condition, such as `label=7`.
+
+        `ValueError` for conditions that neither the model nor its guidance knows.
+        """
+        askers: list[Any] = [self.conditioner, *self.guidance.values()]
+        known = {name for asker in askers for name in asker.names}
+        if unknown := sorted(set(condition) - known):
+            takes = " and ".join(f"condition.{name}" for name in sorted(known))
+            told = f"is unknown: this model takes {takes}" if known else "is of no use: this model takes no condition"
+            raise ValueError(f"condition.{unknown[0]} {told}")
+        batch: dict[str, Tensor] = {}
+        for asker in askers:
+            batch |= asker.request(seeds, **{name: condition[name] for name in asker.names if name in condition})
+        return batch
 
     def guided(self, batch: Mapping[str, Tensor]) -> tuple[Denoiser, Condition]:
         """The denoiser of one sampling run with all guidance around it, and its condition, for a raw batch."""
@@ -60,6 +79,26 @@ class Pipeline(nn.Module):
     def start(self, seeds: Sequence[int]) -> Tensor:
         """The noise (B, *) that samples with these seeds begin with, on the CPU."""
         return self.denoiser.noise(self.shape, Generators.from_seeds(seeds).at("start"))
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """`ValueError` if the parts do not fit each other.
+
+        The network may not take a sample with its condition or give back another shape, guidance may not fit the model,
+        or the time grid the schedule.
+        """
+        self.sampler.time_grid(self.denoiser.schedule)
+        try:
+            batch = self.request([0])
+        except ValueError:  # only the user can say what this model is told
+            return
+        denoiser, cond = self.guided(batch)
+        try:
+            estimate = denoiser(torch.zeros(1, *self.shape), denoiser.schedule.points([1.0])[0], cond)
+        except RuntimeError as error:  # torch's word for shapes that do not fit
+            raise ValueError(f"the network does not fit data.shape={list(self.shape)}: {error}") from None
+        if (shape := list(estimate.x_0.shape[1:])) != list(self.shape):
+            raise ValueError(f"the network makes samples of shape {shape}, but data.shape={list(self.shape)}")
 
     @torch.no_grad()
     def invert(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -131,10 +170,9 @@ def calls_counted(pipeline: Pipeline) -> Iterator[list[int]]:
         handle.remove()
 
 
-def compile_network(pipeline: Pipeline, cuda_graphs: bool = False) -> None:
+def compile_network(pipeline: Pipeline | NoisyClassifier, cuda_graphs: bool = False) -> None:
     """Compiles the network in place, so that the names of its weights stay; CUDA graphs replay its launches."""
-    network: Any = pipeline.denoiser.network
-    network.compile(mode="reduce-overhead" if cuda_graphs else None)
+    pipeline.network.compile(mode="reduce-overhead" if cuda_graphs else None)
 
 
 def load(
@@ -156,6 +194,11 @@ def load(
     if weights != "ema":
         raise ValueError(f"weights={weights} and length={length} are two choices: leave one of them out")
     return restored(reconstructed(path, length, step), allow_targets=allow_targets, path=path)
+
+
+def loaded(checkpoint: str, weights: str = "ema", length: float | None = None, step: int | None = None) -> nn.Module:
+    """The model of another run that guides this one, as in `load`: a pipeline, or a classifier of noised data."""
+    return load(checkpoint, weights, (), length, step)
 
 
 def restored(

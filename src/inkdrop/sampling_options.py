@@ -10,6 +10,7 @@ from inkdrop.calibration import read_calibration
 from inkdrop.checkpoints import checked_part, find_checkpoint, read_checkpoint
 from inkdrop.checkpoints.snapshots import find_snapshots
 from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, build
+from inkdrop.guides import SHORT, assigned
 from inkdrop.randomness import MAX_SEED
 
 CALIBRATED = "inkdrop.samplers.Calibrated"
@@ -34,7 +35,9 @@ def completed(plain: dict[str, Any]) -> dict[str, Any]:
     grid = {name: value for name, value in grid.items() if value is not None}
     if "_target_" not in grid:
         grid = {**run["sampler"]["time_grid"], **grid}
-    guidance = run["guidance"] if plain.get("guidance") is None else plain["guidance"]
+    guidance = plain["guidance"]
+    if guidance is None or set(guidance) & set(SHORT):
+        guidance = assigned(run["guidance"], guidance or {})
     if sampler["_target_"] == CALIBRATED and sampler.get("coefficients") is None:
         sampler, grid = _calibrated({**plain, "guidance": guidance}, sampler, grid.get("num_steps"))
     chosen = {field: plain.get(option) for option, field in _EVALUATION.items() if plain.get(option) is not None}

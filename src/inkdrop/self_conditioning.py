@@ -63,7 +63,7 @@ class _Remembering(Wrapper):
     def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
         last = torch.zeros_like(x_t) if self.last is None else self.last
         estimate = self.after(last, x_t, now, cond)
-        self.last = estimate.x_0
+        self.last = estimate.x_0.detach()
         return estimate
 
     def select(self, index: Tensor) -> None:

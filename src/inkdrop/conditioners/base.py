@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from inkdrop.denoiser import Condition
@@ -15,16 +16,38 @@ from inkdrop.randomness import Generators
 class Conditioner(nn.Module):
     """Makes some of `vector (B, D)`, `tokens (B, L, D)`, `concat (B, C, *)`, `mask (B, L)` for the network.
 
-    The condition, its dropout in training and its null value come from this one place.
+    The condition, its dropout in training and its null value come from this one place. `names` are what it reads of a
+    raw batch, each of which can be emptied alone.
     """
 
-    @abstractmethod
+    names: tuple[str, ...] = ()
+
+    @property
+    def dropouts(self) -> Mapping[str, float]:
+        """How often training empties each of `names`: what is never emptied has no null value that means anything."""
+        return dict.fromkeys(self.names, 0.0)
+
     def forward(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Condition:
-        """The condition of a raw batch; with generators some conditions are dropped, as training wants it."""
+        """The condition of a raw batch; with generators some are emptied, sample by sample, as training wants it."""
+        return self.condition(batch, {} if generators is None else self.dropped(generators))
+
+    def null(self, batch: Mapping[str, Tensor], names: Collection[str] | None = None) -> Condition:
+        """The condition of a raw batch emptied, or only what has these names; `ValueError` for names it has not."""
+        if unknown := sorted(set(names or ()) - set(self.names)):
+            raise ValueError(f"{unknown[0]} is no condition of this model: it has {', '.join(self.names) or 'none'}")
+        chosen = self.names if names is None else names
+        return self.condition(
+            batch, {name: torch.ones(len(batch[name]), dtype=torch.bool, device=batch[name].device) for name in chosen}
+        )
 
     @abstractmethod
-    def null(self, cond: Condition) -> Condition:
-        """The same condition emptied."""
+    def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
+        """The condition of a raw batch in which the samples of `dropped[name]` (B), bool, have no such condition."""
+
+    def dropped(self, generators: Generators) -> dict[str, Tensor]:
+        """Which samples are to have which condition emptied: (B), bool, by name."""
+        draw = generators.uniform()
+        return {name: draw < rate for name, rate in self.dropouts.items() if rate > 0}
 
     @abstractmethod
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
@@ -34,10 +57,7 @@ class Conditioner(nn.Module):
 class Unconditional(Conditioner):
     """No condition."""
 
-    def forward(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Condition:
-        return {}
-
-    def null(self, cond: Condition) -> Condition:
+    def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
         return {}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:

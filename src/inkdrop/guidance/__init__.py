@@ -2,7 +2,28 @@
 
 from inkdrop.guidance.base import Guidance
 from inkdrop.guidance.clip import Clip
+from inkdrop.guidance.contrast import Autoguidance, ClassifierFree
 from inkdrop.guidance.dynamic_threshold import DynamicThreshold
+from inkdrop.guidance.energies import mean_value
+from inkdrop.guidance.gradient import ClassifierGuidance, EnergyGuidance
+from inkdrop.guidance.mixes import Linear, Mix, Projected, Rescaled
 from inkdrop.guidance.rescale import Rescale
+from inkdrop.guidance.scales import Ramp, Scale
 
-__all__ = ["Clip", "DynamicThreshold", "Guidance", "Rescale"]
+__all__ = [
+    "Autoguidance",
+    "ClassifierFree",
+    "ClassifierGuidance",
+    "Clip",
+    "DynamicThreshold",
+    "EnergyGuidance",
+    "Guidance",
+    "Linear",
+    "Mix",
+    "Projected",
+    "Ramp",
+    "Rescale",
+    "Rescaled",
+    "Scale",
+    "mean_value",
+]

@@ -146,7 +146,7 @@ class UNet(nn.Module):
         widths = [base_channels * multiplier for multiplier in channel_multipliers]
         _check_sizes(sizes, widths, attention_resolutions, norm_groups, head_dim)
         embedding_dim = 4 * base_channels
-        self.base_channels, self.num_blocks = base_channels, num_blocks
+        self.base_channels, self.num_blocks, self.widths = base_channels, num_blocks, widths
         convolution = _CONVOLUTION[dims]
 
         def residual(width_in: int, width_out: int, resample: nn.Module | None = None) -> _Residual:
@@ -204,6 +204,30 @@ class UNet(nn.Module):
         mask: Tensor | None = None,
         residuals: Sequence[Tensor] | None = None,
     ) -> Tensor:
+        h, skips, embedding = self.encode(x, c_noise, vector, tokens, concat, mask)
+        if residuals is not None:
+            if len(residuals) != len(skips) + 1:
+                raise ValueError(f"{len(residuals)} residuals for {len(skips)} skips and the middle")
+            *added, middle = residuals
+            skips = [skip + extra for skip, extra in zip(skips, added, strict=True)]
+            h = h + middle
+        for level in self.up:
+            for block in level.blocks:
+                h = block(torch.cat([h, skips.pop()], dim=1), embedding, tokens, mask)
+            if level.resample is not None:
+                h = _resample(level.resample, h, embedding)
+        return self.conv_out(nn.functional.silu(self.norm_out(h)))
+
+    def encode(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        vector: Tensor | None = None,
+        tokens: Tensor | None = None,
+        concat: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The way down: features of the middle (B, widths[-1], *), the skips, and the embedding (B, E)."""
         check_doors(self.doors, vector=vector, tokens=tokens, concat=concat, mask=mask)
         embedding = self.time(sinusoidal(c_noise, self.base_channels).to(x.dtype))
         if self.vector is not None:
@@ -219,18 +243,7 @@ class UNet(nn.Module):
                 skips.append(h)
         for block in self.middle:
             h = block(h, embedding, tokens, mask)
-        if residuals is not None:
-            if len(residuals) != len(skips) + 1:
-                raise ValueError(f"{len(residuals)} residuals for {len(skips)} skips and the middle")
-            *added, middle = residuals
-            skips = [skip + extra for skip, extra in zip(skips, added, strict=True)]
-            h = h + middle
-        for level in self.up:
-            for block in level.blocks:
-                h = block(torch.cat([h, skips.pop()], dim=1), embedding, tokens, mask)
-            if level.resample is not None:
-                h = _resample(level.resample, h, embedding)
-        return self.conv_out(nn.functional.silu(self.norm_out(h)))
+        return h, skips, embedding
 
 
 def _resample(module: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:

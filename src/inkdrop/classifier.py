@@ -1,0 +1,54 @@
+"""A classifier of noised data, which knows how noisy they are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from inkdrop.codecs import Codec
+from inkdrop.noises import Gaussian, Noise
+from inkdrop.predictions import Prediction
+from inkdrop.schedules import Point, Schedule, over
+
+
+class NoisyClassifier(nn.Module):
+    """`classifier(x_t (B, *), now) -> logits (B, num_classes)` of p(y | x_t), in float32 or better.
+
+    Its network sees `c_in x_t` and `c_noise`, as that of a denoiser with this prediction does. `shape` is that of x
+    without the batch. Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 4.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        prediction: Prediction,
+        codec: Codec,
+        shape: list[int],
+        num_classes: Annotated[int, Ge(2)],
+        noise: Noise | None = None,
+    ):
+        super().__init__()
+        self.network, self.schedule, self.prediction, self.codec = network, schedule, prediction, codec
+        self.shape, self.num_classes, self.noise = tuple(shape), num_classes, noise or Gaussian()
+
+    def forward(self, x_t: Tensor, now: Point) -> Tensor:
+        x = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
+        _, _, c_in, c_noise = self.prediction.coefficients(now)
+        noise_level = torch.as_tensor(c_noise, dtype=x.dtype).to(x.device, non_blocking=True).expand(len(x))
+        logits: Any = self.network(over(c_in, x) * x, noise_level)
+        return logits.to(x.dtype)
+
+    def check(self) -> None:
+        """`ValueError` if the network cannot take one sample, or gives another number of classes."""
+        x = torch.zeros(1, *self.shape)
+        try:
+            with torch.no_grad():
+                logits = self(x, self.schedule.points([1.0])[0])
+        except RuntimeError as error:  # torch's word for shapes that do not fit
+            raise ValueError(f"the network does not fit data.shape={list(self.shape)}: {error}") from None
+        if logits.shape != (1, self.num_classes):
+            raise ValueError(f"the network gives {list(logits.shape)} for one sample of {self.num_classes} classes")

@@ -1,0 +1,165 @@
+"""Guidance by the difference of two estimates: of one network with and without the condition, or of two networks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from inkdrop.conditioners import Conditioner
+from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
+from inkdrop.guidance.base import Guidance
+from inkdrop.guidance.mixes import Linear, Mix
+from inkdrop.guidance.scales import Interval, Scale, Within
+from inkdrop.schedules import Point
+
+if TYPE_CHECKING:
+    from inkdrop.pipeline import Pipeline
+
+
+class _Pair(ABC):
+    """A strong and a weak estimate of the same x_t."""
+
+    @abstractmethod
+    def strong(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        """The strong one alone."""
+
+    @abstractmethod
+    def both(self, x_t: Tensor, now: Point, cond: Condition) -> tuple[Estimate, Tensor]:
+        """The strong one, and x_0 of the weak one."""
+
+    @abstractmethod
+    def select(self, index: Tensor) -> None:
+        """Follows a permutation or choice of the batch."""
+
+
+class _Halves(_Pair):
+    """The conditional and the unconditional half of one batch of 2 B."""
+
+    def __init__(self, denoiser: Denoiser, null: Condition):
+        self.denoiser, self.null = denoiser, dict(null)
+        self.halves = 1  # rows for each sample in the last call, which a denoiser may remember
+
+    def strong(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        self._keep(1, x_t)
+        return self.denoiser(x_t, now, cond)
+
+    def both(self, x_t: Tensor, now: Point, cond: Condition) -> tuple[Estimate, Tensor]:
+        self._keep(2, x_t)
+        told = {name: torch.cat([value, self.null[name].to(value.dtype)]) for name, value in cond.items()}
+        x_0, extras = self.denoiser(torch.cat([x_t, x_t]), now, told)
+        strong, weak = x_0.chunk(2)
+        return Estimate(strong, {name: value.chunk(2)[0] for name, value in extras.items()}), weak
+
+    def _keep(self, halves: int, x_t: Tensor) -> None:
+        if halves != self.halves:
+            self.denoiser.select(torch.arange(len(x_t), device=x_t.device).repeat(halves))
+            self.halves = halves
+
+    def select(self, index: Tensor) -> None:
+        rows = len(next(iter(self.null.values())))
+        self.null = {name: value[index] for name, value in self.null.items()}
+        self.denoiser.select(torch.cat([index + half * rows for half in range(self.halves)]))
+
+
+class _Two(_Pair):
+    """Two denoisers under conditions of their own."""
+
+    def __init__(self, denoiser: Denoiser, weak: Denoiser, cond: Condition):
+        self.denoiser, self.weak, self.cond = denoiser, weak, dict(cond)
+
+    def strong(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        return self.denoiser(x_t, now, cond)
+
+    def both(self, x_t: Tensor, now: Point, cond: Condition) -> tuple[Estimate, Tensor]:
+        return self.denoiser(x_t, now, cond), self.weak(x_t, now, self.cond).x_0
+
+    def select(self, index: Tensor) -> None:
+        self.cond = {name: value[index] for name, value in self.cond.items()}
+        self.denoiser.select(index)
+        self.weak.select(index)
+
+
+class _Contrasted(Wrapper):
+    def __init__(self, denoiser: Denoiser, pair: _Pair, scale: Within, mix: Mix):
+        super().__init__(denoiser)
+        self.pair, self.scale, self.mix = pair, scale, mix
+
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        scale = self.scale(now)
+        if scale is None:
+            return self.pair.strong(x_t, now, cond)
+        strong, weak = self.pair.both(x_t, now, cond)
+        return Estimate(self.mix(strong.x_0, weak, scale), strong.extras)
+
+    def select(self, index: Tensor) -> None:
+        self.pair.select(index)
+        self.mix.select(index)
+
+
+class ClassifierFree(Guidance):
+    """`D_u + w (D_c - D_u)`: the estimate under the condition, away from that without it, by one call for both.
+
+    w = `scale` is 0 for the model without the condition and 1 for that with it; None is that with it at no further
+    cost, and so is everything outside of `interval`, noise levels sigma / alpha. `names` are the conditions that are
+    emptied in D_u, all of them if None. `mix` may be another way to mix the two. `ValueError` for a model that was not
+    trained to do without them. Source: Ho and Salimans 2022, arXiv 2207.12598.
+    """
+
+    def __init__(
+        self,
+        scale: float | Scale | None = None,
+        interval: Interval | None = None,
+        names: list[str] | None = None,
+        mix: Mix | None = None,
+    ):
+        self.scale, self.emptied, self.mix = Within(scale, interval), names, mix or Linear()
+
+    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+        if self.scale.scale is None:
+            return denoiser
+        conditioner = pipeline.conditioner
+        null = conditioner.null(batch, self.emptied)
+        _check_trained(conditioner, self.emptied)
+        return _Contrasted(denoiser, _Halves(denoiser, null), self.scale, self.mix.begin())
+
+
+def _check_trained(conditioner: Conditioner, names: list[str] | None) -> None:
+    if not conditioner.names:
+        raise ValueError("classifier-free guidance needs a condition, and this model has none: guidance.scale=null")
+    for name in conditioner.names if names is None else names:
+        if conditioner.dropouts[name] == 0:
+            raise ValueError(
+                f"this model always had its {name} in training, and does not know what none is: train it with "
+                "conditioner.dropout=0.1, or sample with guidance.scale=null"
+            )
+
+
+class Autoguidance(Guidance):
+    """`D_w + w (D - D_w)`: the estimate, away from that of a weaker model under the same conditions.
+
+    `weak` is the weaker model: smaller, or trained for less long, on the same schedule. w = 1 is the model itself.
+    `ValueError` if the two do not go together. Source: Karras et al. 2024, arXiv 2406.02507.
+    """
+
+    def __init__(
+        self,
+        weak: Pipeline,
+        scale: float | Scale | None = None,
+        interval: Interval | None = None,
+        mix: Mix | None = None,
+    ):
+        self.weak, self.scale, self.mix = weak, Within(scale, interval), mix or Linear()
+
+    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+        if self.scale.scale is None:
+            return denoiser
+        own, other = (each.denoiser.schedule.points([0.25, 0.5, 1.0]) for each in (pipeline, self.weak))
+        if own != other or pipeline.shape != self.weak.shape:
+            raise ValueError("guidance.weak must be a model of the same data on the same schedule")
+        weak = self.weak.to(next(pipeline.parameters()).device).eval()
+        pair = _Two(denoiser, weak.denoiser.begin(), weak.conditioner(batch))
+        return _Contrasted(denoiser, pair, self.scale, self.mix.begin())
