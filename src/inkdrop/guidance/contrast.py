@@ -141,13 +141,13 @@ def _check_trained(conditioner: Conditioner, names: list[str] | None) -> None:
 class Autoguidance(Guidance):
     """`D_w + w (D - D_w)`: the estimate, away from that of a weaker model under the same conditions.
 
-    `weak` is the weaker model: smaller, or trained for less long, on the same schedule. w = 1 is the model itself.
+    `weak` is the pipeline of the weaker model: smaller, or trained for less long, on the same schedule. w = 1 is the model itself.
     `ValueError` if the two do not go together. Source: Karras et al. 2024, arXiv 2406.02507.
     """
 
     def __init__(
         self,
-        weak: Pipeline,
+        weak: Any,
         scale: float | Scale | None = None,
         interval: Interval | None = None,
         mix: Mix | None = None,
