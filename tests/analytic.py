@@ -189,6 +189,24 @@ class _DoubleNoise(Noise):
         return self.law(shape, generators, torch.float64)
 
 
+def standard_errors(denoiser: ExactDenoiser, x: Tensor) -> Tensor:
+    """How many standard errors the moments of samples (N, 2) are off: mean, covariance, and each mode's share and size.
+
+    A mode's size is its share times the square of the distance from its middle, in its own deviations: E = 2 w.
+    """
+    modes = torch.distributions.MultivariateNormal(denoiser.means, denoiser.covariances)
+    shares = (modes.log_prob(x[:, None]) + denoiser.weights.log()).softmax(1)
+    gaps = x[:, None] - denoiser.means
+    squares = torch.einsum("nki,kij,nkj->nk", gaps, denoiser.covariances.inverse(), gaps)
+    mean = denoiser.weights @ denoiser.means
+    apart = denoiser.means - mean
+    covariance = (denoiser.weights[:, None, None] * (denoiser.covariances + apart[:, :, None] * apart[:, None])).sum(0)
+    products = ((x - mean)[:, :, None] * (x - mean)[:, None]).flatten(1)
+    seen = torch.cat([x, products, shares, shares * squares], 1)
+    expected = torch.cat([mean, covariance.flatten(), denoiser.weights, 2 * denoiser.weights])
+    return (seen.mean(0) - expected).abs() / (seen.std(0) / len(x) ** 0.5)
+
+
 def sliced_w1(first: Tensor, second: Tensor, directions: int = 64) -> float:
     """Mean over directions of the 1-Wasserstein distance between equally many points (N, D)."""
     generator = torch.Generator().manual_seed(0)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from inkdrop.classifier import NoisyClassifier
 from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, ConfigurationError, build, check, check_settings
 from inkdrop.experiment import resolved
 from inkdrop.help import comments_in
@@ -36,6 +37,8 @@ COMPANIONS = {
     "network=mlp": ["experiment=moons"],
     "codec=standardize": ["experiment=moons"],
     "extractor=identity": ["experiment=moons"],
+    "task=classifier": ["experiment=digits_classifier"],
+    "network=encoder": ["experiment=digits_classifier"],
     "guidance=autoguidance": ["guidance.autoguidance.weak.checkpoint=nowhere"],
     "guidance=classifier": ["guidance.classifier.classifier.checkpoint=nowhere"],
     "schedule=linear": ["prediction=flow", "time_sampler=uniform"],
@@ -80,7 +83,7 @@ def test_every_choice_composes_checks_and_builds(overrides: list[str]) -> None:
             build(plain["pipeline"])
         return
     pipeline = build(plain["pipeline"])
-    assert isinstance(pipeline, Pipeline)
+    assert isinstance(pipeline, Pipeline | NoisyClassifier)
     build(plain["task"])
     build(plain["data"])
     if not {"Inception", "CLIP", "DINOv2"} & {plain["extractor"]["_target_"].rpartition(".")[2]}:  # weights not here

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from analytic import ALL_SCHEDULES, BatchGaussian, ExactDenoiser, mixture, sample, source
+from analytic import ALL_SCHEDULES, BatchGaussian, ExactDenoiser, mixture, sample, source, standard_errors
 from torch import Tensor
 
 from inkdrop.noises import Brownian, Gaussian, Move, Noise, NoiseSource
@@ -32,24 +32,6 @@ Method = Callable[[TimeGrid], Sampler]
 
 
 # The law of the samples ----------------------------------------------------------------------------------------------
-
-
-def standard_errors(denoiser: ExactDenoiser, x: Tensor) -> Tensor:
-    """How many standard errors the moments of samples (N, 2) are off: mean, covariance, and each mode's share and size.
-
-    A mode's size is its share times the square of the distance from its middle, in its own deviations: E = 2 w.
-    """
-    modes = torch.distributions.MultivariateNormal(denoiser.means, denoiser.covariances)
-    shares = (modes.log_prob(x[:, None]) + denoiser.weights.log()).softmax(1)
-    gaps = x[:, None] - denoiser.means
-    squares = torch.einsum("nki,kij,nkj->nk", gaps, denoiser.covariances.inverse(), gaps)
-    mean = denoiser.weights @ denoiser.means
-    apart = denoiser.means - mean
-    covariance = (denoiser.weights[:, None, None] * (denoiser.covariances + apart[:, :, None] * apart[:, None])).sum(0)
-    products = ((x - mean)[:, :, None] * (x - mean)[:, None]).flatten(1)
-    seen = torch.cat([x, products, shares, shares * squares], 1)
-    expected = torch.cat([mean, covariance.flatten(), denoiser.weights, 2 * denoiser.weights])
-    return (seen.mean(0) - expected).abs() / (seen.std(0) / len(x) ** 0.5)
 
 
 def steps(num_steps: int = NUM_STEPS) -> TimeGrid:

@@ -206,6 +206,8 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
 
 def _leave_out(config: DictConfig) -> None:
     """Removes what null switches off, before anything refers to it; to sample.py a null group is that of the run."""
+    if OmegaConf.select(config, "trainer.enable_progress_bar") is False and config.get("callbacks"):
+        config.callbacks.progress = None  # Lightning refuses the one without the other
     for name in ("callbacks", "guidance", "likelihood", "logger", "metric"):
         if "task" in config and config.get(name) is None:
             config[name] = {}

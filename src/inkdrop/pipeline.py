@@ -48,6 +48,11 @@ class Pipeline(nn.Module):
         self.sampler, self.guidance, self.shape = sampler, dict(guidance or {}), tuple(shape)
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.parameters(), torch.empty(0)).device
+
+    @property
     def network(self) -> nn.Module:
         """The network of the denoiser."""
         network: nn.Module = self.denoiser.network  # type: ignore[assignment]
@@ -106,8 +111,7 @@ class Pipeline(nn.Module):
 
         `ValueError` if the sampler draws noise.
         """
-        device = next(self.parameters(), torch.empty(0)).device
-        batch = {name: value.to(device) for name, value in batch.items()}
+        batch = {name: value.to(self.device) for name, value in batch.items()}
         training = self.training
         self.eval()
         try:
@@ -133,7 +137,7 @@ class Pipeline(nn.Module):
         to `t_start`; with `eps` (B, *) it begins with this noise in place of that of the seeds. Every sample has
         `constraint.copies` rows while it is made. `NonFiniteError` names the seeds of samples that are not finite.
         """
-        device = next(self.parameters(), torch.empty(0)).device
+        device = self.device
         copies = 1 if constraint is None else constraint.copies
         generators = Generators.from_seeds(seeds).repeat(copies)
         if eps is None:

@@ -31,6 +31,9 @@ def completed(plain: dict[str, Any]) -> dict[str, Any]:
             if plain.get(option):
                 raise ValueError(f"{option} is for comparing samples with the data: set evaluate=true")
     run = _part(plain, "pipeline")
+    if "sampler" not in run:
+        option = f"checkpoint={plain['checkpoint']}"
+        raise ValueError(f"{option} is a classifier, which guides another model: guidance=classifier guidance.{option}")
     sampler, grid = plain.get("sampler") or run["sampler"], plain["time_grid"]
     grid = {name: value for name, value in grid.items() if value is not None}
     if "_target_" not in grid:

@@ -35,7 +35,7 @@ from inkdrop.slurm import requeue
 
 if TYPE_CHECKING:
     from inkdrop.data import DataModule
-    from inkdrop.tasks import DiffusionTask
+    from inkdrop.tasks import Task
 
 
 def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
     return metrics
 
 
-def _fit(trainer: Trainer, task: DiffusionTask, data: DataModule, before: Resumed | None) -> None:
+def _fit(trainer: Trainer, task: Task, data: DataModule, before: Resumed | None) -> None:
     """Trains; where one rank alone fails it ends the others, which may hang."""
     try:
         trainer.fit(task, datamodule=data, ckpt_path=before.checkpoint if before else None)
@@ -100,7 +100,7 @@ def _end_others(trainer: Trainer, seconds: float = 0) -> None:
         launcher.kill(signal.SIGKILL)
 
 
-def _begin(trainer: Trainer, task: DiffusionTask, run: Path, before: Resumed | None) -> None:
+def _begin(trainer: Trainer, task: Task, run: Path, before: Resumed | None) -> None:
     """Says whether the run is fresh, and puts its record where it goes on."""
     if not trainer.is_global_zero:
         return
@@ -125,7 +125,7 @@ def _begin(trainer: Trainer, task: DiffusionTask, run: Path, before: Resumed | N
 
 
 def _finish(
-    run: Path, task: DiffusionTask, step: int, metrics: dict[str, float], evaluated: dict[str, Any], seconds: float
+    run: Path, task: Task, step: int, metrics: dict[str, float], evaluated: dict[str, Any], seconds: float
 ) -> None:
     """Writes `result.json` and says what came out."""
     checkpoint = run / "checkpoints" / f"step-{step:08d}.ckpt"
@@ -139,7 +139,7 @@ def _finish(
         **task.facts,
     }
     write_json(result, run / "result.json")
-    _farewell(run, result)
+    _farewell(run, result, task)
 
 
 def _leave(interruption: Interrupted, trainer: Trainer) -> NoReturn:
@@ -152,14 +152,14 @@ def _leave(interruption: Interrupted, trainer: Trainer) -> NoReturn:
     sys.exit(interruption.exit_code if trainer.is_global_zero else 0)
 
 
-def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, DiffusionTask, Trainer]:
+def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]:
     """The data, the task and the trainer; everything that can be wrong with them shows here, as a `ValueError`."""
     allowed = (*USER_TARGETS, *plain["allow_targets"])
     check_settings(plain)
     check(plain, allowed)
     torch.manual_seed(plain["seed"])  # weights
     data: DataModule = build(plain["data"], allowed)
-    task: DiffusionTask = build(plain["task"], allowed)
+    task: Task = build(plain["task"], allowed)
     task.facts = facts()
     check_items(data, plain["trainer"])
     pipeline = task.pipeline
@@ -222,7 +222,7 @@ def _evaluated(trainer: Trainer) -> dict[str, Any]:
     return {"protocol": evaluate.protocol, "evaluation_share_of_time": round(evaluate.share_of_time, 4)}
 
 
-def _farewell(run: Path, result: dict[str, Any]) -> None:
+def _farewell(run: Path, result: dict[str, Any], task: Task) -> None:
     """The last lines on the terminal: what came out, where it is, and what to try next."""
     print(told(result["metrics"], result.get("protocol", {})))
     if share := result.get("evaluation_share_of_time"):
@@ -231,4 +231,4 @@ def _farewell(run: Path, result: dict[str, Any]) -> None:
     if pictures := sorted((run / "pictures").glob("*.png")):
         print(f"samples    {pictures[-1]}")
     if (run / "checkpoints").exists():
-        print(f"now try    python sample.py checkpoint={run} num_samples=64 save_gif=true")
+        print(f"now try    python sample.py {task.advice.format(run)}")

@@ -141,8 +141,8 @@ def _check_trained(conditioner: Conditioner, names: list[str] | None) -> None:
 class Autoguidance(Guidance):
     """`D_w + w (D - D_w)`: the estimate, away from that of a weaker model under the same conditions.
 
-    `weak` is the pipeline of the weaker model: smaller, or trained for less long, on the same schedule. w = 1 is the model itself.
-    `ValueError` if the two do not go together. Source: Karras et al. 2024, arXiv 2406.02507.
+    `weak` is the pipeline of the weaker model: smaller, or trained for less long, on the same schedule. w = 1 is the
+    model itself. `ValueError` if the two do not go together. Source: Karras et al. 2024, arXiv 2406.02507.
     """
 
     def __init__(
@@ -160,6 +160,6 @@ class Autoguidance(Guidance):
         own, other = (each.denoiser.schedule.points([0.25, 0.5, 1.0]) for each in (pipeline, self.weak))
         if own != other or pipeline.shape != self.weak.shape:
             raise ValueError("guidance.weak must be a model of the same data on the same schedule")
-        weak = self.weak.to(next(pipeline.parameters()).device).eval()
+        weak = self.weak.to(pipeline.device).eval()
         pair = _Two(denoiser, weak.denoiser.begin(), weak.conditioner(batch))
         return _Contrasted(denoiser, pair, self.scale, self.mix.begin())

@@ -113,7 +113,7 @@ class ClassifierGuidance(Guidance):
         own, other = (each.schedule.points([0.25, 0.5, 1.0]) for each in (denoiser, self.classifier))
         if own != other or pipeline.shape != self.classifier.shape:
             raise ValueError("guidance.classifier must be one of the same data on the same schedule as the model")
-        classifier = self.classifier.to(next(pipeline.parameters()).device).eval()
+        classifier = self.classifier.to(pipeline.device).eval()
         return _Classified(denoiser, self.scale, classifier, batch["label"])
 
 

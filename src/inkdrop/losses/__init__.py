@@ -1,6 +1,7 @@
 """What is minimised in training."""
 
 from inkdrop.losses.base import Loss, LossTerms
+from inkdrop.losses.classification import NoisyCrossEntropy
 from inkdrop.losses.coupling import independent, minibatch_ot
 from inkdrop.losses.denoising import DenoisingLoss
 from inkdrop.losses.uncertainty import LearnedUncertainty
@@ -12,6 +13,7 @@ __all__ = [
     "LearnedUncertainty",
     "Loss",
     "LossTerms",
+    "NoisyCrossEntropy",
     "VariationalLoss",
     "independent",
     "minibatch_ot",

@@ -1,5 +1,7 @@
 """What is trained: LightningModules."""
 
+from inkdrop.tasks.base import Task
+from inkdrop.tasks.classifier import ClassifierTask
 from inkdrop.tasks.diffusion import DiffusionTask
 
-__all__ = ["DiffusionTask"]
+__all__ = ["ClassifierTask", "DiffusionTask", "Task"]

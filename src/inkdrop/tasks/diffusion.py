@@ -1,39 +1,26 @@
-"""Training of a diffusion model: wiring only, the mathematics is elsewhere."""
+"""Training of a diffusion model."""
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from inkdrop.checkpoints import CheckpointError
-from inkdrop.checkpoints.content import require_fit
-from inkdrop.finiteness import NonFiniteError, listed
-from inkdrop.losses import Loss
+from inkdrop.losses import Loss, LossTerms
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
-from inkdrop.tasks.soundness import ADVICE, RecentLosses, broken_gradients, diagnosis
+from inkdrop.schedules import Schedule
+from inkdrop.tasks.base import Batch, Task
 
-Batch: TypeAlias = dict[str, Tensor]
 
+class DiffusionTask(Task):
+    """Fits a pipeline's denoiser, and its conditioner, to a loss."""
 
-class DiffusionTask(LightningModule):
-    """Fits a pipeline's denoiser, and whatever else in it can be trained, to a loss.
-
-    Every random number is keyed by `seed` and by the sample's position in the run. Validation uses the same noise and
-    the same evenly spaced times whatever the seed, so that runs compare.
-
-    A step whose loss or gradient is not finite, or the norm of whose gradient is above `max_gradient_norm`, raises
-    `NonFiniteError` before anything is changed. Up to
-    `max_skipped_steps` such steps in the whole run are left out instead: they count as steps, but change nothing.
-    """
+    advice = "checkpoint={} num_samples=64 save_gif=true"
 
     def __init__(
         self,
@@ -45,143 +32,19 @@ class DiffusionTask(LightningModule):
         max_skipped_steps: Annotated[int, Ge(0)] = 0,
         max_gradient_norm: Annotated[float, Gt(0)] | None = None,
     ):
-        super().__init__()
+        super().__init__(pipeline, loss, optimizer, scheduler, seed, max_skipped_steps, max_gradient_norm)
         loss.check(pipeline.denoiser)  # type: ignore[arg-type]
-        self.pipeline, self.loss, self.optimizer, self.scheduler, self.seed = pipeline, loss, optimizer, scheduler, seed
-        self.max_skipped_steps, self.skipped_steps = max_skipped_steps, 0
-        self.max_gradient_norm = math.inf if max_gradient_norm is None else max_gradient_norm
-        self.updated = False  # whether the latest optimizer step changed the weights
-        self.validated_at = -1
-        self._finite = True
-        self._recent, self._validated = RecentLosses(), RecentLosses()
-        self.config: dict[str, Any] = {}  # resolved, plain; written into checkpoints so that they are enough alone
-        self.facts: dict[str, Any] = {}  # what the result depends on besides: versions, threads, commit
 
-    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """The mean loss, and per sample the times and the unweighted error."""
-        generators = Generators.from_positions(self.seed, batch["position"].tolist()).at("train")
-        torch.manual_seed(int(generators.at("dropout").keys[0]))  # dropout inside the network knows no other source
-        x_0 = self.pipeline.codec.encode(batch["x"], generators.at("codec"))
-        cond = self.pipeline.conditioner(batch, generators.at("condition"))
-        terms = self.loss(self.pipeline.denoiser, x_0, cond, generators)
-        self._recent.add(terms.loss, batch["position"])
-        loss = terms.loss.mean()
-        # An infinite loss can have a finite gradient. 0 inf is NaN, so that no gradient outlives its loss: one look at
-        # the gradient tells all, and on every rank the same.
-        loss = loss * (1 + 0 * loss.detach())
-        self.log("train/loss", loss.detach(), batch_size=len(x_0))
-        return {"loss": loss, "t": terms.t, **{name: part.detach() for name, part in terms.parts.items()}}
+    @property
+    def schedule(self) -> Schedule:
+        """That of the denoiser."""
+        schedule: Schedule = self.pipeline.denoiser.schedule
+        return schedule
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Logs the mean loss over the held-out split."""
-        schedule, items = self.pipeline.denoiser.schedule, batch["position"]
-        count = len(self.trainer.datamodule.splits["validation"]["x"])  # type: ignore[attr-defined]
-        times = schedule.t_min + (1 - schedule.t_min) * (items.cpu().double() + 0.5) / count
-        t = torch.tensor([schedule.snap(time) for time in times.tolist()], dtype=torch.float64)
-        generators = Generators.from_positions(0, items.tolist()).at("validation")
-        x_0, cond = self.pipeline.codec.encode(batch["x"]), self.pipeline.conditioner(batch)
-        terms = self.loss(self.pipeline.denoiser, x_0, cond, generators, t)
-        self._validated.add(terms.loss, items)
-        self.log("validation/loss", terms.loss.mean(), batch_size=len(t), on_epoch=True, sync_dist=True)
-
-    def on_validation_epoch_end(self) -> None:
-        """Notes the step that the validation is of; `NonFiniteError` names the items whose loss is not finite."""
-        self.validated_at = self.trainer.global_step
-        wrong = self._validated.wrong(None)
-        self._validated.clear()
-        if wrong:
-            step = self.validated_at
-            raise NonFiniteError(f"validation after optimizer step {step}: the loss is not finite at {listed(wrong)}")
-
-    def configure_optimizers(self) -> Any:
-        """The optimizer over all that can be trained, and the learning rate, moved once a step."""
-        optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
-        optimizer.register_step_post_hook(self._note_step)
-        self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
-
-    def _note_step(self, *_: Any) -> None:
-        self.updated = self._finite  # a scaler of fp16 that leaves a step out never comes here
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Moves the learning rate, if the weights moved."""
-        if self.updated:
-            super().lr_scheduler_step(scheduler, metric)
-
-    def on_train_start(self) -> None:
-        """Puts the configuration's options of the optimizer in force where a checkpoint has brought other ones."""
-        self._recent.clear()
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
-        scheduler: Any = self.lr_schedulers()
-        for number, (group, options) in enumerate(zip(optimizer.param_groups, self._options, strict=True)):
-            group.update({name: value for name, value in options.items() if name != "lr"})
-            if (earlier := group["initial_lr"]) != options["lr"]:
-                group["lr"] = options["lr"] * (group["lr"] / earlier if earlier else 1)
-                group["initial_lr"] = options["lr"]
-                if hasattr(scheduler, "base_lrs"):  # one that is made of several has none
-                    scheduler.base_lrs[number] = options["lr"]
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Takes the norm of the gradient once: to check it, to log it before clipping, and to clip by it."""
-        parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        self.updated, self._finite = False, bool(norm <= self.max_gradient_norm) and bool(norm.isfinite())
-        if not self._finite:
-            self._refuse(optimizer, float(norm))
-        else:
-            self.log("train/gradient_norm", norm)
-            # Fused optimizers take their gradients scaled: Lightning has words for clipping those.
-            scaled = self._scaler() is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
-            if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and not scaled:
-                torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-            elif gradient_clip_val:
-                self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        self._recent.clear()
-
-    def _scaler(self) -> Any:
-        return getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16 alone
-
-    def _refuse(self, optimizer: Optimizer, norm: float) -> None:
-        """Raises `NonFiniteError`, or leaves this step out."""
-        step = self.trainer.global_step + 1
-        order = getattr(self.trainer.train_dataloader, "order", None)
-        losses = self._recent.wrong(order)
-        gradients = broken_gradients(self)
-        if self._scaler() is not None and gradients and not losses:
-            return  # too large for fp16: the scaler leaves the step out and lowers its scale
-        if math.isfinite(norm):
-            message = (
-                f"optimizer step {step}: the norm of the gradient is {norm:.4g}, above {self.max_gradient_norm:g}; "
-            )
-            message += f"the largest losses are at {listed(self._recent.largest(order))}"
-        else:
-            message = diagnosis(step, losses, gradients)
-        if self.skipped_steps == self.max_skipped_steps:
-            after = f" (after {self.skipped_steps} skipped steps)" if self.skipped_steps else ""
-            raise NonFiniteError(f"{message}{after}; nothing was changed by it: {ADVICE}")
-        self.skipped_steps += 1
-        optimizer.zero_grad(set_to_none=True)  # optimizers pass over what has no gradient
-        if self.trainer.is_global_zero:
-            print(f"warning: {message}; skipped, {self.skipped_steps} of {self.max_skipped_steps}", file=sys.stderr)
-        for logger in self.trainer.loggers:
-            logger.log_metrics({"train/skipped_steps": self.skipped_steps}, step=step)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting skipped steps; `CheckpointError` if the weights are not those of this model."""
-        try:
-            require_fit(checkpoint["state_dict"], self.state_dict(), types=True)
-        except ValueError as error:
-            raise CheckpointError(f"{self.trainer.ckpt_path}: {error}") from None
-        self.skipped_steps = checkpoint.get("skipped_steps", 0)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration, what else the run depends on, the data's fingerprint and the names of weights."""
-        checkpoint["trainable"] = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
-        checkpoint["skipped_steps"] = self.skipped_steps
-        checkpoint["config"], checkpoint["facts"] = self.config, self.facts
-        checkpoint["data_fingerprint"] = self.trainer.datamodule.fingerprint  # type: ignore[attr-defined]
+    def terms(self, batch: Batch, generators: Generators, t: Tensor | None = None) -> LossTerms:
+        """The loss of the denoiser under the condition, some of which are emptied where times are drawn."""
+        training = t is None
+        x_0 = self.pipeline.codec.encode(batch["x"], generators.at("codec") if training else None)
+        cond = self.pipeline.conditioner(batch, generators.at("condition") if training else None)
+        terms: LossTerms = self.loss(self.pipeline.denoiser, x_0, cond, generators, t)
+        return terms

@@ -1,0 +1,48 @@
+"""Training of a classifier of noised data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.optim import Optimizer
+
+from inkdrop.classifier import NoisyClassifier
+from inkdrop.losses import LossTerms, NoisyCrossEntropy
+from inkdrop.randomness import Generators
+from inkdrop.schedules import Schedule
+from inkdrop.tasks.base import Batch, Task
+
+
+class ClassifierTask(Task):
+    """Fits a classifier of noised data to the labels. Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 4."""
+
+    logged = ("accuracy",)
+    advice = "checkpoint=RUN guidance=classifier guidance.checkpoint={} guidance.scale=2"
+
+    def __init__(
+        self,
+        pipeline: NoisyClassifier,
+        loss: NoisyCrossEntropy,
+        optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
+        scheduler: Callable[[Optimizer], Any],
+        seed: Annotated[int, Ge(0)] = 0,
+        max_skipped_steps: Annotated[int, Ge(0)] = 0,
+        max_gradient_norm: Annotated[float, Gt(0)] | None = None,
+    ):
+        super().__init__(pipeline, loss, optimizer, scheduler, seed, max_skipped_steps, max_gradient_norm)
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of the classifier."""
+        schedule: Schedule = self.pipeline.schedule
+        return schedule
+
+    def terms(self, batch: Batch, generators: Generators, t: Tensor | None = None) -> LossTerms:
+        """The cross-entropy of the labels given noised data."""
+        x_0 = self.pipeline.codec.encode(batch["x"], generators.at("codec") if t is None else None)
+        terms: LossTerms = self.loss(self.pipeline, x_0, batch["label"], generators, t)
+        return terms
