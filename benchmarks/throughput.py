@@ -41,7 +41,8 @@ def network() -> UNet:
     """The network of the published DDPM, whose last layer is not zero."""
     torch.manual_seed(0)
     made = UNet([3, 32, 32], 128, [1, 2, 2, 2], 2, [16])
-    torch.nn.init.normal_(made.conv_out.weight, std=0.01)
+    weight: Any = made.conv_out.weight
+    torch.nn.init.normal_(weight, std=0.01)
     return made
 
 
