@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,22 @@ def sinusoidal(c_noise: Tensor, dim: int) -> Tensor:
     rates = torch.exp(torch.arange(half, device=c_noise.device, dtype=c_noise.dtype) * (-math.log(1e4) / (half - 1)))
     angles = c_noise[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def initialised(layer: Any) -> nn.Module:
+    """A convolution or linear layer with uniform weights of variance 2 / (fan in + fan out) and biases 0.
+
+    Source: Glorot and Bengio 2010, equation 16.
+    """
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def convolution(in_channels: int, out_channels: int, size: int, dims: int) -> nn.Module:
+    """A convolution over `dims` dimensions that keeps their sizes, initialised in the same way."""
+    return initialised(CONVOLUTION[dims](in_channels, out_channels, size, padding=size // 2))
 
 
 def zeroed(module: nn.Module) -> nn.Module:

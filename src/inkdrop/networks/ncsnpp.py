@@ -5,7 +5,6 @@ B batch, C channels, * spatial sizes, E width of the embedding (4 x base_channel
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -15,23 +14,18 @@ from annotated_types import Ge, Gt, Len, Lt
 from torch import Tensor, nn
 
 from inkdrop.networks.layers import (
-    CONVOLUTION,
     Attend,
     Attention,
     add_residuals,
     check_doors,
     check_sizes,
+    convolution,
+    initialised,
     scaled_dot_product,
     sinusoidal,
     zeroed,
 )
-
-_FILTER = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
-_SPREAD = {
-    1: nn.functional.conv_transpose1d,
-    2: nn.functional.conv_transpose2d,
-    3: nn.functional.conv_transpose3d,
-}
+from inkdrop.networks.resampling import Downsample, Upsample
 
 
 class Positional(nn.Module):
@@ -63,75 +57,6 @@ class Fourier(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-class Downsample(nn.Module):
-    """x (B, C, *) filtered along each dimension and halved, (B, C, * / 2): y_i = sum_k taps_k x_(2 i + k + 1 - K / 2).
-
-    The K taps are scaled to the sum 1; zeros stand beyond the border. `ValueError` if K is odd.
-    """
-
-    kernel: Tensor
-
-    def __init__(self, taps: Sequence[float], dims: int):
-        super().__init__()
-        self.register_buffer("kernel", _kernel(taps, dims), persistent=False)
-        self.filter, self.padding = _FILTER[dims], len(taps) // 2 - 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.filter(x, _each(self.kernel, x), stride=2, padding=self.padding, groups=x.shape[1])
-
-
-class Upsample(nn.Module):
-    """The transpose of `Downsample` times 2 per dimension: (B, C, *) -> (B, C, 2 *)."""
-
-    kernel: Tensor
-
-    def __init__(self, taps: Sequence[float], dims: int):
-        super().__init__()
-        self.register_buffer("kernel", 2**dims * _kernel(taps, dims), persistent=False)
-        self.spread, self.padding = _SPREAD[dims], len(taps) // 2 - 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.spread(x, _each(self.kernel, x), stride=2, padding=self.padding, groups=x.shape[1])
-
-
-class SkipInput(nn.Module):
-    """The input, halved again and again, is added to the features by a 1 x 1 convolution.
-
-    `(pyramid (B, in_channels, *), h (B, out_channels, * / 2)) -> pyramid (B, channels, * / 2), h`.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, taps: Sequence[float], dims: int):
-        super().__init__()
-        self.channels = in_channels
-        self.downsample = Downsample(taps, dims)
-        self.conv = _convolution(in_channels, out_channels, 1, dims)
-
-    def forward(self, pyramid: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        pyramid = self.downsample(pyramid)
-        return pyramid, h + self.conv(pyramid)
-
-
-class ResidualInput(nn.Module):
-    """What stands beside the features, filtered and halved by a 3 x 3 convolution, is added to them, and so goes on.
-
-    `(pyramid (B, in_channels, *), h (B, out_channels, * / 2)) -> pyramid (B, channels, * / 2), h`.
-    """
-
-    kernel: Tensor
-
-    def __init__(self, in_channels: int, out_channels: int, taps: Sequence[float], dims: int):
-        super().__init__()
-        self.channels = out_channels
-        self.register_buffer("kernel", _kernel(taps, dims), persistent=False)
-        self.filter, self.padding = _FILTER[dims], len(taps) // 2
-        self.conv = _initialised(CONVOLUTION[dims](in_channels, out_channels, 3, stride=2))
-
-    def forward(self, pyramid: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        smooth = self.filter(pyramid, _each(self.kernel, pyramid), padding=self.padding, groups=pyramid.shape[1])
-        h = (h + self.conv(smooth)) * math.sqrt(0.5)
-        return h, h
-
-
 class _Block(nn.Module):
     """A residual block that may change the resolution within, then attention to itself and to the tokens.
 
@@ -153,13 +78,13 @@ class _Block(nn.Module):
         super().__init__()
         self.norm_1 = _norm(in_channels, norm_eps)
         self.resample = resample or nn.Identity()
-        self.conv_1 = _convolution(in_channels, out_channels, 3, dims)
-        self.embedding = _initialised(nn.Linear(embedding_dim, out_channels))
+        self.conv_1 = convolution(in_channels, out_channels, 3, dims)
+        self.embedding = initialised(nn.Linear(embedding_dim, out_channels))
         self.norm_2 = _norm(out_channels, norm_eps)
         self.dropout = nn.Dropout(dropout)
-        self.conv_2 = zeroed(_convolution(out_channels, out_channels, 3, dims))
+        self.conv_2 = zeroed(convolution(out_channels, out_channels, 3, dims))
         projected = in_channels != out_channels or resample is not None
-        self.shortcut = _convolution(in_channels, out_channels, 1, dims) if projected else nn.Identity()
+        self.shortcut = convolution(in_channels, out_channels, 1, dims) if projected else nn.Identity()
         self.attention, self.cross_attention = attention, cross_attention
 
     def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -237,14 +162,14 @@ class NCSNpp(nn.Module):
 
         embed: Any = embedding(base_channels)
         self.embedding = embed
-        self.vector = _initialised(nn.Linear(vector_dim, embed.dim, bias=False)) if vector_dim else None
+        self.vector = initialised(nn.Linear(vector_dim, embed.dim, bias=False)) if vector_dim else None
         self.time = nn.Sequential(
-            _initialised(nn.Linear(embed.dim, embedding_dim)),
+            initialised(nn.Linear(embed.dim, embedding_dim)),
             nn.SiLU(),
-            _initialised(nn.Linear(embedding_dim, embedding_dim)),
+            initialised(nn.Linear(embedding_dim, embedding_dim)),
             nn.SiLU(),
         )
-        self.conv_in = _convolution(in_channels + concat_channels, base_channels, 3, dims)
+        self.conv_in = convolution(in_channels + concat_channels, base_channels, 3, dims)
         self.doors = {"vector": vector_dim, "tokens": token_dim, "concat": concat_channels, "mask": token_dim}
 
         attended = [sizes[0] >> level in attention_resolutions for level in range(len(widths))]
@@ -328,30 +253,5 @@ def _norm(channels: int, eps: float) -> nn.GroupNorm:
     return nn.GroupNorm(_groups(channels), channels, eps)
 
 
-def _initialised(layer: Any) -> nn.Module:
-    """The layer with the published initial weights: uniform, of variance 2 / (inputs + outputs)."""
-    nn.init.xavier_uniform_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-def _convolution(in_channels: int, out_channels: int, size: int, dims: int) -> nn.Module:
-    return _initialised(CONVOLUTION[dims](in_channels, out_channels, size, padding=size // 2))
-
-
 def _head(channels: int, out_channels: int, eps: float, dims: int) -> nn.Module:
-    return nn.Sequential(_norm(channels, eps), nn.SiLU(), zeroed(_convolution(channels, out_channels, 3, dims)))
-
-
-def _kernel(taps: Sequence[float], dims: int) -> Tensor:
-    """The taps along each of the dimensions, (1, 1, K, ...), with the sum 1."""
-    if len(taps) % 2 or not sum(taps):
-        raise ValueError(f"network.resample={list(taps)} must be an even number of taps whose sum is not 0")
-    line = torch.tensor(taps, dtype=torch.float32) / sum(taps)
-    return functools.reduce(lambda kernel, line: kernel[..., None] * line, [line] * dims)[None, None]
-
-
-def _each(kernel: Tensor, x: Tensor) -> Tensor:
-    """The kernel once for each channel of x."""
-    return kernel.to(x.dtype).expand(x.shape[1], *kernel.shape[1:])
+    return nn.Sequential(_norm(channels, eps), nn.SiLU(), zeroed(convolution(channels, out_channels, 3, dims)))
