@@ -21,11 +21,10 @@ _CONVOLVE = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.
 _POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
-def normalised(x: Tensor, dim: int | Sequence[int]) -> Tensor:
+def normalised(x: Tensor, dim: int | list[int]) -> Tensor:
     """x divided by its magnitude over these dimensions, which is found in float32 or better; zeros stay zeros."""
-    size = math.prod(x.shape[i] for i in ([dim] if isinstance(dim, int) else dim))
     length = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
-    return x / (1e-4 + length / math.sqrt(size)).to(x.dtype)
+    return x / (1e-4 + length * math.sqrt(length.numel() / x.numel())).to(x.dtype)
 
 
 def mp_silu(x: Tensor) -> Tensor:
