@@ -105,9 +105,9 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual block, then attention to itself and to the tokens; `normalise` brings x to magnitude 1 per position.
+    """A residual block, then attention to itself and to the tokens.
 
-    On the way down x is projected and normalised before the branch leaves it, on the way up projected after.
+    `downward`: x is projected, and normalised at each position, before the branch leaves it; else projected beside it.
     """
 
     def __init__(
