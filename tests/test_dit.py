@@ -140,14 +140,13 @@ def test_a_patch_comes_out_where_it_went_in(sizes: list[int]) -> None:
     assert (moved != 0).sum() == moved[corner].numel()
 
 
-@pytest.mark.parametrize("shape", [[3, 16], [3, 8, 8]], ids=["series", "images"])
-def test_every_condition_changes_the_output_and_a_mask_hides_tokens(shape: list[int]) -> None:
-    network = randomised(DiT(**{**SMALL, "shape": shape}, vector_dim=5, token_dim=6, concat_channels=2))
-    x, c_noise = torch.randn(2, *shape), torch.tensor([1.0, 5.0])
+def test_every_condition_changes_the_output_and_a_mask_hides_tokens() -> None:
+    network = randomised(DiT(**SMALL, vector_dim=5, token_dim=6, concat_channels=2))
+    x, c_noise = torch.randn(2, 3, 8, 8), torch.tensor([1.0, 5.0])
     conditions = {
         "vector": torch.randn(2, 5),
         "tokens": torch.randn(2, 4, 6),
-        "concat": torch.randn(2, 2, *shape[1:]),
+        "concat": torch.randn(2, 2, 8, 8),
         "mask": torch.tensor([[True, True, False, False]] * 2),
     }
     with torch.no_grad():
@@ -179,6 +178,13 @@ def test_only_positions_tell_patches_apart(positions: MakePositions) -> None:
     with torch.no_grad():
         difference = (network(x[:, :, order], c_noise) - network(x, c_noise)[:, :, order]).abs().max()
     assert difference < 1e-5 if positions is nothing else difference > 1e-3
+
+
+def test_learned_positions_begin_as_the_fixed_ones_and_are_trained() -> None:
+    learned, h = Learned([3, 4], 8, 4), torch.randn(2, 12, 8)
+    assert torch.equal(learned(h), SineCosine([3, 4], 8, 4)(h))
+    learned(h).sum().backward()
+    assert {name: weight.grad is not None for name, weight in learned.named_parameters()} == {"table": True}
 
 
 @pytest.mark.parametrize("grid", [[5], [3, 4], [2, 3, 2]])

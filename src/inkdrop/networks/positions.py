@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeAlias
 
@@ -56,11 +55,11 @@ class SineCosine(Positions):
 
 
 class Learned(Positions):
-    """A table that is trained."""
+    """A table that is trained and begins as the fixed one."""
 
     def __init__(self, grid: Sequence[int], width: int, head_dim: int):
         super().__init__()
-        self.table = nn.Parameter(0.02 * torch.randn(math.prod(grid), width))
+        self.table = nn.Parameter(SineCosine(grid, width, head_dim).table)
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.table
