@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from inkdrop.networks.layers import Attend, check_doors, scaled_dot_product, sinusoidal, zeroed
 from inkdrop.networks.positions import MakePositions, SineCosine
 
-_NUM_FREQUENCIES = 256  # of the time embedding, half sines, half cosines
+# Sines and cosines of the time. Their rates are DDPM's, exp(-i ln(1e4) / 127), as in diffusers; the code of the authors
+# has 128 there.
+_NUM_FREQUENCIES = 256
 
 
 def _patches(x: Tensor, size: int) -> Tensor:
