@@ -71,6 +71,7 @@ class CheckConfiguration(Callback):
         from inkdrop.configuration import USER_TARGETS, build, check, check_settings
         from inkdrop.machine import check_batch_size, check_devices, check_network
         from inkdrop.networks.diffusers_format import is_diffusers_folder
+        from inkdrop.networks.recomputing import recompute_activations
         from inkdrop.resumption import check_folder
         from inkdrop.sampling_options import check_average, check_graphs, check_grid, check_seeds, completed
 
@@ -98,6 +99,8 @@ class CheckConfiguration(Callback):
         if task is not None:
             check_batch_size(plain["data"].get("batch_size", world_size), world_size)
             check_network(task.pipeline)
+            if plain["checkpoint_activations"]:
+                recompute_activations(task.pipeline.denoiser.network)  # says so where there are no blocks
             task.pipeline.sampler.time_grid(task.pipeline.denoiser.schedule)
             for likelihood in build(plain["likelihood"], allowed).values():
                 likelihood.check(task.pipeline)
