@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -26,6 +26,9 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from inkdrop import __version__
 from inkdrop.seeds import draw_seed
 from inkdrop.suggestions import no_option
+
+if TYPE_CHECKING:
+    from inkdrop.data import DataModule
 
 EXIT_CONFIGURATION = 2
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -111,10 +114,14 @@ class CheckConfiguration(Callback):
             check_grid(plain, allowed)
             check_average(plain)
         if "data" in plain:
-            build(plain["data"], allowed).verify()
+            self.check_data(build(plain["data"], allowed))
         if plain.get("init_from") and not is_diffusers_folder(Path(plain["init_from"])):
             find_checkpoint(plain["init_from"], "init_from")
         build(list(plain.get("callbacks", {}).values()), allowed)
+
+    def check_data(self, data: DataModule) -> None:
+        """`ValueError` for data that are absent or of another shape."""
+        data.verify()
 
 
 def _complete(config: DictConfig) -> bool:

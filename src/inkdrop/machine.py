@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from inkdrop.data import DataError, DataModule
 from inkdrop.pipeline import Pipeline
 
-_SILENT: dict[str, Any] = {
+SILENT: dict[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
     "enable_model_summary": False,
@@ -29,7 +29,7 @@ def check_devices(options: Mapping[str, Any]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the run itself will tell
-            trainer = Trainer(**{**options, **_SILENT})
+            trainer = Trainer(**{**options, **SILENT})
     except (MisconfigurationException, TypeError) as error:
         raise ValueError(f"trainer.devices={options.get('devices')} cannot be had here: {error}") from None
     on_cpu = isinstance(trainer.accelerator, CPUAccelerator)
