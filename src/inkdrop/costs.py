@@ -89,7 +89,7 @@ def speed(
     task.to(trainer.strategy.root_device)
     count = 1
     with trainer.precision_plugin.forward_context():
-        while count < batch_size and _seconds(task, count) < seconds / 10:
+        while count < batch_size and _seconds(task, count) < seconds / 6:
             count = min(2 * count, batch_size)
     if compiled:
         compile_network(task.pipeline)
