@@ -161,6 +161,10 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "batch over devices": ([ON_CPU, "trainer.devices=2", "data.batch_size=7"], ["data.batch_size=7", "2 devices"]),
     "prediction": (["schedule=linear"], ["choose prediction=flow"]),
     "times": (["schedule=vp"], ["choose time_sampler=uniform"]),
+    "repeated time": (["sampler=heun", "time_grid=explicit", "time_grid.times=[0.7,0.7,0.5]"],
+                      ["has no corrector", "repeat t = 0.7"]),
+    "no signal": (["sampler=euler_maruyama", "schedule=linear", "prediction=flow", "time_sampler=uniform"],
+                  ["infinite drift at alpha = 0: choose sampler=reverse_diffusion"]),
     "likelihood": (["noise=offset", "likelihood=variational"], ["the likelihood needs"]),
     "eta": (["sampler.eta=1.5"], ["sampler.eta=1.5"]),
 }  # fmt: skip

@@ -77,7 +77,8 @@ def test_every_experiment_is_described_without_its_data(name: str, monkeypatch: 
     page = markdown(found)
     assert 30 < page.count("\n") < 60
     assert max(map(len, page.splitlines())) <= 120
-    assert set(found["parts"]) >= {"schedule", "prediction", "loss", "sampler", "time_grid", "network"}
+    assert set(found["parts"]) >= {"schedule", "prediction", "loss", "time_sampler", "network"}
+    assert (name == "digits_classifier") == ("sampling" not in found) == ("sampler" not in found["parts"])
     if name == "cifar10_jpeg":
         assert found["parameters"]["network"] == found["parameters"]["trained"] == 35_746_307
         assert found["operations"]["call"] == pytest.approx(2 * 6.1e9, rel=0.05)  # 6.1 G multiplications, as published
@@ -145,6 +146,23 @@ def test_coefficients_and_weights_are_those_of_the_paper() -> None:
     quartile, tail = 0.67449, 1.64485  # of the normal law of log(sigma), mean -1.2 and deviation 1.2
     levels = [2.4 + 2.4 * place for place in (-tail, -quartile, quartile, tail)]
     assert found["trained_log_snr"] == pytest.approx(levels, abs=2e-3)
+
+
+def test_a_classifier_is_described_as_what_it_is() -> None:
+    overrides = ["experiment=digits_classifier", "schedule=edm", "prediction=karras", "time_sampler=log_normal"]
+    found = describe(overrides, seconds=0.1)
+    assert found["conditions"] == {}
+    for row in found["coefficients"][1:]:
+        assert set(row) == {"t", "alpha", "sigma", "log-SNR", "c_in", "c_noise"}
+        assert row["c_in"] == pytest.approx(1 / math.sqrt(row["sigma"] ** 2 + 0.25))
+        assert row["c_noise"] == pytest.approx(math.log(row["sigma"]) / 4)
+    assert found["trained_log_snr"][1:3] == pytest.approx([2.4 - 2.4 * 0.67449, 2.4 + 2.4 * 0.67449], abs=2e-3)
+    assert found["parameters"]["network"] == found["parameters"]["trained"] > found["parameters"]["children"]["out"]
+    page = markdown(found)
+    assert "p(y | x_t) = softmax F(c_in x_t, c_noise)" in page
+    assert "-log p(y | x_t)" in page
+    assert "steps/s" in page
+    assert "sampling here" not in page
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
-from analytic import ALL_SCHEDULES, SCHEDULES, exact_pipeline, mixture, standard_errors
+from analytic import ALL_SCHEDULES, SCHEDULES, Plain, exact_pipeline, mixture, standard_errors
 from labelled import CLASSES, ExactClassifier, Labelled, halves, labelled_pipeline, of_class
-from torch import Tensor
+from torch import Tensor, nn
 
 from inkdrop.conditioners import Label
-from inkdrop.denoiser import Condition, Denoiser, Estimate
+from inkdrop.denoiser import Condition, Denoiser, Estimate, NetworkDenoiser
 from inkdrop.guidance import (
     Autoguidance,
     ClassifierFree,
@@ -24,6 +25,8 @@ from inkdrop.guidance import (
     Rescaled,
     mean_value,
 )
+from inkdrop.pipeline import Pipeline, calls_counted
+from inkdrop.predictions import NoisePrediction
 from inkdrop.samplers import DDIM, Ancestral, Sampler, abm, dpmpp_2m
 from inkdrop.schedules import Point
 from inkdrop.time_grids import Centred, LogSNR, TimeGrid, Trailing
@@ -77,6 +80,23 @@ def test_both_estimates_are_one_call_and_outside_of_the_interval_one_half_of_it(
     pipeline.guidance = {"guide": ClassifierFree(None)}
     pipeline(pipeline.request(range(4)), range(4))
     assert rows[len(expected) :] == [4] * len(expected)
+
+
+def test_both_halves_of_a_batch_are_counted_as_calls() -> None:
+    class Network(nn.Module):
+        def forward(self, x: Tensor, c_noise: Tensor, vector: Tensor) -> Tensor:
+            return x * vector[:, :1]
+
+    grid = VP.points(LogSNR(20)(VP))[:-1]
+    denoiser = NetworkDenoiser(Network(), VP, NoisePrediction())
+    pipeline = Pipeline(denoiser, Label(2, 3, dropout=0.1), Plain(), DDIM(LogSNR(20)), [2])
+    for interval, expected in ((None, 40), ([0.5, 8.0], 20 + sum(0.5 < math.exp(-p.half) <= 8 for p in grid))):
+        pipeline.guidance = {"guide": ClassifierFree(3.0, interval=interval)}
+        with calls_counted(pipeline) as calls:
+            for seeds in (range(4), range(4, 7)):
+                pipeline(pipeline.request(seeds), seeds)
+        assert calls(7) == expected
+    assert isinstance(pipeline.network, Network)
 
 
 @pytest.mark.parametrize(("t", "acts"), [(0.1, False), (0.3, True), (0.9, False)])

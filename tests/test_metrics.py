@@ -129,13 +129,19 @@ class Copycat(torch.nn.Module):
 
     def __init__(self, images: Tensor):
         super().__init__()
-        self.images, self.anchor, self.denoiser = images, torch.nn.Parameter(torch.zeros(1)), torch.nn.Identity()
+        self.images, self.anchor = images, torch.nn.Parameter(torch.zeros(1))
+        self.denoiser = torch.nn.Module()
+        self.denoiser.network = torch.nn.Identity()
         self.labels: list[Tensor] = []
+
+    @property
+    def network(self) -> Any:
+        return self.denoiser.network
 
     def forward(self, batch: dict[str, Tensor], seeds: list[int]) -> Tensor:
         assert len(batch["label"]) == len(seeds)
         self.labels.append(batch["label"])
-        return self.denoiser(self.images[torch.tensor(seeds) % len(self.images)])
+        return self.network(self.images[torch.tensor(seeds) % len(self.images)])
 
 
 def statistics_of(data: Any, split: str, count: int, batch_size: int, extractor: Extractor) -> Statistics:

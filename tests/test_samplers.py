@@ -24,7 +24,7 @@ from inkdrop.guidance import Clip
 from inkdrop.noises import Gaussian
 from inkdrop.pipeline import Pipeline
 from inkdrop.predictions import NoisePrediction
-from inkdrop.samplers import DDIM, Ancestral, Sampler, heun, towards
+from inkdrop.samplers import DDIM, Ancestral, PredictorCorrector, Sampler, heun, towards
 from inkdrop.schedules import Schedule
 from inkdrop.time_grids import Leading, Linspace, TimeGrid, Trailing
 
@@ -182,6 +182,10 @@ def test_methods_without_a_corrector_refuse_to_stay() -> None:
 
     with pytest.raises(ValueError, match="corrector"):
         sample(mixture(SCHEDULES["vp"]), DDIM(Staying()), 2)
+    with pytest.raises(ValueError, match=r"DDIM has no corrector: its time grid must not repeat t = 0\.5"):
+        DDIM(Staying()).points(SCHEDULES["vp"])
+    times = [point.t for point in PredictorCorrector(Staying(), DDIM, 1, 0.1).points(SCHEDULES["vp"])]
+    assert times == [1.0, 0.5, 0.5, 0.5, 0.5, 0.0]
 
 
 def test_the_mixture_denoiser_is_exact() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from inkdrop.conditioners import Unconditional
 from inkdrop.losses import DenoisingLoss
-from inkdrop.pipeline import Pipeline
+from inkdrop.pipeline import Pipeline, calls_counted
 from inkdrop.predictions import DataPrediction
 from inkdrop.randomness import Generators
 from inkdrop.samplers import DDIM
@@ -46,6 +46,20 @@ def test_sampling_shows_the_estimate_of_the_step_before() -> None:
     assert [each.unique().tolist() for each in shown(model)] == [[0.0], [1.0], [2.0], [3.0]]
     pipeline({}, [5])  # a run begins with zeros again
     assert [each.unique().tolist() for each in shown(model)][4:] == [[0.0], [1.0], [2.0], [3.0]]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_its_calls_are_counted(compiled: bool) -> None:
+    pipeline = Pipeline(denoiser(), Unconditional(), Plain(), DDIM(Trailing(4)), [2, 3])
+    if compiled:
+        pipeline.network.compile(backend="eager")
+        pipeline({}, [0, 1])
+    with calls_counted(pipeline) as calls:
+        for seeds in ([0, 1], [2, 3], [4]):
+            pipeline({}, seeds)
+    assert calls(5) == 4
+    pipeline({}, [0])
+    assert calls(5) == 4
 
 
 def test_the_memory_of_a_run_follows_a_choice_of_samples() -> None:

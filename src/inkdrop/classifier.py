@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from inkdrop.codecs import Codec
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.predictions import Prediction
-from inkdrop.schedules import Point, Schedule, over
+from inkdrop.schedules import Point, Scalar, Schedule, over
 
 
 class NoisyClassifier(nn.Module):
@@ -41,6 +42,15 @@ class NoisyClassifier(nn.Module):
         noise_level = torch.as_tensor(c_noise, dtype=x.dtype).to(x.device, non_blocking=True).expand(len(x))
         logits: Any = self.network(over(c_in, x) * x, noise_level)
         return logits.to(x.dtype)
+
+    def coefficients(self, point: Point) -> dict[str, Scalar]:
+        """The numbers that the network sees noised data through, by name."""
+        _, _, c_in, c_noise = self.prediction.coefficients(point)
+        return {"c_in": c_in, "c_noise": c_noise}
+
+    def request(self, seeds: Sequence[int]) -> dict[str, Tensor]:
+        """The labels of samples with these seeds: the classes in turn."""
+        return {"label": torch.tensor([seed % self.num_classes for seed in seeds])}
 
     def check(self) -> None:
         """`ValueError` if the network cannot take one sample, or gives another number of classes."""

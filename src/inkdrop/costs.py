@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -15,49 +15,71 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from inkdrop.callbacks.step import AfterStep
+from inkdrop.classifier import NoisyClassifier
 from inkdrop.machine import SILENT
 from inkdrop.pipeline import Pipeline, compile_network
-from inkdrop.tasks import DiffusionTask
+from inkdrop.tasks.base import Task
+
+Inputs: TypeAlias = tuple[tuple[Tensor, ...], dict[str, Tensor]]
 
 _WARM_UP = 2  # steps
 
 
-def random_batch(pipeline: Pipeline, count: int) -> dict[str, Tensor]:
+def random_batch(pipeline: Pipeline | NoisyClassifier, count: int) -> dict[str, Tensor]:
     """A raw batch of noise, under the conditions of the first seeds; `ValueError` if only the user can say these."""
-    device = next(pipeline.denoiser.parameters()).device
-    request = pipeline.conditioner.request(range(count))
+    device = next(pipeline.parameters()).device
+    request = pipeline.request(range(count))
     x = pipeline.codec.decode(torch.randn(count, *pipeline.shape, device=device))
     batch = {"x": x, **request, "position": torch.arange(count)}
     return {name: value.to(device) for name, value in batch.items()}
 
 
-def parameters(task: DiffusionTask) -> dict[str, Any]:
+def inputs(task: Task, batch: Mapping[str, Tensor]) -> Inputs:
+    """What the network is given in training on a raw batch: x, c_noise, and conditions by name."""
+    seen: list[Inputs] = []
+    handle = task.pipeline.network.register_forward_pre_hook(
+        lambda network, args, conditions: seen.append((args, conditions)), with_kwargs=True
+    )
+    with torch.no_grad():
+        _loss(task, batch)
+    handle.remove()
+    return seen[-1]
+
+
+@torch.no_grad()
+def output(task: Task, given: Inputs) -> Any:
+    """What the network says to these inputs: F, or F and a dict of further outputs."""
+    args, conditions = given
+    return task.pipeline.network(*args, **conditions)
+
+
+def parameters(task: Task) -> dict[str, Any]:
     """Numbers of parameters: of each child of the network, of each part, and of all that is trained."""
-    network: Any = task.pipeline.denoiser.network
+    network: nn.Module = task.pipeline.network
     children = {name: _count(child) for name, child in network.named_children()}
-    parts = {"network": network, "conditioner": task.pipeline.conditioner, "codec": task.pipeline.codec}
+    parts = {**dict(task.pipeline.named_children()), "network": network, "loss": task.loss}
     return {
         "children": {name: count for name, count in children.items() if count},
         **{name: _count(part) for name, part in parts.items()},
-        "loss": _count(task.loss),
         "trained": sum(each.numel() for each in task.parameters() if each.requires_grad),
     }
 
 
-def operations(task: DiffusionTask) -> dict[str, int]:
+def operations(task: Task) -> dict[str, int]:
     """Floating-point operations of matrix products and convolutions for one sample, two for a product and its sum.
 
-    `call` is one of the denoiser, `training` the loss with its backward pass.
+    `call` is one of the network, `training` the loss with its backward pass.
     """
+    given = inputs(task, random_batch(task.pipeline, 1))
     with FlopCounterMode(display=False) as call:
-        _call(task.pipeline, random_batch(task.pipeline, 1))
+        output(task, given)
     with FlopCounterMode(display=False) as training:
         _loss(task, random_batch(task.pipeline, 1)).backward()
     task.zero_grad()
     return {"call": call.get_total_flops(), "training": training.get_total_flops()}
 
 
-def memory(task: DiffusionTask, num_averages: int, batch_size: int, precision: str) -> dict[str, int]:
+def memory(task: Task, num_averages: int, batch_size: int, precision: str) -> dict[str, int]:
     """Bytes on each device that training holds at the end of a forward pass over this many samples.
 
     `activations` are what the backward pass has found kept, for one and for two samples, on a straight line.
@@ -73,9 +95,7 @@ def memory(task: DiffusionTask, num_averages: int, batch_size: int, precision: s
     }
 
 
-def speed(
-    task: DiffusionTask, options: Mapping[str, Any], batch_size: int, seconds: float, compiled: bool
-) -> dict[str, float]:
+def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: float, compiled: bool) -> dict[str, float]:
     """Training steps and forward passes a second on one device, from a few steps that take about `seconds`.
 
     The steps are those of `task` under the options of its trainer, without averages, pictures and evaluation. Where one
@@ -91,17 +111,18 @@ def speed(
     with trainer.precision_plugin.forward_context():
         while count < batch_size and _seconds(task, count) < seconds / 6:
             count = min(2 * count, batch_size)
+    batch = random_batch(task.pipeline, count)
+    given = inputs(task, batch)
     if compiled:
         compile_network(task.pipeline)
-    batch = random_batch(task.pipeline, count)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a validation without data
         trainer.fit(task, itertools.repeat({name: value.cpu() for name, value in batch.items()}))
     task.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
-        _call(task.pipeline, batch)
+        _finished(task, given)
         start = time.monotonic()
-        _call(task.pipeline, batch)
+        _finished(task, given)
         called = time.monotonic() - start
     scale = count / batch_size
     return {
@@ -126,20 +147,17 @@ class _Stopwatch(AfterStep):
             trainer.should_stop = True
 
 
-@torch.no_grad()
-def _call(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> None:
-    denoiser, point = pipeline.denoiser.begin(), pipeline.denoiser.schedule.points([1.0])[0]
-    x = torch.randn(len(batch["x"]), *pipeline.shape, device=batch["x"].device)
-    float(denoiser(x, point, pipeline.conditioner(batch)).x_0.sum())  # waits for the device
+def _finished(task: Task, given: Inputs) -> None:
+    float(output(task, given)[0].sum())  # waits for the device
 
 
-def _loss(task: DiffusionTask, batch: Mapping[str, Tensor]) -> Tensor:
+def _loss(task: Task, batch: Mapping[str, Tensor]) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there is no trainer to log to
         return task.training_step(dict(batch), 0)["loss"]
 
 
-def _seconds(task: DiffusionTask, count: int) -> float:
+def _seconds(task: Task, count: int) -> float:
     batch = random_batch(task.pipeline, count)
     start = time.monotonic()
     loss = _loss(task, batch)
@@ -149,7 +167,7 @@ def _seconds(task: DiffusionTask, count: int) -> float:
     return time.monotonic() - start
 
 
-def _kept(task: DiffusionTask, count: int, precision: str) -> int:
+def _kept(task: Task, count: int, precision: str) -> int:
     own = {each.untyped_storage().data_ptr() for each in task.parameters()}
     kept: dict[int, int] = {}
 
@@ -166,7 +184,7 @@ def _kept(task: DiffusionTask, count: int, precision: str) -> int:
     return sum(size for place, size in kept.items() if place not in own)
 
 
-def _optimizer_state(task: DiffusionTask, trained: list[nn.Parameter]) -> int:
+def _optimizer_state(task: Task, trained: list[nn.Parameter]) -> int:
     """Bytes that the optimizer keeps after a step, tried on parameters of the same shapes one by one."""
     sizes: dict[tuple[Any, ...], int] = {}
     for each in trained:

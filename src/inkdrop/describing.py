@@ -26,7 +26,7 @@ from inkdrop.machine import check_devices
 from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.pipeline import Pipeline
 from inkdrop.plots import process, schedules
-from inkdrop.tasks import DiffusionTask
+from inkdrop.tasks.base import Task
 
 _TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _QUANTILES = (0.05, 0.25, 0.75, 0.95)
@@ -65,38 +65,39 @@ def facts(plain: Mapping[str, Any], seconds: float, plot: Path | None = None) ->
     quiet()
     allowed = (*USER_TARGETS, *plain["allow_targets"])
     torch.manual_seed(plain["seed"])
-    task: DiffusionTask = build(plain["task"], allowed)
-    pipeline = task.pipeline
-    used = dict(_used(plain))
+    task: Task = build(plain["task"], allowed)
+    used = {**dict(_used(plain)), "loss": plain["task"]["loss"]}
     law = build(used.get("time_sampler"), allowed)
     weighting = build(used.get("weighting"), allowed)
     if plot is not None:
         plot.parent.mkdir(parents=True, exist_ok=True)
-        _figure(pipeline, plain["name"], law, weighting).savefig(plot)
+        _figure(task, plain["name"], law, weighting).savefig(plot)
     training = _training(plain)
     found = {
         "name": plain["name"],
-        "shape": list(pipeline.shape),
+        "estimate": task.estimate,
+        "shape": list(task.pipeline.shape),
         "parts": {
             name: {"is": _named(node, plain), "does": _first_sentence(node, allowed)} for name, node in used.items()
         },
-        "coefficients": _coefficients(pipeline, weighting),
-        "trained_log_snr": law and _quantiles(pipeline.denoiser.schedule, law),
+        "coefficients": _coefficients(task, weighting),
+        "trained_log_snr": law and _quantiles(task.schedule, law),
         "parameters": costs.parameters(task),
         "training": training,
         "conditions": None,
     }
     try:
-        batch = costs.random_batch(pipeline, 1)
+        batch = costs.random_batch(task.pipeline, 1)
     except ValueError:  # only the user can say what this model is told
         return found
     averages = [each for each in build(list(plain["callbacks"].values()), allowed) if isinstance(each, EMA)]
     count = sum(len(each.names) for each in averages)
-    return {**found, **_measured(task, plain, batch, count, training["samples_per_device"], seconds)}
+    found |= _measured(task, plain, batch, count, training["samples_per_device"], seconds)
+    return found
 
 
 def _measured(
-    task: DiffusionTask,
+    task: Task,
     plain: Mapping[str, Any],
     batch: dict[str, Tensor],
     num_averages: int,
@@ -105,19 +106,16 @@ def _measured(
 ) -> dict[str, Any]:
     """What is known only when the network is called."""
     pipeline = task.pipeline
-    with torch.no_grad():
-        conditions = {name: list(value.shape[1:]) for name, value in pipeline.conditioner(batch).items()}
-    sampling = _sampling(pipeline, batch)
+    given = costs.inputs(task, batch)
+    found: dict[str, Any] = {"conditions": {name: list(value.shape[1:]) for name, value in given[1].items()}}
+    if "sampler" in plain["task"]["pipeline"]:
+        found["sampling"] = _sampling(pipeline, costs.output(task, given))
     if plain["channels_last"]:
         pipeline.to(memory_format=torch.channels_last)
     if plain["checkpoint_activations"]:
         recompute_activations(pipeline.network)
-    found = {
-        "conditions": conditions,
-        "sampling": sampling,
-        "operations": costs.operations(task),
-        "memory": costs.memory(task, num_averages, batch_size, plain["trainer"].get("precision", "32-true")),
-    }
+    found["operations"] = costs.operations(task)
+    found["memory"] = costs.memory(task, num_averages, batch_size, plain["trainer"].get("precision", "32-true"))
     if seconds:
         found["speed"] = costs.speed(task, plain["trainer"], batch_size, seconds, plain["compile"])
     return found
@@ -172,35 +170,32 @@ def _first_sentence(node: Mapping[str, Any], allowed: tuple[str, ...]) -> str:
     return re.split(r"(?<!\.)\.\s+(?=[A-Z`])", " ".join((inspect.getdoc(target) or "").split()))[0].rstrip(".")
 
 
-def _weight(pipeline: Pipeline, weighting: Any, t: Tensor) -> Tensor:
+def _weight(task: Task, weighting: Any, t: Tensor) -> Tensor:
     """The weighting's factor at times (B)."""
-    schedule: Any = pipeline.denoiser.schedule
-    prediction: Any = pipeline.denoiser.prediction
-    c_out = torch.as_tensor(prediction.coefficients(schedule.point(t)).c_out, dtype=t.dtype).expand(len(t))
+    schedule = task.schedule
+    c_out = torch.as_tensor(task.pipeline.coefficients(schedule.point(t))["c_out"], dtype=t.dtype).expand(len(t))
     factor: Tensor = weighting(schedule.log_snr(t), schedule.log_snr_rate(t), c_out)
     return factor
 
 
-def _coefficients(pipeline: Pipeline, weighting: Any) -> list[dict[str, float]]:
-    """alpha, sigma, log-SNR, the four coefficients and the weight at some times; without the last five below t_min."""
-    schedule: Any = pipeline.denoiser.schedule
-    prediction: Any = pipeline.denoiser.prediction
+def _coefficients(task: Task, weighting: Any) -> list[dict[str, float]]:
+    """alpha, sigma, log-SNR, the model's coefficients and the weight at some times; without the latter below t_min."""
+    schedule: Any = task.schedule
     rows = []
     for point in schedule.points(sorted({0.0, *(schedule.snap(max(t, schedule.t_min)) for t in _TIMES)})):
         row = {"t": point.t, "alpha": point.alpha, "sigma": point.sigma, "log-SNR": 2 * point.half}
         if point.t > 0:
-            row |= prediction.coefficients(point)._asdict()
+            row |= task.pipeline.coefficients(point)
             if weighting is not None:
-                row["weight"] = float(_weight(pipeline, weighting, torch.tensor([point.t]).double()))
+                row["weight"] = float(_weight(task, weighting, torch.tensor([point.t]).double()))
         rows.append(row)
     return rows
 
 
-def _figure(pipeline: Pipeline, name: str, law: Any, weighting: Any) -> Figure:
-    schedule: Any = pipeline.denoiser.schedule
-    if law is None or weighting is None:  # a loss of the user's own
-        return schedules({name: schedule})
-    return process(schedule, name, _drawn(schedule, law), lambda t: _weight(pipeline, weighting, t))
+def _figure(task: Task, name: str, law: Any, weighting: Any) -> Figure:
+    if law is None or weighting is None:  # a loss without them
+        return schedules({name: task.schedule})
+    return process(task.schedule, name, _drawn(task.schedule, law), lambda t: _weight(task, weighting, t))
 
 
 def _drawn(schedule: Any, law: Any) -> Tensor:
@@ -227,22 +222,15 @@ class _Recorded(nn.Module):
         }
 
 
-def _sampling(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Any]:
+def _sampling(pipeline: Pipeline, output: Any) -> dict[str, Any]:
     """The times, and how often one sample needs a network that always says the same, which adaptive samplers go by."""
-    denoiser: Any = pipeline.denoiser
-    network, outputs = denoiser.network, []
-    handle = network.register_forward_hook(lambda module, given, output: outputs.append(output))
-    with torch.no_grad():
-        denoiser.begin()(
-            torch.zeros(1, *pipeline.shape), denoiser.schedule.points([1.0])[0], pipeline.conditioner(batch)
-        )
-    handle.remove()
-    denoiser.network = recorded = _Recorded(outputs[-1])
+    network, schedule = pipeline.network, pipeline.denoiser.schedule
+    pipeline.denoiser.network = recorded = _Recorded(output)
     try:
-        pipeline(pipeline.conditioner.request([0]), [0])
+        pipeline(pipeline.request([0]), [0])
     finally:
-        denoiser.network = network
-    points = denoiser.schedule.points(pipeline.sampler.time_grid(denoiser.schedule))
+        pipeline.denoiser.network = network
+    points: Any = pipeline.sampler.points(schedule)
     return {
         "times": [point.t for point in points],
         "noise_levels": [math.exp(-point.half) for point in points if point.sigma > 0],

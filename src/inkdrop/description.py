@@ -22,7 +22,7 @@ def _process(found: Mapping[str, Any]) -> Iterator[str]:
     if found["data"]:
         yield _item("data are not here", f"what follows needs none of them, a run does: {found['data']}")
     yield _item("process", "x_t = alpha(t) x_0 + sigma(t) eps, with t from 0 (data) to 1 (noise)")
-    yield _item("estimate", "x_0 = c_skip x_t + c_out F(c_in x_t, c_noise), F the output of the network")
+    yield _item("estimate", found["estimate"])
     conditions = found["conditions"]
     told = ", ".join(f"{name} {shape}" for name, shape in (conditions or {}).items()) or "nothing else"
     told = "what only the user can say, so that it was not called" if conditions is None else told
@@ -66,7 +66,7 @@ def _times(found: Mapping[str, Any]) -> Iterator[str]:
 def _costs(found: Mapping[str, Any]) -> Iterator[str]:
     counts, training = found["parameters"], found["training"]
     children = ", ".join(f"{name} {_big(count)}" for name, count in counts["children"].items())
-    others = "".join(f"; {name} {_big(counts[name])}" for name in ("conditioner", "codec", "loss") if counts[name])
+    others = "".join(f"; {name} {_big(counts[name])}" for name in ("conditioner", "codec", "loss") if counts.get(name))
     yield _item(
         "parameters", f"{_big(counts['trained'])} trained; network {_big(counts['network'])}: {children}{others}"
     )
@@ -82,10 +82,13 @@ def _costs(found: Mapping[str, Any]) -> Iterator[str]:
     total = _big(sum(found["memory"].values()), "B")
     yield _item("memory", f"at least {total} on each device in training: {parts}")
     if "speed" in found:
-        yield from _speed(found["speed"], training, found["sampling"]["passes"])
+        yield from _speed(found["speed"], training)
+    if "speed" in found and "sampling" in found:
+        seconds = found["sampling"]["passes"] / found["speed"]["calls_per_second"]
+        yield _item("sampling here", f"{_duration(seconds)} for {training['samples_per_device']} samples")
 
 
-def _speed(speed: Mapping[str, float], training: Mapping[str, Any], passes: int) -> Iterator[str]:
+def _speed(speed: Mapping[str, float], training: Mapping[str, Any]) -> Iterator[str]:
     here, rate = training["samples_per_device"], speed["steps_per_second"]
     waiting = " and without waiting for other devices" if training["devices"] > 1 else ""
     scaled = f", found on {speed['measured_on']} at a time" if speed["measured_on"] < here else ""
@@ -94,7 +97,6 @@ def _speed(speed: Mapping[str, float], training: Mapping[str, Any], passes: int)
         f"{_number(rate)} steps/s, {_number(rate * training['samples_per_step'])} samples/s{scaled}; without averages, "
         f"pictures and evaluation{waiting} {_duration(training['steps'] / rate)} for all {training['steps']:,} steps",
     )
-    yield _item("sampling here", f"{_duration(passes / speed['calls_per_second'])} for {here} samples")
 
 
 def _item(name: str, text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.finiteness import require_finite
 from inkdrop.guidance import Guidance
 from inkdrop.noises import NoiseSource
+from inkdrop.predictions import Prediction
 from inkdrop.randomness import Generators
 from inkdrop.samplers import Sampler
 from inkdrop.samplers.base import Progress
+from inkdrop.schedules import Point, Scalar
 
 
 class Pipeline(nn.Module):
@@ -58,6 +60,11 @@ class Pipeline(nn.Module):
         network: nn.Module = self.denoiser.network  # type: ignore[assignment]
         return network
 
+    def coefficients(self, point: Point) -> dict[str, Scalar]:
+        """The numbers between the network and the estimate of x_0, by name."""
+        prediction: Prediction = self.denoiser.prediction  # type: ignore[assignment]
+        return prediction.coefficients(point)._asdict()
+
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         """The raw batch for samples with these seeds under a user's condition, such as `label=7`.
 
@@ -90,9 +97,9 @@ class Pipeline(nn.Module):
         """`ValueError` if the parts do not fit each other.
 
         The network may not take a sample with its condition or give back another shape, guidance may not fit the model,
-        or the time grid the schedule.
+        or the time grid the schedule or the sampler.
         """
-        self.sampler.time_grid(self.denoiser.schedule)
+        self.sampler.points(self.denoiser.schedule)
         try:
             batch = self.request([0])
         except ValueError:  # only the user can say what this model is told
@@ -159,19 +166,30 @@ class Pipeline(nn.Module):
         return self.codec.decode(x_0)
 
 
+class _Counted(nn.Module):
+    """A network, and for how many samples it was called: a hook would be compiled with it."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network, self.num_samples = network, 0
+
+    def forward(self, x: Tensor, *args: Tensor, **cond: Tensor) -> Any:
+        self.num_samples += len(x)
+        return self.network(x, *args, **cond)
+
+
 @contextmanager
-def calls_counted(pipeline: Pipeline) -> Iterator[list[int]]:
-    """Counts the calls of the network within the block, one for each batch, in the one number of the list."""
-    calls = [0]
+def calls_counted(pipeline: Pipeline) -> Iterator[Callable[[int], int]]:
+    """Counts calls of the network within the block; what it gives says how many each of so many samples had.
 
-    def count(*_: Any) -> None:
-        calls[0] += 1
-
-    handle = pipeline.denoiser.register_forward_hook(count)
+    A call for 2 B rows, as in classifier-free guidance, is two for each of B samples.
+    """
+    network = pipeline.network
+    pipeline.denoiser.network = counted = _Counted(network)
     try:
-        yield calls
+        yield lambda num_samples: counted.num_samples // max(1, num_samples)
     finally:
-        handle.remove()
+        pipeline.denoiser.network = network
 
 
 def compile_network(pipeline: Pipeline | NoisyClassifier, cuda_graphs: bool = False) -> None:

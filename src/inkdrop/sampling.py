@@ -124,9 +124,10 @@ def _drawn(fabric: Fabric, task: _Task) -> _Drawn:
     with fabric.autocast(), calls_counted(task.pipeline) as calls:
         samples = _draw(fabric, task, way if plain["save_gif"] or plain["save_trajectory"] else None)
     seconds = time.monotonic() - start
+    own = torch.arange(len(task.seeds)).split(plain["batch_size"])[fabric.global_rank :: fabric.world_size]
     told = {
         "num_samples": len(samples),
-        "network_calls": calls[0] // -(-len(task.seeds) // plain["batch_size"] // fabric.world_size),
+        "network_calls": calls(sum(map(len, own))),
         "seconds": round(seconds, 3),
         "samples_per_second": round(len(samples) / seconds, 2),
     }

@@ -79,9 +79,9 @@ def check_seeds(plain: dict[str, Any]) -> None:
 
 
 def check_grid(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
-    """`ValueError` if the times of a completed configuration do not fit the schedule of the run."""
+    """`ValueError` if sampler and times of a completed configuration do not fit the schedule of the run."""
     schedule = build(_part(plain, "pipeline")["denoiser"]["schedule"], (*CHECKPOINT_TARGETS, *plain["allow_targets"]))
-    build(plain["sampler"], allowed).time_grid(schedule)
+    build(plain["sampler"], allowed).points(schedule)
 
 
 def check_graphs(plain: dict[str, Any]) -> None:

@@ -113,7 +113,7 @@ class Evaluation:
         self.seconds = {}
         with calls_counted(pipeline) as calls:
             sets = [self._made(pipeline, conditions, n, self.seed + n * k) for k in range(self.repeats)]
-        self.network_calls = calls[0] // max(1, self.repeats * len(share(n, self.batch_size)))
+        self.network_calls = calls(self.repeats * sum(map(len, share(n, self.batch_size))))
         return self._values(sets, data)
 
     def measure(self, sets: list[Tensor], data: DataModule) -> Results:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -93,12 +93,24 @@ class Sampler(ABC):
         """A down-move: the law of x at `next` given x (B, *) at `now`."""
 
     def stay(self, denoise: Denoise, x: Tensor, now: Point, noise: Draw) -> Transition:
-        """A correction at one time; `ValueError` unless the method has one."""
-        raise ValueError(f"{type(self).__name__} has no corrector: its time grid must not repeat t = {now.t}")
+        """A correction at one time, where the method has one."""
+        raise NotImplementedError  # `check` has refused it
 
     def up(self, x: Tensor, now: Point, next: Point) -> Transition:
         """An up-move: the forward kernel."""
         return forward_kernel(x, now, next)
+
+    def check(self, points: Sequence[Point]) -> None:
+        """`ValueError` if the method cannot visit these points in this order."""
+        repeated = [now.t for now, next in pairwise(points) if now.t == next.t]
+        if repeated and type(self).stay is Sampler.stay:
+            raise ValueError(f"{type(self).__name__} has no corrector: its time grid must not repeat t = {repeated[0]}")
+
+    def points(self, schedule: Schedule, t_start: float = 1.0) -> list[Point]:
+        """The points of a run; `ValueError` for those of which the grid or the method says that it cannot be."""
+        points = schedule.points(self.time_grid(schedule, t_start))
+        self.check(points)
+        return points
 
     def path(self, noise: Source) -> Source:
         """Where the noise of the steps comes from: fresh for each, unless the method wants one path for all grids."""
@@ -121,7 +133,7 @@ class Sampler(ABC):
         The run begins at `x = alpha(t_start) x_init + sigma(t_start) eps`, without the first term if there is no
         x_init. `progress(done, total, x)` is called after each move.
         """
-        points = denoiser.schedule.points(self.time_grid(denoiser.schedule, t_start))
+        points = self.points(denoiser.schedule, t_start)
         x = points[0].sigma * eps if x_init is None else points[0].alpha * x_init + points[0].sigma * eps
         noise = self.path(noise)
         history: History = ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -35,14 +36,17 @@ class EulerMaruyama(Sampler):
         x_0 = denoise(x, now).x_0
         if next.sigma == 0:
             return towards(x, x_0, now, next), ()
-        if now.alpha == 0:
-            raise ValueError(
-                "Euler-Maruyama has an infinite drift at alpha = 0: choose sampler=reverse_diffusion or ddim"
-            )
         t, dt = torch.tensor([now.t], dtype=torch.float64), now.t - next.t
         f = denoise.schedule.log_alpha_rate(t).item()
         power = -(now.sigma**2) * denoise.schedule.log_snr_rate(t).item()
         return Transition(x - dt * (f * x - power * _score(x, x_0, now)), math.sqrt(power * dt)), ()
+
+    def check(self, points: Sequence[Point]) -> None:
+        super().check(points)
+        if any(now.alpha == 0 and next.sigma > 0 for now, next in pairwise(points)):
+            raise ValueError(
+                "Euler-Maruyama has an infinite drift at alpha = 0: choose sampler=reverse_diffusion or ddim"
+            )
 
     def path(self, noise: Source) -> Source:
         return Brownian(noise)
@@ -103,6 +107,9 @@ class PredictorCorrector(Sampler):
     def stay(self, denoise: Denoise, x: Tensor, now: Point, noise: Draw) -> Transition:
         size = 2 * (self.snr * now.sigma) ** 2
         return Transition(x + size * _score(x, denoise(x, now).x_0, now), math.sqrt(2 * size))
+
+    def check(self, points: Sequence[Point]) -> None:
+        self.predictor.check([points[0], *(next for now, next in pairwise(points) if next.t != now.t)])
 
     def up(self, x: Tensor, now: Point, next: Point) -> Transition:
         return self.predictor.up(x, now, next)

@@ -38,6 +38,7 @@ class Task(LightningModule):
     """
 
     logged: tuple[str, ...] = ()  # parts of the loss whose means are logged beside it
+    estimate: str  # what the network is for, as a formula
     advice: str  # options of sample.py that use what was trained; {} is the run folder
 
     def __init__(

@@ -21,6 +21,7 @@ class ClassifierTask(Task):
     """Fits a classifier of noised data to the labels. Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 4."""
 
     logged = ("accuracy",)
+    estimate = "p(y | x_t) = softmax F(c_in x_t, c_noise), the classes of noised data; F the output of the network"
     advice = "checkpoint=RUN guidance=classifier guidance.checkpoint={} guidance.scale=2"
 
     def __init__(

@@ -20,6 +20,7 @@ from inkdrop.tasks.base import Batch, Task
 class DiffusionTask(Task):
     """Fits a pipeline's denoiser, and its conditioner, to a loss."""
 
+    estimate = "x_0 = c_skip x_t + c_out F(c_in x_t, c_noise), F the output of the network"
     advice = "checkpoint={} num_samples=64 save_gif=true"
 
     def __init__(
