@@ -1,6 +1,8 @@
 """What a network is told beside x_t and t."""
 
+from inkdrop.conditioners.attributes import Attributes
 from inkdrop.conditioners.base import Conditioner, Unconditional
+from inkdrop.conditioners.combined import Combined
 from inkdrop.conditioners.label import Label
 
-__all__ = ["Conditioner", "Label", "Unconditional"]
+__all__ = ["Attributes", "Combined", "Conditioner", "Label", "Unconditional"]
