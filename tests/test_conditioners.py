@@ -1,20 +1,26 @@
 """Conditions, their dropout and what users may ask for."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 from analytic import SCHEDULES
-from torch import Tensor
+from torch import Tensor, nn
 
-from inkdrop.conditioners import Attributes, Combined, Conditioner, Label, Unconditional
+from inkdrop.conditioners import Attributes, Combined, Conditioner, Image, Label, Unconditional
 from inkdrop.denoiser import Condition, Denoiser, Estimate
 from inkdrop.guidance import ClassifierFree
+from inkdrop.networks import UNet
 from inkdrop.noises import Gaussian
+from inkdrop.predictions import DataPrediction
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Point
+from inkdrop.self_conditioning import SelfConditioned
 
 
 def test_labels_become_vectors_and_some_are_dropped_in_training() -> None:
@@ -205,3 +211,105 @@ def test_classifier_free_guidance_may_empty_one_of_two_conditions() -> None:
     assert torch.allclose(x_0, expected, atol=1e-6)
     with pytest.raises(ValueError, match="always had its colour"):
         ClassifierFree(scale=3.0, names=["colour"])(Told(), SimpleNamespace(conditioner=two(each=0.0)), BOTH)  # type: ignore[arg-type]
+
+
+def test_an_image_lies_beside_x_with_a_channel_that_says_so() -> None:
+    conditioner = Image([1, 4, 4], 3, dropout=0.3)
+    image = torch.tensor([[0, 255], [51, 102]], dtype=torch.uint8).expand(1, 2, 2, 2)
+    concat = conditioner({"image": image})["concat"]
+    corners = torch.tensor([[-1.0, 1.0], [-0.6, -0.2]])
+    expected = corners.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert torch.allclose(concat[0, 0], expected, atol=1e-6)
+    assert torch.equal(concat[0, 1], concat[0, 0])
+    assert torch.equal(concat[0, 2], torch.ones(4, 4))
+    assert torch.equal(conditioner.null({"image": image})["concat"], torch.zeros(1, 3, 4, 4))
+    floats = torch.full((1, 2, 4, 4), 7.0)
+    assert torch.equal(conditioner({"image": floats})["concat"][:, :2], floats)
+
+    grey = torch.zeros(6000, 2, 4, 4)
+    dropped = conditioner({"image": grey}, Generators.from_seeds(range(6000)))["concat"][:, 2] == 0
+    assert torch.equal(dropped.flatten(1).all(1), dropped.flatten(1).any(1))
+    assert dropped[:, 0, 0].float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("sizes", [[8], [4, 4, 4]])
+def test_series_and_volumes_are_images(sizes: list[int]) -> None:
+    small = torch.randn(2, 1, *[size // 2 for size in sizes])
+    expected = small
+    for axis in range(2, small.ndim):
+        expected = expected.repeat_interleave(2, axis)
+    assert torch.equal(Image([3, *sizes], 2)({"image": small})["concat"][:, :1], expected)
+
+
+def test_images_of_requests_are_files_taken_in_turn(tmp_path: Path) -> None:
+    levels = np.array([[0, 255], [51, 102]], np.uint8)
+    PIL.Image.fromarray(levels).save(tmp_path / "a.png")
+    series = np.random.default_rng(0).normal(size=(2, 1, 4, 4))
+    np.save(tmp_path / "two.npy", series)
+    np.savez(tmp_path / "one.npz", anything=series[1])
+    conditioner = Image([1, 4, 4], 2)
+    names = [str(tmp_path / name) for name in ("a.png", "two.npy", "one.npz")]
+    image = conditioner.request([0, 1, 2, 3, 4], image=names)["image"]
+    first = torch.from_numpy(levels).float().repeat_interleave(2, 0).repeat_interleave(2, 1) / 127.5 - 1
+    assert torch.equal(image[0, 0], first)
+    assert torch.equal(image[1:4], torch.from_numpy(series[[0, 1, 1]]).float())
+    assert torch.equal(image[4], image[0])
+    assert torch.equal(conditioner.request([5], image=names[0])["image"], image[:1])
+    colours = np.stack([levels, levels.T, 255 - levels], axis=2)
+    PIL.Image.fromarray(colours).save(tmp_path / "colours.png")
+    image = Image([1, 2, 2], 4).request([0], image=str(tmp_path / "colours.png"))["image"]
+    assert torch.equal(image[0], torch.from_numpy(colours).permute(2, 0, 1).float() / 127.5 - 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is missing"),
+        (b"no image", "cannot be read"),
+        (np.zeros((1, 16, 16), np.float32), r"of size \[16, 16\] is larger than the samples, \[4, 4\]"),
+        (np.zeros((3, 4, 4), np.float32), r"shape \[3, 4, 4\], but there must be 1 channels in 2 dimensions"),
+        (np.zeros((4, 4), np.float32), "must be 1 channels"),
+        (np.zeros((1, 4, 4), np.int64), "holds int64"),
+        (np.full((1, 4, 4), np.nan), "not finite"),
+        (np.array([{}]), "cannot be read"),
+    ],
+)
+def test_files_that_hold_no_such_image_are_refused(content: Any, message: str, tmp_path: Path) -> None:
+    file = tmp_path / ("x.png" if isinstance(content, bytes) else "x.npy")
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        np.save(file, content)
+    with pytest.raises(ValueError, match=f"condition.image=.*{file.name}.*{message}"):
+        Image([1, 4, 4], 2).request([0], image=str(file))
+
+
+def test_pictures_of_more_than_8_bits_and_words_that_are_no_file_are_refused(tmp_path: Path) -> None:
+    PIL.Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        Image([1, 4, 4], 2).request([0], image=str(tmp_path / "deep.png"))
+    np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
+    with pytest.raises(ValueError, match="holds 2 arrays, a, b"):
+        Image([1, 4, 4], 2).request([0], image=str(tmp_path / "two.npz"))
+    for words in (None, 3, [], [1]):
+        with pytest.raises(ValueError, match="must be a file, or a list of files"):
+            Image([1, 4, 4], 2).request([0], image=words)
+    with pytest.raises(ValueError, match=r"conditioner.concat_channels=0, but its parts have 2"):
+        Combined({"image": Image([1, 4, 4], 2)}, dim=0)
+
+
+def test_a_unet_takes_an_image_beside_its_own_last_estimate() -> None:
+    """Both are read: the estimate changes with the image, and with what the denoiser remembers."""
+    torch.manual_seed(0)
+    network = UNet([1, 4, 4], 8, [1], 1, [], norm_groups=4, concat_channels=2, shown_channels=1)
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.3)
+    denoiser = SelfConditioned(network, SCHEDULES["vp"], DataPrediction(), shown_channels=1)
+    conditioner, x_t, now = Image([1, 4, 4], 2), torch.randn(1, 1, 4, 4), denoiser.schedule.points([0.5])[0]
+    cond = conditioner({"image": torch.ones(1, 1, 2, 2)})
+    other = conditioner({"image": -torch.ones(1, 1, 2, 2)})
+    run = denoiser.begin()
+    first = run(x_t, now, cond).x_0
+    assert not torch.allclose(run(x_t, now, cond).x_0, first)
+    assert not torch.allclose(denoiser(x_t, now, other).x_0, first)
+    assert torch.equal(denoiser(x_t, now, cond).x_0, first)

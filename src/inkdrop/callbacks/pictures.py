@@ -6,20 +6,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from annotated_types import Ge
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.ema import averaged_weights
 from inkdrop.callbacks.step import AfterStep
 from inkdrop.finiteness import raised_together
 from inkdrop.pictures import save_png, sheet
+from inkdrop.pipeline import Pipeline
 
 
 class SamplePictures(AfterStep):
     """Samples of the averaged weights on fixed seeds, as a sheet in the run folder and in every logger that can.
 
-    One row per ten samples; classes follow the seeds. The last picture is made when training ends.
+    One row per ten samples; classes follow the seeds, and conditions that only a user could say are those of held-out
+    items. The last picture is made when training ends.
     """
 
     def __init__(self, every: Every, folder: str, num_samples: Annotated[int, Ge(1)] = 100):
@@ -44,10 +48,20 @@ class SamplePictures(AfterStep):
         pipeline: Any = pl_module.pipeline
         seeds = range(self.num_samples)
         with averaged_weights(trainer, pl_module):
-            samples = pipeline(pipeline.request(seeds), seeds)
+            samples = pipeline(_conditions(trainer, pipeline, seeds), seeds)
         picture = sheet(samples, columns=10)
         save_png(picture, self.folder / f"samples-{trainer.global_step:08d}.png")
         log_picture(trainer, "samples", picture)
+
+
+def _conditions(trainer: Trainer, pipeline: Pipeline, seeds: range) -> dict[str, Tensor]:
+    try:
+        return pipeline.request(seeds)
+    except ValueError:  # only the user can say what this model is told
+        split = trainer.datamodule.splits["validation"]  # type: ignore[attr-defined]
+        held_out = {name: column for name, column in split.items() if name != "x"}
+        items = torch.tensor([seed % len(split["x"]) for seed in seeds])
+        return {name: column[items] for name, column in held_out.items()}
 
 
 def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:
