@@ -12,6 +12,7 @@ import torch
 from analytic import SCHEDULES
 from torch import Tensor, nn
 
+from inkdrop.callbacks.pictures import conditions
 from inkdrop.conditioners import Attributes, Combined, Conditioner, Image, Label, Unconditional
 from inkdrop.denoiser import Condition, Denoiser, Estimate
 from inkdrop.guidance import ClassifierFree
@@ -313,3 +314,14 @@ def test_a_unet_takes_an_image_beside_its_own_last_estimate() -> None:
     assert not torch.allclose(run(x_t, now, cond).x_0, first)
     assert not torch.allclose(denoiser(x_t, now, other).x_0, first)
     assert torch.equal(denoiser(x_t, now, cond).x_0, first)
+
+
+def test_pictures_in_training_show_held_out_conditions_where_only_a_user_could_say_them() -> None:
+    rows = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    held_out = {"x": torch.zeros(3, 1), "label": torch.tensor([1, 1, 1]), "size": rows}
+
+    def shown(conditioner: Conditioner) -> dict[str, Tensor]:
+        return conditions(SimpleNamespace(request=conditioner.request), range(5), held_out)  # type: ignore[arg-type]
+
+    assert torch.equal(shown(Attributes(2, 4, name="size"))["size"], rows[[0, 1, 2, 0, 1]])
+    assert shown(Label(2, 4))["label"].tolist() == [0, 1, 0, 1, 0]

@@ -14,6 +14,7 @@ from torch import Tensor
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.ema import averaged_weights
 from inkdrop.callbacks.step import AfterStep
+from inkdrop.data.loaders import Split
 from inkdrop.finiteness import raised_together
 from inkdrop.pictures import save_png, sheet
 from inkdrop.pipeline import Pipeline
@@ -48,20 +49,20 @@ class SamplePictures(AfterStep):
         pipeline: Any = pl_module.pipeline
         seeds = range(self.num_samples)
         with averaged_weights(trainer, pl_module):
-            samples = pipeline(_conditions(trainer, pipeline, seeds), seeds)
+            held_out = trainer.datamodule.splits["validation"]  # type: ignore[attr-defined]
+            samples = pipeline(conditions(pipeline, seeds, held_out), seeds)
         picture = sheet(samples, columns=10)
         save_png(picture, self.folder / f"samples-{trainer.global_step:08d}.png")
         log_picture(trainer, "samples", picture)
 
 
-def _conditions(trainer: Trainer, pipeline: Pipeline, seeds: range) -> dict[str, Tensor]:
+def conditions(pipeline: Pipeline, seeds: range, held_out: Split) -> dict[str, Tensor]:
+    """The raw batch of samples with these seeds: what the model takes unasked, or else that of held-out items."""
     try:
         return pipeline.request(seeds)
     except ValueError:  # only the user can say what this model is told
-        split = trainer.datamodule.splits["validation"]  # type: ignore[attr-defined]
-        held_out = {name: column for name, column in split.items() if name != "x"}
-        items = torch.tensor([seed % len(split["x"]) for seed in seeds])
-        return {name: column[items] for name, column in held_out.items()}
+        items = torch.tensor([seed % len(held_out["x"]) for seed in seeds])
+        return {name: column[items] for name, column in held_out.items() if name != "x"}
 
 
 def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:

@@ -32,13 +32,13 @@ def warp(
 ) -> Batch:
     """Images (B, C, H, W) under a random affine map, and `augmentation` (B, 9), which says what was done: 0 is nothing.
 
-    Each of the six kinds takes part with this probability: mirrored left to right (in `flip_x` of the cases) and upside
-    down; larger or smaller by 2^(scale a); turned by up to `rotation` degrees; stretched by 2^(anisotropy a) along one
-    direction and shrunk across it; moved by `translation` a of width and height; with a standard normal. A strength of
-    0 leaves a kind out. The image goes on behind its border as its reflection. The network needs the labels, by
-    conditioner=augmented: without them samples are augmented too. `ValueError` for what is no image. Source: Karras et
-    al. 2022, arXiv 2206.00364, appendix F.2, but for linear interpolation, and twice the angle in the labels of the
-    stretch, which then tell it.
+    Each of six kinds takes part with this probability: mirrored left to right (in `flip_x` of the cases) or upside down
+    (`flip_y`); larger by 2^(scale a); turned by up to `rotation` degrees; longer by 2^(anisotropy a) in one direction
+    and shorter across it; moved by `translation` a of width and height; a is standard normal, another one each time. A
+    strength of 0 leaves a kind out. Behind its border an image goes on as its reflection. The network needs the labels,
+    by conditioner=augmented: without them samples are warped too. `ValueError` for what is no image. Source: Karras et
+    al. 2022, arXiv 2206.00364, appendix F.2, but for linear interpolation, and for twice the angle in the labels of the
+    direction, which then tell it.
     """
     x = batch["x"]
     if x.ndim != 4:
