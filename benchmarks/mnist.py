@@ -1,6 +1,6 @@
 """Quality of an MNIST run: `python benchmarks/mnist.py RUN` prints the table of the README.
 
-EMA samples by 25-step DDIM under the labels of the test digits:
+EMA samples by the sampler of the run under the labels of the test digits:
 - fd_mnist against the training digits, as a ratio to the floor that the test digits reach at equal n and labels;
 - distance to the nearest training digit, as a ratio to that of the test digits (below 1: copies);
 - classification accuracy score: a classifier fitted to the samples alone, tested on the test digits, beside the same
@@ -35,10 +35,8 @@ from inkdrop.metrics.neighbours import nearest
 from inkdrop.pictures import save_png, sheet
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
-from inkdrop.samplers import DDIM
-from inkdrop.time_grids import Trailing
 
-NUM_STEPS, BATCH = 25, 250
+BATCH = 250
 
 
 def main() -> None:
@@ -48,13 +46,14 @@ def main() -> None:
     parser.add_argument("--num-samples", type=int, default=10_000, help="samples, at most as many as test digits")
     parser.add_argument("--num-items", type=int, default=250, help="test digits whose likelihood is measured")
     parser.add_argument("--fit-steps", type=int, default=2000, help="steps of each classifier's fit")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     start = time.monotonic()
     config = read_checkpoint(options.run)["config"]
     data: DataModule = build(config["data"])
-    extractor: Classifier = build(config["evaluation"]["extractor"])
-    pipeline = inkdrop.load(options.run)
-    pipeline.sampler = DDIM(Trailing(NUM_STEPS))
+    extractor: Classifier = build(config["evaluation"]["extractor"]).to(options.device)
+    pipeline = inkdrop.load(options.run).to(options.device)
+    moves = len(pipeline.sampler.time_grid(pipeline.denoiser.schedule)) - 1
     train, test = collect(data.splits["train"]), collect(data.splits["validation"])
 
     n = options.num_samples
@@ -71,9 +70,12 @@ def main() -> None:
     real_score = accuracy(real, extractor, options.fit_steps, test)
     bits = likelihoods(pipeline, {name: values[: options.num_items] for name, values in test.items()})
 
-    print(f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}", end="")
+    machine = (
+        torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
+    )
+    print(f"{datetime.date.today()}, {machine}, torch {torch.__version__}", end="")
     print(f", {(time.monotonic() - start) / 60:.0f} minutes")
-    print(f"| n = {n}, DDIM {NUM_STEPS} steps | samples | real |")
+    print(f"| n = {n}, {type(pipeline.sampler).__name__} {moves} steps | samples | real |")
     print("|---|---|---|")
     print(f"| fd_mnist | {distance:.3f} | {floor:.3f} |")
     print(f"| fd_mnist / floor | {distance / floor:.2f} | 1 |")
@@ -89,14 +91,14 @@ def main() -> None:
 def draw(pipeline: Pipeline, labels: Tensor) -> Tensor:
     """One sample for each label (N), seeds from 0 on."""
     parts = torch.arange(len(labels)).split(BATCH)
-    return torch.cat([pipeline({"label": labels[p]}, p.tolist()) for p in track(parts, description="sampling")])
+    return torch.cat([pipeline({"label": labels[p]}, p.tolist()).cpu() for p in track(parts, description="sampling")])
 
 
 def statistics(extractor: Classifier, images: Tensor) -> Statistics:
     """Gaussian statistics of the features of images (N, C, H, W)."""
     metric = GaussianStatistics(extractor.dim)
     for part in images.split(1000):
-        metric.update(extractor(part))
+        metric.update(extractor(part.to(extractor.device)).cpu())
     return metric.compute()
 
 
@@ -112,7 +114,10 @@ def likelihoods(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Tenso
     bound = VariationalBound()(pipeline, batch, generators)
     ode = ODELikelihood(rtol=1e-4, atol=1e-4)(pipeline, batch, generators)
     names = {"total": "variational bound", "prior": "its prior", "diffusion": "its steps", "decoder": "its decoder"}
-    return {**{names[name]: bound[name] for name in names}, "ODE, uniform dequantisation": ode["dequantized"]}
+    return {
+        **{names[name]: bound[name].cpu() for name in names},
+        "ODE, uniform dequantisation": ode["dequantized"].cpu(),
+    }
 
 
 def histogram_bits(train: Tensor, test: Tensor) -> float:

@@ -54,6 +54,7 @@ ORDER = [
     "masking",
     "sampling_options",
     "calibrating",
+    "costs",
     "resumption",
     "experiment",
     "training",
@@ -62,6 +63,8 @@ ORDER = [
     "inspection",
     "help",
     "command_line",
+    "describing",
+    "description",
 ]
 MATHEMATICS = ORDER[: ORDER.index("pictures")]
 FILES = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0].removesuffix(".py") in ORDER]

@@ -30,6 +30,13 @@ def test_help_shows_each_option_with_value_and_explanation() -> None:
     assert "._target_" not in output
 
 
+def test_help_of_a_choice_that_changes_another_explains_what_it_leaves() -> None:
+    command = [sys.executable, "train.py", "network=unet_1d", "--help"]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "lengths at which blocks attend" in output
+    assert "groups of the normalisation" in output
+
+
 def test_help_of_a_wrong_choice_names_the_choices() -> None:
     command = [sys.executable, "train.py", "sampler=nope", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -30,6 +30,16 @@ def main() -> None:
     checker.add_argument("overrides", nargs="*", metavar="data.option=value", help="the data, as for train.py")
     checker.add_argument("--output", type=Path, default=Path("check-data"), help="folder for what is written")
     checker.set_defaults(run=_check_data)
+    describe = verbs.add_parser(
+        "describe", help="what a run of train.py would be, and what it would cost: experiment=mnist schedule=vp"
+    )
+    describe.add_argument("overrides", nargs="*", metavar="option=value", help="as for train.py")
+    describe.add_argument(
+        "--probe", type=float, default=3.0, metavar="SECONDS", help="time of training on noise; 0: none"
+    )
+    describe.add_argument("--no-probe", dest="probe", action="store_const", const=0.0, help="the same as --probe 0")
+    describe.add_argument("--plot", type=Path, metavar="FILE", help="PNG of schedule, weight and noise levels to write")
+    describe.set_defaults(run=_describe)
     plot = verbs.add_parser("plot-schedules", help="draw alpha, sigma and log-SNR of every schedule in conf/schedule")
     plot.add_argument("output", type=Path, nargs="?", default=Path("docs/schedules.png"), help="PNG file to write")
     plot.set_defaults(run=_plot_schedules)
@@ -39,7 +49,7 @@ def main() -> None:
     report.add_argument("--wandb", metavar="PROJECT", help="also log the table to W&B, in this project")
     report.set_defaults(run=_report)
     arguments, others = parser.parse_known_args()
-    if others and (arguments.verb != "check-data" or any(other.startswith("-") for other in others)):
+    if others and (arguments.verb not in ("check-data", "describe") or any(other.startswith("-") for other in others)):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     if others:  # argparse stops taking overrides at the first option
         arguments.overrides += others
@@ -81,6 +91,18 @@ def _check_data(arguments: argparse.Namespace) -> None:
     from inkdrop.inspection import check_data
 
     check_data(arguments.overrides, arguments.output)
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    from inkdrop.describing import describe
+    from inkdrop.description import markdown
+    from inkdrop.experiment import stop
+
+    try:
+        found = describe(arguments.overrides, arguments.probe, arguments.plot)
+    except ValueError as error:
+        stop(error)
+    print(markdown(found))
 
 
 def _plot_schedules(arguments: argparse.Namespace) -> None:

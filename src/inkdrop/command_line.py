@@ -48,7 +48,7 @@ def start(main: Callable[[], Any], name: str, description: str) -> None:
         print(f"error: {error}; other trials may have failed too, see above", file=sys.stderr)
         sys.exit(error.code)
     except (HydraException, YAMLError, OSError, TypeError, ValueError) as error:  # those of a run end in `run`
-        print(f"error: {_explained(error, arguments)}", file=sys.stderr)
+        print(f"error: {explained(error, arguments)}", file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION)
 
 
@@ -89,7 +89,7 @@ def _objective(config: DictConfig, metrics: dict[str, Any]) -> Any:
     return metrics[name]
 
 
-def _explained(error: Exception, arguments: list[str]) -> str:
+def explained(error: Exception, arguments: list[str]) -> str:
     """Hydra's message, with the name that was meant where an option does not exist."""
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:

@@ -90,6 +90,7 @@ SETTINGS: dict[str, Any] = {
     "num_rounds": Annotated[int, Ge(1)],
     "device": str,
     "compile": bool,
+    "checkpoint_activations": bool,
     "cuda_graphs": bool,
     "channels_last": bool,
     "output_dir": str,

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -27,6 +27,9 @@ from inkdrop import __version__
 from inkdrop.guides import guides
 from inkdrop.seeds import draw_seed
 from inkdrop.suggestions import no_option
+
+if TYPE_CHECKING:
+    from inkdrop.data import DataModule
 
 EXIT_CONFIGURATION = 2
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -72,6 +75,7 @@ class CheckConfiguration(Callback):
         from inkdrop.configuration import USER_TARGETS, build, check, check_settings
         from inkdrop.machine import check_batch_size, check_devices
         from inkdrop.networks.diffusers_format import is_diffusers_folder
+        from inkdrop.networks.recomputing import recompute_activations
         from inkdrop.resumption import check_folder
         from inkdrop.sampling_options import check_average, check_graphs, check_grid, check_seeds, completed
 
@@ -99,6 +103,8 @@ class CheckConfiguration(Callback):
         if task is not None:
             check_batch_size(plain["data"].get("batch_size", world_size), world_size)
             task.pipeline.check()
+            if plain["checkpoint_activations"]:
+                recompute_activations(task.pipeline.network)  # says so where there are no blocks
             for likelihood in build(plain["likelihood"], allowed).values():
                 likelihood.check(task.pipeline)
             if plain["optimizer"]["lr"] == 0:
@@ -108,10 +114,14 @@ class CheckConfiguration(Callback):
             check_grid(plain, allowed)
             check_average(plain)
         if "data" in plain:
-            build(plain["data"], allowed).verify()
+            self.check_data(build(plain["data"], allowed))
         if plain.get("init_from") and not is_diffusers_folder(Path(plain["init_from"])):
             find_checkpoint(plain["init_from"], "init_from")
         build(list(plain.get("callbacks", {}).values()), allowed)
+
+    def check_data(self, data: DataModule) -> None:
+        """`ValueError` for data that are absent or of another shape."""
+        data.verify()
 
 
 def _complete(config: DictConfig) -> bool:

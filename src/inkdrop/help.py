@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
@@ -42,7 +43,11 @@ def _comments(conf: Path, name: str, choices: dict[str, str | None]) -> Iterator
         group, _, package = key.partition("@")  # schedule@schedule.start=vp mounts a file of one group elsewhere
         if choice is not None:
             prefix = "" if group == "experiment" else package or group
-            yield from comments_in(conf / group / f"{choice}.yaml", prefix)
+            file = conf / group / f"{choice}.yaml"
+            for base in (yaml.safe_load(file.read_text()) or {}).get("defaults", []):
+                if isinstance(base, str) and base != "_self_":  # a file of the same group that this one changes
+                    yield from comments_in(conf / group / f"{base}.yaml", prefix)
+            yield from comments_in(file, prefix)
 
 
 def comments_in(file: Path, prefix: str) -> Iterator[tuple[str, str]]:

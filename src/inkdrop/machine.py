@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from inkdrop.data import DataError, DataModule
 
-_SILENT: dict[str, Any] = {
+SILENT: dict[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
     "enable_model_summary": False,
@@ -27,7 +27,7 @@ def check_devices(options: Mapping[str, Any]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the run itself will tell
-            trainer = Trainer(**{**options, **_SILENT})
+            trainer = Trainer(**{**options, **SILENT})
     except (MisconfigurationException, TypeError) as error:
         raise ValueError(f"trainer.devices={options.get('devices')} cannot be had here: {error}") from None
     on_cpu = isinstance(trainer.accelerator, CPUAccelerator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ def schedules(named: Mapping[str, Schedule]) -> Figure:
     chains = {name: each for name, each in named.items() if each.num_timesteps is not None}
     continuous = {name: each for name, each in named.items() if name not in chains}
     figure = Figure(figsize=(13, 5.8), dpi=110, layout="constrained")
-    panels = _panels(figure)
+    panels = _panels(figure.subplots(1, 3))
     solid = [_curves(panels, each, name, i, "-", 3 - i / 5) for i, (name, each) in enumerate(chains.items())]
     dashed = [
         _curves(panels, each, name, i, (i * _DASH / 2, (_DASH, _DASH)), 1.8)
@@ -36,6 +36,26 @@ def schedules(named: Mapping[str, Schedule]) -> Figure:
     ]
     _legend(figure, solid, "chains (tables)", "outside lower left")
     _legend(figure, dashed, "continuous in t", "outside lower right")
+    return figure
+
+
+def process(schedule: Schedule, name: str, drawn: Tensor, weight: Callable[[Tensor], Tensor]) -> Figure:
+    """A schedule as in `schedules`, and what training makes of it over the log-SNR.
+
+    Below are the loss weight at times (B), the density of the log-SNRs (N) that are drawn, and the product of both,
+    each with largest value 1.
+    """
+    figure = Figure(figsize=(13, 7.6), dpi=110, layout="constrained")
+    above, below = figure.subplots(2, 3)
+    _curves(_panels(above), schedule, name, 0, "-", 2.4)
+    density, edges = np.histogram(drawn.numpy(), bins=40, density=True)
+    middles = torch.from_numpy((edges[1:] + edges[:-1]) / 2)
+    weights = weight(schedule.time(middles)).numpy()
+    titles = ("loss weight", "density of the noise levels in training", "weight x density")
+    for axes, title, values in zip(below, titles, (weights, density, weights * density), strict=True):
+        axes.plot(middles.numpy(), values / values.max(), color=_COLOURS[0], linewidth=2.4)
+        axes.set(title=title, xlabel="log-SNR, from noise (left) to data (right)", ylim=(0, 1.05))
+        axes.grid(alpha=0.3)
     return figure
 
 
@@ -87,8 +107,8 @@ def strips(rows: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _panels(figure: Figure) -> list[Axes]:
-    panels: list[Axes] = list(figure.subplots(1, 3))
+def _panels(subplots: Iterable[Axes]) -> list[Axes]:
+    panels = list(subplots)
     titles = ("signal: alpha", "noise: sigma (logarithmic above 1)", "log-SNR: 2 log(alpha / sigma)")
     for axes, title in zip(panels, titles, strict=True):
         axes.set(title=title, xlabel="t, from data (0) to noise (1)", xlim=(0, 1))

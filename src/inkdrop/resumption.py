@@ -28,6 +28,7 @@ FREE = (
     "resume",
     "resume_allow",
     "logger",
+    "checkpoint_activations",
     "data.num_workers",
     "trainer.accelerator",
     "trainer.devices",

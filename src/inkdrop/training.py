@@ -29,6 +29,7 @@ from inkdrop.machine import check_batch_size, check_items
 from inkdrop.masking import from_environment, masked
 from inkdrop.metrics.protocol import told
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
+from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.pipeline import Pipeline, compile_network, set_weights
 from inkdrop.resumption import Resumed, changed_facts, locked, resumed
 from inkdrop.slurm import requeue
@@ -169,6 +170,8 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
         _warm_start(pipeline, Path(plain["init_from"]))
     if plain["channels_last"]:
         pipeline.to(memory_format=torch.channels_last)
+    if plain["checkpoint_activations"]:
+        recompute_activations(pipeline.network)
     if plain["compile"]:
         compile_network(pipeline)
     loggers: list[Logger] = [JSONLines(run / "metrics.jsonl"), *build(list(plain["logger"].values()), allowed)]

@@ -1,8 +1,11 @@
 """Architectures: plain functions `network(x (B, *), c_noise (B), **cond) -> F (B, *)`, one file each."""
 
+from inkdrop.networks.dit import DiT
+from inkdrop.networks.edm2 import EDM2UNet
 from inkdrop.networks.encoder import Encoder
 from inkdrop.networks.mlp import MLP
+from inkdrop.networks.ncsnpp import NCSNpp
 from inkdrop.networks.unet import UNet
 from inkdrop.networks.variance import LearnedVariance
 
-__all__ = ["MLP", "Encoder", "LearnedVariance", "UNet"]
+__all__ = ["MLP", "DiT", "EDM2UNet", "Encoder", "LearnedVariance", "NCSNpp", "UNet"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -29,6 +30,22 @@ def sinusoidal(c_noise: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def initialised(layer: Any) -> nn.Module:
+    """A convolution or linear layer with uniform weights of variance 2 / (fan in + fan out) and biases 0.
+
+    Source: Glorot and Bengio 2010, equation 16.
+    """
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def convolution(in_channels: int, out_channels: int, size: int, dims: int) -> nn.Module:
+    """A convolution over `dims` dimensions that keeps their sizes, initialised in the same way."""
+    return initialised(CONVOLUTION[dims](in_channels, out_channels, size, padding=size // 2))
+
+
 def zeroed(module: nn.Module) -> nn.Module:
     """The module with all its weights at zero: a residual branch that begins as nothing."""
     for parameter in module.parameters():
@@ -47,6 +64,30 @@ def check_doors(doors: Mapping[str, int], **conditions: Tensor | None) -> None:
             raise ValueError(f"this network takes no {name} condition: set network.{option}")
         if value is None and doors[name] and name != "mask":
             raise ValueError(f"this network was built for a {name} condition and got none: choose a conditioner for it")
+
+
+def check_sizes(
+    sizes: Sequence[int], widths: Sequence[int], attention_resolutions: Sequence[int], head_dim: int | None
+) -> None:
+    """`ValueError` where a UNet with these channels per resolution does not fit the data's sizes, or its heads."""
+    factor = 2 ** (len(widths) - 1)
+    if any(size % factor for size in sizes):
+        raise ValueError(
+            f"data of size {list(sizes)} cannot be halved {len(widths) - 1} times: use fewer "
+            f"network.channel_multipliers, or sizes divisible by {factor}"
+        )
+    if head_dim and any(width % head_dim for width in widths):
+        raise ValueError(f"network.head_dim={head_dim} does not divide the channels {list(widths)}")
+    resolutions = [sizes[0] >> level for level in range(len(widths))]
+    if unknown := set(attention_resolutions) - set(resolutions):
+        raise ValueError(f"network.attention_resolutions={sorted(unknown)} never occur: there are {resolutions}")
+
+
+def add_residuals(outputs: Sequence[Tensor], residuals: Sequence[Tensor]) -> list[Tensor]:
+    """Residuals added to the skips of a UNet and, last, to its middle; `ValueError` for another number of them."""
+    if len(residuals) != len(outputs):
+        raise ValueError(f"{len(residuals)} residuals for {len(outputs) - 1} skips and the middle")
+    return [output + residual for output, residual in zip(outputs, residuals, strict=True)]
 
 
 class Attention(nn.Module):

@@ -12,9 +12,18 @@ import torch
 from annotated_types import Ge, Gt, Len, Lt
 from torch import Tensor, nn
 
-from inkdrop.networks.layers import Attend, Attention, check_doors, scaled_dot_product, sinusoidal, zeroed
+from inkdrop.networks.layers import (
+    CONVOLUTION,
+    Attend,
+    Attention,
+    add_residuals,
+    check_doors,
+    check_sizes,
+    scaled_dot_product,
+    sinusoidal,
+    zeroed,
+)
 
-_CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
@@ -24,7 +33,7 @@ class _Downsample(nn.Module):
     def __init__(self, channels: int, dims: int):
         super().__init__()
         self.padding = (0, 1) * dims
-        self.conv = _CONVOLUTION[dims](channels, channels, 3, stride=2)
+        self.conv = CONVOLUTION[dims](channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(nn.functional.pad(x, self.padding))
@@ -35,7 +44,7 @@ class _Upsample(nn.Module):
 
     def __init__(self, channels: int, dims: int):
         super().__init__()
-        self.conv = _CONVOLUTION[dims](channels, channels, 3, padding=1)
+        self.conv = CONVOLUTION[dims](channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -60,7 +69,7 @@ class _Residual(nn.Module):
         resample: nn.Module | None = None,
     ):
         super().__init__()
-        convolution = _CONVOLUTION[dims]
+        convolution = CONVOLUTION[dims]
         self.scale_shift = scale_shift
         self.resample = resample or nn.Identity()
         self.norm_1 = nn.GroupNorm(norm_groups, in_channels, norm_eps)
@@ -144,12 +153,15 @@ class UNet(nn.Module):
     ):
         super().__init__()
         in_channels, *sizes = shape
+        concat_channels += shown_channels
         dims = len(sizes)
         widths = [base_channels * multiplier for multiplier in channel_multipliers]
-        _check_sizes(sizes, widths, attention_resolutions, norm_groups, head_dim)
+        check_sizes(sizes, widths, attention_resolutions, head_dim)
+        if any(width % norm_groups for width in widths):
+            raise ValueError(f"network.norm_groups={norm_groups} does not divide the channels {widths}")
         embedding_dim = 4 * base_channels
         self.base_channels, self.num_blocks, self.widths = base_channels, num_blocks, widths
-        convolution = _CONVOLUTION[dims]
+        convolution = CONVOLUTION[dims]
 
         def residual(width_in: int, width_out: int, resample: nn.Module | None = None) -> _Residual:
             return _Residual(
@@ -173,9 +185,8 @@ class UNet(nn.Module):
             nn.Linear(base_channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
         self.vector = nn.Linear(vector_dim, embedding_dim) if vector_dim else None
-        beside = concat_channels + shown_channels
-        self.conv_in = convolution(in_channels + beside, widths[0], 3, padding=1)
-        self.doors = {"vector": vector_dim, "tokens": token_dim, "concat": beside, "mask": token_dim}
+        self.conv_in = convolution(in_channels + concat_channels, widths[0], 3, padding=1)
+        self.doors = {"vector": vector_dim, "tokens": token_dim, "concat": concat_channels, "mask": token_dim}
 
         attended = [sizes[0] >> level in attention_resolutions for level in range(len(widths))]
         skips = [widths[0]]
@@ -209,11 +220,7 @@ class UNet(nn.Module):
     ) -> Tensor:
         h, skips, embedding = self.encode(x, c_noise, vector, tokens, concat, mask)
         if residuals is not None:
-            if len(residuals) != len(skips) + 1:
-                raise ValueError(f"{len(residuals)} residuals for {len(skips)} skips and the middle")
-            *added, middle = residuals
-            skips = [skip + extra for skip, extra in zip(skips, added, strict=True)]
-            h = h + middle
+            *skips, h = add_residuals([*skips, h], residuals)
         for level in self.up:
             for block in level.blocks:
                 h = block(torch.cat([h, skips.pop()], dim=1), embedding, tokens, mask)
@@ -251,21 +258,3 @@ class UNet(nn.Module):
 
 def _resample(module: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
     return module(h, embedding) if isinstance(module, _Residual) else module(h)
-
-
-def _check_sizes(
-    sizes: list[int], widths: list[int], attention_resolutions: list[int], norm_groups: int, head_dim: int | None
-) -> None:
-    factor = 2 ** (len(widths) - 1)
-    if any(size % factor for size in sizes):
-        raise ValueError(
-            f"data of size {sizes} cannot be halved {len(widths) - 1} times: use fewer network.channel_multipliers, "
-            f"or sizes divisible by {factor}"
-        )
-    if any(width % norm_groups for width in widths):
-        raise ValueError(f"network.norm_groups={norm_groups} does not divide the channels {widths}")
-    if head_dim and any(width % head_dim for width in widths):
-        raise ValueError(f"network.head_dim={head_dim} does not divide the channels {widths}")
-    resolutions = [sizes[0] >> level for level in range(len(widths))]
-    if unknown := set(attention_resolutions) - set(resolutions):
-        raise ValueError(f"network.attention_resolutions={sorted(unknown)} never occur: there are {resolutions}")

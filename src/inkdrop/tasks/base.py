@@ -144,11 +144,13 @@ class Task(LightningModule):
         """Takes the norm of the gradient once: to check it, to log it before clipping, and to clip by it."""
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        self.updated, self._finite = False, bool(norm <= self.max_gradient_norm) and bool(norm.isfinite())
+        value = float(norm)
+        self.updated, self._finite = False, math.isfinite(value) and value <= self.max_gradient_norm
         if not self._finite:
-            self._refuse(optimizer, float(norm))
+            self._refuse(optimizer, value)
         else:
-            self.log("train/gradient_norm", norm)
+            if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # Lightning's own log is dear
+                self.log("train/gradient_norm", norm)
             # Fused optimizers take their gradients scaled: Lightning has words for clipping those.
             scaled = self._scaler() is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
             if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and not scaled:

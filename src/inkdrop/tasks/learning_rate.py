@@ -25,3 +25,17 @@ def warmup_cosine(
         return final_factor + (1 - final_factor) * (1 + math.cos(math.pi * progress)) / 2
 
     return LambdaLR(optimizer, factor)
+
+
+def inverse_square_root(
+    optimizer: Optimizer, warmup_steps: Annotated[int, Ge(0)], constant_steps: Annotated[int, Ge(1)]
+) -> LambdaLR:
+    """The rate rises linearly over `warmup_steps`, and after `constant_steps` falls as sqrt(constant_steps / step).
+
+    EDM2's. Source: Karras et al. 2024, arXiv 2312.02696, appendix B.
+    """
+
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / max(1, warmup_steps)) * min(1.0, math.sqrt(constant_steps / max(1, step)))
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,116 @@
+"""The facts of `python -m inkdrop describe` as a page that a person reads."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+_WIDTH = 120
+_PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"), (0.0, " "))
+_DURATIONS = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (0.0, "seconds"))
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The page, in Markdown of at most 120 columns."""
+    sections = [_process(found), _coefficients(found["coefficients"]), _times(found), _costs(found)]
+    return "\n\n".join("\n".join(section) for section in sections)
+
+
+def _process(found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"# {found['name']}\n"
+    if found["data"]:
+        yield _item("data are not here", f"what follows needs none of them, a run does: {found['data']}")
+    yield _item("process", "x_t = alpha(t) x_0 + sigma(t) eps, with t from 0 (data) to 1 (noise)")
+    yield _item("estimate", "x_0 = c_skip x_t + c_out F(c_in x_t, c_noise), F the output of the network")
+    conditions = found["conditions"]
+    told = ", ".join(f"{name} {shape}" for name, shape in (conditions or {}).items()) or "nothing else"
+    told = "what only the user can say, so that it was not called" if conditions is None else told
+    yield _item("shape", f"x is {found['shape']}; the network is told c_noise and {told}")
+    for name, part in found["parts"].items():
+        yield _item(name, f"{part['is']}: {part['does']}")
+
+
+def _coefficients(rows: Sequence[Mapping[str, float]]) -> Iterator[str]:
+    columns = list(rows[-1])
+    cells = [[_number(row[name]) if name in row else "" for name in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for cell in (columns, ["-" * width for width in widths], *cells):
+        yield f"| {' | '.join(text.rjust(width) for text, width in zip(cell, widths, strict=True))} |"
+
+
+def _times(found: Mapping[str, Any]) -> Iterator[str]:
+    training, sampling = found["training"], found.get("sampling")
+    if (levels := found["trained_log_snr"]) is not None:
+        low, lower, upper, high = map(_number, levels)
+        yield _item(
+            "noise levels", f"half of those trained have a log-SNR of {lower} to {upper}, 90% of {low} to {high}"
+        )
+    if sampling is not None:
+        times, noise = [f"{t:.4g}" for t in sampling["times"]], sampling["noise_levels"]
+        shown = times if len(times) <= 6 else [*times[:3], "...", *times[-3:]]
+        yield _item(
+            "a sample",
+            f"{len(times) - 1} moves in {sampling['calls']} calls of the network, {sampling['passes']} passes through "
+            f"it: t = {', '.join(shown)}, sigma / alpha from {_number(noise[0])} down to {_number(noise[-1])}, then 0",
+        )
+    devices, here = training["devices"], training["samples_per_device"]
+    where = f"each of {devices} devices" if devices > 1 else "one device"
+    yield _item(
+        "training",
+        f"{training['steps']:,} steps on {training['samples_per_step']} samples, {here} at a time on {where}, "
+        f"in {training['precision']}",
+    )
+
+
+def _costs(found: Mapping[str, Any]) -> Iterator[str]:
+    counts, training = found["parameters"], found["training"]
+    children = ", ".join(f"{name} {_big(count)}" for name, count in counts["children"].items())
+    others = "".join(f"; {name} {_big(counts[name])}" for name in ("conditioner", "codec", "loss") if counts[name])
+    yield _item(
+        "parameters", f"{_big(counts['trained'])} trained; network {_big(counts['network'])}: {children}{others}"
+    )
+    if "operations" not in found:
+        return
+    call, step = found["operations"]["call"], found["operations"]["training"]
+    yield _item(
+        "operations",
+        f"{_big(call, 'FLOP')} for a forward pass of one sample, {_big(step, 'FLOP')} for one in training, "
+        f"{_big(step * training['samples_per_step'], 'FLOP')} for a step",
+    )
+    parts = ", ".join(f"{name} {_big(size, 'B')}" for name, size in found["memory"].items())
+    total = _big(sum(found["memory"].values()), "B")
+    yield _item("memory", f"at least {total} on each device in training: {parts}")
+    if "speed" in found:
+        yield from _speed(found["speed"], training, found["sampling"]["passes"])
+
+
+def _speed(speed: Mapping[str, float], training: Mapping[str, Any], passes: int) -> Iterator[str]:
+    here, rate = training["samples_per_device"], speed["steps_per_second"]
+    waiting = " and without waiting for other devices" if training["devices"] > 1 else ""
+    scaled = f", found on {speed['measured_on']} at a time" if speed["measured_on"] < here else ""
+    yield _item(
+        "speed here",
+        f"{_number(rate)} steps/s, {_number(rate * training['samples_per_step'])} samples/s{scaled}; without averages, "
+        f"pictures and evaluation{waiting} {_duration(training['steps'] / rate)} for all {training['steps']:,} steps",
+    )
+    yield _item("sampling here", f"{_duration(passes / speed['calls_per_second'])} for {here} samples")
+
+
+def _item(name: str, text: str) -> str:
+    return textwrap.fill(f"- {name}: {text}", _WIDTH, subsequent_indent="  ", break_long_words=False)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _big(value: float, unit: str = "") -> str:
+    """Three digits, a prefix and the unit, such as `35.7 M`."""
+    size, prefix = next((size, prefix) for size, prefix in _PREFIXES if value >= size)
+    return f"{value / (size or 1):.3g}{prefix}{unit}".rstrip()
+
+
+def _duration(seconds: float) -> str:
+    size, unit = next((size, unit) for size, unit in _DURATIONS if seconds >= 2 * size)
+    return f"{seconds / (size or 1):.2g} {unit}"

@@ -1,0 +1,242 @@
+"""`python -m inkdrop describe`: figures against hand counts and closed forms, refusals as those of train.py."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from entry_scripts import ROOT, Script
+from torch import Tensor, nn
+
+from inkdrop import costs
+from inkdrop.__main__ import main
+from inkdrop.codecs import Standardize
+from inkdrop.conditioners import Label, Unconditional
+from inkdrop.denoiser import NetworkDenoiser
+from inkdrop.describing import describe
+from inkdrop.description import markdown
+from inkdrop.losses import DenoisingLoss
+from inkdrop.pipeline import Pipeline
+from inkdrop.plots import process
+from inkdrop.predictions import FlowPrediction
+from inkdrop.samplers import DDIM
+from inkdrop.schedules import EDM, LinearInterpolation
+from inkdrop.tasks import DiffusionTask
+from inkdrop.tasks.learning_rate import warmup_cosine
+from inkdrop.time_grids import Trailing
+from inkdrop.time_samplers import LogNormalSigma, Uniform
+from inkdrop.weightings import Unit
+
+EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
+TRAINER = {"accelerator": "cpu", "precision": "32-true", "log_every_n_steps": 1}
+
+
+class _Convolutions(nn.Module):
+    """3 channels of 8 x 8 to 5 and back, with a matrix product on the time between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 3, 1)
+        self.time = nn.Linear(1, 5)
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return self.last((self.first(x) + self.time(c_noise[:, None])[:, :, None, None]).tanh())
+
+
+class _Slow(nn.Module):
+    """So many seconds for a call, and for each sample in it."""
+
+    def __init__(self, call: float, sample: float):
+        super().__init__()
+        self.call, self.sample, self.scale = call, sample, nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        time.sleep(self.call + self.sample * len(x))
+        return self.scale * x
+
+
+def task_of(network: nn.Module, optimizer: Any = torch.optim.AdamW) -> DiffusionTask:
+    denoiser = NetworkDenoiser(network, LinearInterpolation(), FlowPrediction())
+    pipeline = Pipeline(denoiser, Unconditional(), Standardize(), DDIM(Trailing(4)), [3, 8, 8])
+    loss = DenoisingLoss(Uniform(), Unit())
+    return DiffusionTask(pipeline, loss, optimizer, lambda each: warmup_cosine(each, 1, 10))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_described_without_its_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INKDROP_DATA_DIR", "nowhere")
+    found = describe([f"experiment={name}"], seconds=0)
+    assert bool(found["data"]) == (name in ("cifar10_jpeg", "mnist"))
+    assert found["memory"]["activations"] > 0
+    page = markdown(found)
+    assert 30 < page.count("\n") < 60
+    assert max(map(len, page.splitlines())) <= 120
+    assert set(found["parts"]) >= {"schedule", "prediction", "loss", "sampler", "time_grid", "network"}
+    if name == "cifar10_jpeg":
+        assert found["parameters"]["network"] == found["parameters"]["trained"] == 35_746_307
+        assert found["operations"]["call"] == pytest.approx(2 * 6.1e9, rel=0.05)  # 6.1 G multiplications, as published
+        assert "35.7 M" in page
+
+
+def test_operations_are_those_counted_by_hand() -> None:
+    found = costs.operations(task_of(_Convolutions()))
+    first, last, linear = 2 * 64 * 9 * 3 * 5, 2 * 64 * 5 * 3, 2 * 1 * 5
+    assert found["call"] == first + last + linear
+    # Backwards a layer costs as much for its weights, and for its input again, where that needs a gradient.
+    assert found["training"] == 2 * first + 3 * last + 2 * linear
+
+
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.AdamW, lambda each: torch.optim.SGD(each, momentum=0.9), torch.optim.Adafactor]
+)
+def test_weights_and_optimizer_take_what_is_estimated(optimizer: Any) -> None:
+    task = task_of(_Convolutions(), optimizer)
+    parameters = list(task.parameters())
+    found = costs.memory(task, 2, 4, "32-true")
+    made = optimizer(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    made.step()
+    state = [value for each in made.state.values() for value in each.values() if isinstance(value, Tensor)]
+    assert found["optimizer"] == sum(value.nbytes for value in state) > 0
+    assert found["gradients"] == sum(parameter.nbytes for parameter in parameters)
+    assert found["averages"] == 2 * found["gradients"]
+    assert found["weights"] == found["gradients"] + 8  # mean and deviation of the codec
+
+
+def test_activations_of_a_batch_are_what_the_backward_pass_finds() -> None:
+    task = task_of(_Convolutions())
+    found = costs.memory(task, 0, 7, "32-true")["activations"]
+    kept: dict[int, int] = {parameter.untyped_storage().data_ptr(): 0 for parameter in task.parameters()}
+    x = torch.randn(7, 3, 8, 8)
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes())
+        return tensor
+
+    saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with saved, pytest.warns(UserWarning, match="trainer"):  # that it has none to log to
+        loss = task.training_step({"x": x, "position": torch.arange(7)}, 0)["loss"]
+    assert loss.requires_grad
+    assert found == sum(kept.values()) > 4 * 64 * (3 + 5) * 7
+
+
+def test_coefficients_and_weights_are_those_of_the_paper() -> None:
+    found = describe(["experiment=digits_edm", "weighting=min_snr"], seconds=0)
+    first, *rows = found["coefficients"]
+    assert first == {"t": 0, "alpha": 1, "sigma": 0, "log-SNR": math.inf}
+    assert [row["t"] for row in rows][1:] == [0.25, 0.5, 0.75, 1]
+    assert rows[-1]["sigma"] == pytest.approx(80)
+    for row in rows:
+        sigma = row["sigma"]
+        power = sigma**2 + 0.25
+        assert row["log-SNR"] == pytest.approx(-2 * math.log(sigma))
+        assert row["c_skip"] == pytest.approx(0.25 / power)
+        assert row["c_out"] == pytest.approx(0.5 * sigma / math.sqrt(power))
+        assert row["c_in"] == pytest.approx(1 / math.sqrt(power))
+        assert row["c_noise"] == pytest.approx(math.log(sigma) / 4)
+        assert row["weight"] == pytest.approx(min(sigma**-2, 5) * row["c_out"] ** 2)
+    quartile, tail = 0.67449, 1.64485  # of the normal law of log(sigma), mean -1.2 and deviation 1.2
+    levels = [2.4 + 2.4 * place for place in (-tail, -quartile, quartile, tail)]
+    assert found["trained_log_snr"] == pytest.approx(levels, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "calls"),
+    [
+        (["sampler=heun", "time_grid=linspace", "time_grid.num_steps=18"], 35),  # two a step but for the last
+        (["sampler=ancestral", "time_grid.num_steps=100"], 100),
+        (["network=learned_variance", "loss=hybrid", "time_grid.num_steps=7"], 7),
+        (["denoiser=self_conditioned", "time_grid.num_steps=7", "guidance=none"], 7),
+    ],
+    ids=["heun", "ancestral", "learned-variance", "self-conditioned"],
+)
+def test_calls_of_the_network_are_counted(overrides: list[str], calls: int) -> None:
+    found = describe(overrides, seconds=0)["sampling"]
+    assert found["calls"] == found["passes"] == calls
+    assert len(found["times"]) == len(found["noise_levels"]) + 1
+    assert (found["times"][0], found["times"][-1]) == (1, 0)
+
+
+def test_the_probe_measures_steps_and_forward_passes() -> None:
+    found = costs.speed(task_of(_Slow(0.05, 0)), TRAINER, 4, 1.2, compiled=False)
+    assert found["measured_on"] == 4
+    assert 4 < found["steps_per_second"] <= 20  # the lower ends are for busy machines
+    assert 4 < found["calls_per_second"] <= 20
+
+
+def test_the_probe_scales_what_takes_long_and_divides_by_accumulation() -> None:
+    options = {**TRAINER, "accumulate_grad_batches": 2}
+    found = costs.speed(task_of(_Slow(0, 0.01)), options, 64, 0.36, compiled=False)
+    assert found["measured_on"] in (4, 8)  # 8 take 0.08 seconds, more than a sixth
+    assert 0.2 < found["steps_per_second"] <= 0.5 / 0.64
+    assert 0.4 < found["calls_per_second"] <= 1 / 0.64
+
+
+def test_only_the_user_can_say_some_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Label, seeds: Any, **condition: Any) -> dict[str, Tensor]:
+        raise ValueError("say something")
+
+    monkeypatch.setattr(Label, "request", refused)
+    found = describe(["network.base_channels=8", "network.norm_groups=4"], seconds=0)
+    assert found["conditions"] is None
+    assert "operations" not in found
+    assert "only the user can say" in markdown(found)
+
+
+def test_the_plot_shows_the_law_of_the_noise_levels(tmp_path: Path) -> None:
+    schedule = EDM(0.002, 80, 7)
+    drawn = schedule.log_snr(LogNormalSigma().quantile(schedule, torch.linspace(0.0005, 0.9995, 9999)))
+    figure = process(schedule, "edm", drawn, lambda t: 2 * torch.ones_like(t))
+    *_, weight, density, product = (axes.lines[0].get_data() for axes in figure.axes)
+    assert (weight[1] == 1).all()
+    assert np.abs(density[1] - np.exp(-((density[0] - 2.4) ** 2) / (2 * 2.4**2))).max() < 0.05
+    assert np.allclose(product[1], density[1])
+    describe(["network.base_channels=8", "network.norm_groups=4"], 0, tmp_path / "pictures" / "run.png")
+    assert (tmp_path / "pictures" / "run.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.batchsize=4"],
+        ["data.batch_size=0"],
+        ["network.norm_groups=7"],
+        ["schedule=linear"],
+        ["+nothing=1"],
+        ["data=cifar10", "network=ddpm_cifar10", "data.shape=[3,16,16]"],
+        ["trainer.max_step=3"],
+    ],
+    ids=lambda overrides: overrides[-1],
+)
+def test_what_train_refuses_is_refused_alike(
+    overrides: list[str], script: Script, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refused = script("train.py", *overrides, "output_dir=run")
+    monkeypatch.setattr(sys, "argv", ["inkdrop", "describe", *overrides, "output_dir=run"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == refused.code == 2
+    assert capfd.readouterr().err == refused.err
+    assert not Path("run").exists()
+
+
+def test_the_page_is_printed_and_nothing_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = ["network.base_channels=8", "network.norm_groups=4", "data.batch_size=4"]
+    monkeypatch.setattr(sys, "argv", ["inkdrop", "describe", "--probe", "0.2", *tiny])
+    main()
+    out, err = capfd.readouterr()
+    assert not err
+    assert out.startswith("# digits\n")
+    assert "1,500 steps on 4 samples" in out
+    assert "steps/s" in out
+    assert not list(tmp_path.iterdir())
