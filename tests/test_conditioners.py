@@ -10,10 +10,12 @@ import PIL.Image
 import pytest
 import torch
 from analytic import SCHEDULES
+from test_configuration import composed
 from torch import Tensor, nn
 
 from inkdrop.callbacks.pictures import conditions
 from inkdrop.conditioners import Attributes, Combined, Conditioner, Image, Label, Unconditional
+from inkdrop.configuration import build
 from inkdrop.denoiser import Condition, Denoiser, Estimate
 from inkdrop.guidance import ClassifierFree
 from inkdrop.networks import UNet
@@ -325,3 +327,12 @@ def test_pictures_in_training_show_held_out_conditions_where_only_a_user_could_s
 
     assert torch.equal(shown(Attributes(2, 4, name="size"))["size"], rows[[0, 1, 2, 0, 1]])
     assert shown(Label(2, 4))["label"].tolist() == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("network", ["unet", "ddpmpp", "ncsnpp", "edm2", "dit"])
+def test_networks_are_built_for_an_image_beside_the_last_estimate(network: str) -> None:
+    plain = composed([f"network={network}", "conditioner=image", "denoiser=self_conditioned"])
+    pipeline = build(plain["pipeline"])
+    cond = pipeline.conditioner({"image": torch.zeros(1, 1, 4, 4)})
+    pipeline.denoiser(torch.zeros(1, 1, 8, 8), pipeline.denoiser.schedule.points([0.5])[0], cond)
+    assert pipeline.network.doors["concat"] == 2 + 1
