@@ -1,12 +1,29 @@
 """Conditions, their dropout and what users may ask for."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
+from analytic import SCHEDULES
+from test_configuration import composed
+from torch import Tensor, nn
 
-from inkdrop.conditioners import Label, Unconditional
+from inkdrop.callbacks.pictures import conditions
+from inkdrop.conditioners import Attributes, Combined, Conditioner, Image, Label, Unconditional
+from inkdrop.configuration import build
+from inkdrop.denoiser import Condition, Denoiser, Estimate
+from inkdrop.guidance import ClassifierFree
+from inkdrop.networks import UNet
+from inkdrop.noises import Gaussian
+from inkdrop.predictions import DataPrediction
 from inkdrop.randomness import Generators
+from inkdrop.schedules import Point
+from inkdrop.self_conditioning import SelfConditioned
 
 
 def test_labels_become_vectors_and_some_are_dropped_in_training() -> None:
@@ -45,3 +62,277 @@ def test_unknown_conditions_are_refused() -> None:
     with pytest.raises(ValueError, match="label"):
         Unconditional().request([0], label=1)
     assert Unconditional().request([0, 1]) == {}
+
+
+class Words(Conditioner):
+    """Tokens, some without a mask."""
+
+    def __init__(self, name: str, masked: bool):
+        super().__init__()
+        self.names, self.masked = (name,), masked
+
+    def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
+        tokens = batch[self.names[0]]
+        return {"tokens": tokens} | ({"mask": tokens[:, :, 0] > 0} if self.masked else {})
+
+    def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
+        return {}
+
+
+def one_hot(name: str, dropout: float = 0.1) -> Label:
+    """Class k of 2 is the k-th unit vector of 6 for one name and the third from it for the other; none is the next."""
+    label = Label(2, 6, dropout, name)
+    with torch.no_grad():
+        label.embedding.weight.copy_(torch.eye(6)[:3] if name == "label" else torch.eye(6)[3:])
+    return label
+
+
+def two(dropout: float = 0.0, each: float = 0.1) -> Combined:
+    return Combined({"a": one_hot("label", each), "b": one_hot("colour", each)}, dim=6, dropout=dropout)
+
+
+BOTH = {"label": torch.tensor([0, 1]), "colour": torch.tensor([1, 0])}
+
+
+def test_attributes_are_mapped_dropped_and_null() -> None:
+    conditioner = Attributes(3, 4, dropout=0.3)
+    first, last = conditioner.map[0], conditioner.map[2]
+    numbers = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, 1.0]], dtype=torch.float64)
+    h = numbers @ first.weight.T.double() + first.bias.double()  # type: ignore[operator, union-attr]
+    expected = (h / (1 + torch.exp(-h))) @ last.weight.T.double() + last.bias.double()  # type: ignore[operator, union-attr]
+    assert torch.allclose(conditioner({"attributes": numbers})["vector"].double(), expected, atol=1e-6)
+    null = conditioner.null({"attributes": numbers})["vector"]
+    assert torch.equal(null, conditioner.absent.expand(2, 4))
+    many = conditioner({"attributes": torch.ones(6000, 3)}, Generators.from_seeds(range(6000)))["vector"]
+    dropped = (many == conditioner.absent).all(1)
+    assert dropped.float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert torch.equal(many[~dropped][:1], conditioner({"attributes": torch.ones(1, 3)})["vector"])
+
+
+def test_several_labels_are_attributes_of_whole_numbers_and_one_number_needs_no_axis() -> None:
+    conditioner = Attributes(2, 4)
+    labels = torch.tensor([[1, 0], [1, 1]], dtype=torch.uint8)
+    assert torch.equal(
+        conditioner({"attributes": labels})["vector"], conditioner({"attributes": labels.float()})["vector"]
+    )
+    age = torch.tensor([0.5, 2.0])
+    single = Attributes(1, 4, name="age")
+    assert torch.equal(single({"age": age})["vector"], single({"age": age[:, None]})["vector"])
+
+
+def test_every_weight_of_attributes_has_a_gradient_without_dropout() -> None:
+    conditioner = Attributes(2, 4, dropout=0.0)
+    conditioner({"attributes": torch.ones(3, 2)}, Generators.from_seeds(range(3)))["vector"].sum().backward()
+    assert all(weight.grad is not None for weight in conditioner.parameters())
+
+
+def test_attributes_of_requests_are_taken_in_turn() -> None:
+    conditioner = Attributes(2, 4, name="size")
+    assert conditioner.request([0, 1], size=[1, 0.5])["size"].tolist() == [[1.0, 0.5]] * 2
+    rows = [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    assert conditioner.request([4, 0, 2], size=rows)["size"].tolist() == [rows[1], rows[0], rows[2]]
+
+
+@pytest.mark.parametrize("size", [None, 1.0, [1.0], [1.0, 2.0, 3.0], [[1.0, 2.0], [3.0]], ["a", "b"], [], [[]], "ab"])
+def test_attributes_that_do_not_fit_are_refused(size: Any) -> None:
+    with pytest.raises(ValueError, match=r"condition.size=.* must be 2 numbers"):
+        Attributes(2, 4, name="size").request([0], **({} if size is None else {"size": size}))
+    with pytest.raises(ValueError, match="num_attributes=2"):
+        Attributes(2, 4)({"attributes": torch.ones(3, 5)})
+
+
+def test_data_without_the_condition_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="the data have no size"):
+        Attributes(2, 4, name="size")({"x": torch.ones(1)})
+
+
+def test_parts_drop_out_independently_of_each_other_and_together() -> None:
+    n = 20000
+    batch = {"label": torch.zeros(n, dtype=torch.long), "colour": torch.zeros(n, dtype=torch.long)}
+    vector = two(each=0.3)(batch, Generators.from_seeds(range(n)))["vector"]
+    no_label, no_colour = vector[:, 2] == 1, vector[:, 5] == 1
+    assert no_label.double().mean().item() == pytest.approx(0.3, abs=0.015)
+    assert no_colour.double().mean().item() == pytest.approx(0.3, abs=0.015)
+    assert (no_label & no_colour).double().mean().item() == pytest.approx(0.09, abs=0.01)
+
+    conditioner = two(dropout=0.2, each=0.1)
+    vector = conditioner(batch, Generators.from_seeds(range(n)))["vector"]
+    no_label, no_colour = vector[:, 2] == 1, vector[:, 5] == 1
+    assert conditioner.dropouts == pytest.approx({"label": 0.28, "colour": 0.28})
+    assert no_label.double().mean().item() == pytest.approx(0.28, abs=0.015)
+    assert (no_label & no_colour).double().mean().item() == pytest.approx(0.2 + 0.8 * 0.01, abs=0.015)
+
+
+def test_a_combined_vector_is_the_sum_and_a_partial_null_changes_its_part_alone() -> None:
+    label, colour = torch.eye(6)[[0, 1]], torch.eye(6)[[4, 3]]
+    no_label, no_colour = torch.eye(6)[[2, 2]], torch.eye(6)[[5, 5]]
+    conditioner = two(dropout=1.0)
+    assert torch.equal(conditioner(BOTH)["vector"], label + colour)
+    assert torch.equal(conditioner.null(BOTH)["vector"], no_label + no_colour)
+    assert torch.equal(conditioner(BOTH, Generators.from_seeds([0, 1]))["vector"], no_label + no_colour)
+    assert torch.equal(conditioner.null(BOTH, ["colour"])["vector"], label + no_colour)
+    with pytest.raises(ValueError, match="shape is no condition"):
+        conditioner.null(BOTH, ["shape"])
+
+
+def test_tokens_follow_each_other_with_their_masks() -> None:
+    batch = {"a": torch.randn(2, 3, 4), "b": torch.randn(2, 2, 4)}
+    cond = Combined({"a": Words("a", masked=True), "b": Words("b", masked=False)}, dim=0)(batch)
+    assert torch.equal(cond["tokens"], torch.cat([batch["a"], batch["b"]], dim=1))
+    assert torch.equal(cond["mask"], torch.cat([batch["a"][:, :, 0] > 0, torch.ones(2, 2, dtype=torch.bool)], dim=1))
+    assert set(Combined({"b": Words("b", masked=False)}, dim=0)(batch)) == {"tokens"}
+
+
+def test_parts_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"conditioner.parts.b.dim=5, but vectors are added, of conditioner.dim=6"):
+        Combined({"a": Label(2, 6), "b": Label(2, 5, name="colour")}, dim=6)
+    with pytest.raises(ValueError, match="two parts of the conditioner read label"):
+        Combined({"a": Label(2, 6), "b": Label(2, 6)}, dim=6)
+
+
+def test_requests_of_combined_conditions_reach_their_parts() -> None:
+    batch = two().request([0, 1, 2], colour=1)
+    assert batch["label"].tolist() == [0, 1, 0]
+    assert batch["colour"].tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match=r"condition.text is unknown: .* condition.label and condition.colour"):
+        two().request([0], text="a")
+
+
+def test_classifier_free_guidance_may_empty_one_of_two_conditions() -> None:
+    """With D = vector, D_u + w (D_c - D_u) leaves the label as it is and weighs the colour."""
+
+    class Told(Denoiser):
+        schedule, noise = SCHEDULES["vp"], Gaussian()
+
+        def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+            return Estimate(cond["vector"].to(x_t.dtype), {})
+
+    pipeline: Any = SimpleNamespace(conditioner=two())
+    guided = ClassifierFree(scale=3.0, names=["colour"])(Told(), pipeline, BOTH)
+    x_0 = guided(torch.randn(2, 6), Told.schedule.points([0.5])[0], two()(BOTH)).x_0
+    expected = torch.eye(6)[[0, 1]] + 3 * torch.eye(6)[[4, 3]] - 2 * torch.eye(6)[[5, 5]]
+    assert torch.allclose(x_0, expected, atol=1e-6)
+    with pytest.raises(ValueError, match="always had its colour"):
+        ClassifierFree(scale=3.0, names=["colour"])(Told(), SimpleNamespace(conditioner=two(each=0.0)), BOTH)  # type: ignore[arg-type]
+
+
+def test_an_image_lies_beside_x_with_a_channel_that_says_so() -> None:
+    conditioner = Image([1, 4, 4], 3, dropout=0.3)
+    image = torch.tensor([[0, 255], [51, 102]], dtype=torch.uint8).expand(1, 2, 2, 2)
+    concat = conditioner({"image": image})["concat"]
+    corners = torch.tensor([[-1.0, 1.0], [-0.6, -0.2]])
+    expected = corners.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert torch.allclose(concat[0, 0], expected, atol=1e-6)
+    assert torch.equal(concat[0, 1], concat[0, 0])
+    assert torch.equal(concat[0, 2], torch.ones(4, 4))
+    assert torch.equal(conditioner.null({"image": image})["concat"], torch.zeros(1, 3, 4, 4))
+    floats = torch.full((1, 2, 4, 4), 7.0)
+    assert torch.equal(conditioner({"image": floats})["concat"][:, :2], floats)
+
+    grey = torch.zeros(6000, 2, 4, 4)
+    dropped = conditioner({"image": grey}, Generators.from_seeds(range(6000)))["concat"][:, 2] == 0
+    assert torch.equal(dropped.flatten(1).all(1), dropped.flatten(1).any(1))
+    assert dropped[:, 0, 0].float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("sizes", [[8], [4, 4, 4]])
+def test_series_and_volumes_are_images(sizes: list[int]) -> None:
+    small = torch.randn(2, 1, *[size // 2 for size in sizes])
+    expected = small
+    for axis in range(2, small.ndim):
+        expected = expected.repeat_interleave(2, axis)
+    assert torch.equal(Image([3, *sizes], 2)({"image": small})["concat"][:, :1], expected)
+
+
+def test_images_of_requests_are_files_taken_in_turn(tmp_path: Path) -> None:
+    levels = np.array([[0, 255], [51, 102]], np.uint8)
+    PIL.Image.fromarray(levels).save(tmp_path / "a.png")
+    series = np.random.default_rng(0).normal(size=(2, 1, 4, 4))
+    np.save(tmp_path / "two.npy", series)
+    np.savez(tmp_path / "one.npz", anything=series[1])
+    conditioner = Image([1, 4, 4], 2)
+    names = [str(tmp_path / name) for name in ("a.png", "two.npy", "one.npz")]
+    image = conditioner.request([0, 1, 2, 3, 4], image=names)["image"]
+    first = torch.from_numpy(levels).float().repeat_interleave(2, 0).repeat_interleave(2, 1) / 127.5 - 1
+    assert torch.equal(image[0, 0], first)
+    assert torch.equal(image[1:4], torch.from_numpy(series[[0, 1, 1]]).float())
+    assert torch.equal(image[4], image[0])
+    assert torch.equal(conditioner.request([5], image=names[0])["image"], image[:1])
+    colours = np.stack([levels, levels.T, 255 - levels], axis=2)
+    PIL.Image.fromarray(colours).save(tmp_path / "colours.png")
+    image = Image([1, 2, 2], 4).request([0], image=str(tmp_path / "colours.png"))["image"]
+    assert torch.equal(image[0], torch.from_numpy(colours).permute(2, 0, 1).float() / 127.5 - 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is missing"),
+        (b"no image", "cannot be read"),
+        (np.zeros((1, 16, 16), np.float32), r"of size \[16, 16\] is larger than the samples, \[4, 4\]"),
+        (np.zeros((3, 4, 4), np.float32), r"shape \[3, 4, 4\], but there must be 1 channels in 2 dimensions"),
+        (np.zeros((4, 4), np.float32), "must be 1 channels"),
+        (np.zeros((1, 4, 4), np.int64), "holds int64"),
+        (np.full((1, 4, 4), np.nan), "not finite"),
+        (np.array([{}]), "cannot be read"),
+    ],
+)
+def test_files_that_hold_no_such_image_are_refused(content: Any, message: str, tmp_path: Path) -> None:
+    file = tmp_path / ("x.png" if isinstance(content, bytes) else "x.npy")
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        np.save(file, content)
+    with pytest.raises(ValueError, match=f"condition.image=.*{file.name}.*{message}"):
+        Image([1, 4, 4], 2).request([0], image=str(file))
+
+
+def test_pictures_of_more_than_8_bits_and_words_that_are_no_file_are_refused(tmp_path: Path) -> None:
+    PIL.Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        Image([1, 4, 4], 2).request([0], image=str(tmp_path / "deep.png"))
+    np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
+    with pytest.raises(ValueError, match="holds 2 arrays, a, b"):
+        Image([1, 4, 4], 2).request([0], image=str(tmp_path / "two.npz"))
+    for words in (None, 3, [], [1]):
+        with pytest.raises(ValueError, match="must be a file, or a list of files"):
+            Image([1, 4, 4], 2).request([0], image=words)
+    with pytest.raises(ValueError, match=r"conditioner.concat_channels=0, but its parts have 2"):
+        Combined({"image": Image([1, 4, 4], 2)}, dim=0)
+
+
+def test_a_unet_takes_an_image_beside_its_own_last_estimate() -> None:
+    """Both are read: the estimate changes with the image, and with what the denoiser remembers."""
+    torch.manual_seed(0)
+    network = UNet([1, 4, 4], 8, [1], 1, [], norm_groups=4, concat_channels=2, shown_channels=1)
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.3)
+    denoiser = SelfConditioned(network, SCHEDULES["vp"], DataPrediction(), shown_channels=1)
+    conditioner, x_t, now = Image([1, 4, 4], 2), torch.randn(1, 1, 4, 4), denoiser.schedule.points([0.5])[0]
+    cond = conditioner({"image": torch.ones(1, 1, 2, 2)})
+    other = conditioner({"image": -torch.ones(1, 1, 2, 2)})
+    run = denoiser.begin()
+    first = run(x_t, now, cond).x_0
+    assert not torch.allclose(run(x_t, now, cond).x_0, first)
+    assert not torch.allclose(denoiser(x_t, now, other).x_0, first)
+    assert torch.equal(denoiser(x_t, now, cond).x_0, first)
+
+
+def test_pictures_in_training_show_held_out_conditions_where_only_a_user_could_say_them() -> None:
+    rows = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    held_out = {"x": torch.zeros(3, 1), "label": torch.tensor([1, 1, 1]), "size": rows}
+
+    def shown(conditioner: Conditioner) -> dict[str, Tensor]:
+        return conditions(SimpleNamespace(request=conditioner.request), range(5), held_out)  # type: ignore[arg-type]
+
+    assert torch.equal(shown(Attributes(2, 4, name="size"))["size"], rows[[0, 1, 2, 0, 1]])
+    assert shown(Label(2, 4))["label"].tolist() == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("network", ["unet", "ddpmpp", "ncsnpp", "edm2", "dit"])
+def test_networks_are_built_for_an_image_beside_the_last_estimate(network: str) -> None:
+    plain = composed([f"network={network}", "conditioner=image", "denoiser=self_conditioned"])
+    pipeline = build(plain["pipeline"])
+    cond = pipeline.conditioner({"image": torch.zeros(1, 1, 4, 4)})
+    pipeline.denoiser(torch.zeros(1, 1, 8, 8), pipeline.denoiser.schedule.points([0.5])[0], cond)
+    assert pipeline.network.doors["concat"] == 2 + 1

@@ -11,8 +11,10 @@ import yaml
 from analytic import SCHEDULES, gaussian, source
 from hydra import compose, initialize_config_dir
 
+from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import check
 from inkdrop.data.module import DataModule
+from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
 from inkdrop.time_grids import TimeGrid
 
@@ -52,6 +54,16 @@ def test_the_example_of_a_data_set_loads() -> None:
     stripes: DataModule = example("stripes.py")["Stripes"]([1, 8, 8], 2, 128)
     assert stripes.splits["train"]["x"].shape == (2000, 1, 8, 8)
     assert set(stripes.splits["train"]["x"].flatten(1).sum(1).tolist()) == {8 * 255}
+
+
+def test_the_example_of_a_condition_makes_tokens_and_its_null_is_what_dropout_gives() -> None:
+    conditioner: Conditioner = example("classes.py")["Classes"](3, 4, dropout=1.0)
+    batch = conditioner.request([5, 6], classes=[2, 0])
+    table = conditioner.embedding.weight  # type: ignore[union-attr]
+    assert torch.equal(conditioner(batch)["tokens"], table[[2, 0]].expand(2, 2, 4))  # type: ignore[index, operator]
+    null = conditioner.null(batch)["tokens"]
+    assert torch.equal(null, table[3].expand(2, 2, 4))  # type: ignore[index, operator]
+    assert torch.equal(conditioner(batch, Generators.from_seeds([5, 6]))["tokens"], null)
 
 
 def test_the_readme_names_every_choice_of_every_group() -> None:

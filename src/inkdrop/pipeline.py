@@ -151,6 +151,7 @@ class Pipeline(nn.Module):
             eps = self.denoiser.noise(self.shape, generators.at("start"))
         else:
             eps = eps.repeat_interleave(copies, 0)
+        batch = {"position": torch.tensor(list(seeds)), **batch}  # as batches of data have it: none is without rows
         batch = {name: value.to(device).repeat_interleave(copies, 0) for name, value in batch.items()}
         x_init = None if data is None else self.codec.encode(data.to(device)).repeat_interleave(copies, 0)
         training = self.training

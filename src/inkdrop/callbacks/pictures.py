@@ -6,20 +6,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from annotated_types import Ge
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.ema import averaged_weights
 from inkdrop.callbacks.step import AfterStep
+from inkdrop.data.loaders import Split
 from inkdrop.finiteness import raised_together
 from inkdrop.pictures import save_png, sheet
+from inkdrop.pipeline import Pipeline
 
 
 class SamplePictures(AfterStep):
     """Samples of the averaged weights on fixed seeds, as a sheet in the run folder and in every logger that can.
 
-    One row per ten samples; classes follow the seeds. The last picture is made when training ends.
+    One row per ten samples; classes follow the seeds, and conditions that only a user could say are those of held-out
+    items. The last picture is made when training ends.
     """
 
     def __init__(self, every: Every, folder: str, num_samples: Annotated[int, Ge(1)] = 100):
@@ -44,10 +49,20 @@ class SamplePictures(AfterStep):
         pipeline: Any = pl_module.pipeline
         seeds = range(self.num_samples)
         with averaged_weights(trainer, pl_module):
-            samples = pipeline(pipeline.request(seeds), seeds)
+            held_out = trainer.datamodule.splits["validation"]  # type: ignore[attr-defined]
+            samples = pipeline(conditions(pipeline, seeds, held_out), seeds)
         picture = sheet(samples, columns=10)
         save_png(picture, self.folder / f"samples-{trainer.global_step:08d}.png")
         log_picture(trainer, "samples", picture)
+
+
+def conditions(pipeline: Pipeline, seeds: range, held_out: Split) -> dict[str, Tensor]:
+    """The raw batch of samples with these seeds: what the model takes unasked, or else that of held-out items."""
+    try:
+        return pipeline.request(seeds)
+    except ValueError:  # only the user can say what this model is told
+        items = torch.tensor([seed % len(held_out["x"]) for seed in seeds])
+        return {name: column[items] for name, column in held_out.items() if name != "x"}
 
 
 def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:

@@ -1,6 +1,10 @@
 """What a network is told beside x_t and t."""
 
+from inkdrop.conditioners.attributes import Attributes
+from inkdrop.conditioners.augmentation import Augmentation
 from inkdrop.conditioners.base import Conditioner, Unconditional
+from inkdrop.conditioners.combined import Combined
+from inkdrop.conditioners.image import Image
 from inkdrop.conditioners.label import Label
 
-__all__ = ["Conditioner", "Label", "Unconditional"]
+__all__ = ["Attributes", "Augmentation", "Combined", "Conditioner", "Image", "Label", "Unconditional"]

@@ -17,10 +17,13 @@ class Conditioner(nn.Module):
     """Makes some of `vector (B, D)`, `tokens (B, L, D)`, `concat (B, C, *)`, `mask (B, L)` for the network.
 
     The condition, its dropout in training and its null value come from this one place. `names` are what it reads of a
-    raw batch, each of which can be emptied alone.
+    raw batch, each of which can be emptied alone. `dim` is the width D of its vector and `concat_channels` the C of its
+    concat, 0 for none.
     """
 
     names: tuple[str, ...] = ()
+    dim: int = 0
+    concat_channels: int = 0
 
     @property
     def dropouts(self) -> Mapping[str, float]:
@@ -28,7 +31,12 @@ class Conditioner(nn.Module):
         return dict.fromkeys(self.names, 0.0)
 
     def forward(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Condition:
-        """The condition of a raw batch; with generators some are emptied, sample by sample, as training wants it."""
+        """The condition of a raw batch; with generators some are emptied, sample by sample, as training wants it.
+
+        `ValueError` for a batch without one of `names`.
+        """
+        if missing := [name for name in self.names if name not in batch]:
+            raise ValueError(f"the data have no {missing[0]}, which conditioner reads: there are {', '.join(batch)}")
         return self.condition(batch, {} if generators is None else self.dropped(generators))
 
     def null(self, batch: Mapping[str, Tensor], names: Collection[str] | None = None) -> Condition:
@@ -53,6 +61,12 @@ class Conditioner(nn.Module):
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         """A raw batch for samples with these seeds from a user's words; `ValueError` for words it does not know."""
 
+    def require_known(self, condition: Mapping[str, Any]) -> None:
+        """`ValueError` for words that are none of `names`."""
+        if unknown := sorted(set(condition) - set(self.names)):
+            takes = " and ".join(f"condition.{name}" for name in self.names)
+            raise ValueError(f"condition.{unknown[0]} is unknown: this model takes {takes or 'no condition'}")
+
 
 class Unconditional(Conditioner):
     """No condition."""
@@ -61,6 +75,5 @@ class Unconditional(Conditioner):
         return {}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        if condition:
-            raise ValueError(f"this model takes no condition: remove condition.{next(iter(condition))}")
+        self.require_known(condition)
         return {}

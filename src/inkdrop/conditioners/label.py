@@ -28,7 +28,7 @@ class Label(Conditioner):
         name: str = "label",
     ):
         super().__init__()
-        self.num_classes, self.dropout, self.names = num_classes, dropout, (name,)
+        self.num_classes, self.dim, self.dropout, self.names = num_classes, dim, dropout, (name,)
         self.embedding = nn.Embedding(num_classes + 1, dim)
 
     @property
@@ -45,8 +45,7 @@ class Label(Conditioner):
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         """The condition is a class or a list of classes, taken in turn; without it the classes follow the seeds."""
         (name,) = self.names
-        if unknown := set(condition) - {name}:
-            raise ValueError(f"condition.{min(unknown)} is unknown: this model takes condition.{name}")
+        self.require_known(condition)
         return {name: labels(seeds, self.num_classes, condition.get(name), name)}
 
 

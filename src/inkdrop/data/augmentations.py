@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
+from torch import Tensor
 
 from inkdrop.data.loaders import Batch
 from inkdrop.randomness import Generators
@@ -15,3 +17,84 @@ def flip(batch: Batch, generators: Generators, probability: Annotated[float, Ge(
     """Images (B, C, H, W) mirrored left to right with this probability."""
     mirrored = generators.at("flip").uniform() < probability
     return {**batch, "x": torch.where(mirrored[:, None, None, None], batch["x"].flip(3), batch["x"])}
+
+
+def warp(
+    batch: Batch,
+    generators: Generators,
+    probability: Annotated[float, Ge(0), Le(1)] = 0.12,
+    flip_x: Annotated[float, Ge(0), Le(1)] = 0.5,
+    flip_y: Annotated[float, Ge(0), Le(1)] = 0.5,
+    scale: Annotated[float, Ge(0)] = 0.2,
+    rotation: Annotated[float, Ge(0), Le(180)] = 180.0,
+    anisotropy: Annotated[float, Ge(0)] = 0.2,
+    translation: Annotated[float, Ge(0)] = 0.125,
+) -> Batch:
+    """Images (B, C, H, W) under a random affine map, and `augmentation` (B, 9), which says what was done: 0 is nothing.
+
+    Each of six kinds takes part with this probability: mirrored left to right (in `flip_x` of the cases) or upside down
+    (`flip_y`); larger by 2^(scale a); turned by up to `rotation` degrees; longer by 2^(anisotropy a) in one direction
+    and shorter across it; moved by `translation` a of width and height; a is standard normal, another one each time. A
+    strength of 0 leaves a kind out. Behind its border an image goes on as its reflection. The network needs the labels,
+    by conditioner=augmented: without them samples are warped too. `ValueError` for what is no image. Source: Karras et
+    al. 2022, arXiv 2206.00364, appendix F.2, but for linear interpolation, and for twice the angle in the labels of the
+    direction, which then tell it.
+    """
+    x = batch["x"]
+    if x.ndim != 4:
+        raise ValueError(f"data.augment: warp is for images (C, H, W), and these samples are {tuple(x.shape[1:])}")
+    streams = generators.at("warp")
+    u, n = streams.uniform((10,)), streams.at("normal").normal((4,), torch.float64)
+    strengths = torch.tensor([flip_x, flip_y, scale, rotation, anisotropy, translation], dtype=torch.float64)
+    on = ((u[:, :6] < probability) & (strengths > 0)).double()
+    flipped = on[:, :2] * (u[:, 6:8] < strengths[:2])
+    larger, stretch, shift = on[:, 2] * n[:, 0], on[:, 4] * n[:, 1], on[:, 5:] * n[:, 2:]
+    angle, direction = on[:, 3] * (2 * u[:, 8] - 1) * math.radians(rotation), math.pi * u[:, 9]
+    stretched = [stretch * (2 * direction).cos(), stretch * (2 * direction).sin()]  # half a turn is the same direction
+    turned = [angle.cos() - 1, angle.sin()]
+    label = torch.stack([*flipped.unbind(1), larger, *turned, *stretched, *shift.unbind(1)], dim=1)
+    size = torch.tensor([x.shape[3], x.shape[2]], dtype=torch.float64)
+    along, zoom = rotated(direction), 2 ** (scale * larger)
+    done = (
+        moved(translation * shift * size)
+        @ (along @ scaled(2 ** (anisotropy * stretch), 2 ** (-anisotropy * stretch)) @ along.mT)
+        @ rotated(angle)
+        @ scaled(zoom, zoom)
+        @ scaled(1 - 2 * flipped[:, 0], 1 - 2 * flipped[:, 1])
+    )
+    touched = label.any(1)
+    if touched.any():
+        x = x.clone()
+        x[touched] = resampled(x[touched], done[touched])
+    return {**batch, "x": x, "augmentation": label.float()}
+
+
+def scaled(x: Tensor, y: Tensor) -> Tensor:
+    """Maps (B, 3, 3) of the plane that scale by x (B) to the right and by y (B) down."""
+    return torch.diag_embed(torch.stack([x, y, torch.ones_like(x)], dim=1))
+
+
+def rotated(angle: Tensor) -> Tensor:
+    """Maps (B, 3, 3) that turn by these angles (B) from the right towards the bottom."""
+    matrix = torch.eye(3, dtype=angle.dtype).repeat(len(angle), 1, 1)
+    matrix[:, 0, 0] = matrix[:, 1, 1] = angle.cos()
+    matrix[:, 1, 0] = angle.sin()
+    matrix[:, 0, 1] = -matrix[:, 1, 0]
+    return matrix
+
+
+def moved(shift: Tensor) -> Tensor:
+    """Maps (B, 3, 3) that move by these pixels (B, 2), to the right and down."""
+    matrix = torch.eye(3, dtype=shift.dtype).repeat(len(shift), 1, 1)
+    matrix[:, :2, 2] = shift
+    return matrix
+
+
+def resampled(x: Tensor, done: Tensor) -> Tensor:
+    """Images (B, C, H, W) under maps (B, 3, 3) of the plane in pixels from the centre: linear, reflected at borders."""
+    height, width = x.shape[2:]
+    half = torch.tensor([width / 2, height / 2, 1], dtype=done.dtype)
+    back = torch.linalg.inv(done) * half / half[:, None]  # from where in the image, in halves of its size
+    grid = torch.nn.functional.affine_grid(back[:, :2], list(x.shape), align_corners=False)
+    out = torch.nn.functional.grid_sample(x.to(done.dtype), grid, "bilinear", "reflection", align_corners=False)
+    return out.to(x.dtype) if x.dtype.is_floating_point else out.round().clamp(0, 255).to(x.dtype)

@@ -101,7 +101,8 @@ class DiT(nn.Module):
     Patches of `patch_size` along every axis go through `depth` blocks of `width` features. `positions` makes what tells
     the patches where they are, from the patches per axis, the width, and the width of a head. `vector_dim`, `token_dim`
     and `concat_channels` open the doors for conditions; a vector as wide as the network is added to the embedding of
-    the time as it is, as the published label is. `attend` is the attention function of all layers.
+    the time as it is, as the published label is. `shown_channels` are what the denoiser puts beside x. `attend` is the
+    attention function of all layers.
 
     At first the output is 0 and each block does nothing. `ValueError` where the sizes do not fit each other, or where a
     condition comes that the network was not built for. Sources: Peebles and Xie 2023, arXiv 2212.09748, section 3.2;
@@ -122,10 +123,12 @@ class DiT(nn.Module):
         vector_dim: Annotated[int, Ge(0)] = 0,
         token_dim: Annotated[int, Ge(0)] = 0,
         concat_channels: Annotated[int, Ge(0)] = 0,
+        shown_channels: Annotated[int, Ge(0)] = 0,
         attend: Attend = scaled_dot_product,
     ):
         super().__init__()
         in_channels, *sizes = shape
+        concat_channels += shown_channels
         if any(size % patch_size for size in sizes):
             raise ValueError(f"network.patch_size={patch_size} does not divide the sizes {sizes} of the data")
         if width % num_heads:

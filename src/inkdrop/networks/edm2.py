@@ -187,10 +187,12 @@ class EDM2UNet(nn.Module):
         vector_dim: Annotated[int, Ge(0)] = 0,
         token_dim: Annotated[int, Ge(0)] = 0,
         concat_channels: Annotated[int, Ge(0)] = 0,
+        shown_channels: Annotated[int, Ge(0)] = 0,
         attend: Attend = scaled_dot_product,
     ):
         super().__init__()
         in_channels, *sizes = shape
+        concat_channels += shown_channels
         dims = len(sizes)
         widths = [base_channels * multiplier for multiplier in channel_multipliers]
         check_sizes(sizes, widths, attention_resolutions, head_dim)

@@ -123,8 +123,9 @@ class UNet(nn.Module):
     Each resolution has `channel_multipliers[i] * base_channels` channels and `num_blocks` residual blocks, one more on
     the way up; blocks attend at the resolutions (first spatial size) listed in `attention_resolutions`, and in the
     middle. `scale_shift` and `resample_in_block` are ADM's choices. `vector_dim`, `token_dim` and `concat_channels`
-    open the doors for conditions; `residuals` are tensors added to the skips and, last, to the middle. `attend` is the
-    attention function of all layers.
+    open the doors for conditions; `shown_channels` are what the denoiser puts beside x, such as its last estimate.
+    `residuals` are tensors added to the skips and, last, to the middle. `attend` is the attention function of all
+    layers.
 
     `ValueError` where the sizes do not fit each other, or where a condition comes that the network was not built for.
     Sources: Ho et al. 2020, arXiv 2006.11239, appendix B; Dhariwal and Nichol 2021, arXiv 2105.05233, section 3.
@@ -147,10 +148,12 @@ class UNet(nn.Module):
         vector_dim: Annotated[int, Ge(0)] = 0,
         token_dim: Annotated[int, Ge(0)] = 0,
         concat_channels: Annotated[int, Ge(0)] = 0,
+        shown_channels: Annotated[int, Ge(0)] = 0,
         attend: Attend = scaled_dot_product,
     ):
         super().__init__()
         in_channels, *sizes = shape
+        concat_channels += shown_channels
         dims = len(sizes)
         widths = [base_channels * multiplier for multiplier in channel_multipliers]
         check_sizes(sizes, widths, attention_resolutions, head_dim)

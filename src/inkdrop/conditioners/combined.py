@@ -1,0 +1,83 @@
+"""Several conditions at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor, nn
+
+from inkdrop.conditioners.base import Conditioner
+from inkdrop.denoiser import Condition
+from inkdrop.randomness import Generators
+
+
+class Combined(Conditioner):
+    """What all `parts` say: their vectors added, their tokens one after another, their concats side by side.
+
+    Training empties each part by itself, as it says, and with probability `dropout` all of them together. `dim` is the
+    width of the vector and `concat_channels` that of the concat, 0 for none; networks are built for them. `ValueError`
+    if the parts make others, or if two read the same name.
+    """
+
+    def __init__(
+        self,
+        parts: dict[str, Conditioner],
+        dim: Annotated[int, Ge(0)],
+        concat_channels: Annotated[int, Ge(0)] = 0,
+        dropout: Annotated[float, Ge(0), Le(1)] = 0.0,
+    ):
+        super().__init__()
+        self.parts: Mapping[str, Conditioner] = nn.ModuleDict(parts)  # type: ignore[assignment]
+        self.dim, self.concat_channels, self.dropout = dim, concat_channels, dropout
+        self.names = tuple(name for part in parts.values() for name in part.names)
+        if twice := [name for name in self.names if self.names.count(name) > 1]:
+            raise ValueError(f"two parts of the conditioner read {twice[0]}: give one of them another name")
+        for key, part in parts.items():
+            if part.dim not in (0, dim):
+                raise ValueError(
+                    f"conditioner.parts.{key}.dim={part.dim}, but vectors are added, of conditioner.dim={dim}"
+                )
+        if (channels := sum(part.concat_channels for part in parts.values())) != concat_channels:
+            raise ValueError(f"conditioner.concat_channels={concat_channels}, but its parts have {channels}")
+
+    @property
+    def dropouts(self) -> Mapping[str, float]:
+        rates = {name: rate for part in self.parts.values() for name, rate in part.dropouts.items()}
+        return {name: 1 - (1 - rate) * (1 - self.dropout) for name, rate in rates.items()}
+
+    def dropped(self, generators: Generators) -> dict[str, Tensor]:
+        dropped: dict[str, Tensor] = {}
+        for key, part in self.parts.items():
+            dropped |= part.dropped(generators.at(key))
+        if self.dropout > 0:
+            together = generators.uniform() < self.dropout
+            dropped = {name: together | dropped.get(name, together) for name in self.names}
+        return dropped
+
+    def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
+        told = [part.condition(batch, dropped) for part in self.parts.values()]
+        cond: dict[str, Tensor] = {}
+        if vectors := [each["vector"] for each in told if "vector" in each]:
+            cond["vector"] = torch.stack(vectors).sum(0)
+        if concats := [each["concat"] for each in told if "concat" in each]:
+            cond["concat"] = torch.cat(concats, dim=1)
+        if sequences := [each for each in told if "tokens" in each]:
+            cond["tokens"] = torch.cat([each["tokens"] for each in sequences], dim=1)
+            if any("mask" in each for each in sequences):
+                cond["mask"] = torch.cat([each.get("mask", _all(each["tokens"])) for each in sequences], dim=1)
+        return cond
+
+    def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
+        """The condition of each part by its name."""
+        self.require_known(condition)
+        batch: dict[str, Tensor] = {}
+        for part in self.parts.values():
+            batch |= part.request(seeds, **{name: condition[name] for name in part.names if name in condition})
+        return batch
+
+
+def _all(tokens: Tensor) -> Tensor:
+    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

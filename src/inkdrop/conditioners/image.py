@@ -1,0 +1,118 @@
+"""An image beside x: a smaller one to enlarge, a sketch, a map of depths."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import PIL.Image
+import torch
+from annotated_types import Ge, Le, Len
+from torch import Tensor, nn
+
+from inkdrop.conditioners.base import Conditioner
+from inkdrop.denoiser import Condition
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+class Image(Conditioner):
+    """An image (B, C, *) as concat (B, C + 1, *): the last channel is 1, and all are 0 where the image is dropped.
+
+    uint8 becomes [-1, 1], other numbers stay. A smaller image is enlarged to the sizes of `shape`, that of x without
+    the batch, by repeating its pixels. Series and volumes are images too. `concat_channels` is C + 1, `name` is where a
+    batch has them; `ValueError` for another C, or for an image that is larger than x.
+    """
+
+    def __init__(
+        self,
+        shape: Annotated[list[Annotated[int, Ge(1)]], Len(2, 4)],
+        concat_channels: Annotated[int, Ge(2)],
+        dropout: Annotated[float, Ge(0), Le(1)] = 0.1,
+        name: str = "image",
+    ):
+        super().__init__()
+        self.sizes, self.concat_channels, self.dropout, self.names = list(shape[1:]), concat_channels, dropout, (name,)
+
+    @property
+    def dropouts(self) -> Mapping[str, float]:
+        return {self.names[0]: self.dropout}
+
+    def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
+        (name,) = self.names
+        image = self._enlarged(batch[name], name)
+        concat = torch.cat([image, torch.ones_like(image[:, :1])], dim=1)
+        if name in dropped:
+            concat[dropped[name].to(concat.device)] = 0
+        return {"concat": concat}
+
+    def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
+        """The condition is a file, or a list of files, taken in turn.
+
+        A file is a picture, or a .npy or .npz of one array (C, *) or (N, C, *), of 8 bits or of floats.
+        """
+        (name,) = self.names
+        self.require_known(condition)
+        wanted = condition.get(name)
+        files: list[Any] = wanted if isinstance(wanted, list) else [wanted]
+        if not files or not all(isinstance(file, str) for file in files):
+            raise ValueError(f"condition.{name}={wanted} must be a file, or a list of files")
+        images = torch.cat([self._enlarged(self._read(file), f"condition.{name}={file}") for file in files])
+        return {name: images[[seed % len(images) for seed in seeds]]}
+
+    def _enlarged(self, images: Tensor, source: str) -> Tensor:
+        """Images as floats of the sizes of x."""
+        channels, *sizes = images.shape[1:]
+        if len(sizes) != len(self.sizes) or channels != self.concat_channels - 1:
+            raise ValueError(
+                f"{source} has the shape {[channels, *sizes]}, but there must be {self.concat_channels - 1} channels "
+                f"in {len(self.sizes)} dimensions: conditioner.concat_channels is one more than the image has"
+            )
+        if any(own > most for own, most in zip(sizes, self.sizes, strict=True)):
+            raise ValueError(f"{source} of size {sizes} is larger than the samples, {self.sizes}: scale it down")
+        images = images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
+        return images if sizes == self.sizes else nn.functional.interpolate(images, self.sizes, mode="nearest")
+
+    def _read(self, file: str) -> Tensor:
+        """The images (N, C, *) of a file."""
+        name, path = f"condition.{self.names[0]}={file}", Path(file)
+        try:
+            array = _array(path) if path.suffix in (".npy", ".npz") else _picture(path, self.concat_channels - 1)
+        except FileNotFoundError:
+            raise ValueError(f"{name} is missing") from None
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, PIL.Image.DecompressionBombError) as error:
+            raise ValueError(f"{name} cannot be read: {error}") from None
+        floats = array.dtype.kind == "f"
+        if not floats and array.dtype != np.uint8:
+            raise ValueError(f"{name} holds {array.dtype}: make it uint8, 0 to 255, or floats")
+        if floats and not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+        tensor = torch.from_numpy(array.astype(np.float32 if floats else np.uint8))
+        return tensor if tensor.ndim == len(self.sizes) + 2 else tensor[None]
+
+
+def _array(path: Path) -> np.ndarray:
+    """The only array of a file of numpy."""
+    content = np.load(path, allow_pickle=False)
+    if path.suffix == ".npy":
+        array: np.ndarray = content
+        return array
+    with content:
+        if len(content.files) != 1:
+            raise ValueError(f"it holds {len(content.files)} arrays, {', '.join(content.files)}: leave one in it")
+        only: np.ndarray = content[content.files[0]]
+        return only
+
+
+def _picture(path: Path, channels: int) -> np.ndarray:
+    """Pixels (C, H, W) of a picture, grey or in colours as C asks."""
+    if channels not in _MODES:
+        raise ValueError(f"a picture has 1 or 3 channels, not {channels}: give a .npy file")
+    with PIL.Image.open(path) as picture:
+        if picture.mode.startswith(("I", "F")):
+            raise ValueError(f"its pixels have more than 8 bits ({picture.mode}): convert it, or give a .npy file")
+        pixels = np.asarray(picture.convert(_MODES[channels]))
+    return pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1)
