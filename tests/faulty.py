@@ -25,7 +25,7 @@ class FaultyLoss(DenoisingLoss):
 
     def forward(self, *args: Any, **kwargs: Any) -> LossTerms:
         terms = super().forward(*args, **kwargs)
-        if len(args) == 5:  # validation gives the times
+        if args[4] is not None:  # validation gives the times
             return terms
         self.count += 1
         if self.count in self.calls and int(os.environ.get("LOCAL_RANK", "0")) == self.rank:

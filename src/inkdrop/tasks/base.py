@@ -150,7 +150,8 @@ class Task(LightningModule):
         if not self._finite:
             self._refuse(optimizer, value)
         else:
-            if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # Lightning's own log is dear
+            trainer: Any = self.trainer
+            if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # Lightning's own log is dear
                 self.log("train/gradient_norm", norm)
             # Fused optimizers take their gradients scaled: Lightning has words for clipping those.
             scaled = self._scaler() is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
