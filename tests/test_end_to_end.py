@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,11 @@ TINY = [
 ]
 
 
-def trained(folder: Path, *overrides: str, logger: str = "none") -> dict[str, Any]:
+def trained(folder: Path, *overrides: str, logger: str = "none", options: Sequence[str] = TINY) -> dict[str, Any]:
     """Trains within this process and returns result.json."""
     folder.mkdir(parents=True)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", [*TINY, f"logger={logger}", f"output_dir={folder}", *overrides])
+        config = compose("train", [*options, f"logger={logger}", f"output_dir={folder}", *overrides])
     train(config, str(folder))
     return json.loads((folder / "result.json").read_text())
 

@@ -101,6 +101,7 @@ def _task(plain: dict[str, Any], allowed: tuple[str, ...]) -> _Task:
     measured = _measured(plain, pipeline, checkpoint, allowed) if plain["evaluate"] else None
     origin = _origin(plain, pipeline, checkpoint)
     batch = origin.conditions(_batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"]))
+    pipeline.guided({name: values[:1] for name, values in batch.items()})  # guidance that does not fit says so here
     return _Task(plain, source, pipeline, seeds, measured, origin, batch)
 
 

@@ -160,7 +160,7 @@ class UNet(nn.Module):
         if any(width % norm_groups for width in widths):
             raise ValueError(f"network.norm_groups={norm_groups} does not divide the channels {widths}")
         embedding_dim = 4 * base_channels
-        self.base_channels, self.num_blocks, self.widths = base_channels, num_blocks, widths
+        self.base_channels, self.num_blocks, self.widths, self.sizes = base_channels, num_blocks, widths, sizes
         convolution = CONVOLUTION[dims]
 
         def residual(width_in: int, width_out: int, resample: nn.Module | None = None) -> _Residual:

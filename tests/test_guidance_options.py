@@ -1,0 +1,130 @@
+"""Guidance by train.py and sample.py: its options, its own models, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_end_to_end import TINY, sampled, trained
+
+import inkdrop
+from inkdrop.guidance import Autoguidance, ClassifierFree, ClassifierGuidance
+from inkdrop.guides import guides
+from inkdrop.pipeline import loaded
+
+OPTIONS = [option for option in TINY if not option.startswith("guidance")]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled model, an unconditional one, and a classifier, all barely trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    trained(folder / "labelled", options=[*OPTIONS, "optimizer.lr=0.02"])
+    trained(folder / "unconditional", "experiment=digits_unconditional", options=OPTIONS)
+    small = ["trainer.max_steps=20", "trainer.val_check_interval=10", "data.batch_size=16", "prediction=v"]
+    trained(folder / "classifier", "experiment=digits_classifier", "network.network.base_channels=8", options=small)
+    return folder
+
+
+def test_a_scale_on_the_command_line_is_classifier_free_guidance(runs: Path, tmp_path: Path) -> None:
+    chosen = ("num_samples=8", "time_grid.num_steps=3")
+    plain, before = sampled(runs / "labelled", tmp_path / "plain", *chosen)
+    guided, result = sampled(runs / "labelled", tmp_path / "guided", *chosen, "guidance.scale=4")
+    assert (plain["x"] != guided["x"]).any()
+    assert (before["network_calls"], result["network_calls"]) == (3, 6)
+    pipeline = inkdrop.load(runs / "labelled")
+    pipeline.sampler.time_grid.num_steps = 3  # type: ignore[attr-defined]
+    pipeline.guidance = {"free": ClassifierFree(4.0), "clip": pipeline.guidance["clip"]}
+    expected = pipeline(pipeline.request(range(8)), range(8))
+    assert (guided["x"][..., 0] == expected[:, 0].numpy()).all()
+    nowhere, _ = sampled(
+        runs / "labelled", tmp_path / "nowhere", *chosen, "guidance.scale=4", "guidance.interval=[1e8,1e9]"
+    )
+    assert (nowhere["x"] == plain["x"]).all()
+
+
+def test_a_classifier_guides_an_unconditional_model(runs: Path, tmp_path: Path) -> None:
+    chosen = ("num_samples=6", "time_grid.num_steps=3", "guidance=classifier")
+    classifier = f"guidance.checkpoint={runs / 'classifier'}"
+    found = [
+        sampled(runs / "unconditional", tmp_path / f"{scale}-{label}", *chosen, classifier,
+                f"guidance.scale={scale}", f"condition.label={label}")[0]
+        for scale, label in ((0, 3), (50, 3), (50, 5))
+    ]  # fmt: skip
+    assert found[1]["label"].tolist() == [3] * 6
+    assert (found[0]["x"] != found[1]["x"]).any()
+    assert (found[1]["x"] != found[2]["x"]).any()
+    pipeline: Any = inkdrop.load(runs / "unconditional")
+    pipeline.sampler.time_grid.num_steps = 3
+    pipeline.guidance = {"classifier": ClassifierGuidance(loaded(str(runs / "classifier")), 50.0)}  # type: ignore[arg-type]
+    with torch.inference_mode():
+        expected = pipeline(pipeline.request(range(6), label=5), range(6))
+    assert (found[2]["x"][..., 0] == expected[:, 0].numpy()).all()
+
+
+def test_a_model_guides_itself_by_other_weights(runs: Path, tmp_path: Path) -> None:
+    weak = (f"guidance.checkpoint={runs / 'labelled'}", "guidance.autoguidance.weak.weights=raw")
+    chosen = ("num_samples=4", "time_grid.num_steps=3", "guidance=[autoguidance,clip]")
+    found, _ = sampled(runs / "labelled", tmp_path / "out", *chosen, *weak, "guidance.scale=3")
+    pipeline: Any = inkdrop.load(runs / "labelled")
+    pipeline.sampler.time_grid.num_steps = 3
+    raw = inkdrop.load(runs / "labelled", weights="raw")
+    pipeline.guidance = {"auto": Autoguidance(raw, 3.0), "clip": pipeline.guidance["clip"]}
+    expected = pipeline(pipeline.request(range(4)), range(4))
+    assert (found["x"][..., 0] == expected[:, 0].numpy()).all()
+
+
+REFUSED: dict[str, tuple[str, list[str], str]] = {
+    "no guide has a scale": (
+        "labelled",
+        ["guidance=clip", "guidance.scale=2"],
+        r"guidance\.scale=2 is for a guide that has such an option, and there is clip: choose one",
+    ),
+    "the run has none": ("unconditional", ["guidance.scale=2"], "and there is clip: choose one"),
+    "no condition": ("unconditional", ["guidance=classifier_free", "guidance.scale=2"], "and this model has none"),
+    "a classifier makes no samples": ("classifier", [], "is a classifier, which guides another model"),
+    "no classifier": (
+        "unconditional",
+        ["guidance=classifier", "guidance.checkpoint=nowhere"],
+        "nowhere",
+    ),
+    "another schedule": (
+        "unconditional",
+        ["guidance=autoguidance", "guidance.checkpoint={runs}/other"],
+        "same schedule",
+    ),
+}
+
+
+@pytest.mark.parametrize(("run", "options", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_guide_is_refused(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run: str, options: list[str], message: str
+) -> None:
+    if "{runs}/other" in str(options) and not (runs / "other").exists():
+        trained(runs / "other", "schedule=cosine", options=[*OPTIONS, "trainer.max_steps=1"])
+    filled = [option.format(runs=runs) for option in options]
+    with pytest.raises((SystemExit, ValueError)) as stopped:
+        sampled(runs / run, tmp_path / "out", *filled)
+    assert re.search(message, f"{capsys.readouterr().err} {stopped.value}")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_short_options_go_to_the_guides_that_have_them() -> None:
+    free = {"_target_": "free", "scale": None, "mix": {"_target_": "mix"}}
+    other = {"_target_": "other", "weak": {"_target_": "load", "checkpoint": "???"}, "scale": 1.0}
+    assert guides({"scale": 2, "interval": None, "free": free}) == {"free": {**free, "scale": 2}}
+    both = guides({"scale": 2, "checkpoint": "run", "free": free, "other": other})
+    assert both == {
+        "free": {**free, "scale": 2},
+        "other": {**other, "scale": 2, "weak": {"_target_": "load", "checkpoint": "run"}},
+    }
+    assert guides({"scale": 2, "interval": None}) == {"scale": 2}
+    assert guides({"scale": None, "interval": None}) is None
+    assert guides({"scale": None, "none": None}) == {}
+    ramp = {"_target_": "ramp"}
+    assert guides({"scale": ramp, "free": free}) == {"free": {**free, "scale": ramp}}
+    with pytest.raises(ValueError, match=r"guidance\.checkpoint=run is for a guide"):
+        guides({"checkpoint": "run", "free": free})
