@@ -243,7 +243,7 @@ FOREIGN: dict[str, tuple[Damage, str]] = {
     "K8-system": (changed(put(CODEC, {"_target_": "os.mkdir", "path": "marker"})), "os.mkdir is not allowed"),
     "K8-module": (changed(put(CODEC, {"_target_": "evil.make"})), "evil.make is not allowed"),
     "K8-ours": (changed(put(CODEC, {"_target_": "inkdrop.experiment.write_json"})), "write_json is not allowed"),
-    "K8-sampler": (changed(put("config/pipeline/sampler/eta", LOADING)), "pl_load is not allowed"),
+    "K8-sampler": (changed(put("config/pipeline/sampler/time_grid", LOADING)), "pl_load is not allowed"),
     "K8-grid": (changed(put("config/pipeline/sampler/time_grid/num_steps", LOADING)), "pl_load is not allowed"),
     "K8-reference": (changed(put(f"{CODEC}/shift", "${oc.env:HOME}")), "has a reference in pipeline"),
     "K9-weights": (changed(lambda content: content["state_dict"]), WEIGHTS_ALONE),

@@ -116,7 +116,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "C25 optimizer": (["optimizer=5"], ["optimizer=5", "dictionary"]),
     "C25 callbacks": (["callbacks=5"], ["callbacks=5", "dictionary"]),
     "C25 trainer": (["trainer=5"], ["`trainer` is not a container"]),
-    "C25 task": (["task=null"], ["task=None", "dictionary"]),
+    "C25 task": (["task=null"], ["task=null", "--help lists the names"]),
     "C26 argument": (["~time_grid.num_steps"], ["time_grid.num_steps is missing"]),
     "C26 rate": (["~optimizer.lr"], ["optimizer.lr is missing"]),
     "C26 top": (["~compile"], ["compile is missing"]),
@@ -166,7 +166,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "no signal": (["sampler=euler_maruyama", "schedule=linear", "prediction=flow", "time_sampler=uniform"],
                   ["infinite drift at alpha = 0: choose sampler=reverse_diffusion"]),
     "likelihood": (["noise=offset", "likelihood=variational"], ["the likelihood needs"]),
-    "eta": (["sampler.eta=1.5"], ["sampler.eta=1.5"]),
+    "eta": (["sampler=ddim", "sampler.eta=1.5"], ["sampler.eta=1.5"]),
 }  # fmt: skip
 
 

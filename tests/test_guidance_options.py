@@ -8,10 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from analytic import Plain
 from test_end_to_end import TINY, sampled, trained
+from torch import Tensor
 
 import inkdrop
-from inkdrop.guidance import Autoguidance, ClassifierFree, ClassifierGuidance
+from inkdrop.guidance import (
+    Autoguidance,
+    ClassifierFree,
+    ClassifierGuidance,
+    EnergyGuidance,
+    Guidance,
+    mean_value,
+)
 from inkdrop.guides import guides
 from inkdrop.pipeline import loaded
 
@@ -128,3 +137,30 @@ def test_short_options_go_to_the_guides_that_have_them() -> None:
     assert guides({"scale": ramp, "free": free}) == {"free": {**free, "scale": ramp}}
     with pytest.raises(ValueError, match=r"guidance\.checkpoint=run is for a guide"):
         guides({"checkpoint": "run", "free": free})
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("name", ["free", "classifier", "energy"])
+def test_guidance_of_a_compiled_network_and_in_bfloat16_is_the_same(runs: Path, name: str) -> None:
+    def drawn(compiled: bool, precision: torch.dtype) -> Tensor:
+        pipeline: Any = inkdrop.load(runs / ("labelled" if name == "free" else "unconditional"))
+        classifier: Any = loaded(str(runs / "classifier"))
+        guides: dict[str, Guidance] = {
+            "free": ClassifierFree(3.0),
+            "classifier": ClassifierGuidance(classifier, 3.0),
+            "energy": EnergyGuidance(mean_value, 3.0),
+        }
+        pipeline.sampler.time_grid.num_steps, pipeline.guidance = 4, {"guide": guides[name]}
+        pipeline.codec = Plain()
+        if compiled:
+            for network in (pipeline.network, classifier.network):
+                network.compile(backend="eager")
+        with torch.inference_mode(), torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            x: Tensor = pipeline(pipeline.request(range(6), **({} if name == "energy" else {"label": 3})), range(6))
+        return x
+
+    expected = drawn(False, torch.float32)
+    assert torch.allclose(drawn(True, torch.float32), expected, atol=1e-5)
+    low = drawn(False, torch.bfloat16)
+    assert low.dtype == torch.float32
+    assert 0 < (low - expected).norm() / expected.norm() < 0.05

@@ -24,6 +24,7 @@ OPTIONS = [
     "+data.fields.label=pitch",
     "codec=standardize",
     "guidance=none",
+    "conditioner.dropout=0.0",
     "prediction=v",
     "extractor=identity",
     "extractor.dim=16",

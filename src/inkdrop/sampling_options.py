@@ -38,7 +38,7 @@ def completed(plain: dict[str, Any]) -> dict[str, Any]:
     grid = {name: value for name, value in grid.items() if value is not None}
     if "_target_" not in grid:
         grid = {**run["sampler"]["time_grid"], **grid}
-    guidance = plain["guidance"]
+    guidance = plain.get("guidance")
     if guidance is None or set(guidance) & set(SHORT):
         guidance = assigned(run["guidance"], guidance or {})
     if sampler["_target_"] == CALIBRATED and sampler.get("coefficients") is None:
