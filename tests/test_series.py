@@ -56,7 +56,7 @@ def test_a_network_of_series_learns_waves_of_the_pitch_asked_for(options: list[s
     folder = tmp_path / "run"
     folder.mkdir()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        run = [f"data.path={tmp_path / 'waves.npz'}", f"output_dir={folder}", "trainer.max_steps=100"]
+        run = [f"data.path={tmp_path / 'waves.npz'}", f"output_dir={folder}", "trainer.max_steps=150"]
         train(compose("train", [*OPTIONS, *options, *run]), str(folder))
     pipeline = inkdrop.load(folder)
     for label in range(2):
