@@ -61,6 +61,10 @@ class Task(LightningModule):
         self._recent, self._validated = RecentLosses(), RecentLosses()
         self.config: dict[str, Any] = {}  # resolved, plain; written into checkpoints so that they are enough alone
         self.facts: dict[str, Any] = {}  # what the result depends on besides: versions, threads, commit
+        self.check()
+
+    def check(self) -> None:
+        """`ValueError` if the loss cannot train this model."""
 
     @property
     @abstractmethod

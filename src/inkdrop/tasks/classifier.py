@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any
-
-import torch
-from annotated_types import Ge, Gt
 from torch import Tensor
-from torch.optim import Optimizer
 
-from inkdrop.classifier import NoisyClassifier
-from inkdrop.losses import LossTerms, NoisyCrossEntropy
+from inkdrop.losses import LossTerms
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
 from inkdrop.tasks.base import Batch, Task
@@ -23,18 +16,6 @@ class ClassifierTask(Task):
     logged = ("accuracy",)
     estimate = "p(y | x_t) = softmax F(c_in x_t, c_noise), the classes of noised data; F the output of the network"
     advice = "checkpoint=RUN guidance=classifier guidance.checkpoint={} guidance.scale=2"
-
-    def __init__(
-        self,
-        pipeline: NoisyClassifier,
-        loss: NoisyCrossEntropy,
-        optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
-        scheduler: Callable[[Optimizer], Any],
-        seed: Annotated[int, Ge(0)] = 0,
-        max_skipped_steps: Annotated[int, Ge(0)] = 0,
-        max_gradient_norm: Annotated[float, Gt(0)] | None = None,
-    ):
-        super().__init__(pipeline, loss, optimizer, scheduler, seed, max_skipped_steps, max_gradient_norm)
 
     @property
     def schedule(self) -> Schedule:

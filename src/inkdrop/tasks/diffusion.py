@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any
-
-import torch
-from annotated_types import Ge, Gt
 from torch import Tensor
-from torch.optim import Optimizer
 
-from inkdrop.losses import Loss, LossTerms
-from inkdrop.pipeline import Pipeline
+from inkdrop.losses import LossTerms
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
 from inkdrop.tasks.base import Batch, Task
@@ -23,18 +16,9 @@ class DiffusionTask(Task):
     estimate = "x_0 = c_skip x_t + c_out F(c_in x_t, c_noise), F the output of the network"
     advice = "checkpoint={} num_samples=64 save_gif=true"
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        loss: Loss,
-        optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
-        scheduler: Callable[[Optimizer], Any],
-        seed: Annotated[int, Ge(0)] = 0,
-        max_skipped_steps: Annotated[int, Ge(0)] = 0,
-        max_gradient_norm: Annotated[float, Gt(0)] | None = None,
-    ):
-        super().__init__(pipeline, loss, optimizer, scheduler, seed, max_skipped_steps, max_gradient_norm)
-        loss.check(pipeline.denoiser)  # type: ignore[arg-type]
+    def check(self) -> None:
+        """As the loss says."""
+        self.loss.check(self.pipeline.denoiser)
 
     @property
     def schedule(self) -> Schedule:
