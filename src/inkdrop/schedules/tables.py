@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
-from inkdrop.schedules.base import Schedule
+from inkdrop.schedules.base import Point, Schedule
 
 Length = Annotated[int, Ge(1), Le(1_000_000)]
 
@@ -40,10 +40,18 @@ class Table(Schedule):
         return left, torch.lerp(self._decay[left], self._decay[left + 1], position - left)
 
     def alpha(self, t: Tensor) -> Tensor:
-        return torch.exp(-self._interval(t)[1] / 2)
+        return _alpha(self._interval(t)[1])
 
     def sigma(self, t: Tensor) -> Tensor:
-        return torch.sqrt(-torch.expm1(-self._interval(t)[1]))
+        return _sigma(self._interval(t)[1])
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return _log_snr(self._interval(t)[1])
+
+    def point(self, t: Tensor) -> Point:
+        t = t.to("cpu", torch.float64)
+        decay = self._interval(t)[1]
+        return Point(t, _alpha(decay), _sigma(decay), _log_snr(decay) / 2, self.c_noise(t))
 
     def time(self, log_snr: Tensor) -> Tensor:
         decay = torch.nn.functional.softplus(-log_snr)
@@ -60,6 +68,18 @@ class Table(Schedule):
 
     def snap(self, t: float) -> float:
         return max(1, round(t * self.num_timesteps)) / self.num_timesteps
+
+
+def _alpha(decay: Tensor) -> Tensor:
+    return torch.exp(-decay / 2)
+
+
+def _sigma(decay: Tensor) -> Tensor:
+    return torch.sqrt(-torch.expm1(-decay))
+
+
+def _log_snr(decay: Tensor) -> Tensor:
+    return -decay - torch.log(-torch.expm1(-decay))
 
 
 def linear_beta(
