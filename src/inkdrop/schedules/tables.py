@@ -37,26 +37,32 @@ class Table(Schedule):
         """Number of the interval that ends at or after t, and the value of `-log(alpha_bar)` at t."""
         position = t * self.num_timesteps
         left = (position.ceil() - 1).clamp(0, self.num_timesteps - 1).long()
-        return left, torch.lerp(self._decay[left], self._decay[left + 1], position - left)
+        return left, torch.lerp(self._decay.take(left), self._decay.take(left + 1), position - left)
+
+    def _scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """alpha, sigma and half the log-SNR, all from one look at the table."""
+        decay = self._interval(t)[1]
+        power = -torch.expm1(-decay)
+        return torch.exp(-decay / 2), power.sqrt(), -(decay + power.log()) / 2
 
     def alpha(self, t: Tensor) -> Tensor:
-        return _alpha(self._interval(t)[1])
+        return self._scales(t)[0]
 
     def sigma(self, t: Tensor) -> Tensor:
-        return _sigma(self._interval(t)[1])
+        return self._scales(t)[1]
 
     def log_snr(self, t: Tensor) -> Tensor:
-        return _log_snr(self._interval(t)[1])
+        return 2 * self._scales(t)[2]
 
     def point(self, t: Tensor) -> Point:
         t = t.to("cpu", torch.float64)
-        decay = self._interval(t)[1]
-        return Point(t, _alpha(decay), _sigma(decay), _log_snr(decay) / 2, self.c_noise(t))
+        return Point(t, *self._scales(t), self.c_noise(t))
 
     def time(self, log_snr: Tensor) -> Tensor:
         decay = torch.nn.functional.softplus(-log_snr)
         left = (torch.searchsorted(self._decay, decay) - 1).clamp(0, self.num_timesteps - 1)
-        return (left + (decay - self._decay[left]) / (self._decay[left + 1] - self._decay[left])) / self.num_timesteps
+        before, after = self._decay.take(left), self._decay.take(left + 1)
+        return (left + (decay - before) / (after - before)) / self.num_timesteps
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
         left, decay = self._interval(t)
@@ -68,18 +74,6 @@ class Table(Schedule):
 
     def snap(self, t: float) -> float:
         return max(1, round(t * self.num_timesteps)) / self.num_timesteps
-
-
-def _alpha(decay: Tensor) -> Tensor:
-    return torch.exp(-decay / 2)
-
-
-def _sigma(decay: Tensor) -> Tensor:
-    return torch.sqrt(-torch.expm1(-decay))
-
-
-def _log_snr(decay: Tensor) -> Tensor:
-    return -decay - torch.log(-torch.expm1(-decay))
 
 
 def linear_beta(
