@@ -149,8 +149,12 @@ class Sampler(ABC):
             x = constraint.start(x, points, noise.at(Move(-1, loops, points[0], points[0])))
         for number, (now, next) in enumerate(pairwise(points)):
             draw = noise.at(Move(number, loops, now, next))
-            transition, history = self._move(denoise, x, now, next, draw, history)
-            loops += int(next.t > now.t)
+            if next.t < now.t:
+                transition, history = self.step(denoise, x, now, next, draw, history)
+            elif next.t > now.t:
+                transition, history, loops = self.up(x, now, next), (), loops + 1
+            else:
+                transition, history = self.stay(denoise, x, now, draw), ()
             if constraint is None:
                 x = transition.draw(draw)
             else:
@@ -161,15 +165,6 @@ class Sampler(ABC):
             if progress is not None:
                 progress(number + 1, len(points) - 1, x)
         return x if constraint is None else constraint.finish(x)
-
-    def _move(
-        self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History
-    ) -> tuple[Transition, History]:
-        if next.t < now.t:
-            return self.step(denoise, x, now, next, noise, history)
-        if next.t > now.t:
-            return self.up(x, now, next), ()
-        return self.stay(denoise, x, now, noise), ()
 
     @torch.no_grad()
     def invert(self, denoiser: Denoiser, x_0: Tensor, cond: Condition, t_end: float = 1.0) -> Tensor:

@@ -25,6 +25,7 @@ class Coordinate(ABC):
     """`x = scale y`, `dy/dtau = p x + q x_0`.
 
     Where scale or tau is not finite at an end of a move, which `regular` tells, `constant` is the move of order 1.
+    It never changes, nor does a rule: the numbers of a move are found once for both.
     """
 
     @abstractmethod

@@ -179,7 +179,7 @@ def move(
     return coefficients(coordinate, rule, now, next, places).transition(x, x_0, slopes)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def coefficients(coordinate: Coordinate, rule: Rule, now: Point, next: Point, nodes: tuple[Point, ...]) -> Coefficients:
     """The numbers of a move from the slopes at the leading nodes whose variable is finite.
 
@@ -194,7 +194,7 @@ def coefficients(coordinate: Coordinate, rule: Rule, now: Point, next: Point, no
     return Coefficients(scale / coordinate.scale(now), 0.0, tuple(scale * weight for weight in weights), std)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def corrected(
     coordinate: Coordinate, rule: Rule, next: Point, nodes: tuple[Point, ...], order: int, corrector: int
 ) -> Coefficients:
