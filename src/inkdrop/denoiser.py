@@ -81,7 +81,7 @@ class NetworkDenoiser(Denoiser):
         F, extras = self.output(x_t, now, cond)
         x = x_t.to(F.dtype)
         c_skip, c_out, _, _ = self.prediction.coefficients(now)
-        return Estimate(over(c_skip, x) * x + over(c_out, x) * F, extras)
+        return Estimate(x * over(c_skip, x) + F * over(c_out, x), extras)
 
     def prepare(self, x_t: Tensor, now: Point, cond: Condition, generators: Generators) -> Condition:
         """What the network is told in training, where that depends on x_t; by default only the condition."""
@@ -92,6 +92,6 @@ class NetworkDenoiser(Denoiser):
         x = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
         _, _, c_in, c_noise = self.prediction.coefficients(now)
         noise_level = torch.as_tensor(c_noise, dtype=x.dtype).to(x.device, non_blocking=True).expand(len(x))
-        output: Any = self.network(over(c_in, x) * x, noise_level, **cond)
+        output: Any = self.network(x * over(c_in, x), noise_level, **cond)
         F, extras = output if isinstance(output, tuple) else (output, {})
         return F.to(x.dtype), extras

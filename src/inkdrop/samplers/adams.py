@@ -11,7 +11,7 @@ from inkdrop.constraints import Transition
 from inkdrop.noises import Brownian, Draw, Source
 from inkdrop.samplers.base import Denoise, History, Sampler
 from inkdrop.samplers.coordinates import Coordinate
-from inkdrop.samplers.quadrature import Rule, correction, move
+from inkdrop.samplers.quadrature import Rule, corrected
 from inkdrop.schedules import Point
 from inkdrop.time_grids import TimeGrid
 
@@ -45,10 +45,9 @@ class Adams(Sampler):
     ) -> tuple[Transition, History]:
         x_0 = denoise(x, now).x_0
         nodes = ((now, self.coordinate.slope(x, x_0, now)), *history)
-        if history and self.corrector:
-            x = correction(self.coordinate, self.rule, x, history[: self.order], nodes[: self.corrector])
-        kept = max(self.order, self.corrector - 1)
-        return move(self.coordinate, self.rule, x, x_0, now, next, nodes[: self.order]), nodes[:kept]
+        places, slopes = zip(*nodes, strict=True)
+        numbers = corrected(self.coordinate, self.rule, next, places, self.order, self.corrector)
+        return numbers.transition(x, x_0, slopes), nodes[: max(self.order, self.corrector - 1)]
 
     def path(self, noise: Source) -> Source:
         return noise if self.deterministic else Brownian(noise)

@@ -40,6 +40,11 @@ class Denoise:
     def __call__(self, x: Tensor, point: Point) -> Estimate:
         return self.denoiser(x, point, self.cond)
 
+    def select(self, index: Tensor) -> None:
+        """Follows a permutation or choice of the batch."""
+        self.cond = {name: value[index] for name, value in self.cond.items()}
+        self.denoiser.select(index)
+
     def at(self, half: float) -> Point | None:
         """The point at half the log-SNR, on the schedule's own steps; None outside of the times that are trained."""
         if not math.isfinite(half):
@@ -52,6 +57,16 @@ class Denoise:
         return self.schedule.points([self.schedule.snap(t)])[0]
 
 
+def shares(now: Point, next: Point, eta: float = 0.0) -> tuple[float, float, float]:
+    """The numbers of `towards`: x' = ratio x + share x_0 + std z."""
+    ratio = float(next.sigma / now.sigma)
+    if eta == 0:
+        return ratio, float(next.alpha - now.alpha * ratio), 0.0
+    remaining = math.expm1(2 * (now.half - next.half))  # -(share of s'^2 that is fresh noise)
+    ratio *= math.sqrt(max(0.0, 1 + eta * eta * remaining))
+    return ratio, float(next.alpha - now.alpha * ratio), eta * float(next.sigma) * math.sqrt(-remaining)
+
+
 def towards(x: Tensor, x_0: Tensor, now: Point, next: Point, eta: float = 0.0) -> Transition:
     """The move from x at `now` to `next` if x_0 is the data, with a share eta of the posterior's noise.
 
@@ -60,21 +75,13 @@ def towards(x: Tensor, x_0: Tensor, now: Point, next: Point, eta: float = 0.0) -
     probability-flow ODE with a constant x_0; both exact at a = 0 and at s' = 0. Shapes (B, *).
     Source: Song et al. 2021, arXiv 2010.02502, equations 12 and 16.
     """
-    ratio, std = float(next.sigma / now.sigma), 0.0
-    if eta:
-        remaining = math.expm1(2 * (now.half - next.half))  # -(share of s'^2 that is fresh noise)
-        std = eta * float(next.sigma) * math.sqrt(-remaining)
-        ratio *= math.sqrt(max(0.0, 1 + eta * eta * remaining))
-    return Transition(torch.mul(x, ratio).add_(x_0, alpha=float(next.alpha - now.alpha * ratio)), std)
+    ratio, share, std = shares(now, next, eta)
+    return Transition(torch.mul(x, ratio).add_(x_0, alpha=share), std)
 
 
 def forward_kernel(x: Tensor, now: Point, next: Point) -> Transition:
     """q(x_next | x_now) upwards: `N((a'/a) x, s'^2 (1 - exp(2 (l' - l))))`. Source: Ho et al. 2020, equation 2."""
     return Transition(next.alpha / now.alpha * x, next.sigma * math.sqrt(-math.expm1(2 * (next.half - now.half))))
-
-
-def _select(index: Tensor, cond: Condition, history: History) -> tuple[Condition, History]:
-    return {k: v[index] for k, v in cond.items()}, tuple((point, x_0[index]) for point, x_0 in history)
 
 
 class Sampler(ABC):
@@ -135,34 +142,29 @@ class Sampler(ABC):
         """
         points = self.points(denoiser.schedule, t_start)
         x = points[0].sigma * eps if x_init is None else points[0].alpha * x_init + points[0].sigma * eps
-        noise = self.path(noise)
+        noise, denoise = self.path(noise), Denoise(denoiser, cond)
         history: History = ()
         loops = 0
         if constraint is not None:
             x = constraint.start(x, points, noise.at(Move(-1, loops, points[0], points[0])))
         for number, (now, next) in enumerate(pairwise(points)):
             draw = noise.at(Move(number, loops, now, next))
-            transition, history = self._move(Denoise(denoiser, cond), x, now, next, draw, history)
-            loops += int(next.t > now.t)
+            if next.t < now.t:
+                transition, history = self.step(denoise, x, now, next, draw, history)
+            elif next.t > now.t:
+                transition, history, loops = self.up(x, now, next), (), loops + 1
+            else:
+                transition, history = self.stay(denoise, x, now, draw), ()
             if constraint is None:
                 x = transition.draw(draw)
             else:
                 x, index = constraint.apply(transition, now, next, draw)
                 if index is not None:
-                    cond, history = _select(index, cond, history)
-                    denoiser.select(index)
+                    denoise.select(index)
+                    history = tuple((point, remembered[index]) for point, remembered in history)
             if progress is not None:
                 progress(number + 1, len(points) - 1, x)
         return x if constraint is None else constraint.finish(x)
-
-    def _move(
-        self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History
-    ) -> tuple[Transition, History]:
-        if next.t < now.t:
-            return self.step(denoise, x, now, next, noise, history)
-        if next.t > now.t:
-            return self.up(x, now, next), ()
-        return self.stay(denoise, x, now, noise), ()
 
     @torch.no_grad()
     def invert(self, denoiser: Denoiser, x_0: Tensor, cond: Condition, t_end: float = 1.0) -> Tensor:
@@ -176,10 +178,11 @@ class Sampler(ABC):
         points = denoiser.schedule.points(sorted(set(self.time_grid(denoiser.schedule, t_end))))
         if points[0].sigma == 0:
             points, x_0 = points[1:], points[1].alpha / points[0].alpha * x_0
+        denoise = Denoise(denoiser, cond)
         history: History = ()
         x = x_0
         for now, next in pairwise(points):
-            transition, history = self.step(Denoise(denoiser, cond), x, now, next, _no_noise, history)
+            transition, history = self.step(denoise, x, now, next, _no_noise, history)
             x = transition.mean
         return x / points[-1].sigma
 

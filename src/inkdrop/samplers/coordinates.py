@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -16,14 +17,15 @@ from annotated_types import Ge
 from torch import Tensor
 
 from inkdrop.constraints import Transition
-from inkdrop.samplers.base import towards
+from inkdrop.samplers.base import shares
 from inkdrop.schedules import Point
 
 
 class Coordinate(ABC):
     """`x = scale y`, `dy/dtau = p x + q x_0`.
 
-    Where scale or tau is not finite at an end of a move, which `regular` tells, `first` is the move of order 1.
+    Where scale or tau is not finite at an end of a move, which `regular` tells, `constant` is the move of order 1.
+    It never changes, nor does a rule: the numbers of a move are found once for both.
     """
 
     @abstractmethod
@@ -59,9 +61,14 @@ class Coordinate(ABC):
         """Whether scale and tau are finite at both ends."""
         return True
 
+    def constant(self, now: Point, next: Point) -> tuple[float, float]:
+        """Ratio and share of the move `ratio x + share x_0` if x_0 is the data, also where alpha = 0 or sigma = 0."""
+        return shares(now, next)[:2]
+
     def first(self, x: Tensor, x_0: Tensor, now: Point, next: Point) -> Transition:
-        """The move if x_0 is the data, exact also where alpha = 0 or sigma = 0."""
-        return towards(x, x_0, now, next)
+        """That move."""
+        ratio, share = self.constant(now, next)
+        return Transition(torch.mul(x, ratio).add_(x_0, alpha=share), self.std(now, next))
 
     def std(self, now: Point, next: Point) -> float:
         """Standard deviation of what is random in the move."""
@@ -95,6 +102,7 @@ class Noise(Coordinate):
         return bool(now.alpha > 0 and next.alpha > 0)
 
 
+@dataclass(frozen=True, eq=False)
 class Data(Coordinate):
     """`y = x / sigma`, `tau = alpha / sigma`, slope x_0; with eta > 0 a reverse SDE with more or less noise.
 
@@ -102,8 +110,7 @@ class Data(Coordinate):
     At eta = 1 one step of order 1 is q(x_s | x_t, x_0). Source: Lu et al. 2022, arXiv 2211.01095, sections 4 and 5.
     """
 
-    def __init__(self, eta: Annotated[float, Ge(0)] = 0.0):
-        self.eta = eta
+    eta: Annotated[float, Ge(0)] = 0.0
 
     def scale(self, point: Point) -> float:
         return float(point.sigma) * (math.exp(-self.eta * point.half) if self.eta else 1.0)
@@ -126,9 +133,9 @@ class Data(Coordinate):
     def regular(self, now: Point, next: Point) -> bool:
         return bool(next.sigma > 0 and (self.eta == 0 or now.alpha > 0))
 
-    def first(self, x: Tensor, x_0: Tensor, now: Point, next: Point) -> Transition:
+    def constant(self, now: Point, next: Point) -> tuple[float, float]:
         ratio = next.sigma / now.sigma * (math.exp(self.eta * (now.half - next.half)) if self.eta else 1.0)
-        return Transition(ratio * x + (next.alpha - now.alpha * ratio) * x_0, self.std(now, next))
+        return float(ratio), float(next.alpha - now.alpha * ratio)
 
     def std(self, now: Point, next: Point) -> float:
         return float(next.sigma) * math.sqrt(-math.expm1(2 * self.eta * (now.half - next.half))) if self.eta else 0.0

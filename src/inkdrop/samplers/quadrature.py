@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, lru_cache
+from itertools import takewhile, zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -151,61 +153,72 @@ class Even(Rule):
         return [(end - start) * weight for weight in self.TABLE[len(nodes) - 1]]
 
 
+class Coefficients(NamedTuple):
+    """`x' = ratio x + share x_0 + sum_j weights_j f_j + std z`, with the slopes f at the leading nodes."""
+
+    ratio: float
+    share: float
+    weights: tuple[float, ...]
+    std: float
+
+    def transition(self, x: Tensor, x_0: Tensor, slopes: Iterable[Tensor]) -> Transition:
+        """The law of x' (B, *)."""
+        mean = torch.mul(x, self.ratio)
+        if self.share:
+            mean.add_(x_0, alpha=self.share)
+        for weight, slope in zip(self.weights, slopes, strict=False):
+            mean.add_(slope, alpha=weight)
+        return Transition(mean, self.std)
+
+
 def move(
     coordinate: Coordinate, rule: Rule, x: Tensor, x_0: Tensor, now: Point, next: Point, nodes: History
 ) -> Transition:
-    """The law of x (B, *) at `next` from the slopes at the nodes, of which the first is that at `now`.
+    """The law of x (B, *) at `next` from the slopes at the nodes, of which the first is that at `now`."""
+    places, slopes = zip(*nodes, strict=True)
+    return coefficients(coordinate, rule, now, next, places).transition(x, x_0, slopes)
 
-    At an end where the variables of coordinate or rule are infinite, the move is of order 1.
+
+@lru_cache(maxsize=4096)
+def coefficients(coordinate: Coordinate, rule: Rule, now: Point, next: Point, nodes: tuple[Point, ...]) -> Coefficients:
+    """The numbers of a move from the slopes at the leading nodes whose variable is finite.
+
+    At an end where the variables of coordinate or rule are infinite, the move is of order 1 and has no weights.
     """
-    weights = _weights(coordinate, rule, now, next, nodes)
-    if weights is None:
-        return coordinate.first(x, x_0, now, next)
-    scale = coordinate.scale(next)
-    mean = x * (scale / coordinate.scale(now))
-    for weight, (_, slope) in zip(weights, nodes, strict=False):
-        mean.add_(slope, alpha=scale * weight)
-    return Transition(mean, coordinate.std(now, next))
-
-
-def correction(coordinate: Coordinate, rule: Rule, x: Tensor, predicted: History, corrected: History) -> Tensor:
-    """x (B, *) at the first of the `corrected` nodes, if the last move had known the slopes at all of these.
-
-    `predicted` are the nodes of that move, of which the first is where it began.
-    """
-    before, now = predicted[0][0], corrected[0][0]
-    old = _weights(coordinate, rule, before, now, predicted)
-    new = _weights(coordinate, rule, before, now, corrected)
-    if old is None or new is None:
-        return x
-    scale = coordinate.scale(now)
-    mended = torch.add(x, corrected[0][1], alpha=scale * new[0])
-    for k in range(max(len(new) - 1, len(old))):
-        later, earlier = (new[k + 1] if k + 1 < len(new) else 0.0), (old[k] if k < len(old) else 0.0)
-        slope = corrected[k + 1][1] if k + 1 < len(corrected) else predicted[k][1]
-        mended.add_(slope, alpha=scale * (later - earlier))
-    return mended
-
-
-def _weights(coordinate: Coordinate, rule: Rule, now: Point, next: Point, nodes: History) -> Sequence[float] | None:
-    """Weights of the leading nodes whose variable is finite, or None where that of the move is not."""
-    start, end = (rule.abscissa(coordinate, float(point.half)) for point in (now, next))
+    start, end, *places = (rule.abscissa(coordinate, float(point.half)) for point in (now, next, *nodes))
+    std = coordinate.std(now, next)
     if not (coordinate.regular(now, next) and rule.covers(start, end)):
-        return None
-    places: list[float] = []
-    for point, _ in nodes:
-        place = rule.abscissa(coordinate, float(point.half))
-        if not math.isfinite(place):
-            break
-        places.append(place)
-    return rule.weights(coordinate, start, end, tuple(places))
+        return Coefficients(*coordinate.constant(now, next), (), std)
+    weights = rule.weights(coordinate, start, end, tuple(takewhile(math.isfinite, places)))
+    scale = coordinate.scale(next)
+    return Coefficients(scale / coordinate.scale(now), 0.0, tuple(scale * weight for weight in weights), std)
+
+
+@lru_cache(maxsize=4096)
+def corrected(
+    coordinate: Coordinate, rule: Rule, next: Point, nodes: tuple[Point, ...], order: int, corrector: int
+) -> Coefficients:
+    """The numbers of a move from the first of the nodes with the slopes at `order` of them, after x there was mended.
+
+    It becomes what it had been if the move before, from the second node with as many slopes from there on, had known
+    those at the first `corrector` nodes.
+    """
+    forward = coefficients(coordinate, rule, nodes[0], next, nodes[:order])
+    if corrector == 0 or len(nodes) == 1:
+        return forward
+    old = coefficients(coordinate, rule, nodes[1], nodes[0], nodes[1 : 1 + order]).weights
+    new = coefficients(coordinate, rule, nodes[1], nodes[0], nodes[:corrector]).weights
+    if not old:
+        return forward
+    numbers = zip_longest(forward.weights, new, (0.0, *old), fillvalue=0.0)
+    weights = tuple(weight + forward.ratio * (later - earlier) for weight, later, earlier in numbers)
+    return forward._replace(weights=weights)
 
 
 def _constant(place: float) -> float:
     return 1.0
 
 
-@lru_cache(maxsize=65536)
 def integrals(
     density: Callable[[float], float], start: float, end: float, nodes: tuple[float, ...], num_points: int
 ) -> tuple[float, ...]:

@@ -88,5 +88,5 @@ class Schedule(ABC):
 
     def points(self, times: Iterable[float]) -> list[Point]:
         """A point of Python floats for each time."""
-        columns = torch.stack([torch.as_tensor(c) for c in self.point(torch.tensor(list(times), dtype=torch.float64))])
-        return [Point(*row) for row in columns.T.tolist()]
+        columns = self.point(torch.tensor(list(times), dtype=torch.float64))
+        return [Point(*row) for row in zip(*(torch.as_tensor(column).tolist() for column in columns), strict=True)]

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
-from inkdrop.schedules.base import Schedule
+from inkdrop.schedules.base import Point, Schedule
 
 Length = Annotated[int, Ge(1), Le(1_000_000)]
 
@@ -37,18 +37,32 @@ class Table(Schedule):
         """Number of the interval that ends at or after t, and the value of `-log(alpha_bar)` at t."""
         position = t * self.num_timesteps
         left = (position.ceil() - 1).clamp(0, self.num_timesteps - 1).long()
-        return left, torch.lerp(self._decay[left], self._decay[left + 1], position - left)
+        return left, torch.lerp(self._decay.take(left), self._decay.take(left + 1), position - left)
+
+    def _scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """alpha, sigma and half the log-SNR, all from one look at the table."""
+        decay = self._interval(t)[1]
+        power = -torch.expm1(-decay)
+        return torch.exp(-decay / 2), power.sqrt(), -(decay + power.log()) / 2
 
     def alpha(self, t: Tensor) -> Tensor:
-        return torch.exp(-self._interval(t)[1] / 2)
+        return self._scales(t)[0]
 
     def sigma(self, t: Tensor) -> Tensor:
-        return torch.sqrt(-torch.expm1(-self._interval(t)[1]))
+        return self._scales(t)[1]
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return 2 * self._scales(t)[2]
+
+    def point(self, t: Tensor) -> Point:
+        t = t.to("cpu", torch.float64)
+        return Point(t, *self._scales(t), self.c_noise(t))
 
     def time(self, log_snr: Tensor) -> Tensor:
         decay = torch.nn.functional.softplus(-log_snr)
         left = (torch.searchsorted(self._decay, decay) - 1).clamp(0, self.num_timesteps - 1)
-        return (left + (decay - self._decay[left]) / (self._decay[left + 1] - self._decay[left])) / self.num_timesteps
+        before, after = self._decay.take(left), self._decay.take(left + 1)
+        return (left + (decay - before) / (after - before)) / self.num_timesteps
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
         left, decay = self._interval(t)
