@@ -33,6 +33,7 @@ from inkdrop.guidance import ClassifierFree, ClassifierGuidance, Guidance
 from inkdrop.metrics import Classifier, frechet_distance
 from inkdrop.pipeline import Pipeline, loaded
 
+BATCH = 64  # samples whose time is measured
 CLASSIFIER_SCALES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 FREE_SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 
@@ -122,7 +123,7 @@ def plot(ways: dict[str, list[Row]], path: Path) -> None:
 
 
 def costs(pipeline: Pipeline, unconditional: Pipeline, classifier: Any, rounds: int) -> None:
-    """Prints the time of 350 samples relative to that without guidance, and what the network calls would make it."""
+    """Prints the time of a batch relative to that without guidance, and what the network calls would make it."""
     grid = pipeline.denoiser.schedule.points(pipeline.sampler.time_grid(pipeline.denoiser.schedule))
     low, high = 0.2, 2.0
     share = sum(low < float(point.sigma / point.alpha) <= high for point in grid[:-1]) / (len(grid) - 1)
@@ -142,7 +143,7 @@ def costs(pipeline: Pipeline, unconditional: Pipeline, classifier: Any, rounds: 
         for name, (model, guide, _calls) in ways.items():
             model.guidance = {} if guide is None else {"guide": guide}
             start = time.process_time()
-            model({"label": torch.arange(350) % 10}, range(350))
+            model({"label": torch.arange(BATCH) % 10}, range(BATCH))
             taken[name].append(time.process_time() - start)
     print("\n| guidance | time / without guidance (lowest to highest round) | network calls |\n|---|---|---|")
     for name, (model, _guide, calls) in ways.items():
@@ -158,7 +159,7 @@ def main() -> None:
     parser.add_argument("run", help="run of `python train.py`")
     parser.add_argument("--unconditional", required=True, help="run of experiment=digits_unconditional")
     parser.add_argument("--classifier", required=True, help="run of experiment=digits_classifier")
-    parser.add_argument("--num-seeds", type=int, default=3)
+    parser.add_argument("--num-seeds", type=int, default=3, help="sets of samples; 0 measures time alone")
     parser.add_argument("--rounds", type=int, default=7, help="of the measurement of time")
     parser.add_argument("--plot", type=Path, help="PNG to draw")
     options = parser.parse_args()
@@ -172,6 +173,8 @@ def main() -> None:
     def rows(pipeline: Pipeline, scales: tuple[float, ...], guide: Callable[[float], Guidance]) -> list[Row]:
         return [judges.row(pipeline, guide(scale), scale, options.num_seeds) for scale in scales]
 
+    if options.num_seeds == 0:
+        return costs(labelled, unconditional, classifier, options.rounds)
     ways = {
         "classifier": rows(unconditional, CLASSIFIER_SCALES, lambda scale: ClassifierGuidance(classifier, scale)),
         "classifier-free": rows(labelled, FREE_SCALES, ClassifierFree),
@@ -180,7 +183,7 @@ def main() -> None:
         table(name, found, judges)
     if options.plot:
         plot(ways, options.plot)
-    costs(labelled, unconditional, classifier, options.rounds)
+    return costs(labelled, unconditional, classifier, options.rounds)
 
 
 if __name__ == "__main__":
