@@ -151,7 +151,7 @@ def _fitted(problem: Problem, calls: int) -> Sampler:
     """A calibration on as many numbers as the command takes, from seeds that the table does not have."""
     dim = problem.eps.shape[1]
     problem.mixture.schedule = problem.schedule
-    eps = OneStream()([dim], Generators.from_seeds(range(10**9, 10**9 + max(32, -(-4096 // dim)))), torch.float64)
+    eps = OneStream()([dim], Generators.from_seeds(range(10**9, 10**9 + max(128, -(-16384 // dim)))), torch.float64)
     found = calibrate(problem.mixture, eps, {}, lambda steps: abm(centred(steps)), calls)
     return Calibrated(Explicit(found.times), found.coefficients)
 

@@ -41,7 +41,7 @@ def calibrate_checkpoint(plain: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         sampler: Sampler = build({**plain["sampler"], "time_grid": {**plain["time_grid"], "num_steps": count}}, allowed)
         return sampler
 
-    count = plain["num_trajectories"] or max(32, -(-4096 // torch.Size(pipeline.shape).numel()))
+    count = plain["num_trajectories"] or max(128, -(-16384 // torch.Size(pipeline.shape).numel()))
     seeds = [range(plain["seed"] + place * count, plain["seed"] + (place + 1) * count) for place in range(2)]
     with Progress(transient=True) as bar:
         task = bar.add_task("calibrating", total=plain["num_rounds"])
@@ -89,7 +89,7 @@ def _difference(
 ) -> tuple[float, float]:
     """How far the plain and the calibrated solver are from the fine solution."""
     denoiser, eps, cond = start
-    fine = way(denoiser, eps, cond, solver(fine_steps))[-1]
+    fine = way(denoiser, eps, cond, solver(fine_steps))
     few = Calibrated(Explicit(fitted.times), fitted.coefficients)
-    before, after = (rms(way(denoiser, eps, cond, each)[-1] - fine) for each in (solver(len(fitted.times)), few))
+    before, after = (rms(way(denoiser, eps, cond, each) - fine) for each in (solver(len(fitted.times)), few))
     return before, after

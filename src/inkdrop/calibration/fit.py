@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from inkdrop.schedules import Point
 from inkdrop.time_grids.base import descending
 
 Numbers = list[list[float]]  # one list for each step
-State = tuple[Tensor, tuple[Tensor, ...]]  # x, and the estimates of x_0 so far, newest first
+State = tuple[Tensor, tuple[Tensor, ...]]  # x, and the estimates of x_0 at it and before, newest first
 
 
 @dataclass(frozen=True)
@@ -47,36 +48,31 @@ def calibrate(
 ) -> Calibration:
     """Fits `num_steps` steps to the solution by `refinement` times as many of `solver(n)`, from eps (B, *).
 
-    Each step is a sum of x and of the last `memory` estimates. Their coefficients are found one step after the other,
-    by least squares, on the grid of `solver(num_steps)`; then all of them and the times together, for x_0 alone, in at
-    most `num_rounds` rounds of Gauss and Newton's method with a trust region. On a table the times are then moved to
-    its steps, and the coefficients fitted again. `progress()` is called after each round. Sources: Tong et al. 2024,
+    Each step is a sum of x and of the last `memory` estimates. It begins as Euler's on the grid of `solver(num_steps)`,
+    which all hold a constant x_0 exactly; from there all coefficients and the times are fitted together, for x_0 alone,
+    in at most `num_rounds` rounds of Gauss and Newton's method with a trust region. On a table the times are then moved
+    to its steps, and the coefficients fitted again. `progress()` is called after each round. Sources: Tong et al. 2024,
     arXiv 2405.15506, for fitted times; Frankel et al. 2025, arXiv 2502.17423, for coefficients too.
     """
-    fine = way(denoiser, eps, cond, solver(num_steps * refinement))[refinement - 1 :: refinement]
-    before = way(denoiser, eps, cond, solver(num_steps))[-1]
+    x_0 = way(denoiser, eps, cond, solver(num_steps * refinement))
+    before = way(denoiser, eps, cond, solver(num_steps))
     times = solver(num_steps).time_grid(denoiser.schedule)[:-1]
-    problem = _Problem(denoiser, eps, cond, fine[-1], progress)
-    changes = problem.one_by_one(times, fine, memory)
-    times, changes = problem.together(times, changes, num_rounds, move=True)
+    problem = _Problem(denoiser, eps, cond, x_0, progress)
+    # Not from coefficients that suit the way of the fine solution: those overfit, and end in a worse minimum.
+    changes = [[0.0] * (1 + min(memory, number + 1)) for number in range(num_steps)]
+    times, changes = problem.fitted(times, changes, num_rounds, move=True)
     snapped = descending(times, denoiser.schedule)[:-1]
     if snapped != times:
-        times, changes = problem.together(snapped, changes, num_rounds, move=False)
+        times, changes = problem.fitted(snapped, changes, num_rounds, move=False)
     points = problem.points(times)
     steps = zip(points[:-1], points[1:], changes, strict=True)
     coefficients = [_numbers(now, next, change) for now, next, change in steps]
-    return Calibration(
-        times, coefficients, rms(before - fine[-1]), rms(problem.walk(points, changes)[-1][0] - fine[-1])
-    )
+    return Calibration(times, coefficients, rms(before - x_0), rms(problem.walk(points, changes)[-1][0] - x_0))
 
 
-@torch.no_grad()
-def way(denoiser: Denoiser, eps: Tensor, cond: Condition, sampler: Sampler) -> list[Tensor]:
-    """x after each move of a run from eps (B, *)."""
-    kept: list[Tensor] = []
-    source = NoiseSource(denoiser.noise, Generators.from_seeds(range(len(eps))))
-    sampler(denoiser, eps, cond, source, progress=lambda done, total, x: kept.append(x))
-    return kept
+def way(denoiser: Denoiser, eps: Tensor, cond: Condition, sampler: Sampler) -> Tensor:
+    """x_0 (B, *) of a run without noise of its own from eps (B, *)."""
+    return sampler(denoiser, eps, cond, NoiseSource(denoiser.noise, Generators.from_seeds(range(len(eps)))))
 
 
 def rms(difference: Tensor) -> float:
@@ -109,35 +105,21 @@ class _Problem:
     def walk(
         self, points: Sequence[Point], changes: Numbers, first: int = 0, state: State | None = None
     ) -> list[State]:
-        """The states before step `first` and after each from there on."""
-        states = [state or (points[0].sigma * self.eps, ())]
+        """The states before step `first` and after each from there on; in the last the estimate at x is missing."""
+        states = [state or self._seen(points[0].sigma * self.eps, points[0], ())]
         for now, next, change in zip(points[first:], points[first + 1 :], changes[first:], strict=False):
             x, estimates = states[-1]
-            estimates = (self.denoiser(x, now, self.cond).x_0, *estimates)
             scale, *shares = _numbers(now, next, change)
             x = x * scale
             for share, estimate in zip(shares, estimates, strict=False):
                 x.add_(estimate, alpha=share)
-            states.append((x, estimates))
+            states.append(self._seen(x, next, estimates) if next.sigma > 0 else (x, estimates))
         return states
 
-    def one_by_one(self, times: Sequence[float], fine: Sequence[Tensor], memory: int) -> Numbers:
-        """The changes that bring each step nearest to the fine solution, given the steps before."""
-        points = self.points(times)
-        changes: Numbers = []
-        state: State = (points[0].sigma * self.eps, ())
-        for number in range(len(times)):
-            none = [0.0] * (1 + min(memory, number + 1))
-            (x, _), (euler, estimates) = self.walk(points[: number + 2], [*changes, none], number, state)
-            basis = torch.stack([each.flatten() for each in (x, *estimates[: len(none) - 1])], 1).double()
-            gram = basis.T @ basis
-            gram += 1e-8 * gram.diagonal().diag()
-            change = torch.linalg.solve(gram, basis.T @ (fine[number] - euler).flatten().double())
-            changes.append(change.tolist())
-            state = self.walk(points[: number + 2], changes, number, state)[-1]
-        return changes
+    def _seen(self, x: Tensor, now: Point, estimates: tuple[Tensor, ...]) -> State:
+        return x, (self.denoiser(x, now, self.cond).x_0, *estimates)
 
-    def together(
+    def fitted(
         self, times: Sequence[float], changes: Numbers, num_rounds: int, move: bool
     ) -> tuple[list[float], Numbers]:
         """Times, if they may move, and changes that bring x_0 nearest to the fine solution."""
@@ -154,21 +136,24 @@ class _Problem:
             moved, changed = unpacked(theta)
             return self.walk(self.points(moved), changed, step, state)
 
+        @lru_cache(maxsize=1)  # slopes are those of the errors that were asked for last
+        def known(theta: tuple[float, ...]) -> list[State]:
+            return states(np.array(theta))
+
         def error(theta: np.ndarray) -> np.ndarray:
-            return self._residual(states(theta)[-1])
+            return self._residual(known(tuple(theta))[-1])
 
         def slopes(theta: np.ndarray) -> np.ndarray:
-            known = states(theta)
-            here, columns = self._residual(known[-1]), []
+            here, columns = error(theta), []
             for number, step in enumerate(first):
                 there = theta.copy()
                 there[number] += self.STEP
-                columns.append((self._residual(states(there, step, known[step])[-1]) - here) / self.STEP)
+                columns.append((self._residual(states(there, step, known(tuple(theta))[step])[-1]) - here) / self.STEP)
             self.progress()
             return np.stack(columns, 1)
 
         theta = np.concatenate([gaps, *changes])
-        found = least_squares(error, theta, slopes, max_nfev=num_rounds, x_scale="jac")
+        found = least_squares(error, theta, slopes, max_nfev=num_rounds, x_scale="jac", ftol=1e-2)
         return unpacked(found.x)
 
     def _times(self, times: Sequence[float], gaps: np.ndarray) -> list[float]:
