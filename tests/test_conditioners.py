@@ -159,6 +159,9 @@ def test_parts_drop_out_independently_of_each_other_and_together() -> None:
     vector = conditioner(batch, Generators.from_seeds(range(n)))["vector"]
     no_label, no_colour = vector[:, 2] == 1, vector[:, 5] == 1
     assert conditioner.dropouts == pytest.approx({"label": 0.28, "colour": 0.28})
+    assert conditioner.empties(["label"])
+    assert two(dropout=0.2, each=0.0).empties(["label", "colour"])
+    assert not two(dropout=0.2, each=0.0).empties(["label"])  # never alone
     assert no_label.double().mean().item() == pytest.approx(0.28, abs=0.015)
     assert (no_label & no_colour).double().mean().item() == pytest.approx(0.2 + 0.8 * 0.01, abs=0.015)
 
@@ -212,7 +215,7 @@ def test_classifier_free_guidance_may_empty_one_of_two_conditions() -> None:
     x_0 = guided(torch.randn(2, 6), Told.schedule.points([0.5])[0], two()(BOTH)).x_0
     expected = torch.eye(6)[[0, 1]] + 3 * torch.eye(6)[[4, 3]] - 2 * torch.eye(6)[[5, 5]]
     assert torch.allclose(x_0, expected, atol=1e-6)
-    with pytest.raises(ValueError, match="always had its colour"):
+    with pytest.raises(ValueError, match="never left out colour alone"):
         ClassifierFree(scale=3.0, names=["colour"])(Told(), SimpleNamespace(conditioner=two(each=0.0)), BOTH)  # type: ignore[arg-type]
 
 

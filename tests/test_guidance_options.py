@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,28 @@ REFUSED: dict[str, tuple[str, list[str], str]] = {
         ["guidance=classifier", "guidance.checkpoint=nowhere"],
         "nowhere",
     ),
+    "a model for a classifier": (
+        "unconditional",
+        ["guidance=classifier", "guidance.checkpoint={runs}/unconditional"],
+        "must be a classifier",
+    ),
+    "a classifier for a model": (
+        "unconditional",
+        ["guidance=autoguidance", "guidance.checkpoint={runs}/classifier"],
+        "is a classifier, which is for guidance=classifier",
+    ),
+    "an interval alone": ("labelled", ["guidance.interval=[0.1,1]"], r"give guidance\.scale too"),
+    "no signal": ("linear", ["guidance=energy"], r"alpha = 0: set guidance\.interval"),
+    "free around a weaker model": (
+        "labelled",
+        ["guidance=[autoguidance,classifier_free]", "guidance.checkpoint={runs}/labelled", "guidance.scale=2"],
+        "put classifier_free before autoguidance",
+    ),
+    "a step without a length": (
+        "labelled",
+        ["guidance=autoguidance", "guidance.checkpoint={runs}/labelled", "guidance.autoguidance.weak.step=3"],
+        "give length too",
+    ),
     "another schedule": (
         "unconditional",
         ["guidance=autoguidance", "guidance.checkpoint={runs}/other"],
@@ -114,6 +137,9 @@ def test_what_cannot_guide_is_refused(
 ) -> None:
     if "{runs}/other" in str(options) and not (runs / "other").exists():
         trained(runs / "other", "schedule=cosine", options=[*OPTIONS, "trainer.max_steps=1"])
+    if run == "linear" and not (runs / run).exists():
+        flow = ["schedule=linear", "prediction=flow", "time_sampler=uniform", "trainer.max_steps=1"]
+        trained(runs / run, options=[option for option in OPTIONS if option != "prediction=v"] + flow)
     filled = [option.format(runs=runs) for option in options]
     with pytest.raises((SystemExit, ValueError)) as stopped:
         sampled(runs / run, tmp_path / "out", *filled)
@@ -122,21 +148,34 @@ def test_what_cannot_guide_is_refused(
 
 
 def test_short_options_go_to_the_guides_that_have_them() -> None:
-    free = {"_target_": "free", "scale": None, "mix": {"_target_": "mix"}}
-    other = {"_target_": "other", "weak": {"_target_": "load", "checkpoint": "???"}, "scale": 1.0}
-    assert guides({"scale": 2, "interval": None, "free": free}) == {"free": {**free, "scale": 2}}
+    free = {"_target_": "free", "scale": None, "mix": {"_target_": "mix", "scale": 7}}
+    other = {"_target_": "other", "weak": {"_target_": "inkdrop.pipeline.loaded", "checkpoint": "???"}, "scale": 1.0}
+    unset = {"scale": "as_run", "interval": "as_run", "checkpoint": "as_run"}
+    assert guides({**unset, "scale": 2, "free": free}) == {"free": {**free, "scale": 2}}
     both = guides({"scale": 2, "checkpoint": "run", "free": free, "other": other})
-    assert both == {
-        "free": {**free, "scale": 2},
-        "other": {**other, "scale": 2, "weak": {"_target_": "load", "checkpoint": "run"}},
-    }
-    assert guides({"scale": 2, "interval": None}) == {"scale": 2}
-    assert guides({"scale": None, "interval": None}) is None
-    assert guides({"scale": None, "none": None}) == {}
+    weak = {"_target_": "inkdrop.pipeline.loaded", "checkpoint": "run"}
+    assert both == {"free": {**free, "scale": 2}, "other": {**other, "scale": 2, "weak": weak}}
+    assert guides({**unset, "scale": 2}) == {"scale": 2}
+    assert guides({**unset, "scale": None, "other": other}) == {"other": {**other, "scale": None}}
+    assert guides(unset) is None
+    assert guides({**unset, "none": None}) == {}
     ramp = {"_target_": "ramp"}
     assert guides({"scale": ramp, "free": free}) == {"free": {**free, "scale": ramp}}
     with pytest.raises(ValueError, match=r"guidance\.checkpoint=run is for a guide"):
         guides({"checkpoint": "run", "free": free})
+
+
+def test_a_run_that_was_guided_by_another_is_sampled_without_it(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "classifier", tmp_path / "classifier")
+    by = ["guidance=[classifier,clip]", f"guidance.classifier.classifier.checkpoint={tmp_path / 'classifier'}"]
+    trained(tmp_path / "run", "conditioner=none", *by, options=[*OPTIONS, "trainer.max_steps=1"])
+    chosen = ("num_samples=2", "time_grid.num_steps=2")
+    with_it, _ = sampled(tmp_path / "run", tmp_path / "with", *chosen)
+    off, _ = sampled(tmp_path / "run", tmp_path / "off", *chosen, "guidance.scale=null")
+    shutil.rmtree(tmp_path / "classifier")
+    without, _ = sampled(tmp_path / "run", tmp_path / "without", *chosen, "guidance=clip")
+    assert (off["x"] == without["x"]).all()
+    assert (off["x"] != with_it["x"]).any()
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")

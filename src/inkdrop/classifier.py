@@ -19,7 +19,8 @@ class NoisyClassifier(nn.Module):
     """`classifier(x_t (B, *), now) -> logits (B, num_classes)` of p(y | x_t), in float32 or better.
 
     Its network sees `c_in x_t` and `c_noise`, as that of a denoiser with this prediction does. `shape` is that of x
-    without the batch. Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 4.
+    without the batch. `ValueError` if the prediction is not defined at t = 1. Source: Dhariwal and Nichol 2021, arXiv
+    2105.05233, section 4.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class NoisyClassifier(nn.Module):
         noise: Noise | None = None,
     ):
         super().__init__()
+        prediction.check(schedule)
         self.network, self.schedule, self.prediction, self.codec = network, schedule, prediction, codec
         self.shape, self.num_classes, self.noise = tuple(shape), num_classes, noise or Gaussian()
 

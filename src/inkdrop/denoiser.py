@@ -67,13 +67,7 @@ class NetworkDenoiser(Denoiser):
 
     def __init__(self, network: nn.Module, schedule: Schedule, prediction: Prediction, noise: Noise | None = None):
         super().__init__()
-        try:
-            prediction.coefficients(schedule.points([1.0])[0])
-        except ZeroDivisionError:
-            raise ValueError(
-                f"{type(prediction).__name__} cannot tell x_0 at t = 1, where {type(schedule).__name__} has alpha = 0: "
-                "choose prediction=flow, prediction=v or prediction=data"
-            ) from None
+        prediction.check(schedule)
         self.network = network
         self.schedule, self.prediction, self.noise = schedule, prediction, noise or Gaussian()
 

@@ -113,6 +113,7 @@ class CheckConfiguration(Callback):
             check_graphs(plain)
             check_grid(plain, allowed)
             check_average(plain)
+            build(plain["guidance"], allowed)
         if "data" in plain:
             self.check_data(build(plain["data"], allowed))
         if plain.get("init_from") and not is_diffusers_folder(Path(plain["init_from"])):
@@ -130,6 +131,7 @@ def _complete(config: DictConfig) -> bool:
     OmegaConf.set_struct(config, False)
     config.pop("hydra")  # which hears of the trial later
     try:
+        _place_guidance(config)
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (MissingMandatoryValue, InterpolationToMissingValueError):
         return False
@@ -197,9 +199,7 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
     OmegaConf.set_struct(config, False)
     config.pop("hydra", None)
     draw_seed(config)
-    if isinstance(config.get("guidance"), DictConfig):
-        chosen: Any = OmegaConf.to_container(config.guidance, resolve=False)
-        config.guidance = guides(chosen)
+    _place_guidance(config)
     _leave_out(config)
     if config.get("checkpoint") and config.get("extractor") is not None:  # which may refer to the data
         from inkdrop.checkpoints import checked_part, read_checkpoint
@@ -214,6 +214,13 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
     return plain
 
 
+def _place_guidance(config: DictConfig) -> None:
+    """Puts the short options of guidance where they belong."""
+    if isinstance(config.get("guidance"), DictConfig):
+        chosen: Any = OmegaConf.to_container(config.guidance, resolve=False)
+        config.guidance = guides(chosen)
+
+
 def _leave_out(config: DictConfig) -> None:
     """Removes what null switches off, before anything refers to it; to sample.py a null group is that of the run."""
     if OmegaConf.select(config, "trainer.enable_progress_bar") is False and config.get("callbacks"):
@@ -221,7 +228,7 @@ def _leave_out(config: DictConfig) -> None:
     for name in ("callbacks", "guidance", "likelihood", "logger", "metric"):
         if "task" in config and config.get(name) is None:
             config[name] = {}
-        if isinstance(parts := config.get(name), DictConfig):
+        if name != "guidance" and isinstance(parts := config.get(name), DictConfig):
             for key in [key for key, part in parts.items() if part is None]:
                 del parts[key]
 

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 SHORT = ("scale", "interval", "checkpoint")
+AS_RUN = "as_run"
+LOADED = "inkdrop.pipeline.loaded"  # what has a checkpoint
 
 
 def guides(node: Mapping[str, Any]) -> dict[str, Any] | None:
     """The guides of a configuration, with the short options that stand beside them in their places.
 
-    Without a guide the short options stay, for the guides of a run, or there is None; `guidance=none` is {}. What is
-    null is left out. `ValueError` for an option that no guide has.
+    Without a guide the short options stay, for the guides of a run, or there is None; `guidance=none` is {}. Guides
+    that are null are left out, and options that are `as_run`. `ValueError` for an option that no guide has.
     """
-    options = {name: value for name, value in node.items() if name in SHORT and value is not None}
+    options = {name: value for name, value in node.items() if name in SHORT and value != AS_RUN}
     chosen = {name: value for name, value in node.items() if name not in SHORT}
     present = {name: value for name, value in chosen.items() if value is not None}
     return assigned(present, options) if chosen else options or None
@@ -22,21 +24,26 @@ def guides(node: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def assigned(chosen: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Guides in which every one of these options has its new value; `ValueError` for an option that none has."""
+    found = {name: _replaced(node, options) for name, node in chosen.items()}
     for option, value in options.items():
-        if not _holds(chosen, option):
+        if not any(_has(node, option) for node in chosen.values()):
             there = ", ".join(chosen) or "none"
+            told = "null" if value is None else value
             raise ValueError(
-                f"guidance.{option}={value} is for a guide that has such an option, and there is {there}: choose one, "
+                f"guidance.{option}={told} is for a guide that has such an option, and there is {there}: choose one, "
                 "such as guidance=[classifier_free,clip]"
             )
-    return {name: _replaced(node, options) for name, node in chosen.items()}
+    return found
 
 
-def _holds(node: Any, option: str) -> bool:
-    return isinstance(node, Mapping) and any(key == option or _holds(value, option) for key, value in node.items())
+def _has(node: Mapping[str, Any], option: str) -> bool:
+    return option in node if option != "checkpoint" else any(map(_loads, node.values()))
 
 
-def _replaced(node: Any, options: Mapping[str, Any]) -> Any:
-    if not isinstance(node, Mapping):
-        return node
-    return {key: options.get(key, _replaced(value, options)) for key, value in node.items()}
+def _loads(node: Any) -> bool:
+    return isinstance(node, Mapping) and node.get("_target_") == LOADED
+
+
+def _replaced(node: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    file = {name: value for name, value in options.items() if name == "checkpoint"}
+    return {name: {**each, **file} if _loads(each) else options.get(name, each) for name, each in node.items()}

@@ -212,23 +212,37 @@ def load(
     model is built from the configuration inside the checkpoint, of inkdrop's own parts and those whose import path
     begins with one of `allow_targets`. `ValueError` for files that cannot be used.
     """
-    if length is None:
-        return restored(read_checkpoint(path), weights, allow_targets, path)
-    if weights != "ema":
-        raise ValueError(f"weights={weights} and length={length} are two choices: leave one of them out")
-    return restored(reconstructed(path, length, step), allow_targets=allow_targets, path=path)
+    content = _content(path, weights, length, step)
+    pipeline = restored(content, weights, allow_targets, path)
+    guidance = checked_part(path, content, "pipeline", allow_targets)["guidance"]
+    pipeline.guidance = build(guidance, (*CHECKPOINT_TARGETS, *allow_targets))
+    return pipeline
 
 
 def loaded(checkpoint: str, weights: str = "ema", length: float | None = None, step: int | None = None) -> nn.Module:
-    """The model of another run that guides this one, as in `load`: a pipeline, or a classifier of noised data."""
-    return load(checkpoint, weights, (), length, step)
+    """The model of another run that guides this one, as in `load` but unguided: a pipeline, or a classifier."""
+    return restored(_content(checkpoint, weights, length, step), weights, (), checkpoint)
+
+
+def _content(path: str | Path, weights: str, length: float | None, step: int | None) -> dict[str, Any]:
+    if length is None:
+        if step is not None:
+            raise ValueError(f"step={step} says where an average of a length ends: give length too")
+        return read_checkpoint(path)
+    if weights != "ema":
+        raise ValueError(f"weights={weights} and length={length} are two choices: leave one of them out")
+    return reconstructed(path, length, step)
 
 
 def restored(
     checkpoint: Mapping[str, Any], weights: str = "ema", allow_targets: Sequence[str] = (), path: str | Path = ""
 ) -> Pipeline:
-    """The pipeline in the content of a checkpoint, as in `load`; `path` names it where something is wrong."""
-    config = checked_part(path, checkpoint, "pipeline", allow_targets)
+    """The pipeline in the content of a checkpoint, as in `load`; `path` names it where something is wrong.
+
+    It has no guidance, which may need other files that are no longer there.
+    """
+    config = {**checked_part(path, checkpoint, "pipeline", allow_targets)}
+    config.pop("guidance", None)
     pipeline: Pipeline = build(config, (*CHECKPOINT_TARGETS, *allow_targets))
     set_weights(pipeline, model_weights(checkpoint, weights), str(path))
     return pipeline.eval()

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 from annotated_types import Gt
 from torch import Tensor
 
-from inkdrop.schedules import Point, Scalar, over
+from inkdrop.schedules import Point, Scalar, Schedule, over
 
 
 class Coefficients(NamedTuple):
@@ -34,6 +34,16 @@ class Prediction(ABC):
     @abstractmethod
     def target_weights(self, point: Point) -> tuple[Scalar, Scalar]:
         """From x_0 and eps to F: the weights (u, w) of `F* = u x_0 + w eps`."""
+
+    def check(self, schedule: Schedule) -> None:
+        """`ValueError` if it cannot recover x_0 at t = 1 of this schedule."""
+        try:
+            self.coefficients(schedule.points([1.0])[0])
+        except ZeroDivisionError:
+            raise ValueError(
+                f"{type(self).__name__} cannot tell x_0 at t = 1, where {type(schedule).__name__} has alpha = 0: "
+                "choose prediction=flow, prediction=v or prediction=data"
+            ) from None
 
     def target(self, x_0: Tensor, eps: Tensor, point: Point) -> Tensor:
         """What F should have been: `F* = u x_0 + w eps`, (B, *)."""

@@ -101,7 +101,8 @@ def _task(plain: dict[str, Any], allowed: tuple[str, ...]) -> _Task:
     measured = _measured(plain, pipeline, checkpoint, allowed) if plain["evaluate"] else None
     origin = _origin(plain, pipeline, checkpoint)
     batch = origin.conditions(_batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"]))
-    pipeline.guided({name: values[:1] for name, values in batch.items()})  # guidance that does not fit says so here
+    first = {name: values[:1] for name, values in batch.items()}
+    pipeline.guided({"position": torch.zeros(1), **first})  # guidance that does not fit says so here
     return _Task(plain, source, pipeline, seeds, measured, origin, batch)
 
 

@@ -30,6 +30,10 @@ class Conditioner(nn.Module):
         """How often training empties each of `names`: what is never emptied has no null value that means anything."""
         return dict.fromkeys(self.names, 0.0)
 
+    def empties(self, names: Collection[str]) -> bool:
+        """Whether training ever empties these and keeps the others."""
+        return all(self.dropouts[name] > 0 for name in names)
+
     def forward(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Condition:
         """The condition of a raw batch; with generators some are emptied, sample by sample, as training wants it.
 
@@ -59,7 +63,10 @@ class Conditioner(nn.Module):
 
     @abstractmethod
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        """A raw batch for samples with these seeds from a user's words; `ValueError` for words it does not know."""
+        """A raw batch for samples with these seeds from a user's words.
+
+        `ValueError` for words it does not know, and without words it cannot do without.
+        """
 
     def require_known(self, condition: Mapping[str, Any]) -> None:
         """`ValueError` for words that are none of `names`."""

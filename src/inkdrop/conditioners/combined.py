@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -47,6 +47,11 @@ class Combined(Conditioner):
     def dropouts(self) -> Mapping[str, float]:
         rates = {name: rate for part in self.parts.values() for name, rate in part.dropouts.items()}
         return {name: 1 - (1 - rate) * (1 - self.dropout) for name, rate in rates.items()}
+
+    def empties(self, names: Collection[str]) -> bool:
+        together = self.dropout > 0 and set(names) == set(self.names)
+        own = {name: rate for part in self.parts.values() for name, rate in part.dropouts.items()}
+        return together or all(own[name] > 0 for name in names)
 
     def dropped(self, generators: Generators) -> dict[str, Tensor]:
         dropped: dict[str, Tensor] = {}

@@ -124,18 +124,20 @@ class ClassifierFree(Guidance):
         conditioner = pipeline.conditioner
         null = conditioner.null(batch, self.emptied)
         _check_trained(conditioner, self.emptied)
+        if any(isinstance(getattr(each, "pair", None), _Two) for each in denoiser.modules()):
+            raise ValueError("a weaker model keeps its condition: put classifier_free before autoguidance in the list")
         return _Contrasted(denoiser, _Halves(denoiser, null), self.scale, self.mix.begin())
 
 
 def _check_trained(conditioner: Conditioner, names: list[str] | None) -> None:
     if not conditioner.names:
         raise ValueError("classifier-free guidance needs a condition, and this model has none: guidance.scale=null")
-    for name in conditioner.names if names is None else names:
-        if conditioner.dropouts[name] == 0:
-            raise ValueError(
-                f"this model always had its {name} in training, and does not know what none is: train it with "
-                "conditioner.dropout=0.1, or sample with guidance.scale=null"
-            )
+    chosen = conditioner.names if names is None else names
+    if not conditioner.empties(chosen):
+        raise ValueError(
+            f"training never left out {' and '.join(chosen)} alone, so the model does not know what that is: train "
+            "it with conditioner.dropout=0.1, or sample with guidance.scale=null"
+        )
 
 
 class Autoguidance(Guidance):
@@ -152,6 +154,8 @@ class Autoguidance(Guidance):
         interval: Interval | None = None,
         mix: Mix | None = None,
     ):
+        if not hasattr(weak, "denoiser"):
+            raise ValueError("guidance.checkpoint is a classifier, which is for guidance=classifier: give a pipeline")
         self.weak, self.scale, self.mix = weak, Within(scale, interval), mix or Linear()
 
     def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:

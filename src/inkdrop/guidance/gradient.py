@@ -19,13 +19,28 @@ from inkdrop.conditioners.label import labels
 from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.guidance.base import Guidance
 from inkdrop.guidance.scales import Interval, Scale, Within
-from inkdrop.schedules import Point
+from inkdrop.schedules import Point, Schedule
 
 if TYPE_CHECKING:
     from inkdrop.pipeline import Pipeline
 
 # energy(x_0 (B, *), raw batch) -> (B): low where samples should be.
 Energy: TypeAlias = Callable[[Tensor, Mapping[str, Any]], Tensor]
+
+
+def _check_signal(now: Point, schedule: Schedule) -> None:
+    if now.alpha == 0:
+        raise ValueError(
+            f"a gradient does not guide at t = {now.t}, where {type(schedule).__name__} has alpha = 0: set "
+            "guidance.interval=[0,100], or choose a schedule that keeps some signal"
+        )
+
+
+def _check_way(scale: Within, denoiser: Denoiser, pipeline: Pipeline) -> None:
+    """`ValueError` if the sampler visits a point without signal where there is to be guidance."""
+    for now in pipeline.sampler.points(denoiser.schedule):
+        if scale(now) is not None:
+            _check_signal(now, denoiser.schedule)
 
 
 class _Pulled(Wrapper):
@@ -43,11 +58,7 @@ class _Pulled(Wrapper):
         scale = self.scale(now)
         if scale is None:
             return self.denoiser(x_t, now, cond)
-        if now.alpha == 0:
-            raise ValueError(
-                f"a gradient does not guide at t = {now.t}, where {type(self.schedule).__name__} has alpha = 0: set "
-                f"guidance.interval=[0,100], or choose a schedule that keeps some signal"
-            )
+        _check_signal(now, self.schedule)
         # A graph is made here alone, and not of tensors of an inference mode, which remember none.
         with torch.inference_mode(False), torch.enable_grad():
             told = {name: value.detach().clone() for name, value in cond.items()}
@@ -102,6 +113,8 @@ class ClassifierGuidance(Guidance):
     def __init__(
         self, classifier: NoisyClassifier, scale: float | Scale | None = 1.0, interval: Interval | None = None
     ):
+        if not hasattr(classifier, "num_classes"):
+            raise ValueError("guidance.checkpoint must be a classifier, such as a run of experiment=digits_classifier")
         self.classifier, self.scale = classifier, Within(scale, interval)
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
@@ -113,6 +126,9 @@ class ClassifierGuidance(Guidance):
         own, other = (each.schedule.points([0.25, 0.5, 1.0]) for each in (denoiser, self.classifier))
         if own != other or pipeline.shape != self.classifier.shape:
             raise ValueError("guidance.classifier must be one of the same data on the same schedule as the model")
+        if "label" not in batch:
+            raise ValueError("a classifier guides towards labels, and there are none in these data")
+        _check_way(self.scale, denoiser, pipeline)
         classifier = self.classifier.to(pipeline.device).eval()
         return _Classified(denoiser, self.scale, classifier, batch["label"])
 
@@ -129,4 +145,7 @@ class EnergyGuidance(Guidance):
         self.energy, self.scale = energy, Within(scale, interval)
 
     def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
-        return denoiser if self.scale.scale is None else _Attracted(denoiser, self.scale, self.energy, batch)
+        if self.scale.scale is None:
+            return denoiser
+        _check_way(self.scale, denoiser, pipeline)
+        return _Attracted(denoiser, self.scale, self.energy, batch)

@@ -35,11 +35,13 @@ class Ramp(Scale):
 class Within(Scale):
     """A scale, given as a number or as an object, at noise levels `low < sigma / alpha <= high`; no guidance elsewhere.
 
-    No guidance anywhere if the scale is None. `ValueError` unless low < high. Source: Kynkäänniemi et al. 2024, arXiv
-    2404.07724.
+    No guidance anywhere if the scale is None. `ValueError` unless low < high, and for an interval without a scale.
+    Source: Kynkäänniemi et al. 2024, arXiv 2404.07724.
     """
 
     def __init__(self, scale: float | Scale | None, interval: Interval | None):
+        if scale is None and interval is not None:
+            raise ValueError(f"guidance.interval={interval} says where guidance acts: give guidance.scale too")
         self.scale = scale
         low, high = interval or (0.0, math.inf)
         if not low < high:
