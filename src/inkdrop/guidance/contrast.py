@@ -103,7 +103,7 @@ class _Contrasted(Wrapper):
 class ClassifierFree(Guidance):
     """`D_u + w (D_c - D_u)`: the estimate under the condition, away from that without it, by one call for both.
 
-    w = `scale` is 0 for the model without the condition and 1 for that with it; None is that with it at no further
+    `scale`, w, is 0 for the model without the condition and 1 for that with it; None is that with it at no further
     cost, and so is everything outside of `interval`, noise levels sigma / alpha. `names` are the conditions that are
     emptied in D_u, all of them if None. `mix` may be another way to mix the two. `ValueError` for a model that was not
     trained to do without them. Source: Ho and Salimans 2022, arXiv 2207.12598.
