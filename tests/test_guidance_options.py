@@ -178,6 +178,22 @@ def test_a_run_that_was_guided_by_another_is_sampled_without_it(runs: Path, tmp_
     assert (off["x"] != with_it["x"]).any()
 
 
+@pytest.mark.parametrize("inner", ["free", "auto"])
+def test_an_energy_around_another_guide_has_its_gradient_in_an_inference_mode(runs: Path, inner: str) -> None:
+    pipeline: Any = inkdrop.load(runs / "labelled")
+    weak = inkdrop.load(runs / "labelled", weights="raw")
+    guides: dict[str, Guidance] = {"free": ClassifierFree(3.0), "auto": Autoguidance(weak, 3.0)}
+    pipeline.sampler.time_grid.num_steps, pipeline.codec = 3, Plain()
+    pipeline.guidance = {"inner": guides[inner]}
+    free = pipeline(pipeline.request(range(4)), range(4))
+    pipeline.guidance["energy"] = EnergyGuidance(mean_value, 3.0)
+    expected = pipeline(pipeline.request(range(4)), range(4))
+    with torch.inference_mode():
+        found = pipeline(pipeline.request(range(4)), range(4))
+    assert torch.equal(found, expected)
+    assert not torch.allclose(expected, free, atol=1e-3)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("name", ["free", "classifier", "energy"])
 def test_guidance_of_a_compiled_network_and_in_bfloat16_is_the_same(runs: Path, name: str) -> None:

@@ -84,9 +84,10 @@ class Pipeline(nn.Module):
     def guided(self, batch: Mapping[str, Tensor]) -> tuple[Denoiser, Condition]:
         """The denoiser of one sampling run with all guidance around it, and its condition, for a raw batch."""
         denoiser = self.denoiser.begin()
-        for guide in self.guidance.values():
-            denoiser = guide(denoiser, self, batch)
-        return denoiser, self.conditioner(batch)
+        with torch.inference_mode(False), torch.no_grad():  # guides may want gradients through what they keep of it
+            for guide in self.guidance.values():
+                denoiser = guide(denoiser, self, batch)
+            return denoiser, self.conditioner(batch)
 
     def start(self, seeds: Sequence[int]) -> Tensor:
         """The noise (B, *) that samples with these seeds begin with, on the CPU."""

@@ -1,6 +1,6 @@
 """How a strong and a weak estimate of x_0 become one that is stronger still.
 
-s strong, u weak, w scale: all of them give u at w = 0 and s at w = 1, unless they say otherwise.
+s strong, u weak, w scale: all of them give s at w = 1.
 """
 
 from __future__ import annotations

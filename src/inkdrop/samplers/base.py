@@ -101,7 +101,7 @@ class Sampler(ABC):
 
     def stay(self, denoise: Denoise, x: Tensor, now: Point, noise: Draw) -> Transition:
         """A correction at one time, where the method has one."""
-        raise NotImplementedError  # `check` has refused it
+        raise AssertionError("a grid that repeats a time came past `check`")
 
     def up(self, x: Tensor, now: Point, next: Point) -> Transition:
         """An up-move: the forward kernel."""
