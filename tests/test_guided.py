@@ -339,6 +339,24 @@ def test_a_denoiser_with_a_memory_is_told_when_the_batch_doubles_and_halves() ->
         before = x
 
 
+class Told(Remembering):
+    """Answers with its last input and what it was told with it, so that a mistaken half shows."""
+
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        return super().forward(x_t + 10 * cond["vector"][:, :2], now, cond)
+
+
+def test_a_choice_of_the_batch_is_made_in_each_half_of_what_is_remembered() -> None:
+    pipeline = labelled_pipeline(VP, DDIM(Trailing(4)))
+    denoiser = ClassifierFree(3.0)(Told(), pipeline, {"label": LABEL})
+    cond, index = pipeline.conditioner({"label": LABEL}), torch.tensor([4, 4, 0, 2, 1])
+    denoiser(X, NOW, cond)
+    conditional, unconditional = (X + 10 * torch.eye(3)[row, :2] for row in (LABEL, torch.full((5,), 2)))
+    denoiser.select(index)
+    found = denoiser(X, NOW, {name: value[index] for name, value in cond.items()}).x_0
+    assert torch.allclose(found, (unconditional + 3 * (conditional - unconditional))[index])
+
+
 def test_gradients_are_refused_where_there_is_no_signal() -> None:
     schedule = (
         ALL_SCHEDULES["cosine"] if ALL_SCHEDULES["cosine"].points([1.0])[0].alpha == 0 else ALL_SCHEDULES["linear"]
