@@ -44,11 +44,15 @@ def test_polynomials_in_the_variable_of_a_rule_are_integrated_exactly(
         assert sum(w * variable(h) ** power for w, h in zip(weights, NODES, strict=True)) == pytest.approx(exact, 1e-8)
 
 
-def test_the_move_to_the_data_is_exact_for_a_line() -> None:
-    weights = ToTheEnd().weights(Straight(), START, math.inf, (START, -0.5))
-    tau, before = share(START), share(-0.5)
+def test_the_move_to_the_data_is_exact_for_a_line_where_little_noise_is_left() -> None:
+    weights = ToTheEnd().weights(Straight(), 3.1, math.inf, (3.1, 2.0))
+    tau, before = share(3.1), share(2.0)
     assert sum(weights) == pytest.approx(-tau)
     assert weights[0] * tau + weights[1] * before == pytest.approx(-(tau**2) / 2)
+
+
+def test_from_more_noise_it_goes_on_as_it_is() -> None:
+    assert ToTheEnd().weights(Straight(), 2.9, math.inf, (2.9, 2.0)) == pytest.approx((-share(2.9),))
 
 
 @pytest.mark.parametrize("name", ["vp", "linear"])

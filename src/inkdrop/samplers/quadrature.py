@@ -77,8 +77,11 @@ class InLogSNR(Rule):
 class ToTheEnd(Rule):
     """As `InLogSNR`, and where the move ends at an infinite log-SNR the polynomial in tau, so that it has an order too.
 
-    It needs a coordinate whose tau is finite there.
+    It needs a coordinate whose tau is finite there. From a noise level above `NEAR` the estimate is still a blur whose
+    slope goes nowhere: the newest one is held, which is order 1 and nearer.
     """
+
+    NEAR = 3.0  # half the log-SNR: sigma / alpha = 0.05
 
     def abscissa(self, coordinate: Coordinate, half: float) -> float:
         return half
@@ -92,6 +95,7 @@ class ToTheEnd(Rule):
     def weights(self, coordinate: Coordinate, start: float, end: float, nodes: tuple[float, ...]) -> Sequence[float]:
         if math.isfinite(end):
             return integrals(coordinate.rate, start, end, nodes, 12)
+        nodes = nodes if start >= self.NEAR else nodes[:1]
         start, end, *nodes_in_tau = map(coordinate.tau, (start, end, *nodes))
         return integrals(_constant, start, end, tuple(nodes_in_tau), 1 + len(nodes) // 2)
 
