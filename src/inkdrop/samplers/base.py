@@ -170,17 +170,21 @@ class Sampler(ABC):
     def invert(self, denoiser: Denoiser, x_0: Tensor, cond: Condition, t_end: float = 1.0) -> Tensor:
         """The eps (B, *) from which this method, started at `t_end` without x_init, comes back to x_0 (B, *).
 
-        The grid is walked upwards. `ValueError` if the method is stochastic. At sigma = 0 the expected noise is 0, so
-        that the first move scales by alpha.
+        The grid is walked upwards. `ValueError` if the method is stochastic. The first move, from sigma = 0, solves
+        `D(x) = x_0` by two steps of `x = alpha x_0 + (x - alpha D(x))` from x = alpha x_0: two calls more.
         """
         if not self.deterministic:
             raise ValueError(f"{type(self).__name__} draws noise and cannot be inverted: use eta = 0")
         points = denoiser.schedule.points(sorted(set(self.time_grid(denoiser.schedule, t_end))))
-        if points[0].sigma == 0:
-            points, x_0 = points[1:], points[1].alpha / points[0].alpha * x_0
         denoise = Denoise(denoiser, cond)
         history: History = ()
         x = x_0
+        if points[0].sigma == 0:
+            points = points[1:]
+            alpha = points[0].alpha
+            x = alpha * x_0
+            for _ in range(2):
+                x = x + alpha * (x_0 - denoise(x, points[0]).x_0)
         for now, next in pairwise(points):
             transition, history = self.step(denoise, x, now, next, _no_noise, history)
             x = transition.mean
