@@ -3,6 +3,7 @@
 The first has the root mean square difference of x_0 to the solution by 1,000 steps from the same seeds, for every
 solver with the grid that suits it and 5 to 50 network calls; the second the Fréchet distance of the same samples to the
 training data by the evaluation of the run, beside that of the fine solution. Guidance and labels are those of the run.
+Then how far held-out data come back from their noise.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 import inkdrop
 from inkdrop.checkpoints import read_checkpoint
 from inkdrop.configuration import CHECKPOINT_TARGETS, build
+from inkdrop.data import collect
 from inkdrop.noises import NoiseSource
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
@@ -83,10 +85,13 @@ def main() -> None:
     parser.add_argument("--num-samples", type=int, default=350, help="samples, all in one batch")
     parser.add_argument("--calls", type=int, nargs="+", default=CALLS, help="network calls")
     parser.add_argument("--distance", action="store_true", help="print the Fréchet distances too")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path("solvers.png"), help="PNG file to write")
     arguments = parser.parse_args()
-    print(f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
-    bench = Bench(arguments.run, arguments.num_samples)
+    cpu = f"{platform.machine()}, {os.cpu_count()} cores"
+    machine = torch.cuda.get_device_name() if arguments.device == "cuda" else cpu
+    print(f"{datetime.date.today()}, {machine}, torch {torch.__version__}\n")
+    bench = Bench(arguments.run, arguments.num_samples, arguments.device)
     calls: list[int] = list(arguments.calls)
     rows = {name: [bench.samples(*solver, budget) for budget in calls] for name, solver in track(SOLVERS.items())}
     rows |= bench.calibrated(calls)
@@ -96,28 +101,40 @@ def main() -> None:
         distances = {name: [bench.distance(each) for each in samples] for name, samples in rows.items()}
         print(f"\nFine solution: {bench.distance(bench.fine):.3f}; real data, held out: {bench.floor():.3f}\n")
         table("Fréchet distance", calls, distances, "{:.3f}")
+    trips = ", ".join(f"{bench.round_trip(steps):.1e} by {steps} steps" for steps in (50, 200))
+    print(f"\nHeld-out data to noise and back by abm, without guidance: {trips} each way")
     draw(calls, errors, arguments.output)
 
 
 class Bench:
     """A run, its evaluation, and the fine solution for some seeds."""
 
-    def __init__(self, run: Path, count: int):
+    def __init__(self, run: Path, count: int, device: str):
         self.run, self.count = run, count
-        self.pipeline: Pipeline = inkdrop.load(run)
+        self.pipeline: Pipeline = inkdrop.load(run).to(device)
         config = read_checkpoint(run)["config"]
         self.evaluation, self.data = (build(config[name], CHECKPOINT_TARGETS) for name in ("evaluation", "data"))
-        self.batch = self.evaluation.conditions(self.data, count)
+        self.batch = {name: part.to(device) for name, part in self.evaluation.conditions(self.data, count).items()}
+        self.held_out = collect(self.data.splits["validation"])
         chain = self.pipeline.denoiser.schedule.num_timesteps
         grid: TimeGrid = Trailing(min(FINE, chain)) if chain else centred(FINE)
         self.fine = self._drawn(abm(grid))
 
     def _drawn(self, sampler: Sampler) -> Tensor:
         """x_0 (B, *), not yet raw data."""
-        self.pipeline.sampler = sampler
         denoiser, cond = self.pipeline.guided(self.batch)
         noise = NoiseSource(denoiser.noise, Generators.from_seeds(range(self.count)))
-        return sampler(denoiser, self.pipeline.start(range(self.count)), cond, noise)
+        return sampler(denoiser, self.pipeline.start(range(self.count)).to(self.pipeline.device), cond, noise)
+
+    def round_trip(self, num_steps: int) -> float:
+        """Root mean square difference of x_0 of held-out data to what comes back from its noise."""
+        items = {name: part[: self.count].to(self.pipeline.device) for name, part in self.held_out.items()}
+        self.pipeline.sampler, self.pipeline.guidance = abm(centred(num_steps)), {}
+        eps = self.pipeline.invert(items)
+        denoiser, cond = self.pipeline.guided(items)
+        noise = NoiseSource(denoiser.noise, Generators.from_seeds(range(len(eps))))
+        back = self.pipeline.sampler(denoiser, eps, cond, noise)
+        return float((back - self.pipeline.codec.encode(items["x"])).square().mean().sqrt())
 
     def samples(
         self,
@@ -151,7 +168,7 @@ class Bench:
         """The first metric of the run's evaluation."""
         if samples is None:
             return None
-        raw = self.pipeline.codec.decode(samples)
+        raw = self.pipeline.codec.decode(samples).cpu()
         return next(iter(self.evaluation.values([raw], self.data).values()))
 
     def floor(self) -> float:
