@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
@@ -46,6 +47,19 @@ class Mixture(Denoiser):
 
     def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
         return Estimate(self.mean(x_t, float(now.alpha), float(now.sigma)), {})
+
+    def quantiles(self, axes: Tensor, count: int) -> Tensor:
+        """x_0's projections on the columns of `axes` (D, M): their quantiles at (i - 1/2) / count, (count, M)."""
+        centers = self.means @ axes
+        deviations = ((self.roots[:, :, None] * (self.axes.mT @ axes)) ** 2).sum(1).sqrt()
+        reach = torch.linspace(-8, 8, 2001, dtype=torch.float64)[:, None, None]
+        places = (centers + reach * deviations).flatten(0, 1).sort(0).values
+        levels = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+        found = []
+        for place, center, deviation in zip(places.T, centers.T, deviations.T, strict=True):
+            below = torch.special.ndtr((place[:, None] - center) / deviation) @ self.weights
+            found.append(torch.from_numpy(np.interp(levels, below, place)))
+        return torch.stack(found, 1)
 
     def draw(self, count: int, seed: int = 0) -> Tensor:
         """Exact samples of x_0, (count, D)."""
