@@ -202,6 +202,7 @@ def draw(calls: list[int], rows: dict[str, list[float | None]], output: Path) ->
             **style,
         )
     axes.set(xscale="log", yscale="log", xlabel="network calls", ylabel="root mean square difference to 1,000 steps")
+    axes.set_ylim(top=min(2.0, axes.get_ylim()[1]))  # what is further off than data are from each other is lost
     axes.set_xticks(calls, list(map(str, calls)))
     axes.minorticks_off()
     axes.grid(alpha=0.3)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from statistics import mean, stdev
+from statistics import geometric_mean, mean, stdev
 
 import solver_peers
 import torch
@@ -41,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tuning", action="store_true", help="the mixtures that choices were made on")
     parser.add_argument("--only", nargs="+", metavar="MIXTURE", help="these mixtures alone")
+    parser.add_argument("--schedules", nargs="+", choices=list(SCHEDULES), default=list(SCHEDULES))
     parser.add_argument("--all", action="store_true", help="every peer configuration in 64 dimensions too (hours)")
     parser.add_argument("--count", type=int, default=256, help="trajectories in 64 dimensions; twice as many in 2")
     parser.add_argument("--stochastic", action="store_true")
@@ -58,11 +59,11 @@ def main() -> None:
     if options.overhead:
         print_overhead()
     elif options.calibrated:
-        print_calibrated(mixtures, options.count)
+        print_calibrated(problems(mixtures, options.schedules, options.count, seed=7))
     elif options.stochastic:
-        print_stochastic(mixtures, options.num_samples, options.seeds)
+        print_stochastic(mixtures, options.schedules, options.num_samples, options.seeds)
     else:
-        print_deterministic(mixtures, options.count, options.all)
+        print_deterministic(problems(mixtures, options.schedules, options.count, seed=7), options.all)
 
 
 # Deterministic --------------------------------------------------------------------------------------------------------
@@ -103,14 +104,14 @@ def ours(sampler: Sampler, problem: Problem, seed: int = 0) -> Tensor:
     return sampler(problem.mixture, problem.eps, {}, NoiseSource(OneStream(), seeds))
 
 
-def print_deterministic(mixtures: dict[str, Mixture], count: int, complete: bool) -> None:
+def print_deterministic(exact: dict[tuple[str, str], Problem], complete: bool) -> None:
     """The table of each cell, then the geometric means."""
     ratios: dict[Cell, float] = {}
     strict: dict[Cell, float] = {}
     print("RMSE of the default x 1e-3 and its ratio to the best peer; the last column names the best at 10 calls\n")
     _row("mixture", "schedule", *CALLS, "best peer at 10")
     _row(*["---"] * (3 + len(CALLS)))
-    for (name, kind), problem in problems(mixtures, count, seed=7).items():
+    for (name, kind), problem in exact.items():
         errors = peer_errors(problem, kind, complete)
         cells = []
         for calls in CALLS:
@@ -120,22 +121,17 @@ def print_deterministic(mixtures: dict[str, Mixture], count: int, complete: bool
             cells.append(f"{error * 1e3:.3g}, {ratios[name, kind, calls]:.2f}")
         _row(name, kind, *cells, best(errors, 10, solver_peers.published)[1])
     print("\nGeometric mean of the ratios; in brackets, with combinations that no peer proposes among the peers\n")
-    _row("calls", *SCHEDULES, "all")
-    _row(*["---"] * (2 + len(SCHEDULES)))
-    groups = {**{str(calls): (calls,) for calls in CALLS}, **GROUPS}
-    for label, numbers in groups.items():
-        kinds = [*([kind] for kind in SCHEDULES), list(SCHEDULES)]
-        _row(label, *(f"{_mean(ratios, k, numbers):.2f} ({_mean(strict, k, numbers):.2f})" for k in kinds))
+    print_means({**{str(calls): (calls,) for calls in CALLS}, **GROUPS}, ratios, strict)
 
 
-def print_calibrated(mixtures: dict[str, Mixture], count: int) -> None:
+def print_calibrated(exact: dict[tuple[str, str], Problem]) -> None:
     """Few calibrated steps, fitted to other trajectories, against the best peer."""
     budgets = (4, 5, 6)
     ratios: dict[Cell, float] = {}
     print("RMSE x 1e-3 of calibrated steps, and its ratio to the best peer\n")
     _row("mixture", "schedule", *budgets)
     _row(*["---"] * (2 + len(budgets)))
-    for (name, kind), problem in problems(mixtures, count, seed=7).items():
+    for (name, kind), problem in exact.items():
         errors = peer_errors(problem, kind, False, budgets)
         cells = []
         for calls in budgets:
@@ -143,12 +139,8 @@ def print_calibrated(mixtures: dict[str, Mixture], count: int) -> None:
             ratios[name, kind, calls] = error / best(errors, calls, solver_peers.published)[0]
             cells.append(f"{error * 1e3:.3g}, {ratios[name, kind, calls]:.2f}")
         _row(name, kind, *cells)
-    print()
-    _row("calls", *SCHEDULES, "all")
-    _row(*["---"] * (2 + len(SCHEDULES)))
-    for calls in budgets:
-        kinds = [*([kind] for kind in SCHEDULES), list(SCHEDULES)]
-        _row(calls, *(f"{_mean(ratios, k, [calls]):.2f}" for k in kinds))
+    print("\nGeometric mean of the ratios\n")
+    print_means({str(calls): (calls,) for calls in budgets}, ratios)
 
 
 def _fitted(problem: Problem, calls: int) -> Sampler:
@@ -160,9 +152,20 @@ def _fitted(problem: Problem, calls: int) -> Sampler:
     return Calibrated(Explicit(found.times), found.coefficients)
 
 
-def _mean(ratios: dict[Cell, float], kinds: Iterable[str], numbers: Iterable[int]) -> float:
-    chosen = [math.log(r) for (_, kind, calls), r in ratios.items() if kind in kinds and calls in numbers]
-    return math.exp(mean(chosen))
+def print_means(groups: Mapping[str, Sequence[int]], ratios: dict[Cell, float], *others: dict[Cell, float]) -> None:
+    """Geometric means over mixtures for groups of numbers of calls, those of other ratios in brackets."""
+    kinds = list(dict.fromkeys(kind for _, kind, _ in ratios))
+    _row("calls", *kinds, "all")
+    _row(*["---"] * (2 + len(kinds)))
+    for label, numbers in groups.items():
+        cells = []
+        for chosen in (*([kind] for kind in kinds), kinds):
+            first, *more = (
+                geometric_mean(r for (_, kind, calls), r in each.items() if kind in chosen and calls in numbers)
+                for each in (ratios, *others)
+            )
+            cells.append(f"{first:.2f}" + "".join(f" ({other:.2f})" for other in more))
+        _row(label, *cells)
 
 
 def _row(*cells: object) -> None:
@@ -186,11 +189,19 @@ class SlicedW2:
         return float(((x_0 @ self.axes).sort(0).values - self.quantiles).square().mean().sqrt())
 
 
-def _distances(distance: SlicedW2, sample: Callable[[int], Tensor], most: int) -> list[float]:
-    """Distances of seeds, at least 4 of them and at most `most`, until their standard error is below 4%."""
-    values: list[float] = []
-    while len(values) < most and (len(values) < 4 or standard_error(values) > 0.04 * mean(values)):
-        values.append(distance(sample(len(values))))
+def _distances(
+    samplers: Mapping[str, Callable[[int], Tensor]], distance: SlicedW2, most: int
+) -> dict[str, list[float]]:
+    """Distances of each sampler's seeds, from 4 to `most`, until their standard error is below 4%.
+
+    What is twice as far as the nearest with the first seed is left out.
+    """
+    values = {name: [distance(sample(0))] for name, sample in samplers.items()}
+    nearest = min(values.values())[0]
+    values = {name: found for name, found in values.items() if found[0] <= 2 * nearest}
+    for name, found in values.items():
+        while len(found) < most and (len(found) < 4 or standard_error(found) > 0.04 * mean(found)):
+            found.append(distance(samplers[name](len(found))))
     return values
 
 
@@ -219,7 +230,7 @@ def stochastic_samples(mixture: Mixture, kind: str, count: int) -> dict[str, Sam
     return samplers
 
 
-def print_stochastic(mixtures: dict[str, Mixture], count: int, seeds: int) -> None:
+def print_stochastic(mixtures: dict[str, Mixture], schedules: Sequence[str], count: int, seeds: int) -> None:
     """Sliced W2 at 10 and 20 calls and of exact samples, each with its standard error over seeds."""
     ratios: dict[Cell, float] = {}
     print(f"Sliced W2 x 1e-3 of {count} samples, ten times as many in the plane\n")
@@ -228,24 +239,19 @@ def print_stochastic(mixtures: dict[str, Mixture], count: int, seeds: int) -> No
     for name, mixture in mixtures.items():
         number = 10 * count if mixture.means.shape[1] == 2 else count
         distance = SlicedW2(mixture, number)
-        exact = _with_error(_distances(distance, partial(mixture.draw, number), seeds))
-        for kind in SCHEDULES:
+        exact = _with_error(_distances({"exact": partial(mixture.draw, number)}, distance, seeds)["exact"])
+        for kind in schedules:
             samplers = stochastic_samples(mixture, kind, number)
             for calls in (10, 20):
-                values = {
-                    label: _distances(distance, partial(sample, calls), seeds) for label, sample in samplers.items()
-                }
-                ours = values.pop("inkdrop")
+                bound = {label: partial(sample, calls) for label, sample in samplers.items()}
+                ours = _distances({"inkdrop": bound.pop("inkdrop")}, distance, seeds)["inkdrop"]
+                values = _distances(bound, distance, seeds)
                 peer = min(values, key=lambda label: mean(values[label]))
                 ratios[name, kind, calls] = mean(ours) / mean(values[peer])
                 shown = (_with_error(ours), peer, _with_error(values[peer]), f"{ratios[name, kind, calls]:.2f}")
                 _row(name, kind, calls, exact, *shown)
-    print()
-    _row("calls", *SCHEDULES, "all")
-    _row(*["---"] * (2 + len(SCHEDULES)))
-    for calls in (10, 20):
-        kinds = [*([kind] for kind in SCHEDULES), list(SCHEDULES)]
-        _row(calls, *(f"{_mean(ratios, k, [calls]):.2f}" for k in kinds))
+    print("\nGeometric mean of the ratios\n")
+    print_means({"10": (10,), "20": (20,)}, ratios)
 
 
 def _with_error(values: list[float]) -> str:
