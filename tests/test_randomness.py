@@ -27,13 +27,21 @@ def test_streams_of_other_purposes_and_positions_differ() -> None:
 def test_keys_are_pinned() -> None:
     """A changed key would silently change every run and every sample."""
     assert Generators.from_seeds([0, 7]).at("noise", 3).keys.tolist() == [2107120055, 4026139158]
-    assert Generators.from_positions(1, [0, 2**40]).keys.tolist() == [1364076727, 1364076727]
+    assert Generators.from_positions(0, [5, 2**40 + 5]).keys.tolist() == [3423425485, 3423425485]
+    assert Generators.from_positions(1, [0, 2**40]).keys.tolist() == [2462723854, 2462723854]
 
 
 def test_no_two_seeds_and_no_two_positions_share_a_key() -> None:
     many = 300_000  # of 2**32; random keys would collide about ten times
     assert len(np.unique(Generators.from_seeds(range(many)).at("x", 1, 2).keys)) == many
     assert len(np.unique(Generators.from_positions(3, range(many)).at("x").keys)) == many
+
+
+def test_runs_of_other_seeds_share_no_stream() -> None:
+    """Not even in another order: the noises of a batch under one seed are not those of a batch under another."""
+    many, seeds = 2**14, range(20)
+    keys = [Generators.from_positions(seed, range(many)).at("train").keys for seed in seeds]
+    assert len(np.unique(np.concatenate(keys))) == many * len(seeds)
 
 
 def test_laws() -> None:

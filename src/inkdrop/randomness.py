@@ -42,8 +42,9 @@ class Generators:
     """One random stream per sample, each a key of 32 bits.
 
     `at(purpose, *position)` leads to other, independent streams. Equal keys give equal numbers however often they are
-    asked for. For one purpose and position, different seeds never share a key, nor do different positions of one seed:
-    torch's CPU generator looks at 32 bits of its seed only, so the keys have no more.
+    asked for. For one purpose and position, different seeds never share a key, nor do different positions of one seed,
+    nor the first 100 million positions of seeds 0 to 19: torch's CPU generator looks at 32 bits of its seed only, so the
+    keys have no more.
     """
 
     keys: np.ndarray  # (B), values below 2**32
@@ -63,7 +64,9 @@ class Generators:
         """One stream per global position of one seed, such as the count of training samples seen so far."""
         numbers, start = np.array(list(positions), np.uint64), cls.from_seeds([seed]).keys
         place = _mix(start, _word("place")) << np.uint64(32)
-        return cls(_mix(start, numbers & np.uint64(MAX_SEED)), numbers * _GOLDEN + place)
+        # Far from each other for neighbouring seeds: seed 1 at position 0 would else be seed 0 at position 1.
+        far = start * (_GOLDEN >> np.uint64(32)) & np.uint64(MAX_SEED)
+        return cls(_mix(far, numbers & np.uint64(MAX_SEED)), numbers * _GOLDEN + place)
 
     def __len__(self) -> int:
         return len(self.keys)
