@@ -16,8 +16,8 @@ from inkdrop.calibrating import calibrate_checkpoint
 from inkdrop.experiment import composed, resolved
 from inkdrop.noises import slerp
 from inkdrop.origins import Interpolation, Reconstruction
-from inkdrop.samplers import Ancestral, abm
-from inkdrop.time_grids import Centred, Trailing
+from inkdrop.samplers import Ancestral, Calibrated, abm
+from inkdrop.time_grids import Centred, Explicit, Trailing
 
 
 def noise(*seeds: int, dim: int = 4000) -> Tensor:
@@ -66,8 +66,13 @@ def test_reconstruction_refuses_noise_and_more_items_than_there_are() -> None:
     denoiser = mixture(SCHEDULES["vp"])
     with pytest.raises(ValueError, match="num_samples=21"):
         Reconstruction(exact_pipeline(denoiser), {"x": denoiser.draw(20)}, 21)
-    with pytest.raises(ValueError, match="draws noise"):
+    with pytest.raises(ValueError, match="reconstruct=true inverts the sampler: Ancestral draws noise"):
         Reconstruction(exact_pipeline(denoiser, Ancestral(Trailing(5))), {"x": denoiser.draw(20)}, 2)
+    with pytest.raises(ValueError, match=r"the time grid goes up to t = 0\.6 again"):
+        Reconstruction(exact_pipeline(denoiser, abm(Explicit([1.0, 0.5, 0.6, 0.2]))), {"x": denoiser.draw(20)}, 2)
+    calibrated = Calibrated(Explicit([1.0, 0.5]), [[1.0, 1.0], [1.0, 1.0]])
+    with pytest.raises(ValueError, match="sampler=calibrated was fitted to the way down"):
+        Reconstruction(exact_pipeline(denoiser, calibrated), {"x": denoiser.draw(20)}, 2)
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +93,15 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit, match="2"):
         sampled(run, tmp_path / "wrong", "reconstruct=true", "interpolate=[1,2]")
     assert "three choices" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        sampled(run, tmp_path / "wrong 0", *back, "condition.label=1")
+    assert "remove condition.label" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        sampled(run, tmp_path / "wrong 1", "time_grid=explicit", "time_grid.times=[0.3,0.1]")
+    assert "the time grid begins at t = 0.3" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        sampled(run, tmp_path / "wrong 2", "sampler=calibrated", "time_grid=karras", "time_grid.num_steps=4")
+    assert "sampler=calibrated has times of its own" in capsys.readouterr().err
 
     with pytest.raises(SystemExit, match="2"):
         sampled(run, tmp_path / "graphs", "cuda_graphs=true")

@@ -199,3 +199,11 @@ def test_the_mixture_denoiser_is_exact() -> None:
     mean = weight @ draws
     assert torch.allclose(estimate.x_0, mean, atol=0.01)
     assert torch.allclose(estimate.extras["posterior_variance"], weight @ draws**2 - mean**2, atol=0.01)
+
+
+@pytest.mark.parametrize("t_start", [-0.1, 0.0, 1e-9, 1.5])
+def test_a_start_outside_of_training_is_refused(t_start: float) -> None:
+    denoiser = mixture(SCHEDULES["vp"])
+    for sampler in (Ancestral(Trailing(5)), DDIM(Trailing(5))):
+        with pytest.raises(ValueError, match=f"t_start={t_start} is not between"):
+            sampler.points(denoiser.schedule, t_start)

@@ -252,3 +252,8 @@ def test_leading_steps_above_the_start_are_refused() -> None:
     with pytest.raises(ValueError, match=r"lower time_grid.num_steps"):
         Leading(2000)(LinearInterpolation())
     assert Leading(1000)(LinearInterpolation())[0] == pytest.approx(1.0)
+
+
+def test_explicit_times_begin_with_the_noisiest() -> None:
+    with pytest.raises(ValueError, match=r"begins at 0\.25 and goes above it"):
+        Explicit([0.25, 0.5, 1.0])

@@ -45,14 +45,16 @@ class Interpolation(Origin):
 class Reconstruction(Origin):
     """The noise that the inverted sampler takes held-out items to; samples are then these items again.
 
-    `ValueError` if there are fewer than `count`, or if the sampler draws noise.
+    `ValueError` if there are fewer than `count`, or if the sampler has no inverse.
     """
 
     def __init__(self, pipeline: Pipeline, split: Mapping[str, Any], count: int):
         if count > len(split["x"]):
             raise ValueError(f"num_samples={count} is more than the {len(split['x'])} held-out items: lower it")
-        if not pipeline.sampler.deterministic:
-            raise ValueError("reconstruct=true inverts the sampler, and this one draws noise: choose sampler=abm")
+        try:
+            pipeline.sampler.points_upwards(pipeline.denoiser.schedule)
+        except ValueError as error:
+            raise ValueError(f"reconstruct=true inverts the sampler: {error}") from None
         places = torch.arange(count)
         self.items = {name: torch.as_tensor(split[name][places]) for name in split}
 

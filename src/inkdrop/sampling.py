@@ -224,6 +224,8 @@ def _origin(plain: dict[str, Any], pipeline: Pipeline, checkpoint: dict[str, Any
         raise ValueError("interpolate, reconstruct and evaluate are three choices: leave two of them out")
     if plain["repeats"] > 1:
         raise ValueError(f"repeats={plain['repeats']} is for evaluate=true: remove it")
+    if plain["reconstruct"] and (told := [name for name, value in plain["condition"].items() if value is not None]):
+        raise ValueError(f"reconstruct=true takes the conditions of the held-out items: remove condition.{told[0]}")
     if plain["interpolate"]:
         return Interpolation(plain["interpolate"], plain["num_samples"])
     config = checked_part(plain["checkpoint"], checkpoint, "data", plain["allow_targets"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, build
 from inkdrop.guides import SHORT, assigned
 from inkdrop.randomness import MAX_SEED
 
+_NOISE = 3.0  # sigma / alpha that a run from noise alone may begin with
 CALIBRATED = "inkdrop.samplers.Calibrated"
 _EVALUATION = {  # options of sample.py that take the place of fields of the evaluation
     **{name: name for name in ("extractor", "likelihood", "num_samples", "repeats", "seed")},
@@ -64,6 +66,10 @@ def _calibrated(
     """The sampler and the time grid that were fitted to this model."""
     if num_steps is None:
         raise ConfigurationError("sampler=calibrated needs time_grid.num_steps, as calibrated")
+    if [name for name, value in plain["time_grid"].items() if name != "num_steps" and value is not None]:
+        raise ConfigurationError(
+            "sampler=calibrated has times of its own: give time_grid.num_steps and no other time_grid"
+        )
     found = read_calibration(find_checkpoint(plain["checkpoint"]), sampled_model(plain), num_steps)
     grid = {"_target_": "inkdrop.time_grids.Explicit", "times": found["times"]}
     return {**sampler, "coefficients": found["coefficients"]}, grid
@@ -81,7 +87,12 @@ def check_seeds(plain: dict[str, Any]) -> None:
 def check_grid(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
     """`ValueError` if sampler and times of a completed configuration do not fit the schedule of the run."""
     schedule = build(_part(plain, "pipeline")["denoiser"]["schedule"], (*CHECKPOINT_TARGETS, *plain["allow_targets"]))
-    build(plain["sampler"], allowed).points(schedule)
+    first, whole = build(plain["sampler"], allowed).points(schedule)[0], schedule.points([1.0])[0]
+    if first.half > max(whole.half, -math.log(_NOISE)) + 1e-9:
+        raise ConfigurationError(
+            f"the time grid begins at t = {first.t:.3g}, where sigma / alpha is {math.exp(-first.half):.2g}: samples "
+            "begin with noise alone, which this is not; begin nearer to t = 1"
+        )
 
 
 def check_graphs(plain: dict[str, Any]) -> None:

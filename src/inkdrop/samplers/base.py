@@ -115,9 +115,25 @@ class Sampler(ABC):
 
     def points(self, schedule: Schedule, t_start: float = 1.0) -> list[Point]:
         """The points of a run; `ValueError` for those of which the grid or the method says that it cannot be."""
+        if not schedule.t_min <= t_start <= 1:
+            raise ValueError(f"t_start={t_start} is not between the smallest trained time, {schedule.t_min:.3g}, and 1")
         points = schedule.points(self.time_grid(schedule, t_start))
         self.check(points)
         return points
+
+    def points_upwards(self, schedule: Schedule, t_end: float = 1.0) -> list[Point]:
+        """The points of a run in inverse order; `ValueError` if the method or its grid has no inverse."""
+        if not self.deterministic:
+            raise ValueError(
+                f"{type(self).__name__} draws noise and cannot be inverted: choose sampler=abm, or eta = 0"
+            )
+        points = self.points(schedule, t_end)
+        if again := [next.t for now, next in pairwise(points) if next.t >= now.t]:
+            raise ValueError(
+                f"the time grid goes up to t = {again[0]:.3g} again, draws noise there and cannot be inverted: choose "
+                "another, such as time_grid=centred"
+            )
+        return points[::-1]
 
     def path(self, noise: Source) -> Source:
         """Where the noise of the steps comes from: fresh for each, unless the method wants one path for all grids."""
@@ -170,12 +186,10 @@ class Sampler(ABC):
     def invert(self, denoiser: Denoiser, x_0: Tensor, cond: Condition, t_end: float = 1.0) -> Tensor:
         """The eps (B, *) from which this method, started at `t_end` without x_init, comes back to x_0 (B, *).
 
-        The grid is walked upwards. `ValueError` if the method is stochastic. The first move, from sigma = 0, solves
+        The grid is walked upwards; `ValueError` as in `points_upwards`. The first move, from sigma = 0, solves
         `D(x) = x_0` by two steps of `x = alpha x_0 + (x - alpha D(x))` from x = alpha x_0: two calls more.
         """
-        if not self.deterministic:
-            raise ValueError(f"{type(self).__name__} draws noise and cannot be inverted: use eta = 0")
-        points = denoiser.schedule.points(sorted(set(self.time_grid(denoiser.schedule, t_end))))
+        points = self.points_upwards(denoiser.schedule, t_end)
         denoise = Denoise(denoiser, cond)
         history: History = ()
         x = x_0

@@ -7,7 +7,7 @@ from torch import Tensor
 from inkdrop.constraints import Transition
 from inkdrop.noises import Draw
 from inkdrop.samplers.base import Denoise, History, Sampler
-from inkdrop.schedules import Point
+from inkdrop.schedules import Point, Schedule
 from inkdrop.time_grids import TimeGrid
 
 
@@ -27,6 +27,10 @@ class Calibrated(Sampler):
                 "sampler.coefficients has from 2 numbers up to 1 more than there are estimates at each step"
             )
         self.coefficients = coefficients
+
+    def points_upwards(self, schedule: Schedule, t_end: float = 1.0) -> list[Point]:
+        """None: the numbers were fitted to the way down."""
+        raise ValueError("sampler=calibrated was fitted to the way down and cannot be inverted: choose sampler=abm")
 
     def step(
         self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History

@@ -16,12 +16,17 @@ from inkdrop.time_grids.noise_levels import Karras
 class Explicit(TimeGrid):
     """The times that are given, those above t_start left out, then 0.
 
-    On a table each is met at its nearest step. `ValueError` for times outside of [0, 1], or none below t_start.
+    On a table each is met at its nearest step. `ValueError` for times outside of [0, 1], or none below t_start, or if
+    the first is not the largest.
     """
 
     def __init__(self, times: list[Annotated[float, Ge(0), Le(1)]]):
         if not any(t > 0 for t in times):
             raise ValueError("time_grid.times must name a time above 0")
+        if max(times) > times[0]:
+            raise ValueError(
+                f"time_grid.times begins at {times[0]} and goes above it: begin with the noisiest, {max(times)}"
+            )
         self.times = times
 
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
