@@ -1,6 +1,7 @@
 """The denoising loss against its closed form."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -106,6 +107,20 @@ def test_uncertainty_begins_as_the_loss_itself() -> None:
     assert torch.equal(
         LearnedUncertainty(inner)(denoiser, x_0, {}, generators).loss, inner(denoiser, x_0, {}, generators).loss
     )
+
+
+def test_uncertainty_counts_as_the_loss_does_where_times_are_drawn_more_often() -> None:
+    times = LossAware(Uniform(), num_bins=4, num_losses=1)
+    times.losses[:, 0], times.counts[:] = torch.arange(1.0, 5.0), 1
+    denoiser = NetworkDenoiser(BestLinear(), SCHEDULES["linear_beta"], NoisePrediction())
+    loss = LearnedUncertainty(DenoisingLoss(times, Unit()))
+    torch.nn.init.constant_(loss.u.bias, 0.7)
+    generators, x_0 = Generators.from_seeds(range(64)), torch.randn(64, 2)
+    terms = loss(denoiser, x_0, {}, generators)
+    assert terms.importance is not None
+    assert terms.importance.unique().numel() == 4
+    expected = terms.importance * (terms.parts["error"] * math.exp(-0.7) + 0.7)
+    assert torch.allclose(terms.loss.double(), expected.double(), rtol=1e-5)
 
 
 def test_optimal_transport_is_the_cheapest_of_all_orders() -> None:

@@ -13,11 +13,15 @@ from inkdrop.randomness import Generators
 
 
 class LossTerms(NamedTuple):
-    """A loss for each sample: what is minimised (B), the times it was taken at (B), and named parts for the log."""
+    """A loss for each sample: what is minimised (B), the times it was taken at (B), and named parts for the log.
+
+    `importance` (B) is the factor that the loss already has so that the law of the times does not change its mean.
+    """
 
     loss: Tensor
     t: Tensor
     parts: Mapping[str, Tensor]
+    importance: Tensor | None = None
 
 
 class Loss(nn.Module):

@@ -35,4 +35,4 @@ class NoisyCrossEntropy(nn.Module):
         if times.u is not None:
             self.time_sampler.observe(times, error.detach())
         loss = error if times.importance is None else torch.as_tensor(over(times.importance, error)) * error
-        return LossTerms(loss, times.t, {"error": error, "accuracy": accuracy})
+        return LossTerms(loss, times.t, {"error": error, "accuracy": accuracy}, times.importance)

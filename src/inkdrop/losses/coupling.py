@@ -25,6 +25,6 @@ def minibatch_ot(x_0: Tensor, eps: Tensor) -> Tensor:
     """
     from scipy.optimize import linear_sum_assignment
 
-    cost = torch.cdist(x_0.flatten(1).double(), eps.flatten(1).double()).square()
-    _, chosen = linear_sum_assignment(cost.cpu().numpy())
+    cost = torch.cdist(x_0.flatten(1).cpu().double(), eps.flatten(1).cpu().double()).square()
+    _, chosen = linear_sum_assignment(cost.numpy())
     return eps[torch.from_numpy(chosen).to(eps.device)]

@@ -58,7 +58,8 @@ class DenoisingLoss(Loss):
     ) -> LossTerms:
         attempt = self.attempt(denoiser, x_0, cond, generators, t)
         loss, error = self.errors(denoiser, x_0, attempt)
-        return LossTerms(self.settle(attempt.times, loss), attempt.times.t, {"error": error})
+        times = attempt.times
+        return LossTerms(self.settle(times, loss), times.t, {"error": error}, times.importance)
 
     def attempt(
         self, denoiser: NetworkDenoiser, x_0: Tensor, cond: Condition, generators: Generators, t: Tensor | None

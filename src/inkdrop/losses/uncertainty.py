@@ -54,4 +54,5 @@ class LearnedUncertainty(Loss):
     ) -> LossTerms:
         terms = self.loss(denoiser, x_0, cond, generators, t)
         u = self.uncertainty(denoiser.schedule.log_snr(terms.t))
-        return LossTerms(terms.loss * torch.exp(-u) + u, terms.t, {**terms.parts, "uncertainty": u})
+        told = u if terms.importance is None else terms.importance.to(u) * u
+        return terms._replace(loss=terms.loss * torch.exp(-u) + told, parts={**terms.parts, "uncertainty": u})

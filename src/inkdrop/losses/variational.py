@@ -63,7 +63,7 @@ class VariationalLoss(Loss):
         prior = prior_term(x_0, denoiser.schedule.points([1.0])[0]) / x_0[0].numel()
         bound = prior + self.bound(denoiser, x_0, attempt, attempt.F)
         loss = self.denoising.settle(attempt.times, bound)
-        return LossTerms(loss, attempt.times.t, {"error": error, "bound": bound})
+        return LossTerms(loss, attempt.times.t, {"error": error, "bound": bound}, attempt.times.importance)
 
     def bound(self, denoiser: NetworkDenoiser, x_0: Tensor, attempt: Attempt, F: Tensor) -> Tensor:
         """T times the term (B) of the attempt's step, with the output F (B, *), in nats per element."""
@@ -116,7 +116,7 @@ class HybridLoss(Loss):
         simple, error = denoising.errors(denoiser, x_0, attempt)
         bound = self.variational.bound(denoiser, x_0, attempt, attempt.F.detach())
         loss = denoising.settle(attempt.times, simple + self.weight / math.log(2) * bound)
-        return LossTerms(loss, attempt.times.t, {"error": error, "bound": bound})
+        return LossTerms(loss, attempt.times.t, {"error": error, "bound": bound}, attempt.times.importance)
 
 
 def _rows(point: Point, rows: Tensor) -> Point:
