@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,12 +20,12 @@ from inkdrop.conditioners import Unconditional
 from inkdrop.data.toys import Toy, moons
 from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.loggers.jsonl import JSONLines
-from inkdrop.losses import DenoisingLoss
+from inkdrop.losses import DenoisingLoss, LossTerms
 from inkdrop.networks import MLP
 from inkdrop.pipeline import Pipeline
 from inkdrop.predictions import VPrediction
 from inkdrop.samplers import DDIM
-from inkdrop.schedules import VP
+from inkdrop.schedules import VP, Schedule, linear_beta
 from inkdrop.tasks import DiffusionTask
 from inkdrop.tasks.learning_rate import inverse_square_root, warmup_cosine
 from inkdrop.time_grids import Trailing
@@ -111,16 +112,16 @@ class History(Callback):
             self.weights.append(parameters(pl_module))
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_ema_is_the_recursion_over_optimizer_steps(accumulate: int, tmp_path: Path) -> None:
-    task, history, ema = small_task(), History(), EMA([0.5, 0.999])
+@pytest.mark.parametrize(("accumulate", "every_steps"), [(1, 1), (3, 1), (1, 2)])
+def test_ema_is_the_recursion_over_optimizer_steps(accumulate: int, every_steps: int, tmp_path: Path) -> None:
+    task, history, ema = small_task(), History(), EMA([0.5, 0.999], every_steps)
     start = parameters(task)
     fit(task, 6, [history, ema], tmp_path, accumulate_grad_batches=accumulate)
     assert len(history.weights) == 6
     for decay in (0.5, 0.999):
         expected = start
-        for k, weights in enumerate(history.weights, 1):
-            d = min(decay, (1 + k) / (10 + k))
+        for k, weights in enumerate(history.weights[every_steps - 1 :: every_steps], 1):
+            d = min(decay**every_steps, (1 + k) / (10 + k))
             expected = {name: d * expected[name] + (1 - d) * weights[name] for name in expected}
         for name, value in expected.items():
             assert torch.allclose(ema.averages[str(decay)][name], value, atol=1e-6), name
@@ -209,6 +210,23 @@ def test_validation_loss_is_the_same_for_every_seed(tmp_path: Path) -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("schedule", [VP(), linear_beta(10, 1e-3, 0.5)], ids=["vp", "table"])
+def test_validation_times_are_evenly_spaced_and_on_the_steps_of_a_table(schedule: Schedule, tmp_path: Path) -> None:
+    task, seen = small_task(), list[Tensor]()
+    task.pipeline.denoiser.schedule = schedule
+    terms = task.terms
+
+    def watched(batch: Any, generators: Any, t: Tensor | None = None) -> LossTerms:
+        seen.extend([] if t is None else [t])
+        return terms(batch, generators, t)
+
+    task.terms = watched  # type: ignore[method-assign]
+    fit(task, 1, [], tmp_path, val_check_interval=1)
+    even = schedule.t_min + (1 - schedule.t_min) * (torch.arange(64).double() + 0.5) / 64
+    expected = even if schedule.num_timesteps is None else (10 * even).round().clamp(min=1) / 10
+    assert torch.allclose(torch.cat(seen), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("cadence", "steps"),
     [
@@ -264,19 +282,24 @@ def test_loss_by_noise_level_is_the_mean_over_its_interval(tmp_path: Path) -> No
         assert records(tmp_path, name) == [(4, pytest.approx(expected, rel=1e-5))]
 
 
-def test_throughput_and_gradient_norm_are_logged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_throughput_and_gradient_norm_are_logged(
+    accumulate: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     norms: list[float] = []
+    monkeypatch.setattr("inkdrop.callbacks.throughput.time", SimpleNamespace(monotonic=lambda: 100 + 0.5 * len(norms)))
 
     class Watch(Callback):
         def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
             gradients = torch.cat([p.grad.flatten() for p in pl_module.parameters()])
             norms.append(gradients.norm().item())
 
-    fit(small_task(), 6, [Watch(), Throughput()], tmp_path, gradient_clip_val=1e-3)
+    options = {"gradient_clip_val": 1e-3, "accumulate_grad_batches": accumulate}
+    fit(small_task(), 6, [Watch(), Throughput()], tmp_path, **options)
     logged = records(tmp_path, "train/gradient_norm")
     assert [value for _, value in logged] == pytest.approx(norms[1::2], rel=1e-5)  # before clipping
-    assert len(records(tmp_path, "train/samples_per_second")) == 3
-    assert all(rate > 0 for _, rate in records(tmp_path, "train/samples_per_second"))
+    rate = 16 * accumulate / 0.5
+    assert records(tmp_path, "train/samples_per_second") == [(step, pytest.approx(rate)) for step in (2, 4, 6)]
 
 
 def test_warmup_and_cosine() -> None:

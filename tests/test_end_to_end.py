@@ -20,6 +20,8 @@ from PIL import Image
 import inkdrop
 from inkdrop.checkpoints import CheckpointError, find_checkpoint
 from inkdrop.data import Digits
+from inkdrop.describing import describe
+from inkdrop.networks import UNet
 from inkdrop.networks.diffusers_format import to_diffusers
 from inkdrop.sampling import sample
 from inkdrop.training import train
@@ -352,6 +354,26 @@ def test_bfloat16_trains_and_samples_nearly_the_same(tmp_path: Path) -> None:
     low, _ = sampled(tmp_path / "full", tmp_path / "s16", "num_samples=50", "trainer.precision=bf16-mixed")
     assert low["x"].dtype == np.float32
     assert 0 < np.abs(low["x"] - whole["x"]).mean() < 0.02
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_convolutions_are_in_the_order_of_memory_that_is_asked_for(
+    channels_last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, orders = UNet.forward, list[bool]()
+
+    def watched(network: UNet, *arguments: Any, **options: Any) -> Any:
+        weights = [weight for weight in network.parameters() if weight.dim() == 4]
+        orders.append(all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights))
+        return forward(network, *arguments, **options)
+
+    monkeypatch.setattr(UNet, "forward", watched)
+    option = f"channels_last={str(channels_last).lower()}"
+    few = [*TINY, option, "callbacks.evaluate=null", "callbacks.pictures=null", "trainer.max_steps=1"]
+    trained(tmp_path / "run", options=few)
+    assert set(orders) == {channels_last}
+    describe([*TINY, option], seconds=0)
+    assert orders[-1] is channels_last
 
 
 @pytest.mark.slow

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
+from test_callbacks import small_task
 from test_protocol import Flat
 from torch import Tensor
 
 from inkdrop.data import Digits
-from inkdrop.metrics import Classifier, Evaluation, FrechetDistance, InceptionScore, KernelDistance
+from inkdrop.data.toys import Toy, moons
+from inkdrop.likelihood import LossByNoiseLevel
+from inkdrop.metrics import Classifier, Evaluation, FrechetDistance, Identity, InceptionScore, KernelDistance
 from inkdrop.metrics.metric import Collector, Metric
 
 
@@ -49,3 +54,13 @@ def test_memory_of_distance_and_score_does_not_grow_with_the_samples(metric: Met
             collector.update(images, items, "images", items.tolist())
         sizes.append(len(pickle.dumps(collector)))
     assert (sizes[1] < sizes[0] + 100) == constant
+
+
+@pytest.mark.parametrize("metrics", [{}, {"frechet": FrechetDistance()}], ids=["likelihood", "metrics"])
+def test_seconds_are_those_of_the_latest_call(metrics: dict[str, Metric], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inkdrop.metrics.evaluation.time", SimpleNamespace(monotonic=itertools.count().__next__))
+    evaluation = Evaluation(Identity(2), metrics, likelihood={"levels": LossByNoiseLevel(3)})
+    pipeline, data = small_task().pipeline, Toy(moons, 64, [2], 0, 16)
+    for _ in range(2):
+        evaluation(pipeline, data)
+        assert evaluation.seconds["likelihood"] == 1

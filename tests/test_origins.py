@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from analytic import SCHEDULES, exact_pipeline, mixture
+from test_callbacks import small_task
 from test_end_to_end import sampled, trained
 from torch import Tensor
 
@@ -60,6 +61,16 @@ def test_reconstruction_comes_back_to_the_data() -> None:
     samples = pipeline({}, range(16), eps=origin.noise(pipeline, {}, torch.arange(16)))
     assert origin.facts(pipeline, samples)["round_trip_rms"] < 1e-3
     assert origin.facts(pipeline, samples + 1)["round_trip_rms"] > 0.9
+
+
+def test_dropout_has_no_part_in_the_way_back() -> None:
+    pipeline = small_task(dropout=0.5).pipeline.train()
+    for parameter in pipeline.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    batch = {"x": noise(0, 1, dim=2).float()}
+    eps = pipeline.invert(batch)
+    assert pipeline.training
+    assert torch.equal(eps, pipeline.eval().invert(batch))
 
 
 def test_reconstruction_refuses_noise_and_more_items_than_there_are() -> None:

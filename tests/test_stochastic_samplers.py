@@ -16,10 +16,12 @@ from inkdrop.randomness import Generators
 from inkdrop.samplers import (
     DDIM,
     Ancestral,
+    Denoise,
     EulerMaruyama,
     PredictorCorrector,
     ReverseDiffusion,
     Sampler,
+    adams_sde,
     dpmpp_2m_sde,
     dpmpp_3m_sde,
     heun,
@@ -49,6 +51,8 @@ METHODS: dict[str, Callable[[], Sampler]] = {
     "dpmpp_2m, eta = 1": lambda: dpmpp_2m_sde(steps(), eta=1.0),
     "dpmpp_2m, eta = 0.5": lambda: dpmpp_2m_sde(steps(), eta=0.5),
     "dpmpp_3m, eta = 1": lambda: dpmpp_3m_sde(steps(), eta=1.0),
+    "dpmpp_3m, eta = 1.5": lambda: dpmpp_3m_sde(steps(), eta=1.5),
+    "adams, eta = 0.5": lambda: adams_sde(steps(), eta=0.5),
     "euler_maruyama": lambda: EulerMaruyama(steps()),
     "reverse_diffusion": lambda: ReverseDiffusion(steps()),
     "predictor_corrector": lambda: PredictorCorrector(steps(NUM_STEPS // 2), ReverseDiffusion, 1, 0.16),
@@ -84,6 +88,31 @@ def test_the_first_step_from_pure_noise_has_the_law_of_the_chain(method: Method)
     sample(denoiser, method(Explicit([1.0, 0.9])), COUNT, progress=lambda done, total, x: seen.append(x))
     assert torch.allclose(seen[0].mean(0), torch.full((2,), 0.1).double(), atol=3 * 0.9 / COUNT**0.5)
     assert torch.allclose(seen[0].std(0), torch.full((2,), 0.9).double(), rtol=3 / (2 * COUNT) ** 0.5)
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.5])
+@pytest.mark.parametrize("method", [dpmpp_2m_sde, dpmpp_3m_sde, adams_sde], ids=["2m", "3m", "adams"])
+def test_a_step_has_the_noise_of_its_eta(method: Callable[..., Sampler], eta: float) -> None:
+    """The deviation of x' is `s' sqrt(1 - exp(-2 eta (l' - l)))` for a log-SNR 2 l: Lu et al. 2022, section 5."""
+    denoiser = mixture(ALL_SCHEDULES["vp"])
+    now, next = denoiser.schedule.points([0.6, 0.4])
+    noise = source(2, Gaussian()).at(Move(0, 0, now, next))  # not asked
+    x = torch.zeros(2, 2, dtype=torch.float64)
+    (_, std), _ = method(Linspace(2), eta=eta).step(Denoise(denoiser, {}), x, now, next, noise, ())
+    remaining = (now.alpha * next.sigma / (now.sigma * next.alpha)) ** (2 * eta)
+    assert std == pytest.approx(next.sigma * (1 - remaining) ** 0.5)
+
+
+def test_an_up_move_adds_up_noise_times_its_noise() -> None:
+    """S_noise of EDM: a share of x' comes from x, the rest is fresh."""
+    denoiser, seen = mixture(ALL_SCHEDULES["vp"], BatchGaussian()), list[Tensor]()
+    low, high = denoiser.schedule.points([0.2, 0.5])
+    kept = (high.alpha / low.alpha * low.sigma) ** 2
+    for up_noise in (1.0, 1.5):
+        sampler = heun(Explicit([low.t, high.t]), up_noise=up_noise)
+        sample(denoiser, sampler, COUNT, progress=lambda done, total, x: seen.append(x))
+        variance = kept + up_noise**2 * (high.sigma**2 - kept)
+        assert seen[-2].var().item() == pytest.approx(variance, rel=4 * (1 / COUNT) ** 0.5)
 
 
 # Brownian paths ------------------------------------------------------------------------------------------------------

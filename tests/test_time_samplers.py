@@ -125,6 +125,13 @@ def test_loss_aware_draws_bins_by_the_root_of_their_mean_square_loss() -> None:
     assert torch.allclose(drawn.importance, 1 / (20 * shares[(drawn.u * 20).long()]))
 
 
+def test_a_rare_large_loss_counts_by_its_square() -> None:
+    sampler = LossAware(Uniform(), num_bins=2, num_losses=4)
+    u = torch.tensor([0.25] * 4 + [0.75] * 4, dtype=torch.float64)
+    sampler.observe(Times(u, u), torch.tensor([0.0, 0.0, 0.0, 8.0, 4.0, 4.0, 4.0, 4.0]))  # 4 in both bins
+    assert torch.allclose(sampler(SCHEDULES["vp"], GENERATORS).importance, torch.ones(20_000).double())
+
+
 @pytest.mark.parametrize(("law", "name"), [(Uniform(), "vp"), (DiscreteUniform(), "linear_beta")])
 def test_importance_leaves_the_mean_loss_as_it_was_with_less_variance(law: TimeSampler, name: str) -> None:
     drawn = learned(law)(SCHEDULES[name], GENERATORS)

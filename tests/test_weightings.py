@@ -15,16 +15,13 @@ from inkdrop.predictions import (
     ScorePrediction,
     VPrediction,
 )
-from inkdrop.weightings import EDM, P2, Likelihood, MinSNR, Simple, SoftMinSNR, Unit, Weighting
+from inkdrop.weightings import EDM, P2, Likelihood, MinSNR, Simple, SoftMinSNR, Unit, Weighting, weights_at
 
 T = torch.tensor([0.05, 0.3, 0.6, 0.95], dtype=torch.float64)
 
 
 def weights(weighting: Weighting, prediction: Prediction, name: str = "vp") -> torch.Tensor:
-    schedule = ALL_SCHEDULES[name]
-    now = schedule.point(T)
-    c_out = torch.as_tensor(prediction.coefficients(now).c_out).double().expand(len(T))
-    return weighting(schedule.log_snr(T), schedule.log_snr_rate(T), c_out)
+    return weights_at(weighting, ALL_SCHEDULES[name], prediction, T)
 
 
 def snr(name: str = "vp") -> torch.Tensor:

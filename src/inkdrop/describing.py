@@ -27,6 +27,7 @@ from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.pipeline import Pipeline
 from inkdrop.plots import process, schedules
 from inkdrop.tasks.base import Task
+from inkdrop.weightings import weights_at
 
 _TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _QUANTILES = (0.05, 0.25, 0.75, 0.95)
@@ -172,10 +173,7 @@ def _first_sentence(node: Mapping[str, Any], allowed: tuple[str, ...]) -> str:
 
 def _weight(task: Task, weighting: Any, t: Tensor) -> Tensor:
     """The weighting's factor at times (B)."""
-    schedule = task.schedule
-    c_out = torch.as_tensor(task.pipeline.coefficients(schedule.point(t))["c_out"], dtype=t.dtype).expand(len(t))
-    factor: Tensor = weighting(schedule.log_snr(t), schedule.log_snr_rate(t), c_out)
-    return factor
+    return weights_at(weighting, task.schedule, task.pipeline.denoiser.prediction, t)
 
 
 def _coefficients(task: Task, weighting: Any) -> list[dict[str, float]]:

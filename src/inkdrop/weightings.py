@@ -13,6 +13,9 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
+from inkdrop.predictions import Prediction
+from inkdrop.schedules import Schedule
+
 
 class Weighting(ABC):
     """A factor per sample on the squared error of the network's own output."""
@@ -91,3 +94,9 @@ class Likelihood(Weighting):
         snr = log_snr.exp()
         falling = torch.where(snr > 0, -log_snr_rate * snr, 0.0)  # -d SNR / dt, which is 0 where alpha is
         return falling / 2 * c_out.square()
+
+
+def weights_at(weighting: Weighting, schedule: Schedule, prediction: Prediction, t: Tensor) -> Tensor:
+    """The weights (B) at times t (B) of a network with this prediction on this schedule."""
+    c_out = torch.as_tensor(prediction.coefficients(schedule.point(t)).c_out, dtype=t.dtype).expand(len(t))
+    return weighting(schedule.log_snr(t), schedule.log_snr_rate(t), c_out)

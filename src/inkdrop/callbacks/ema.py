@@ -23,10 +23,11 @@ from inkdrop.checkpoints.snapshots import name_of
 class EMA(AfterStep):
     """Averages of all trainable parameters, one per profile: `average += (1 - b) (weight - average)` in update t.
 
-    For each of `decays` b = min(decay, (1 + t) / (10 + t)), so that the start is soon forgotten. For each of `lengths`,
-    the standard deviation of the profile relative to the time since the start, b = (1 - 1 / t)^(gamma + 1): Karras et
-    al. 2024, arXiv 2312.02696. An update is made every `every_steps` steps, and counted by t; a step that was left out
-    is none. Buffers are not averaged, the latest are used. The first average of all is the one that is sampled.
+    For each of `decays` b = min(decay^every_steps, (1 + t) / (10 + t)), so that the start is soon forgotten. For each
+    of `lengths`, the standard deviation of the profile relative to the time since the start, b = (1 - 1 / t)^(gamma +
+    1): Karras et al. 2024, arXiv 2312.02696. An update is made every `every_steps` steps, and counted by t; a step that
+    was left out is none. Buffers are not averaged, the latest are used. The first average of all is the one that is
+    sampled.
 
     A checkpoint holds the raw weights in `state_dict` and each average in `ema` under its name: the decay, or
     `length:0.05`; a save while averages stand in the network is refused. With `snapshots` those of `lengths` are stored

@@ -14,7 +14,7 @@ from inkdrop.losses.coupling import Coupling, independent
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Point, over
 from inkdrop.time_samplers import Times, TimeSampler
-from inkdrop.weightings import Weighting
+from inkdrop.weightings import Weighting, weights_at
 
 
 class Attempt(NamedTuple):
@@ -42,7 +42,7 @@ class DenoisingLoss(Loss):
     def check(self, denoiser: NetworkDenoiser) -> None:
         """`ValueError` if a time, a target or a weight is not finite somewhere between the ends of time."""
         t = self.time_sampler.quantile(denoiser.schedule, torch.tensor([0.0, 0.25, 0.5, 0.75, 1 - 1e-12]).double())
-        facts = [denoiser.schedule.c_noise(t), self._weight(denoiser, t)]
+        facts = [denoiser.schedule.c_noise(t), weights_at(self.weighting, denoiser.schedule, denoiser.prediction, t)]
         facts += [torch.as_tensor(u) for u in denoiser.prediction.target_weights(denoiser.schedule.point(t))]
         if not all(bool(fact.isfinite().all()) for fact in facts):
             parts = (denoiser.schedule, denoiser.prediction, self.weighting)
@@ -76,18 +76,14 @@ class DenoisingLoss(Loss):
     def errors(self, denoiser: NetworkDenoiser, x_0: Tensor, attempt: Attempt) -> tuple[Tensor, Tensor]:
         """The squared error (B) of an attempt, with its weight and without."""
         error = (attempt.F - denoiser.prediction.target(x_0, attempt.eps, attempt.now)).square().flatten(1).mean(1)
-        return _like(self._weight(denoiser, attempt.times.t), error) * error, error
+        weight = weights_at(self.weighting, denoiser.schedule, denoiser.prediction, attempt.times.t)
+        return _like(weight, error) * error, error
 
     def settle(self, times: Times, loss: Tensor) -> Tensor:
         """The loss (B) with the factors of its times; the time sampler hears of it, if it drew them."""
         if times.u is not None:
             self.time_sampler.observe(times, loss.detach())
         return loss if times.importance is None else _like(times.importance, loss) * loss
-
-    def _weight(self, denoiser: NetworkDenoiser, t: Tensor) -> Tensor:
-        schedule = denoiser.schedule
-        c_out = torch.as_tensor(denoiser.prediction.coefficients(schedule.point(t)).c_out, dtype=t.dtype).expand(len(t))
-        return self.weighting(schedule.log_snr(t), schedule.log_snr_rate(t), c_out)
 
 
 def _like(factors: Tensor, values: Tensor) -> Tensor:

@@ -97,6 +97,7 @@ class Evaluation:
 
     def __call__(self, pipeline: Pipeline, data: DataModule) -> Results:
         """The results of new samples and the likelihoods; each rank does its share, all get the whole."""
+        self.seconds = {}
         values: Results = {}
         if self.metrics:
             values = self.of_samples(pipeline, data)
