@@ -119,6 +119,8 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "C25 task": (["task=null"], ["task=null", "--help lists the names"]),
     "C26 argument": (["~time_grid.num_steps"], ["time_grid.num_steps is missing"]),
     "C26 rate": (["~optimizer.lr"], ["optimizer.lr is missing"]),
+    "C26 partial": (["~scheduler.num_steps"], ["optimizer or scheduler", "missing", "num_steps"]),
+    "C26 range": (["optimizer.betas=[2.0,0.9]"], ["optimizer or scheduler: Invalid beta parameter at index 0: 2.0"]),
     "C26 top": (["~compile"], ["compile is missing"]),
     "C26 reference": (["~trainer.max_steps"], ["trainer.max_steps"]),
     "C27 octal": (["schedule.num_timesteps=010"], ["schedule.num_timesteps=010", "integer"]),

@@ -140,6 +140,12 @@ def test_results_of_a_run_carry_the_protocol(tmp_path: Path, capsys: pytest.Capt
     assert len(result["protocol"]["hash"]) == 12
 
 
+def test_mixed_precision_is_that_of_training_alone(tmp_path: Path) -> None:
+    """Callbacks are called outside of autocast, and the record says so."""
+    result = trained(tmp_path / "run", "trainer.precision=bf16-mixed")
+    assert result["protocol"]["sampling"]["precision"] == "32-true"
+
+
 @pytest.mark.slow
 def test_what_is_sampled_as_in_training_has_its_value_and_its_protocol(tmp_path: Path) -> None:
     result = trained(tmp_path / "run")

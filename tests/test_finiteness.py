@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,28 @@ def test_a_step_that_the_scaler_leaves_out_moves_neither_averages_nor_rate(tmp_p
     assert all(torch.allclose(value, averages[name], atol=1e-5) for name, value in ema.averages["0.9"].items())
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(rate)
     assert task.skipped_steps == 0
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_the_gradients_of_a_fused_optimizer_are_judged_and_clipped_without_their_scale(
+    clip: float | None, tmp_path: Path
+) -> None:
+    """A fused optimizer divides by the scale itself, after they were looked at."""
+
+    def train(fused: bool) -> DiffusionTask:
+        scaled = Scaled([])
+        scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        task, optimizer = small_task(), partial(torch.optim.AdamW, lr=1e-2, eps=1.0, fused=fused, foreach=False)
+        task.optimizer, task.max_gradient_norm = optimizer, 50.0
+        (tmp_path / str(fused)).mkdir()
+        fit(task, 4, [], tmp_path / str(fused), plugins=[scaled], gradient_clip_val=clip)
+        return task
+
+    ours, theirs = (parameters(train(fused)) for fused in (True, False))
+    assert all(torch.allclose(value, theirs[name], atol=1e-6) for name, value in ours.items())
+    norms = [records(tmp_path / str(fused), "train/gradient_norm") for fused in (True, False)]
+    assert norms[0] == [(step, pytest.approx(norm, rel=1e-5)) for step, norm in norms[1]]
+    assert norms[0][0][1] > 0.5
 
 
 def test_the_scaler_goes_on_with_its_scale(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from inkdrop.metrics import (
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import Statistics
 from inkdrop.metrics.protocol import over_repeats, protocol, short
-from inkdrop.metrics.real import real, trivial_items
+from inkdrop.metrics.real import of, real, trivial_items
 
 
 def statistics(features: Tensor, parts: int = 1) -> Statistics:
@@ -273,6 +273,17 @@ def test_what_is_taken_of_real_data_is_kept_by_content() -> None:
     statistics_of(other, "validation", 350, 350, Counting(64))
     assert calls[4:] == [100, 100, 350, 350]
     assert digits_classifier().digest() != digits_classifier(None).digest()
+
+
+def test_what_is_taken_does_not_depend_on_the_precision_of_sampling() -> None:
+    extractor, items = digits_classifier(), digits().splits["validation"]
+    needs = frozenset({"statistics", "features", "class_sums"})
+    plain = of(extractor, items, 32, needs, 16, "items")
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = of(extractor, items, 32, needs, 16, "items")
+    for name in ("features", "class_sums"):
+        first, second = getattr(plain, name), getattr(mixed, name)
+        assert torch.equal(first, second), name
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,13 +222,12 @@ def _check_call(node: Mapping[str, Any], allowed: Iterable[str], path: str) -> N
     given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         _check_names(path, given, parameters)
-    positional = list(parameters)[:1] if node.get("_partial_") else []  # a partial is called with what it works on
     for name, parameter in parameters.items():
         required = parameter.default is parameter.empty and parameter.kind in (
             parameter.KEYWORD_ONLY,
             parameter.POSITIONAL_OR_KEYWORD,
         )
-        if required and not node.get("_partial_") and name not in given and name not in positional:
+        if required and not node.get("_partial_") and name not in given:
             raise ConfigurationError(f"{path}.{name} is missing: {node['_target_']} needs it")
     annotations = _annotations(target)
     for key, value in given.items():

@@ -43,8 +43,8 @@ class Generators:
 
     `at(purpose, *position)` leads to other, independent streams. Equal keys give equal numbers however often they are
     asked for. For one purpose and position, different seeds never share a key, nor do different positions of one seed,
-    nor the first 100 million positions of seeds 0 to 19: torch's CPU generator looks at 32 bits of its seed only, so the
-    keys have no more.
+    nor the first 100 million positions of seeds 0 to 19: torch's CPU generator looks at 32 bits of its seed only, so
+    the keys have no more.
     """
 
     keys: np.ndarray  # (B), values below 2**32

@@ -116,7 +116,9 @@ class Evaluate(AfterStep):
         configured = {**config.get("pipeline", {}), **_configured(config, variant)}
         weights = profile_name(trainer, self.variants[variant].weights if variant else None)
         evaluation = self.evaluation
-        calls, precision = evaluation.network_calls, str(trainer.precision)
+        # Lightning calls callbacks outside of autocast: their samples are made in float32.
+        precision = "32-true" if "-mixed" in str(trainer.precision) else str(trainer.precision)
+        calls = evaluation.network_calls
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         return evaluation.protocol(data, sampling_facts(configured, weights, evaluation.seed, calls, precision))
 

@@ -88,20 +88,26 @@ class Collector:
 
     @torch.no_grad()
     def update(self, x: Tensor, positions: Tensor, what: str, names: list[int]) -> None:
-        """Adds raw data (B, *) at positions (B); an error says `what` they are and the names (B) of broken ones."""
+        """Adds raw data (B, *) at positions (B); an error says `what` they are and the names (B) of broken ones.
+
+        Features are the same in every precision that samples are made with.
+        """
         device = next(self.extractor.parameters(), x).device
-        features = self.extractor(x.to(device))
+        with torch.autocast(device.type, enabled=False):
+            features = self.extractor(x.to(device))
+            scores = self.extractor.logits(features) if "class_sums" in self.needs else None
         require_finite(features, f"{self.extractor.name}: the features of {what}", names)
         if "statistics" in self.needs:
-            self._statistics.to(device).update(features)
+            place = torch.device("cpu") if device.type == "mps" else device  # which has no float64
+            self._statistics.to(place).update(features.to(place))
         if "features" in self.needs:
             self._features.append(features.float().cpu())
             self._positions.append(positions)
-        if "class_sums" in self.needs:
-            self._add_classes(self.extractor.logits(features), positions)
+        if scores is not None:
+            self._add_classes(scores, positions)
 
     def _add_classes(self, scores: Tensor, positions: Tensor) -> None:
-        logs = scores.double().log_softmax(1).cpu()
+        logs = scores.cpu().double().log_softmax(1)
         probabilities = logs.exp()
         rows = torch.cat([probabilities, (probabilities * logs).sum(1, keepdim=True), logs.new_ones(len(logs), 1)], 1)
         if self._class_sums is None:

@@ -62,6 +62,10 @@ class Task(LightningModule):
         self.config: dict[str, Any] = {}  # resolved, plain; written into checkpoints so that they are enough alone
         self.facts: dict[str, Any] = {}  # what the result depends on besides: versions, threads, commit
         self.check()
+        try:
+            self.configure_optimizers()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"optimizer or scheduler: {error}") from None
 
     def check(self) -> None:
         """`ValueError` if the loss cannot train this model."""
@@ -148,7 +152,11 @@ class Task(LightningModule):
     ) -> None:
         """Takes the norm of the gradient once: to check it, to log it before clipping, and to clip by it."""
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        scaler = self._scaler()
+        # Fused optimizers take their gradients scaled.
+        scaled = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
+        scale = scaler.get_scale() if scaled else 1.0
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]) / scale
         value = float(norm)
         self.updated, self._finite = False, math.isfinite(value) and value <= self.max_gradient_norm
         if not self._finite:
@@ -157,10 +165,8 @@ class Task(LightningModule):
             trainer: Any = self.trainer
             if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # Lightning's own log is dear
                 self.log("train/gradient_norm", norm)
-            # Fused optimizers take their gradients scaled: Lightning has words for clipping those.
-            scaled = self._scaler() is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
-            if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and not scaled:
-                torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+            if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+                torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val * scale, norm * scale)
             elif gradient_clip_val:
                 self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         self._recent.clear()
