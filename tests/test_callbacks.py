@@ -251,6 +251,25 @@ def test_cadences(cadence: dict[str, Any], steps: list[int], tmp_path: Path) -> 
     assert due == steps
 
 
+def test_a_cadence_is_due_at_the_step_that_completes_an_interval() -> None:
+    def due(last: int, items: int, **cadence: float) -> list[int]:
+        loader, every = SimpleNamespace(batch_size=10, num_items=items), Every(**cadence)  # type: ignore[arg-type]
+        steps = (
+            SimpleNamespace(global_step=i + 1, train_dataloader=loader, accumulate_grad_batches=1) for i in range(last)
+        )
+        return [trainer.global_step for trainer in steps if every.due(trainer)]  # type: ignore[arg-type]
+
+    for steps in range(1, 200):  # 49 in an epoch, for one
+        assert due(3 * steps, 10 * steps, epochs=1) == [steps, 2 * steps, 3 * steps]
+    for fraction, parts in ((0.1, 10), (0.2, 5), (0.02, 50), (1 / 3, 3), (1 / 13, 13), (1.5, 2 / 3)):
+        interval = round(1950 / parts)
+        assert due(3900, 19500, epochs=fraction) == list(range(interval, 3901, interval)), fraction
+    assert due(3000, 10000, epochs=0.1) == list(range(100, 3001, 100))
+    assert due(12, 10, epochs=1e-12) == list(range(1, 13))
+    assert due(40, 95, epochs=1) == [10, 19, 29, 38]
+    assert due(12, 95, samples=25) == [3, 5, 8, 10]
+
+
 def test_a_cadence_of_minutes_follows_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     every, clock = Every(minutes=2.0), [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])

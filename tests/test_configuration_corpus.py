@@ -20,7 +20,7 @@ from test_end_to_end import TINY
 from inkdrop.configuration import check_settings
 from inkdrop.data import DataError, Digits
 from inkdrop.experiment import composed, resolved
-from inkdrop.machine import check_items
+from inkdrop.machine import check_held_out, check_items
 from inkdrop.masking import from_environment, masked
 
 
@@ -475,3 +475,11 @@ def test_a_split_without_items_is_told_with_batch_and_devices(name: str) -> None
     data.splits[name] = {"x": torch.zeros(0, 1, 8, 8)}
     with pytest.raises(DataError, match=rf"{name} holds 0 items.* data.batch_size=4 .* trainer.devices=2"):
         check_items(data, {"devices": 2})
+
+
+def test_fewer_held_out_items_than_devices_are_refused() -> None:
+    data = Digits([1, 8, 8], 10, 4)
+    data.splits["validation"] = {"x": torch.zeros(3, 1, 8, 8)}
+    check_held_out(data, 3)
+    with pytest.raises(DataError, match=r"3 held-out items for 4 devices.* trainer.devices to fewer"):
+        check_held_out(data, 4)

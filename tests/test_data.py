@@ -61,6 +61,20 @@ def test_ordered_loader_covers_each_item_once_over_all_ranks() -> None:
     assert seen == [[0, 2], [4, 6], [8], [1, 3], [5, 7], [9]]
 
 
+def test_each_rank_has_a_batch_to_validate_or_is_refused() -> None:
+    for count in range(1, 8):
+        split = {"x": torch.arange(count)[:, None]}
+        for world_size in range(1, count + 1):
+            loaders = [OrderedLoader(split, 2, rank, world_size) for rank in range(world_size)]
+            seen = [batch["position"].tolist() for loader in loaders for batch in loader]
+            assert sorted(itertools.chain(*seen)) == list(range(count))
+            assert all(seen)
+            assert min(map(len, loaders)) > 0
+        for rank in range(count + 1):
+            with pytest.raises(ValueError, match=f"{count} held-out items for {count + 1} devices.* hold out more"):
+                OrderedLoader(split, 2, rank, count + 1)
+
+
 def test_digits_are_split_by_class_without_overlap() -> None:
     from sklearn.datasets import load_digits
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from inkdrop.codecs import Codec, Pixels, Standardize
-from inkdrop.conditioners import Unconditional
+from inkdrop.conditioners import Label, Unconditional
 from inkdrop.denoiser import Condition, Denoiser, Estimate, NetworkDenoiser
 from inkdrop.deviations import Deviation, large, learned, small
 from inkdrop.finiteness import NonFiniteError
 from inkdrop.likelihood import LossByNoiseLevel, ODELikelihood, VariationalBound
+from inkdrop.networks import MLP
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.pipeline import Pipeline
 from inkdrop.predictions import FlowPrediction, NoisePrediction
@@ -261,6 +262,20 @@ def test_networks_run_in_their_own_type_without_dropout_and_images_keep_their_sh
     assert torch.equal(VariationalBound(4)(pipeline, {"x": data}, streams(5))["total"], again)
     assert pipeline.training
     assert pipeline.denoiser.network.weight.grad is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("likelihood", [ODELikelihood(), ODELikelihood(None), VariationalBound(4), LossByNoiseLevel(3)])
+def test_an_inference_mode_changes_nothing(likelihood: Any) -> None:
+    network = MLP([2], 8, 1, vector_dim=2)
+    nn.init.normal_(network.output[1].weight)
+    denoiser = NetworkDenoiser(network, VP(), FlowPrediction())
+    pipeline = Pipeline(denoiser, Label(3, 2, dropout=0.1), Standardize(), DDIM(Trailing(4)), [2])
+    batch = {"x": torch.randn(5, 2), "label": torch.tensor([0, 1, 2, 1, 0])}
+    expected = likelihood(pipeline, batch, streams(5))
+    with torch.inference_mode():
+        found = likelihood(pipeline, {name: value.clone() for name, value in batch.items()}, streams(5))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 class Latents(Codec):

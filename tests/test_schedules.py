@@ -31,18 +31,53 @@ from inkdrop.schedules import (
 )
 from inkdrop.time_grids import Linspace
 
+NESTED: dict[str, Schedule] = {
+    "shifted interpolated": Shifted(Interpolated(VP(), cosine(1000)), 2.0),
+    "shifted interpolated shifts": Shifted(Interpolated(Shifted(VP(), 0.5), Shifted(VP(), 4.0)), 3.0),
+    "interpolated to less noise": Shifted(Interpolated(VP(), cosine(1000)), 0.5),
+    "interpolated zero terminal SNR": Interpolated(VP(), ZeroTerminalSNR(cosine(1000))),
+    "shifted zero terminal SNR": Shifted(ZeroTerminalSNR(linear_beta(1000, 1e-4, 0.02)), 2.0),
+    "shifted zero terminal SNR of vp": Shifted(ZeroTerminalSNR(VP()), 0.3),
+    "zero terminal SNR of a shift": ZeroTerminalSNR(Shifted(VP(), 2.0)),
+    "zero terminal SNR of a shifted interpolation": ZeroTerminalSNR(Shifted(Interpolated(VP(), cosine(1000)), 2.0)),
+    "interpolated zero terminal SNR of a shifted interpolation": Interpolated(
+        ZeroTerminalSNR(Shifted(Interpolated(VP(), VP(0.2)), 2.0)), ZeroTerminalSNR(VP(0.3))
+    ),
+    "shifted twice": Shifted(Shifted(cosine(1000), 2.0), 3.0),
+    "shifted laplace": Shifted(Laplace(), 2.0),
+    "shifted ve": Shifted(VE(), 2.0),
+    "shifted sub_vp": Shifted(SubVP(), 2.0),
+}
 EVERY = pytest.mark.parametrize("schedule", ALL_SCHEDULES.values(), ids=ALL_SCHEDULES.keys())
+AND_NESTED = pytest.mark.parametrize(
+    "schedule", [*ALL_SCHEDULES.values(), *NESTED.values()], ids=[*ALL_SCHEDULES, *NESTED]
+)
 INNER = torch.linspace(0.0007, 0.9995, 997, dtype=torch.float64)
 
 
-@EVERY
+@AND_NESTED
 def test_log_snr_falls_and_inverts(schedule: Schedule) -> None:
     log_snr = schedule.log_snr(INNER)
     assert (log_snr.diff() < 0).all()
     assert (schedule.time(log_snr) - INNER).abs().max() < 1e-9
 
 
-@EVERY
+@AND_NESTED
+def test_log_snr_is_that_of_signal_and_noise(schedule: Schedule) -> None:
+    expected = 2 * (schedule.alpha(INNER).log() - schedule.sigma(INNER).log())
+    assert torch.allclose(schedule.log_snr(INNER), expected, rtol=0, atol=1e-8)
+
+
+@AND_NESTED
+def test_nothing_of_the_data_is_left_where_the_log_snr_says_so(schedule: Schedule) -> None:
+    for times in ([1.0], [0.3, 0.8, 1.0]):  # the last bit of an exponential depends on its neighbours in memory
+        end = schedule.points(times)[-1]
+        assert (end.alpha == 0) == (end.half == -math.inf)
+        if end.alpha == 0:
+            assert end.sigma == pytest.approx(1, abs=1e-14)
+
+
+@AND_NESTED
 def test_ends(schedule: Schedule) -> None:
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     assert schedule.alpha(ends)[0] == 1
@@ -59,12 +94,38 @@ def test_little_signal_is_left_at_the_end(schedule: Schedule) -> None:
     assert schedule.alpha(end) < 0.01
 
 
-@EVERY
-def test_log_snr_rate_is_the_derivative(schedule: Schedule) -> None:
+@AND_NESTED
+def test_rates_are_the_derivatives(schedule: Schedule) -> None:
     t = torch.linspace(0.0105, 0.9895, 980, dtype=torch.float64)  # inside the intervals of the tables
     width = 1e-6
     slope = (schedule.log_snr(t + width) - schedule.log_snr(t - width)) / (2 * width)
     assert torch.allclose(schedule.log_snr_rate(t), slope, rtol=1e-5)
+    slope = (schedule.alpha(t + width).log() - schedule.alpha(t - width).log()) / (2 * width)
+    assert torch.allclose(schedule.log_alpha_rate(t), slope, rtol=1e-5, atol=1e-7)
+    end = torch.ones(1, dtype=torch.float64)
+    assert (schedule.log_alpha_rate(end) == -math.inf) == (schedule.alpha(end) == 0)
+    assert schedule.log_alpha_rate(end) <= 0
+    with torch.inference_mode():
+        assert torch.equal(schedule.log_alpha_rate(t.clone()), schedule.log_alpha_rate(t))
+
+
+def test_an_alpha_that_changes_without_a_gradient_is_not_taken_for_constant() -> None:
+    class Looked(LinearInterpolation):
+        def alpha(self, t: torch.Tensor) -> torch.Tensor:
+            return 1 - t.detach()
+
+    with pytest.raises(ValueError, match="Looked has no gradient of alpha"):
+        Looked().log_alpha_rate(INNER)
+
+
+@pytest.mark.parametrize("num_timesteps", [*range(1, 401), 1000, 4000])
+def test_a_step_of_a_table_ends_its_own_interval(num_timesteps: int) -> None:
+    betas = torch.linspace(1e-4, 0.2, num_timesteps, dtype=torch.float64)
+    t = torch.arange(1, num_timesteps + 1, dtype=torch.float64) / num_timesteps
+    expected = torch.log1p(-betas) / 2 * num_timesteps
+    assert torch.allclose(Table(betas).log_alpha_rate(t), expected, rtol=1e-9)
+    alpha = torch.exp(torch.log1p(-betas).cumsum(0) / 2)
+    assert torch.allclose(Table(betas).log_snr_rate(t), 2 * expected / (1 - alpha**2), rtol=1e-9)
 
 
 @EVERY
@@ -189,6 +250,10 @@ def test_interpolation_is_between_its_two_ends() -> None:
     expected = (1 - t) * start.log_snr(t) + t * end.log_snr(t)
     assert torch.allclose(both.log_snr(t), expected, rtol=1e-14)
     assert both.log_snr(torch.ones(1).double()) == end.log_snr(torch.ones(1).double())
+    beyond = torch.tensor([1.0001, 1.2], dtype=torch.float64)
+    assert torch.equal(both.log_snr(beyond), end.log_snr(beyond))
+    assert torch.equal(both.log_snr_rate(beyond), end.log_snr_rate(beyond))
+    assert torch.allclose(both.time(end.log_snr(beyond)), beyond, rtol=1e-12)
 
 
 def test_zero_terminal_snr_leaves_nothing() -> None:

@@ -53,11 +53,12 @@ class Likelihood(ABC):
 def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Condition]]:
     """Raw data and condition on the pipeline's device, with dropout off and no gradients of weights."""
     device = next(pipeline.parameters(), torch.empty(0)).device
-    batch = {name: value.to(device) for name, value in batch.items()}
     training = pipeline.training
     pipeline.eval()
     try:
-        with torch.no_grad():
+        # Not tensors of an inference mode, which remember no graph: the divergence needs one.
+        with torch.inference_mode(False), torch.no_grad():
+            batch = {name: value.to(device, copy=True) for name, value in batch.items()}
             yield batch["x"], pipeline.conditioner(batch)
     finally:
         pipeline.train(training)

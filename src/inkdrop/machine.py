@@ -44,6 +44,15 @@ def check_batch_size(batch_size: int, world_size: int) -> None:
         raise ValueError(f"data.batch_size={batch_size} is not divisible by {world_size} devices")
 
 
+def check_held_out(data: DataModule, world_size: int) -> None:
+    """`DataError` unless each device gets an item that is held out."""
+    if (count := len(data.splits["validation"]["x"])) < world_size:
+        raise DataError(
+            f"{count} held-out items for {world_size} devices, each of which needs one: hold out more, or set "
+            "trainer.devices to fewer"
+        )
+
+
 def check_items(data: DataModule, options: Mapping[str, Any]) -> None:
     """`DataError` for less than a batch to train on, or nothing held out; a warning for less than an optimizer step."""
     for name, least in (("train", data.batch_size), ("validation", 1)):

@@ -25,7 +25,7 @@ from inkdrop.data.module import DataError
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.finiteness import NonFiniteError
 from inkdrop.loggers.jsonl import JSONLines
-from inkdrop.machine import check_batch_size, check_items
+from inkdrop.machine import check_batch_size, check_held_out, check_items
 from inkdrop.masking import from_environment, masked
 from inkdrop.metrics.protocol import told
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
@@ -192,6 +192,7 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
         enable_checkpointing=False,
     )
     check_batch_size(data.batch_size, trainer.world_size)
+    check_held_out(data, trainer.world_size)
     if isinstance(trainer.strategy, DDPStrategy):
         trainer.strategy._timeout = timedelta(minutes=plain["timeout_minutes"])
     return data, task, trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from fractions import Fraction
 from typing import Annotated
 
 from annotated_types import Gt
@@ -38,11 +39,13 @@ class Every:
             due, self._met = met > self._met, met
             return due
         step, per_step = trainer.global_step, self._per_step(trainer)
-        return int(step * per_step / self.amount) > int((step - 1) * per_step / self.amount)
+        # 0.1 is a tenth, which no float is; what is rounded to 0 is due at each step in any case.
+        interval = Fraction(self.amount).limit_denominator(10**9) or Fraction(1, 10**9)
+        return step * per_step // interval > (step - 1) * per_step // interval
 
-    def _per_step(self, trainer: Trainer) -> float:
+    def _per_step(self, trainer: Trainer) -> Fraction:
         if self.unit == "steps":
-            return 1
+            return Fraction(1)
         loader = trainer.train_dataloader
         samples = trainer.accumulate_grad_batches * loader.batch_size  # type: ignore[union-attr]
-        return samples if self.unit == "samples" else samples / loader.num_items  # type: ignore[union-attr]
+        return Fraction(samples, 1 if self.unit == "samples" else loader.num_items)  # type: ignore[union-attr]

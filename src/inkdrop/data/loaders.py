@@ -154,9 +154,17 @@ class ShuffledLoader(_Loader):
 
 
 class OrderedLoader(_Loader):
-    """One pass over a split in its own order; ranks take turns. The last batch may be smaller."""
+    """One pass over a split in its own order; ranks take turns. The last batch may be smaller.
+
+    `ValueError` for fewer items than ranks: one without a batch would not meet the others where they talk.
+    """
 
     def __init__(self, split: Split, batch_size: int, rank: int = 0, world_size: int = 1, num_workers: int = 0):
+        if len(split["x"]) < world_size > 1:
+            raise ValueError(
+                f"{len(split['x'])} held-out items for {world_size} devices, each of which needs one: hold out more, "
+                "or set trainer.devices to fewer"
+            )
         self.split = split
         self.parts = torch.arange(rank, len(split["x"]), world_size).split(batch_size)
         super().__init__(num_workers)

@@ -60,14 +60,19 @@ class Schedule(ABC):
         """Derivative of the log-SNR with respect to t, negative, (B) -> (B)."""
 
     def log_alpha_rate(self, t: Tensor) -> Tensor:
-        """Derivative of log(alpha) with respect to t, by automatic differentiation, (B) -> (B)."""
-        with torch.enable_grad():
-            t = t.detach().requires_grad_()
-            value = self.alpha(t).log().sum()
-            if not value.requires_grad:  # alpha is constant
-                return torch.zeros_like(t)
-            (rate,) = torch.autograd.grad(value, t)
-        return rate
+        """Derivative of log(alpha) with respect to t, -inf where alpha = 0, by automatic differentiation, (B) -> (B).
+
+        `ValueError` if alpha changes and yet has no gradient.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            t = t.detach().clone().requires_grad_()
+            alpha = self.alpha(t)
+            if alpha.requires_grad:
+                (rate,) = torch.autograd.grad(alpha.log().sum(), t)
+                return torch.where(alpha == 0, -torch.inf, rate)
+        if self.alpha(torch.linspace(0, 1, 9, dtype=torch.float64)).diff().any():
+            raise ValueError(f"{type(self).__name__} has no gradient of alpha: give it a log_alpha_rate of its own")
+        return torch.zeros_like(alpha)
 
     def log_snr(self, t: Tensor) -> Tensor:
         """`2 log(alpha / sigma)`, +inf where sigma = 0 and -inf where alpha = 0, (B) -> (B)."""

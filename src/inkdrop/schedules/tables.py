@@ -36,7 +36,7 @@ class Table(Schedule):
     def _interval(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Number of the interval that ends at or after t, and the value of `-log(alpha_bar)` at t."""
         position = t * self.num_timesteps
-        left = (position.ceil() - 1).clamp(0, self.num_timesteps - 1).long()
+        left = ((position - 1e-9).ceil() - 1).clamp(0, self.num_timesteps - 1).long()
         return left, torch.lerp(self._decay.take(left), self._decay.take(left + 1), position - left)
 
     def _scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -43,11 +43,15 @@ class ZeroTerminalSNR(Schedule):
     def time(self, log_snr: Tensor) -> Tensor:
         alpha, power = torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr)
         lost = power / (1 + alpha) * (1 - self._last)  # 1 - alpha of the schedule inside
-        return self.schedule.time(2 * (1 - lost).log() - (lost * (2 - lost)).log())
+        time = self.schedule.time(2 * (1 - lost).log() - (lost * (2 - lost)).log())
+        return torch.where(log_snr == -torch.inf, 1.0, time)
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
         inside = self.schedule.alpha(t) * self.schedule.sigma(t) ** 2
         return self.schedule.log_snr_rate(t) * inside / ((1 - self._last) * self.alpha(t) * self.sigma(t) ** 2)
+
+    def log_alpha_rate(self, t: Tensor) -> Tensor:
+        return self.schedule.log_alpha_rate(t) * self.schedule.alpha(t) / ((1 - self._last) * self.alpha(t))
 
     def c_noise(self, t: Tensor) -> Tensor:
         return self.schedule.c_noise(t)
@@ -88,6 +92,11 @@ class Shifted(Schedule):
     def log_snr_rate(self, t: Tensor) -> Tensor:
         return self.schedule.log_snr_rate(t)
 
+    def log_alpha_rate(self, t: Tensor) -> Tensor:
+        inside = self._inside(t)
+        rate = self.schedule.log_alpha_rate(inside) * self.log_snr_rate(t) / self.schedule.log_snr_rate(inside)
+        return torch.where(self.log_snr(t) == -torch.inf, -torch.inf, rate)
+
     def c_noise(self, t: Tensor) -> Tensor:
         return self.schedule.c_noise(self._inside(t))
 
@@ -98,8 +107,9 @@ class Shifted(Schedule):
 class Interpolated(Schedule):
     """A variance-preserving schedule between two: `log_snr(t) = (1 - t) log_snr_start(t) + t log_snr_end(t)`.
 
-    Like `start` near the data and like `end` near the noise, such as one schedule shifted for two resolutions.
-    `ValueError` if the mixture does not fall. Source: Hoogeboom et al. 2023, arXiv 2301.11093, section 3.1.
+    Like `start` near the data and like `end` near the noise, such as one schedule shifted for two resolutions; `end`
+    alone where a shift asks for more noise than at t = 1. `ValueError` if the mixture does not fall. Source: Hoogeboom
+    et al. 2023, arXiv 2301.11093, section 3.1.
     """
 
     def __init__(self, start: Schedule, end: Schedule):
@@ -125,8 +135,14 @@ class Interpolated(Schedule):
             middle = (low + high) / 2
             before = self.log_snr(middle) > log_snr
             low, high = torch.where(before, middle, low), torch.where(before, high, middle)
-        return torch.where(log_snr == torch.inf, low, high)
+        time = torch.where(log_snr == torch.inf, low, high)
+        last = self.end.log_snr(torch.ones_like(log_snr))
+        return torch.where(log_snr < last, self.end.time(log_snr), time)
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
         change = self.end.log_snr(t) - self.start.log_snr(t)
-        return change + (1 - t) * self.start.log_snr_rate(t) + t * self.end.log_snr_rate(t)
+        end = self.end.log_snr_rate(t)
+        return torch.where((t > 1) | end.isinf(), end, change + (1 - t) * self.start.log_snr_rate(t) + t * end)
+
+    def log_alpha_rate(self, t: Tensor) -> Tensor:
+        return self.sigma(t) ** 2 * self.log_snr_rate(t) / 2
