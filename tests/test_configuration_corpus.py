@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,8 +15,8 @@ import torch
 from entry_scripts import ROOT, Ended, Script
 from hydra.core.utils import JobReturn
 from image_files import GREY, encoded, pixels
-from omegaconf import OmegaConf
-from test_end_to_end import TINY
+from omegaconf import DictConfig, OmegaConf
+from test_end_to_end import TINY, trained
 
 from inkdrop.configuration import check_settings
 from inkdrop.data import DataError, Digits
@@ -355,6 +356,44 @@ def test_c35_a_failing_trial_does_not_stop_the_others(
     assert "failing.Nothing cannot be imported" in ended.err
     assert "error: trial 0 failed" in ended.err
     assert [path.parent.name for path in Path("sweep").glob("*/result.json")] == ["3"]
+
+
+def test_c35_a_sweep_ends_with_the_table_of_the_trials_that_worked(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(config: DictConfig, output_dir: str) -> dict[str, float]:
+        metrics = {"loss": float(config.seed)}
+        (Path(output_dir) / "result.json").write_text(json.dumps({"metrics": metrics}))
+        return metrics
+
+    monkeypatch.setattr("inkdrop.training.train", train)
+    Path("sweep/1").mkdir(parents=True)
+    Path("sweep/1/result.json").write_text('{"metrics": {"loss": 9.0}}')  # of another sweep
+    ended = script("train.py", "-m", "seed=3,4,5", "output_dir=sweep")
+    assert ended.code == 2
+    assert "error: output_dir=" in ended.err
+    assert ended.err.splitlines()[-1].startswith("error: trial 1 failed with exit code 2")
+    rows = [line.split(",") for line in Path("sweep/report.csv").read_text().splitlines()]
+    assert rows == [["folder", "network calls", "loss"], ["0", "", "3"], ["2", "", "5"], ["protocol", "", "unknown"]]
+    assert "| 2 |  | 5 |" in ended.out
+
+
+def test_c35_a_sweep_of_samples_needs_a_folder_without_others(script: Script, tmp_path: Path) -> None:
+    trained(tmp_path / "run", "callbacks.evaluate=null", "trainer.max_steps=1")
+    checkpoint, options = f"checkpoint={tmp_path / 'run'}", ["num_samples=2", "time_grid.num_steps=2"]
+    ended = script("sample.py", "-m", checkpoint, *options, "seed=0,1", "output_dir=sweep")
+    assert ended.code == 0, ended.err
+    before = {file: file.read_bytes() for file in Path("sweep").rglob("*") if file.is_file()}
+    assert {str(file.parent) for file in before} == {"sweep", "sweep/0", "sweep/1"}
+    for checkpoints in (checkpoint, f"{checkpoint},{tmp_path / 'run'}"):
+        ended = script("sample.py", "-m", checkpoints, *options, "seed=7", "output_dir=sweep")
+        assert ended.code == 2
+        assert ended.err == "error: output_dir=sweep holds other samples: choose a new folder\n"
+    ended = script("sample.py", "-m", checkpoint, *options, "seed=7", "output_dir=sweep,other")
+    assert ended.code == 2
+    assert f"error: output_dir={Path('sweep/0').absolute()} holds other samples" in ended.err
+    assert Path("other/1/result.json").exists()
+    assert before == {file: file.read_bytes() for file in Path("sweep").rglob("*") if file.is_file()}
 
 
 def test_c35_an_objective_is_one_number(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:

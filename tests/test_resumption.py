@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import shutil
@@ -24,6 +25,8 @@ from inkdrop.checkpoints.content import tensors
 from inkdrop.checkpoints.folder import CheckpointFolder, _Digest
 from inkdrop.configuration import ConfigurationError
 from inkdrop.data.module import DataModule
+from inkdrop.loggers.csv import CSV
+from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.resumption import changed_facts, check_same, locked, resume_point
 from inkdrop.training import train
 
@@ -74,11 +77,16 @@ def interrupted(whole: Path, step: int, folder: Path) -> Path:
     return folder
 
 
-def logged(folder: Path) -> list[dict[str, float]]:
+def recorded(folder: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         del line["time"]
-    return [line for line in lines if "train/samples_per_second" not in line]
+    return lines
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    """What was recorded and does not depend on the clock."""
+    return [line for line in recorded(folder) if "train/samples_per_second" not in line]
 
 
 def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -249,6 +257,48 @@ def test_a_tracker_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.Monk
     run(interrupted(tmp_path / "whole", 2, tmp_path / "2"), model=tracked)
     assert [call.kwargs["id"] for call in begun.mock_calls] == [whole["config"]["run_id"]] * 2
     assert [call.kwargs["resume"] for call in begun.mock_calls] == ["allow"] * 2
+
+
+TABLED = [*(option for option in POINTS if option != "logger=none"), "logger=csv", "trainer.val_check_interval=3"]
+
+
+def table(folder: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv, without their empty cells."""
+    rows = csv.DictReader((folder / "csv" / "metrics.csv").read_text().splitlines())
+    return [{name: float(value) for name, value in row.items() if value} for row in rows]
+
+
+def steps(rows: list[dict[str, float]]) -> list[float]:
+    return [row["step"] for row in rows if "train/loss" in row]
+
+
+def test_a_table_goes_on_with_the_record(tmp_path: Path) -> None:
+    run(tmp_path, model=TABLED)
+    first = table(tmp_path)
+    assert first == recorded(tmp_path)
+    run(tmp_path, model=TABLED)  # has nothing to do
+    assert table(tmp_path) == first
+    run(tmp_path, "trainer.max_steps=28", "resume_allow=[trainer,scheduler]", model=TABLED)
+    assert table(tmp_path)[: len(first)] == first
+    assert table(tmp_path) == recorded(tmp_path)
+    assert steps(table(tmp_path)) == list(range(28))
+
+
+def test_a_table_has_the_steps_before_it_and_none_twice(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    folder = interrupted(tmp_path / "whole", 5, tmp_path / "5")  # its record goes on to step 22
+    CSV(str(folder / "csv")).begin([{"step": 21, "train/loss": 1.0}])
+    run(folder, "logger=csv")
+    assert table(folder) == recorded(folder)
+    assert steps(table(folder)) == list(range(STEPS))
+
+
+def test_a_line_that_is_broken_is_not_in_the_table(tmp_path: Path) -> None:
+    record = JSONLines(tmp_path / "metrics.jsonl")
+    record.log_metrics({"train/loss": 1.0}, 0)
+    with record.path.open("a") as file:
+        file.write('{"step": 1, "ti\n')
+    assert record.rows() == [{"step": 0, "train/loss": 1.0}]
 
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"])

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -44,7 +45,8 @@ def start(main: Callable[[], Any], name: str, description: str) -> None:
         else:
             sys.argv += folder_option(arguments) if name == "train" else []
             main()
-    except TrialError as error:
+    except TrialError as error:  # which Hydra raises before it calls on_multirun_end
+        CheckConfiguration.show_results()
         print(f"error: {error}; other trials may have failed too, see above", file=sys.stderr)
         sys.exit(error.code)
     except (HydraException, YAMLError, OSError, TypeError, ValueError) as error:  # those of a run end in `run`
@@ -69,6 +71,7 @@ def run(action: Callable[[DictConfig, str], Any], config: DictConfig) -> Any:
         traceback.print_exc()
         code = 1
     if sweep:  # an exit here would leave the other trials out
+        CheckConfiguration.failed.append(Path(hydra.runtime.output_dir))
         raise TrialError(hydra.job.num, code)
     sys.exit(code)
 

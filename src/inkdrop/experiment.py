@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -38,6 +38,9 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 class CheckConfiguration(Callback):
     """Hydra calls this before it makes the run folder: a wrong configuration ends with code 2 and leaves nothing."""
 
+    sweep: ClassVar[Path | None] = None  # folder of the sweep that this process is at
+    failed: ClassVar[list[Path]] = []  # of its trials, in which results of an earlier sweep may lie
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _stopping():
             draw_seed(config, told=True)  # in Hydra's own configuration, from which the run gets it
@@ -47,23 +50,32 @@ class CheckConfiguration(Callback):
             sys.exit()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from inkdrop.resumption import check_sweep_folder
+
         with _stopping():
+            folder = Path(config.hydra.sweep.dir)
+            CheckConfiguration.sweep, CheckConfiguration.failed = folder, []
+            check_sweep_folder(folder, config)
             complete = _complete(config)
         if complete:  # else the sweep itself gives what is missing
             self.check(config, config.hydra)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        self.show_results()
+
+    @classmethod
+    def show_results(cls) -> None:
         """Shows the results of a sweep side by side, where there are any that may be."""
         from inkdrop.report import report
 
-        folder = Path(config.hydra.sweep.dir)
-        try:
-            found = report(folder)
-        except ValueError as error:
-            print(f"no table of this sweep: {error}", file=sys.stderr)
+        if cls.sweep is None:  # a configuration of the user's own without this callback
             return
-        print("\n" + found.markdown())
-        print(*found.write(folder), sep="\n")
+        try:
+            found = report(cls.sweep, without=cls.failed)
+            print("\n" + found.markdown())
+            print(*found.write(cls.sweep), sep="\n", flush=True)
+        except (OSError, ValueError) as error:
+            print(f"no table of this sweep: {error}", file=sys.stderr)
 
     def check(self, config: DictConfig, hydra: Any) -> None:
         """Ends with code 2 or 3 if the configuration cannot work; a part that fails in another way ends with code 1."""
@@ -81,7 +93,8 @@ class CheckConfiguration(Callback):
 
         quiet()
         _refuse_unread(config, hydra.job.config_name)
-        plain = resolved(config)
+        trial = hydra.mode == RunMode.MULTIRUN and not OmegaConf.is_missing(hydra.job, "num")
+        plain = resolved(config, hydra.runtime.output_dir if trial else None)
         check_settings(plain)
         if "checkpoint" in plain:
             check_seeds(plain)
@@ -97,7 +110,7 @@ class CheckConfiguration(Callback):
                     f"trainer.devices={plain['trainer'].get('devices')} in a sweep within one process, whose other "
                     "processes would each run the whole sweep: start the trials one by one, or each in its own process"
                 )
-            if OmegaConf.is_missing(hydra.job, "num"):  # whether parts fit each other, each trial says
+            if not trial:  # whether parts fit each other, each trial says
                 return
         task = build(plain.get("task"), allowed)  # parts that do not fit each other say so here
         if task is not None:

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,13 +124,15 @@ class Report:
         return {label: sorted(points) for label, points in lines.items()}
 
 
-def report(folder: Path, only: str | None = None) -> Report:
-    """What lies in a folder and below; `only` is the hash of a protocol whose values alone are shown.
+def report(folder: Path, only: str | None = None, without: Collection[Path] = ()) -> Report:
+    """What lies in a folder and below, without what lies in some of its folders.
 
-    `ValueError` if nothing is there, or if values of unlike protocols would share a column.
+    `only` is the hash of a protocol whose values alone are shown. `ValueError` if nothing is there, or if values of
+    unlike protocols would share a column.
     """
-    files = sorted(folder.rglob("result.json"), key=_numbers)
-    results = [result for file in files for result in _read(file, folder)]
+    left_out = {each.resolve() for each in without}
+    files = [file for file in folder.rglob("result.json") if file.parent.resolve() not in left_out]
+    results = [result for file in sorted(files, key=_numbers) for result in _read(file, folder)]
     if not results:
         raise ValueError(f"{folder} holds no result.json with metrics: train.py makes one, or sample.py evaluate=true")
     names = dict.fromkeys(name for each in results for name in each.metrics)

@@ -136,6 +136,12 @@ def check_folder(folder: Path, config: DictConfig, plain: Mapping[str, Any]) -> 
         raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
 
 
+def check_sweep_folder(folder: Path, config: DictConfig) -> None:
+    """`ValueError` if the trials of a sweep that cannot go on would lie, and be shown, among results of others."""
+    if is_first() and "resume" not in config and any(folder.rglob("result.json")):
+        raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
+
+
 def resume_point(folder: Path, resume: str) -> Path | None:
     """The checkpoint that a run in this folder goes on from; None for a fresh run.
 

@@ -24,6 +24,7 @@ from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.data.module import DataError
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.finiteness import NonFiniteError
+from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.machine import check_batch_size, check_held_out, check_items
 from inkdrop.masking import from_environment, masked
@@ -118,9 +119,12 @@ def _begin(trainer: Trainer, task: Task, run: Path, before: Resumed | None) -> N
             )
         for remark in [*before.remarks, *changed_facts(before.facts, task.facts)]:
             print(f"warning: {remark}", flush=True)
+    record = next(logger for logger in trainer.loggers if isinstance(logger, JSONLines))
+    if before is not None:
+        record.cut(before.logged.get(record.name, 0))
     for logger in trainer.loggers:
-        if before is not None and isinstance(logger, JSONLines):
-            logger.cut(before.logged.get(logger.name, 0))
+        if isinstance(logger, CSV):
+            logger.begin(record.rows())
         logger.log_hyperparams(task.config)
     OmegaConf.save(task.config, run / "config.yaml")
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as they are written, by name."""
+    return {name: float(value) for name, value in metrics.items() if name != "epoch"}
 
 
 class JSONLines(Logger):
@@ -28,6 +35,14 @@ class JSONLines(Logger):
         if self.size() > size:
             os.truncate(self.path, size)
 
+    def rows(self) -> list[dict[str, float]]:
+        """What was written so far, without the times; a line that is broken, as by a full disk, is left out."""
+        rows: list[dict[str, float]] = []
+        for line in self.path.read_text().splitlines() if self.path.exists() else []:
+            with contextlib.suppress(ValueError):
+                rows.append({name: value for name, value in json.loads(line).items() if name != "time"})
+        return rows
+
     @property
     def name(self) -> str:
         return "jsonl"
@@ -42,6 +57,5 @@ class JSONLines(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        values = {name: float(value) for name, value in metrics.items() if name != "epoch"}
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **numbers(metrics)}) + "\n")
