@@ -153,6 +153,21 @@ def test_sample_script_follows_its_contract(run: Path, tmp_path: Path) -> None:
         assert gif.n_frames == 5  # type: ignore[attr-defined]
 
 
+def test_images_of_an_unfinished_run_are_replaced_and_others_refused(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = [f"checkpoint={run}", "num_samples=2", "time_grid.num_steps=2", "save_images=true", f"output_dir={out}"]
+    (out / "images").mkdir(parents=True)
+    (out / "images" / "000001.png").write_text("half")
+    done = script("sample.py", *options)
+    assert done.returncode == 0, done.stderr
+    assert picture(out / "images" / "000001.png").shape == (8, 8)
+    (out / "result.json").unlink()
+    done = script("sample.py", *options, "seed=1")
+    assert done.returncode == 2
+    assert "000000.png is none of these samples: choose a new folder" in done.stderr
+    assert len(list((out / "images").iterdir())) == 2
+
+
 def test_pictures_show_samples_beside_what_they_come_from(run: Path, tmp_path: Path) -> None:
     wanted = [f"save_{name}=true" for name in ("trajectory", "neighbours", "features")]
     done = script("sample.py", f"checkpoint={run}", *wanted, f"output_dir={tmp_path / 'refused'}")

@@ -22,10 +22,14 @@ from inkdrop.metrics import (
     GaussianStatistics,
     Identity,
     Inception,
+    InceptionScore,
+    KernelDistance,
+    PrecisionRecall,
     frechet_distance,
 )
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import Statistics
+from inkdrop.metrics.metric import Metric
 from inkdrop.metrics.protocol import over_repeats, protocol, short
 from inkdrop.metrics.real import of, real, trivial_items
 
@@ -185,6 +189,22 @@ def test_too_few_samples_for_a_covariance_are_refused_before_anything() -> None:
     Evaluation(digits_classifier(), {"frechet": FrechetDistance(min_samples=2)}, num_samples=2).check(digits())
     with pytest.raises(ValueError, match="reference=test is no split"):
         Evaluation(digits_classifier(), FRECHET, reference="test").check(digits())
+
+
+def test_what_is_told_where_samples_are_too_few_is_enough() -> None:
+    def told(metric: Metric, name: str, count: int) -> str:
+        with pytest.raises(ValueError, match=f"{count} samples are too few for metric {name}, which") as raised:
+            Evaluation(digits_classifier(), {name: metric}, num_samples=count).check(digits())
+        return str(raised.value).split(": ")[1]
+
+    many = "metric.kernel.subset_size=70, or 1000 samples and as many held-out items"
+    assert told(KernelDistance(), "kernel", 70) == many
+    Evaluation(digits_classifier(), {"kernel": KernelDistance(subset_size=70)}, num_samples=70).check(digits())
+    assert "subset_size=350," in told(KernelDistance(), "kernel", 500)  # of which 350 are held out
+    assert "metric=[kernel] metric.kernel.subset_size=64," in told(FrechetDistance(), "frechet", 64)
+    assert told(PrecisionRecall(9), "pr", 8) == "more samples, or metric.pr.neighbours=7"
+    Evaluation(digits_classifier(), {"pr": PrecisionRecall(7)}, num_samples=8).check(digits())
+    assert told(InceptionScore(), "inception_score", 9) == "more samples"
 
 
 def test_values_outside_of_eight_bits_are_refused() -> None:

@@ -131,7 +131,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "python -m inkdrop calibrate" in capsys.readouterr().err
     small = ["num_trajectories=4", "num_rounds=2", "refinement=4"]
     options = [f"checkpoint={run}", "time_grid.num_steps=3", *small]
-    file, content = calibrate_checkpoint(resolved(composed("calibrate", options)))
+    file, content, *_ = calibrate_checkpoint(resolved(composed("calibrate", options)))
     assert content["difference"]["after"] < content["difference"]["before"]
     _, told = sampled(run, tmp_path / "few", *calibrated)
     assert told["network_calls"] == 3

@@ -57,34 +57,40 @@ def main() -> None:
 
 
 def _make_extractor(arguments: argparse.Namespace) -> None:
+    from omegaconf.errors import OmegaConfBaseException
+
     from inkdrop.experiment import composed, resolved, stop
     from inkdrop.metrics.make_extractor import make_extractor
 
     try:
         config = resolved(composed("make_extractor", arguments.overrides))
         accuracy = make_extractor(config)
-    except ValueError as error:
+    except (ValueError, OmegaConfBaseException) as error:
         stop(error)
     print(f"{config['output']}: {accuracy:.2%} of the held-out items recognised")
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
+    from omegaconf.errors import OmegaConfBaseException
+
     from inkdrop.experiment import composed, resolved, stop
 
     try:
         plain = resolved(composed("calibrate", arguments.overrides))
         from inkdrop.calibrating import calibrate_checkpoint
 
-        file, found = calibrate_checkpoint(plain)
-    except ValueError as error:
+        done = calibrate_checkpoint(plain)
+    except (ValueError, OmegaConfBaseException) as error:
         stop(error)
+    found = done.content
     print("| difference to the fine solution | before | after |\n|---|---|---|")
     for name, key in (("the samples it was fitted to", "difference"), ("others", "difference_on_other_seeds")):
         print(f"| {name} | {found[key]['before']:.4f} | {found[key]['after']:.4f} |")
-    print(f"{found['seconds']} s: {file}")
-    print(
-        f"python sample.py checkpoint={plain['checkpoint']} sampler=calibrated time_grid.num_steps={found['num_steps']}"
-    )
+    if done.earlier is not None:
+        told = "is nearer and was kept" if done.kept else "was replaced"
+        print(f"the earlier calibration, at {done.earlier:.4f} on the others, {told}")
+    print(f"{found['seconds']} s: {done.file}")
+    print(f"python sample.py {done.options} sampler=calibrated time_grid.num_steps={found['num_steps']}")
 
 
 def _check_data(arguments: argparse.Namespace) -> None:

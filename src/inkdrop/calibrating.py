@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from inkdrop.calibration import Calibration, calibrate, calibration_file, rms, way, write_calibration
-from inkdrop.checkpoints import find_checkpoint
+from inkdrop.calibration import calibrate, read_calibration, rms, way, write_calibration
+from inkdrop.checkpoints import CheckpointError, find_checkpoint
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.pipeline import Pipeline, load
 from inkdrop.samplers import Calibrated, Sampler
-from inkdrop.sampling_options import completed, sampled_model
+from inkdrop.sampling_options import completed, find_calibration, model_options, sampled_model
 from inkdrop.time_grids import Explicit
 
+_WANTED = "a solver without noise on a grid with num_steps is calibrated: sampler=abm time_grid=centred"
 
-def calibrate_checkpoint(plain: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """Fits what `conf/calibrate.yaml` describes; returns the file and what is in it."""
+
+class Calibrating(NamedTuple):
+    """A file, and the content of a new calibration, which is in it unless the earlier one there was nearer.
+
+    `earlier` is how far that one is from the fine solution on the other seeds, `options` name the model in a command.
+    """
+
+    file: Path
+    content: dict[str, Any]
+    earlier: float | None
+    kept: bool
+    options: str
+
+
+def calibrate_checkpoint(plain: dict[str, Any]) -> Calibrating:
+    """Fits what `conf/calibrate.yaml` describes; `ValueError` where the fit comes no nearer than the solver itself."""
     begin = time.monotonic()
     check_settings(plain)
     plain = {**plain, **completed({**plain, "evaluate": False})}
@@ -30,7 +46,7 @@ def calibrate_checkpoint(plain: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     check(plain, allowed)
     num_steps = plain["time_grid"].get("num_steps")
     if num_steps is None or not build(plain["sampler"], allowed).deterministic:
-        raise ValueError("a solver without noise on a grid with num_steps is calibrated: sampler=abm time_grid=centred")
+        raise ValueError(_WANTED)
     file = find_checkpoint(plain["checkpoint"])
     pipeline = load(plain["checkpoint"], plain["weights"], plain["allow_targets"], **plain["ema"]).to(
         _device(plain["device"])
@@ -41,6 +57,9 @@ def calibrate_checkpoint(plain: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         sampler: Sampler = build({**plain["sampler"], "time_grid": {**plain["time_grid"], "num_steps": count}}, allowed)
         return sampler
 
+    times = solver(num_steps).time_grid(pipeline.denoiser.schedule)
+    if len(times) != num_steps + 1 or any(a <= b for a, b in pairwise(times)):
+        raise ValueError(_WANTED)
     count = plain["num_trajectories"] or max(128, -(-16384 // torch.Size(pipeline.shape).numel()))
     seeds = [range(plain["seed"] + place * count, plain["seed"] + (place + 1) * count) for place in range(2)]
     with Progress(transient=True) as bar:
@@ -49,20 +68,32 @@ def calibrate_checkpoint(plain: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
             *_start(pipeline, seeds[0]), solver, num_steps, plain["refinement"], plain["memory"], plain["num_rounds"],
             lambda: bar.advance(task),
         )  # fmt: skip
-    held_out = _difference(_start(pipeline, seeds[1]), solver, fitted, num_steps * plain["refinement"])
+    few = Calibrated(Explicit(fitted.times), fitted.coefficients)
+    model, place = sampled_model(plain), find_calibration(plain, num_steps)
+    before, after, *earlier = _differences(
+        _start(pipeline, seeds[1]),
+        solver(num_steps * plain["refinement"]),
+        [solver(num_steps), few, *_earlier(place, file)],
+    )
+    if not after < before:
+        raise ValueError(
+            f"nothing is written: on other samples the fit is {after:.4f} from the fine solution, and the solver "
+            f"itself {before:.4f}: raise num_trajectories={count} or num_rounds={plain['num_rounds']}"
+        )
     content = {
-        **sampled_model(plain),
+        **model,
         "num_steps": num_steps,
         "times": fitted.times,
         "coefficients": fitted.coefficients,
         "difference": {"before": fitted.before, "after": fitted.after},
-        "difference_on_other_seeds": dict(zip(("before", "after"), held_out, strict=True)),
+        "difference_on_other_seeds": {"before": before, "after": after},
         "num_trajectories": count,
         "seconds": round(time.monotonic() - begin, 1),
     }
-    output = calibration_file(file, sampled_model(plain), num_steps)
-    write_calibration(output, file, content)
-    return output, content
+    kept = any(each < after for each in earlier)
+    if not kept:
+        write_calibration(place, file, content)
+    return Calibrating(place, content, earlier[0] if earlier else None, kept, model_options(plain))
 
 
 def _device(name: str) -> str:
@@ -84,12 +115,17 @@ def _start(pipeline: Pipeline, seeds: Sequence[int]) -> tuple[Denoiser, Tensor, 
     return denoiser, pipeline.start(seeds).to(device), cond
 
 
-def _difference(
-    start: tuple[Denoiser, Tensor, Condition], solver: Callable[[int], Sampler], fitted: Calibration, fine_steps: int
-) -> tuple[float, float]:
-    """How far the plain and the calibrated solver are from the fine solution."""
+def _earlier(file: Path, checkpoint: Path) -> list[Sampler]:
+    """The steps in a file, if they are of this checkpoint."""
+    try:
+        found = read_calibration(file, checkpoint, "")
+        return [Calibrated(Explicit(found["times"]), found["coefficients"])]
+    except CheckpointError:  # absent, damaged or of another checkpoint
+        return []
+
+
+def _differences(start: tuple[Denoiser, Tensor, Condition], fine: Sampler, samplers: Sequence[Sampler]) -> list[float]:
+    """How far each of the samplers is from the fine solution."""
     denoiser, eps, cond = start
-    fine = way(denoiser, eps, cond, solver(fine_steps))
-    few = Calibrated(Explicit(fitted.times), fitted.coefficients)
-    before, after = (rms(way(denoiser, eps, cond, each) - fine) for each in (solver(len(fitted.times)), few))
-    return before, after
+    x_0 = way(denoiser, eps, cond, fine)
+    return [rms(way(denoiser, eps, cond, each) - x_0) for each in samplers]

@@ -89,7 +89,14 @@ class CheckConfiguration(Callback):
         from inkdrop.networks.diffusers_format import is_diffusers_folder
         from inkdrop.networks.recomputing import recompute_activations
         from inkdrop.resumption import check_folder
-        from inkdrop.sampling_options import check_average, check_graphs, check_grid, check_seeds, completed
+        from inkdrop.sampling_options import (
+            check_average,
+            check_graphs,
+            check_grid,
+            check_images,
+            check_seeds,
+            completed,
+        )
 
         quiet()
         _refuse_unread(config, hydra.job.config_name)
@@ -103,6 +110,8 @@ class CheckConfiguration(Callback):
         check(plain, allowed)
         folder = plain["output_dir"] if hydra.mode == RunMode.MULTIRUN else hydra.run.dir
         check_folder(Path(folder), config, plain)
+        if "checkpoint" in plain:
+            check_images(Path(folder), plain)
         world_size = check_devices(plain["trainer"])
         if hydra.mode == RunMode.MULTIRUN:
             if world_size > 1 and "BasicLauncher" in hydra.launcher._target_:

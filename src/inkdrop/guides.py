@@ -36,6 +36,31 @@ def assigned(chosen: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
     return found
 
 
+def acting(guidance: Mapping[str, Any]) -> list[Any]:
+    """The guides that do something, in order and with all numbers as floats: equal where guidance is the same."""
+    return [_floats(node) for node in guidance.values() if node.get("scale", 1.0) is not None]
+
+
+def differing(guidance: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by which this guidance is chosen for a run that has another."""
+    if list(guidance.items()) == list(run.items()):
+        return {}
+    if list(guidance) == list(run):
+        pairs = list(zip(guidance.values(), run.values(), strict=True))
+        short = {n: new[n] for n in ("scale", "interval") for new, old in pairs if n in new and n in old}
+        if guidance == assigned(run, short):
+            return {f"guidance.{name}": value for name, value in short.items() if assigned(run, {name: value}) != run}
+    return {"guidance": "none", **{f"+guidance.{name}": node for name, node in guidance.items()}}
+
+
+def _floats(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {name: _floats(each) for name, each in node.items()}
+    if isinstance(node, list):
+        return [_floats(each) for each in node]
+    return float(node) if type(node) is int else node
+
+
 def _has(node: Mapping[str, Any], option: str) -> bool:
     return option in node if option != "checkpoint" else any(map(_loads, node.values()))
 

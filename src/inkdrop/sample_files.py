@@ -15,6 +15,7 @@ from inkdrop.data.module import DataModule
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.real import of, real
 from inkdrop.pictures import as_array, class_rows, image, is_images, save_gif, save_png, sheet
+from inkdrop.sampling_options import image_name
 
 _SHOWN = 8  # samples in a picture that shows more than the samples themselves
 _TIMES = 10  # states on the way from noise to a sample
@@ -33,9 +34,9 @@ def write_samples(output: Path, samples: Tensor, batch: Mapping[str, Tensor], se
 def write_images(output: Path, samples: Tensor, seeds: Sequence[int]) -> None:
     """Every sample as a PNG of its own, named by its seed, if they are images."""
     if is_images(samples):
-        (output / "images").mkdir()
+        (output / "images").mkdir(exist_ok=True)
         for seed, each in zip(seeds, as_array(samples), strict=True):
-            image(each).save(output / "images" / f"{seed:06d}.png")
+            image(each).save(output / "images" / image_name(seed))
 
 
 def write_way(output: Path, states: Sequence[Tensor], gif: bool, trajectory: bool) -> None:

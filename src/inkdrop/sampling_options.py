@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from inkdrop.calibration import read_calibration
+from inkdrop.calibration import calibration_file, read_calibration
 from inkdrop.checkpoints import checked_part, find_checkpoint, read_checkpoint
 from inkdrop.checkpoints.snapshots import find_snapshots
 from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, build
-from inkdrop.guides import SHORT, assigned
+from inkdrop.guides import SHORT, acting, assigned, differing
 from inkdrop.randomness import MAX_SEED
 
 _NOISE = 3.0  # sigma / alpha that a run from noise alone may begin with
@@ -56,8 +60,43 @@ def completed(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def sampled_model(plain: dict[str, Any]) -> dict[str, Any]:
-    """Which weights, under which guidance, a completed configuration samples."""
-    return {"weights": plain["weights"], "ema": plain["ema"], "guidance": plain["guidance"]}
+    """Which weights, under which guidance, a completed configuration samples; equal however one model is asked for."""
+    check_average(plain)
+    weights: Any = str(plain["weights"])
+    if (length := plain["ema"]["length"]) is not None:
+        last = find_snapshots(plain["checkpoint"], plain["ema"]["step"])[-1]
+        weights = {"length": float(length), "step": last["step"]}
+    elif weights == "ema":
+        weights = next(iter(read_checkpoint(plain["checkpoint"]).get("ema", {})), "raw")
+    return {"weights": weights, "guidance": acting(plain["guidance"])}
+
+
+def model_options(plain: dict[str, Any]) -> str:
+    """Checkpoint, weights and guidance of a completed configuration as options of a command, for a shell."""
+    chosen = {"checkpoint": plain["checkpoint"]}
+    if plain["weights"] != "ema":
+        chosen["weights"] = plain["weights"]
+    chosen |= {f"ema.{name}": value for name, value in plain["ema"].items() if value is not None}
+    chosen |= differing(plain["guidance"], _part(plain, "pipeline")["guidance"])
+    if plain["allow_targets"]:
+        chosen["allow_targets"] = plain["allow_targets"]
+    return shlex.join(f"{name}={_written(value)}" for name, value in chosen.items())
+
+
+def _written(value: Any) -> str:
+    """A value as Hydra reads it on the command line."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}:{_written(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_written, value)) + "]"
+    if isinstance(value, str) and re.fullmatch(r"(?!null$|true$|false$)[A-Za-z/.][\w./-]*", value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def find_calibration(plain: dict[str, Any], num_steps: int) -> Path:
+    """Where the calibration of what a completed configuration samples is kept for so many steps."""
+    return calibration_file(find_checkpoint(plain["checkpoint"]), sampled_model(plain), num_steps)
 
 
 def _calibrated(
@@ -70,7 +109,8 @@ def _calibrated(
         raise ConfigurationError(
             "sampler=calibrated has times of its own: give time_grid.num_steps and no other time_grid"
         )
-    found = read_calibration(find_checkpoint(plain["checkpoint"]), sampled_model(plain), num_steps)
+    command = f"python -m inkdrop calibrate {model_options(plain)} time_grid.num_steps={num_steps}"
+    found = read_calibration(find_calibration(plain, num_steps), find_checkpoint(plain["checkpoint"]), command)
     grid = {"_target_": "inkdrop.time_grids.Explicit", "times": found["times"]}
     return {**sampler, "coefficients": found["coefficients"]}, grid
 
@@ -82,6 +122,19 @@ def check_seeds(plain: dict[str, Any]) -> None:
         sets = f" in {plain['repeats']} sets" * (plain["repeats"] > 1)
         told = f"seed={plain['seed']} and num_samples={plain['num_samples']}{sets}"
         raise ValueError(f"{told} go beyond the largest seed, {MAX_SEED}")
+
+
+def image_name(seed: int) -> str:
+    """The file of a sample that is kept as a PNG of its own."""
+    return f"{seed:06d}.png"
+
+
+def check_images(folder: Path, plain: dict[str, Any]) -> None:
+    """`ValueError` if there are images in the folder already that the new ones would not replace."""
+    if plain["save_images"] and (there := {file.name for file in (folder / "images").glob("*")}):
+        count = plain["num_samples"] * plain["repeats"]
+        if others := sorted(there - {image_name(plain["seed"] + item) for item in range(count)}):
+            raise ConfigurationError(f"{folder / 'images' / others[0]} is none of these samples: choose a new folder")
 
 
 def check_grid(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:

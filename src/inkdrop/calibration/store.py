@@ -14,7 +14,7 @@ from inkdrop.checkpoints import CheckpointError
 def calibration_file(checkpoint: Path, model: Mapping[str, Any], num_steps: int) -> Path:
     """Where the calibration of a checkpoint file is kept for so many steps.
 
-    `model` says which weights and guidance it is for.
+    `model` says which weights and guidance it is for, one model always in the same words.
     """
     key = hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:8]
     return checkpoint.parent / "calibrations" / f"{checkpoint.stem}-{num_steps}-steps-{key}.json"
@@ -28,12 +28,10 @@ def write_calibration(file: Path, checkpoint: Path, content: Mapping[str, Any]) 
     part.replace(file)
 
 
-def read_calibration(checkpoint: Path, model: Mapping[str, Any], num_steps: int) -> dict[str, Any]:
-    """The times and coefficients for these weights and this guidance; `CheckpointError` if there are none."""
-    file = calibration_file(checkpoint, model, num_steps)
-    command = f"python -m inkdrop calibrate checkpoint={checkpoint} time_grid.num_steps={num_steps}"
+def read_calibration(file: Path, checkpoint: Path, command: str) -> dict[str, Any]:
+    """The times and coefficients in a file; `CheckpointError`, with the command that makes it, if there are none."""
     if not file.is_file():
-        raise CheckpointError(f"{checkpoint} has no calibration of {num_steps} steps for {_told(model)}: {command}")
+        raise CheckpointError(f"{checkpoint} has no calibration of this model in so many steps: {command}")
     try:
         content: dict[str, Any] = json.loads(file.read_text())
         times, coefficients, digest = (content[name] for name in ("times", "coefficients", "checkpoint_sha256"))
@@ -42,10 +40,6 @@ def read_calibration(checkpoint: Path, model: Mapping[str, Any], num_steps: int)
     if digest != _digest(checkpoint):
         raise CheckpointError(f"{file} is for another {checkpoint.name}: {command}")
     return {"times": times, "coefficients": coefficients}
-
-
-def _told(model: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={json.dumps(value)}" for name, value in model.items())
 
 
 def _digest(file: Path) -> str:

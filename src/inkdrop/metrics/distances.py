@@ -27,6 +27,9 @@ class FrechetDistance(Metric):
     def fewest(self, extractor: Extractor) -> int:
         return self.min_samples or extractor.dim + 1
 
+    def remedy(self, name: str, count: int) -> str:
+        return f"more samples, or metric=[kernel] metric.kernel.subset_size={count}, whose mean does not depend on n"
+
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         assert samples.statistics is not None
         assert reference.statistics is not None

@@ -78,7 +78,7 @@ class Evaluation:
             if count < (fewest := metric.fewest(extractor)):
                 raise ValueError(
                     f"{count} samples are too few for metric {name}, which takes at least {fewest}: "
-                    f"more samples, or another metric, such as metric=[kernel], whose mean does not depend on n"
+                    f"{metric.remedy(name, min(count, len(held_out['x'])))}"
                 )
             metric.check(held_out, data.splits[self.reference], extractor)
 

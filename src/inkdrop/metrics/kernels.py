@@ -35,6 +35,9 @@ class KernelDistance(Metric):
     def fewest(self, extractor: Extractor) -> int:
         return self.subset_size
 
+    def remedy(self, name: str, count: int) -> str:
+        return f"metric.{name}.subset_size={count}, or {self.subset_size} samples and as many held-out items"
+
     def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
         super().check(held_out, reference, extractor)
         for what, items in (("held out", held_out), ("in the reference", reference)):

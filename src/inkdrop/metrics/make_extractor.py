@@ -25,6 +25,11 @@ def make_extractor(config: Mapping[str, Any]) -> float:
     from safetensors.torch import save_file
 
     check({name: config[name] for name in ("data", "extractor")})
+    if build({**config["extractor"], "_partial_": True}).func is not Classifier:
+        raise ValueError(
+            f"extractor._target_={config['extractor']['_target_']} is not fitted: choose a classifier, such as "
+            "extractor=digits"
+        )
     data: DataModule = build(config["data"])
     if not data.num_classes:
         raise ValueError("an extractor is fitted to labels, and these data have none")

@@ -62,6 +62,10 @@ class Metric(ABC):
         """The least number of samples that the metric can be taken on; fewer are refused before anything is sampled."""
         return 2
 
+    def remedy(self, name: str, count: int) -> str:
+        """What to change where `count` samples are too few for this metric, which the configuration calls `name`."""
+        return "more samples"
+
     def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
         """`ValueError` if these data or the extractor lack what the metric needs, before anything is sampled."""
         extractor.check(held_out["x"][torch.arange(1)])

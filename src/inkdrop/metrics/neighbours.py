@@ -32,6 +32,9 @@ class PrecisionRecall(Metric):
     def fewest(self, extractor: Extractor) -> int:
         return self.neighbours + 1
 
+    def remedy(self, name: str, count: int) -> str:
+        return f"more samples, or metric.{name}.neighbours={count - 1}"
+
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         x, real = samples.features_on(extractor.device), reference.features_on(extractor.device)
         precision, recall = precision_recall(x, evenly(real, self.max_items), self.neighbours)
