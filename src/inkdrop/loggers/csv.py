@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
-
-from inkdrop.loggers.jsonl import numbers
+from inkdrop.loggers.record import Record
 
 
-class CSV(Logger):
+class CSV(Record):
     """Keeps `metrics.csv` in `folder`: a row for each line of `metrics.jsonl`, and a column for each name."""
 
     def __init__(self, folder: str):
@@ -36,17 +33,7 @@ class CSV(Logger):
     def name(self) -> str:
         return "csv"
 
-    @property
-    def version(self) -> str:
-        return ""
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration stands beside the record."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row = {"step": step, **numbers(metrics)}
+    def write(self, row: dict[str, Any]) -> None:
         if row.keys() <= set(self._columns):
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(row)

@@ -6,20 +6,13 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
+from inkdrop.loggers.record import Record
 
 
-def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as they are written, by name."""
-    return {name: float(value) for name, value in metrics.items() if name != "epoch"}
-
-
-class JSONLines(Logger):
+class JSONLines(Record):
     """Appends `{"step": ..., "time": ..., name: value, ...}` to a file, each line on disk before the next step."""
 
     def __init__(self, path: Path):
@@ -47,15 +40,6 @@ class JSONLines(Logger):
     def name(self) -> str:
         return "jsonl"
 
-    @property
-    def version(self) -> str:
-        return ""
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration stands beside this file."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def write(self, row: dict[str, Any]) -> None:
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **numbers(metrics)}) + "\n")
+            file.write(json.dumps({"step": None, "time": round(time.time(), 3), **row}) + "\n")
