@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,48 +40,27 @@ class Calibrating(NamedTuple):
 def calibrate_checkpoint(plain: dict[str, Any]) -> Calibrating:
     """Fits what `conf/calibrate.yaml` describes; `ValueError` where the fit comes no nearer than the solver itself."""
     begin = time.monotonic()
-    check_settings(plain)
-    plain = {**plain, **completed({**plain, "evaluate": False})}
-    allowed = (*USER_TARGETS, *plain["allow_targets"])
-    check(plain, allowed)
-    num_steps = plain["time_grid"].get("num_steps")
-    if num_steps is None or not build(plain["sampler"], allowed).deterministic:
-        raise ValueError(_WANTED)
-    file = find_checkpoint(plain["checkpoint"])
-    pipeline = load(plain["checkpoint"], plain["weights"], plain["allow_targets"], **plain["ema"]).to(
-        _device(plain["device"])
-    )
-    pipeline.guidance = build(plain["guidance"], allowed)
-
-    def solver(count: int) -> Sampler:
-        sampler: Sampler = build({**plain["sampler"], "time_grid": {**plain["time_grid"], "num_steps": count}}, allowed)
-        return sampler
-
-    times = solver(num_steps).time_grid(pipeline.denoiser.schedule)
-    if len(times) != num_steps + 1 or any(a <= b for a, b in pairwise(times)):
-        raise ValueError(_WANTED)
+    plain, pipeline, solver = _prepared(plain)
+    num_steps, rounds, refinement = plain["time_grid"]["num_steps"], plain["num_rounds"], plain["refinement"]
     count = plain["num_trajectories"] or max(128, -(-16384 // torch.Size(pipeline.shape).numel()))
-    seeds = [range(plain["seed"] + place * count, plain["seed"] + (place + 1) * count) for place in range(2)]
+    first, others = (range(plain["seed"] + place * count, plain["seed"] + (place + 1) * count) for place in range(2))
     with Progress(transient=True) as bar:
-        task = bar.add_task("calibrating", total=plain["num_rounds"])
+        shown = bar.add_task("calibrating", total=rounds)
         fitted = calibrate(
-            *_start(pipeline, seeds[0]), solver, num_steps, plain["refinement"], plain["memory"], plain["num_rounds"],
-            lambda: bar.advance(task),
+            *_start(pipeline, first), solver, num_steps, refinement, plain["memory"], rounds,
+            lambda: bar.advance(shown),
         )  # fmt: skip
     few = Calibrated(Explicit(fitted.times), fitted.coefficients)
-    model, place = sampled_model(plain), find_calibration(plain, num_steps)
-    before, after, *earlier = _differences(
-        _start(pipeline, seeds[1]),
-        solver(num_steps * plain["refinement"]),
-        [solver(num_steps), few, *_earlier(place, file)],
-    )
+    checkpoint, file = find_checkpoint(plain["checkpoint"]), find_calibration(plain, num_steps)
+    samplers = [solver(num_steps), few, *_earlier(file, checkpoint)]
+    before, after, *earlier = _differences(_start(pipeline, others), solver(num_steps * refinement), samplers)
     if not after < before:
         raise ValueError(
             f"nothing is written: on other samples the fit is {after:.4f} from the fine solution, and the solver "
-            f"itself {before:.4f}: raise num_trajectories={count} or num_rounds={plain['num_rounds']}"
+            f"itself {before:.4f}: raise num_trajectories={count} or num_rounds={rounds}"
         )
     content = {
-        **model,
+        **sampled_model(plain),
         "num_steps": num_steps,
         "times": fitted.times,
         "coefficients": fitted.coefficients,
@@ -92,8 +71,31 @@ def calibrate_checkpoint(plain: dict[str, Any]) -> Calibrating:
     }
     kept = any(each < after for each in earlier)
     if not kept:
-        write_calibration(place, file, content)
-    return Calibrating(place, content, earlier[0] if earlier else None, kept, model_options(plain))
+        write_calibration(file, checkpoint, content)
+    return Calibrating(file, content, earlier[0] if earlier else None, kept, model_options(plain))
+
+
+def _prepared(plain: dict[str, Any]) -> tuple[dict[str, Any], Pipeline, Callable[[int], Sampler]]:
+    """The completed configuration, the model, and the solver for a number of steps; `ValueError` if they cannot be."""
+    check_settings(plain)
+    plain = {**plain, **completed({**plain, "evaluate": False})}
+    allowed = (*USER_TARGETS, *plain["allow_targets"])
+    check(plain, allowed)
+    num_steps = plain["time_grid"].get("num_steps")
+    if num_steps is None or not build(plain["sampler"], allowed).deterministic:
+        raise ValueError(_WANTED)
+    pipeline = load(plain["checkpoint"], plain["weights"], plain["allow_targets"], **plain["ema"])
+    pipeline.to(_device(plain["device"]))
+    pipeline.guidance = build(plain["guidance"], allowed)
+
+    def solver(count: int) -> Sampler:
+        sampler: Sampler = build({**plain["sampler"], "time_grid": {**plain["time_grid"], "num_steps": count}}, allowed)
+        return sampler
+
+    times = solver(num_steps).time_grid(pipeline.denoiser.schedule)
+    if len(times) != num_steps + 1 or any(a <= b for a, b in pairwise(times)):
+        raise ValueError(_WANTED)
+    return plain, pipeline, solver
 
 
 def _device(name: str) -> str:
