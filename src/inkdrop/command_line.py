@@ -56,13 +56,17 @@ def start(main: Callable[[], Any], name: str, description: str) -> None:
 
 def run(action: Callable[[DictConfig, str], Any], config: DictConfig) -> Any:
     """What an entry script does, in the folder that Hydra made; a trial of a sweep fails without ending the sweep."""
+    from inkdrop.ranks import disband
+
     hydra: Any = HydraConfig.get()
     sweep = hydra.mode == RunMode.MULTIRUN
     try:
         if sweep:  # a single run was checked before it had a folder
             draw_seed(config, told=True)
             CheckConfiguration().check(config, hydra)
-        return _objective(config, action(config, hydra.runtime.output_dir))
+        result = action(config, hydra.runtime.output_dir)
+        disband()
+        return _objective(config, result)
     except SystemExit as error:
         if not sweep or error.code in (130, 143):  # a signal is meant for all trials
             raise

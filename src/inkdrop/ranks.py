@@ -32,5 +32,11 @@ def from_all_ranks(value: T) -> list[T]:
     return values
 
 
+def disband() -> None:
+    """Ends the work with the others; the threads of gloo, left to the end of the interpreter, can abort it."""
+    if _several():
+        torch.distributed.destroy_process_group()
+
+
 def _several() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
