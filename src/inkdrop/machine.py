@@ -13,6 +13,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.utilities import rank_zero_warn
 
 from inkdrop.data import DataError, DataModule
+from inkdrop.data.loaders import OrderedLoader
 
 SILENT: dict[str, Any] = {
     "logger": False,
@@ -46,11 +47,10 @@ def check_batch_size(batch_size: int, world_size: int) -> None:
 
 def check_held_out(data: DataModule, world_size: int) -> None:
     """`DataError` unless each device gets an item that is held out."""
-    if (count := len(data.splits["validation"]["x"])) < world_size:
-        raise DataError(
-            f"{count} held-out items for {world_size} devices, each of which needs one: hold out more, or set "
-            "trainer.devices to fewer"
-        )
+    try:
+        OrderedLoader(data.splits["validation"], 1, 0, world_size)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def check_items(data: DataModule, options: Mapping[str, Any]) -> None:
