@@ -85,18 +85,10 @@ class CheckConfiguration(Callback):
     def _check(self, config: DictConfig, hydra: Any) -> None:
         from inkdrop.checkpoints import find_checkpoint
         from inkdrop.configuration import USER_TARGETS, build, check, check_settings
-        from inkdrop.machine import check_batch_size, check_devices
+        from inkdrop.machine import check_devices
         from inkdrop.networks.diffusers_format import is_diffusers_folder
-        from inkdrop.networks.recomputing import recompute_activations
         from inkdrop.resumption import check_folder
-        from inkdrop.sampling_options import (
-            check_average,
-            check_graphs,
-            check_grid,
-            check_images,
-            check_seeds,
-            completed,
-        )
+        from inkdrop.sampling_options import check_images, check_sampling, check_seeds, completed
 
         quiet()
         _refuse_unread(config, hydra.job.config_name)
@@ -123,18 +115,9 @@ class CheckConfiguration(Callback):
                 return
         task = build(plain.get("task"), allowed)  # parts that do not fit each other say so here
         if task is not None:
-            check_batch_size(plain["data"].get("batch_size", world_size), world_size)
-            task.pipeline.check()
-            if plain["checkpoint_activations"]:
-                recompute_activations(task.pipeline.network)  # says so where there are no blocks
-            for likelihood in build(plain["likelihood"], allowed).values():
-                likelihood.check(task.pipeline)
-            if plain["optimizer"]["lr"] == 0:
-                print("warning: optimizer.lr=0: the weights stay as they are", file=sys.stderr)
+            _check_training(task.pipeline, plain, allowed, world_size)
         if "checkpoint" in plain:
-            check_graphs(plain)
-            check_grid(plain, allowed)
-            check_average(plain)
+            check_sampling(plain, allowed)
             build(plain["guidance"], allowed)
         if "data" in plain:
             self.check_data(build(plain["data"], allowed))
@@ -145,6 +128,21 @@ class CheckConfiguration(Callback):
     def check_data(self, data: DataModule) -> None:
         """`ValueError` for data that are absent or of another shape."""
         data.verify()
+
+
+def _check_training(pipeline: Any, plain: dict[str, Any], allowed: tuple[str, ...], world_size: int) -> None:
+    from inkdrop.configuration import build
+    from inkdrop.machine import check_batch_size
+    from inkdrop.networks.recomputing import recompute_activations
+
+    check_batch_size(plain["data"].get("batch_size", world_size), world_size)
+    pipeline.check()
+    if plain["checkpoint_activations"]:
+        recompute_activations(pipeline.network)  # says so where there are no blocks
+    for likelihood in build(plain["likelihood"], allowed).values():
+        likelihood.check(pipeline)
+    if plain["optimizer"]["lr"] == 0:
+        print("warning: optimizer.lr=0: the weights stay as they are", file=sys.stderr)
 
 
 def _complete(config: DictConfig) -> bool:

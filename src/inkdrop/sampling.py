@@ -24,7 +24,7 @@ from inkdrop.metrics.protocol import sampling_facts, told
 from inkdrop.origins import Interpolation, Origin, Reconstruction
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network, restored
 from inkdrop.sample_files import Seen, seen, write_features, write_images, write_neighbours, write_samples, write_way
-from inkdrop.sampling_options import check_average, check_graphs, check_grid, completed
+from inkdrop.sampling_options import check_sampling, completed
 
 T = TypeVar("T")
 
@@ -91,10 +91,8 @@ def _task(plain: dict[str, Any], allowed: tuple[str, ...]) -> _Task:
     """Checks and loads everything; `ValueError` for what cannot be."""
     plain = completed(plain)
     check_settings(plain)
-    check_graphs(plain)
     check(plain, allowed)
-    check_grid(plain, allowed)
-    check_average(plain)
+    check_sampling(plain, allowed)
     checkpoint, source = _source(plain)
     pipeline = _pipeline(plain, checkpoint, source, allowed)
     seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])

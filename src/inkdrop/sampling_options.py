@@ -137,6 +137,13 @@ def check_images(folder: Path, plain: dict[str, Any]) -> None:
             raise ConfigurationError(f"{folder / 'images' / others[0]} is none of these samples: choose a new folder")
 
 
+def check_sampling(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
+    """`ValueError` if the options of a completed configuration do not fit its run, its schedule or this machine."""
+    check_graphs(plain)
+    check_grid(plain, allowed)
+    check_average(plain)
+
+
 def check_grid(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
     """`ValueError` if sampler and times of a completed configuration do not fit the schedule of the run."""
     schedule = build(_part(plain, "pipeline")["denoiser"]["schedule"], (*CHECKPOINT_TARGETS, *plain["allow_targets"]))
