@@ -9,6 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "inkdrop"
 ORDER = [
+    "showing",
+    "reading",
     "ranks",
     "finiteness",
     "randomness",
