@@ -30,7 +30,9 @@ from image_files import (
     write,
 )
 from PIL import Image
+from torch import Tensor
 
+from inkdrop.data import WebDataset
 from inkdrop.data.decoding import Decoder
 from inkdrop.data.module import DataError
 from inkdrop.inspection import inspect
@@ -223,6 +225,29 @@ def test_accepted_with_these_pixels(
     assert np.abs(got - expected).max() <= tolerance
 
 
+def shard(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
+def sharded(path: Path, content: bytes, options: dict[str, Any]) -> Tensor:
+    """The pixels (C, H, W) of a file through a shard."""
+    decoder = Decoder(**{"shape": SHAPE, **options})
+    path = shard(path, {"odd.png": content})
+    data = WebDataset(str(path), str(path), ["png"], None, list(decoder.shape), 0, 1, decoder=decoder)
+    return data.splits["train"]["x"][torch.tensor([0])][0]
+
+
+@pytest.mark.parametrize(("content", "options"), [(case[0], case[4]) for case in ACCEPTED.values()], ids=ACCEPTED)
+def test_a_shard_gives_the_pixels_that_a_folder_gives(content: bytes, options: dict[str, Any], tmp_path: Path) -> None:
+    expected = Decoder(**{"shape": SHAPE, **options})(content).pixels
+    assert torch.equal(sharded(tmp_path / "a.tar", content, options), expected)
+
+
 def cut(content: bytes, length: int) -> bytes:
     return content[:length]
 
@@ -291,6 +316,14 @@ def test_broken_is_listed_and_left_out_if_allowed(
     assert sum(len(split["x"]) for split in splits.values()) == 20
     with pytest.raises(DataError, match="1 of 21"):
         _ = folder(tmp_path, decoder=decoder, max_broken=0.04).splits
+
+
+@pytest.mark.parametrize(("content", "words", "options"), BROKEN.values(), ids=BROKEN)
+def test_a_shard_refuses_what_a_folder_refuses(
+    content: bytes, words: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=f"a.tar: odd.png cannot be decoded: .*{words}"):
+        sharded(tmp_path / "a.tar", content, options)
 
 
 def test_i3_garbage_within_a_jpeg_cannot_be_seen(tmp_path: Path) -> None:

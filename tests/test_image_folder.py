@@ -190,8 +190,9 @@ def test_the_number_of_classes_is_found_before_others_refer_to_it(tmp_path: Path
         composed(f"data.path={tmp_path}", "data.held_out=1.5")
 
 
-def test_the_yaml_states_the_defaults_of_the_decoder() -> None:
-    node = yaml.safe_load((ROOT / "conf" / "data" / "image_folder.yaml").read_text())["decoder"]
+@pytest.mark.parametrize("name", ["image_folder", "webdataset"])
+def test_the_yaml_states_the_defaults_of_the_decoder(name: str) -> None:
+    node = yaml.safe_load((ROOT / "conf" / "data" / f"{name}.yaml").read_text())["decoder"]
     stated = vars(build({**node, "shape": SHAPE}))
     assert stated == vars(ImageFolder("nowhere", SHAPE, 2, 4).decoder)
 

@@ -22,6 +22,7 @@ from PIL import Image
 
 from inkdrop.data import DataError, Mixture, WebDataset
 from inkdrop.data.augmentations import flip
+from inkdrop.data.decoding import Decoder
 from inkdrop.data.loaders import ShuffledLoader, collect
 from inkdrop.data.shards import ShardColumn
 from inkdrop.data.webdataset import ShardPasses
@@ -69,7 +70,9 @@ def folder(tmp_path: Path) -> Path:
 
 def dataset(folder: Path | str, train: str = "train-{0..4}.tar", validation: str = "held.tar", **options: Any) -> Any:
     defaults: dict[str, Any] = {"x": ["png", "npy"], "label": "cls", "shape": [3, 4, 6], "num_classes": 46}
-    return WebDataset(f"{folder}/{train}", f"{folder}/{validation}", **{**defaults, "batch_size": 8, **options})
+    arguments = {**defaults, "batch_size": 8, **options}
+    arguments.setdefault("decoder", Decoder(arguments["shape"], min_side=4))
+    return WebDataset(f"{folder}/{train}", f"{folder}/{validation}", **arguments)
 
 
 def shard_of(items: torch.Tensor) -> list[int]:
@@ -169,7 +172,7 @@ def test_arrays_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 def test_the_first_extension_that_is_there_is_taken_and_images_become_the_stated_channels(tmp_path: Path) -> None:
-    grey, colour = IMAGES[0, :, :, 0], IMAGES[1]
+    grey = IMAGES[0, :, :, 0]
     write(
         tmp_path / "a.tar",
         [("0.jpg", b"no image"), ("0.png", encoded(grey)), ("1.png", encoded(np.stack([grey] * 3, 2)))],
@@ -177,9 +180,17 @@ def test_the_first_extension_that_is_there_is_taken_and_images_become_the_stated
     for shape in ([1, 4, 6], [3, 4, 6]):
         data = dataset(tmp_path, "a.tar", "a.tar", x=["png", "jpg"], label=None, shape=shape)
         assert collect(data.splits["train"])["x"].eq(torch.from_numpy(grey)).all()
-    write(tmp_path / "b.tar", [("0.png", encoded(np.dstack([colour, colour[:, :, :1]])))])
-    data = dataset(tmp_path, "b.tar", "b.tar", label=None, shape=[4, 4, 6])
-    assert collect(data.splits["train"])["x"][0, 3].equal(torch.from_numpy(colour[:, :, 0]))
+    write(tmp_path / "b.tar", [("0.npy", encoded(np.zeros((7, 2), np.uint8), "npy")), ("1.png", encoded(grey))])
+    data = dataset(tmp_path, "b.tar", "b.tar", label=None, shape=[7, 2])
+    assert collect(data.splits["train"], torch.tensor([0]))["x"].shape == (1, 7, 2)
+    with pytest.raises(DataError, match=r"1.png cannot be decoded: data.shape=\[7, 2\] must be"):
+        collect(data.splits["train"])
+
+
+def test_the_digest_follows_the_decoder(folder: Path) -> None:
+    usual = dataset(folder)
+    assert dataset(folder).fingerprint == usual.fingerprint
+    assert dataset(folder, decoder=Decoder([3, 4, 6], (0, 0, 0), min_side=4)).fingerprint != usual.fingerprint
 
 
 def test_classes_are_found_in_the_labels(folder: Path) -> None:
@@ -244,10 +255,10 @@ def test_shards_from_elsewhere_are_fetched_once(folder: Path, address: tuple[str
 BAD = "train-1.tar: "
 PNG = encoded(IMAGES[0])
 WRONG: dict[str, tuple[list[tuple[str, bytes]], str]] = {
-    "other size": ([("7.png", encoded(IMAGES[0][:3]))], r"7.png has shape \[3, 3, 6\], but data.shape=\[3, 4, 6\]"),
+    "other size": ([("7.npy", encoded(IMAGES[0], "npy"))], r"7.npy has shape \[4, 6, 3\], but data.shape=\[3, 4, 6\]"),
+    "too small": ([("7.png", encoded(IMAGES[0][:3]))], "7.png cannot be decoded: 6 x 3: a side is shorter than"),
     "damaged image": ([("dir/7.png", PNG[:60])], "dir/7.png cannot be decoded"),
-    "no image": ([("7.png", b"text")], "7.png cannot be decoded: cannot identify image file"),
-    "16 bits": ([("7.png", encoded(np.full((4, 6), 999, np.uint16)))], "7.png cannot be decoded: an image of mode I"),
+    "no image": ([("7.png", b"text")], "7.png cannot be decoded: no image of the formats"),
     "pickle": ([("7.npy", encoded(np.array([{}]), "npy"))], "7.npy cannot be decoded: Object arrays"),
     "not finite": ([("7.npy", encoded(np.full((3, 4, 6), np.nan), "npy"))], "7.npy holds numbers that are not finite"),
     "other type": ([("7.npy", encoded(np.ones((3, 4, 6)), "npy"))], "7.npy is torch.float32, but the first"),

@@ -47,7 +47,7 @@ class Decoder:
     `background` (RGB), the first frame of an animation taken, 16-bit grey divided by 257 and rounded (of 16-bit colours
     Pillow keeps the upper 8), and colours become grey or RGB as C asks. The image is scaled with antialiasing to just
     cover (H, W), and its centre is taken. `Refused` with the reason for a file that is broken, beyond the limits, or of
-    32-bit pixels, whose range nobody knows.
+    32-bit pixels, whose range nobody knows, and for all files where `shape` is not that of an image.
     """
 
     def __init__(
@@ -59,15 +59,25 @@ class Decoder:
         max_aspect: Annotated[float, Ge(1)] = 8.0,
         max_pixels: Annotated[int, Ge(1), Le(150_000_000)] = 50_000_000,  # Pillow itself refuses 179 million
     ):
-        if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
-            raise ValueError(f"data.shape={list(shape)} must be [1 or 3, height, width]")
         if len(background) != 3:
             raise ValueError(f"data.decoder.background={list(background)} must be [red, green, blue]")
         self.shape, self.background, self.formats = tuple(shape), tuple(background), tuple(formats)
         self.min_side, self.max_aspect, self.max_pixels = min_side, max_aspect, max_pixels
 
+    def check_shape(self) -> None:
+        """`ValueError` unless `shape` is that of an image; data that may be arrays ask with the first image only."""
+        if len(self.shape) != 3 or self.shape[0] not in (1, 3) or min(self.shape) < 1:
+            raise ValueError(f"data.shape={list(self.shape)} must be [1 or 3, height, width] for images")
+
+    def digest(self) -> bytes:
+        """What a fingerprint takes of options that change pixels: those that are not as they are by default."""
+        usual = vars(Decoder(self.shape))
+        changed = {name: value for name, value in vars(self).items() if value != usual[name]}
+        return repr(sorted(changed.items())).encode() if changed else b""
+
     def __call__(self, content: bytes) -> Decoded:
         try:
+            self.check_shape()
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is `max_pixels`

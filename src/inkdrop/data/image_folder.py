@@ -65,6 +65,7 @@ class ImageFolder(DataModule):
     ):
         self.path, self.validation, self.held_out, self.allow_links = path, validation, held_out, allow_links
         self.decoder, self.max_broken, self.memory_limit = decoder or Decoder(shape), max_broken, memory_limit
+        self.decoder.check_shape()
         self.sha256 = {"train": sha256, "validation": validation_sha256}
         found = len(self._source.folders()) if num_classes is None else num_classes
         super().__init__(shape, found, batch_size, seed, augment, num_workers)

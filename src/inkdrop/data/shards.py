@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from inkdrop.data.arrays import as_tensor
+from inkdrop.data.decoding import Decoder
 from inkdrop.data.module import DataError
+from inkdrop.data.sources import Refused
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by number of channels
+_NPY = b"\x93NUMPY"  # what a .npy begins with
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,10 @@ class ShardStore:
 
 
 class ShardColumn:
-    """Images (N, C, H, W) as uint8, or arrays (N, *), that are read from their shards when asked for."""
+    """Images (N, C, H, W) as uint8, by `decoder`, or arrays (N, *), that are read from their shards when asked for."""
 
-    def __init__(self, store: ShardStore, shards: Sequence[Shard], shape: Sequence[int]):
-        self.store, self.urls = store, [shard.url for shard in shards]
+    def __init__(self, store: ShardStore, shards: Sequence[Shard], shape: Sequence[int], decoder: Decoder):
+        self.store, self.decoder, self.urls = store, decoder, [shard.url for shard in shards]
         self.offsets = np.concatenate([shard.offsets for shard in shards])
         self.sizes = np.concatenate([shard.sizes for shard in shards])
         self.ends = np.cumsum([len(shard.offsets) for shard in shards])
@@ -149,10 +151,11 @@ class ShardColumn:
         return torch.stack(found)
 
     def digest(self) -> str:
-        """SHA-256 of the shards' names and of where everything lies."""
+        """SHA-256 of the shards' names, of where everything lies, and of how images are decoded."""
         digest = hashlib.sha256(" ".join(self.urls).encode())
         for array in (self.offsets, self.sizes, self.ends):
             digest.update(array.tobytes())
+        digest.update(self.decoder.digest())
         return digest.hexdigest()
 
     def _read(self, items: np.ndarray) -> list[Tensor]:
@@ -169,8 +172,8 @@ class ShardColumn:
     def _decoded(self, content: bytes, item: int) -> Tensor:
         shape = self.shape[1:]
         try:
-            tensor = decode(content, shape[0])
-        except (OSError, ValueError, SyntaxError) as error:
+            tensor = _array(content) if content.startswith(_NPY) else self.decoder(content).pixels
+        except (Refused, OSError, ValueError) as error:
             raise DataError(f"{self._member(item)} cannot be decoded: {error}") from None
         if tuple(tensor.shape) != tuple(shape):
             raise DataError(f"{self._member(item)} has shape {list(tensor.shape)}, but data.shape={list(shape)}")
@@ -185,17 +188,8 @@ class ShardColumn:
             return f"{url}: {next(each.name for each in archive if each.offset_data == self.offsets[item])}"
 
 
-def decode(content: bytes, channels: int) -> Tensor:
-    """The array of a .npy, or else an image of 8 bits with so many channels as uint8 (C, H, W)."""
-    from PIL import Image
-
-    if content.startswith(b"\x93NUMPY"):
-        return as_tensor(np.load(io.BytesIO(content), allow_pickle=False))
-    with Image.open(io.BytesIO(content)) as image:
-        if channels not in _MODES or image.mode[0] in "IF":
-            raise ValueError(f"an image of mode {image.mode} cannot become 8 bits in {channels} channels")
-        pixels = np.array(image.convert(_MODES[channels]))
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
+def _array(content: bytes) -> Tensor:
+    return as_tensor(np.load(io.BytesIO(content), allow_pickle=False))
 
 
 def _samples(file: BinaryIO, url: str) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:

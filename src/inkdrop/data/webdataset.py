@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
+from inkdrop.data.decoding import Decoder
 from inkdrop.data.loaders import Augment, Column, Order, Split
 from inkdrop.data.module import DataModule, cache_dir
 from inkdrop.data.shards import Shard, ShardColumn, ShardStore
@@ -19,13 +20,13 @@ class WebDataset(DataModule):
 
     `train` and `validation` are patterns such as shards/train-{000000..000099}.tar, of local files or of URLs that
     webdataset opens (http, https, gs, hf, ...). `x` are the extensions of the data, images or .npy; the first that
-    a sample has is taken. `label` is the extension of its class, a whole number; null is no labels. Where the members
-    lie is read once and kept in `INKDROP_CACHE_DIR`. Shards from elsewhere are fetched to a folder there that holds
-    about `cache_size` gigabytes.
+    a sample has is taken. `decoder` brings images to `shape`, as those of a folder. `label` is the extension of the
+    class, a whole number; null is no labels. Where the members lie is read once and kept in `INKDROP_CACHE_DIR`. Shards
+    from elsewhere are fetched to a folder there that holds about `cache_size` gigabytes.
 
     Training reads `shards_at_once` shards at a time, in an order keyed by seed and pass, their samples mixed.
     `num_classes` null is found in the labels. `DataError` for a shard that cannot be had or read, and, when it is
-    read, for a member that is not of `shape`. `ValueError` without webdataset.
+    read, for a member that is broken or not of `shape`. `ValueError` without webdataset.
     """
 
     def __init__(
@@ -42,11 +43,12 @@ class WebDataset(DataModule):
         num_workers: Annotated[int, Ge(0)] | None = None,
         shards_at_once: Annotated[int, Ge(1)] = 4,
         cache_size: Annotated[float, Gt(0)] = 100.0,
+        decoder: Decoder | None = None,
     ):
         self.store = ShardStore(cache_dir() / "shards", int(cache_size * 1e9), tuple(x), label)
         self.urls = {"train": self.store.expand(train), "validation": self.store.expand(validation)}
         self._shards: dict[str, list[Shard]] = {}
-        self.shards_at_once = shards_at_once
+        self.shards_at_once, self.decoder = shards_at_once, decoder or Decoder(shape)
         if num_classes is None:
             labels = [shard.labels.max() for part in self.urls for shard in self._index(part)] if label else []
             num_classes = 1 + int(max(labels, default=-1))
@@ -68,7 +70,7 @@ class WebDataset(DataModule):
         return self._shards[part]
 
     def _split(self, shards: list[Shard]) -> Split:
-        split: dict[str, Column] = {"x": ShardColumn(self.store, shards, self.shape)}
+        split: dict[str, Column] = {"x": ShardColumn(self.store, shards, self.shape, self.decoder)}
         if self.store.label is not None:
             split["label"] = torch.cat([torch.from_numpy(shard.labels) for shard in shards])
         return split
