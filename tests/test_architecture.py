@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "inkdrop"
 ORDER = [
     "showing",
     "reading",
+    "writing",
     "ranks",
     "finiteness",
     "randomness",

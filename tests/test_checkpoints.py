@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import shutil
 import subprocess
@@ -64,7 +65,7 @@ def test_every_so_many_steps_and_the_best_stay(tmp_path: Path) -> None:
 
 def test_all_stay_and_those_after_a_step_are_cut_off(tmp_path: Path) -> None:
     store = saved(tmp_path, 1, 2, 3, 4, keep=None)
-    (tmp_path / "checkpoints" / "step-00000005.unfinished").touch()  # by a killed process
+    (tmp_path / "checkpoints" / "step-00000005.ckpt.0a1b2c3d.unfinished").touch()  # by a killed process
     store.cut(2)
     assert names(tmp_path) == ["index.json", "step-00000001.ckpt", "step-00000002.ckpt"]
     assert value(tmp_path) == 2
@@ -121,7 +122,8 @@ def test_files_are_synced_before_they_get_their_name(tmp_path: Path, monkeypatch
     fsync, replace = os.fsync, Path.replace
 
     def spy_fsync(descriptor: int) -> None:
-        calls.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        calls.append("sync " + re.sub(r"\.[0-9a-f]{8}\.unfinished$", ".unfinished", name))
         fsync(descriptor)
 
     def spy_replace(self: Path, target: Path) -> Path:
@@ -132,8 +134,8 @@ def test_files_are_synced_before_they_get_their_name(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "replace", spy_replace)
     saved(tmp_path, 5)
     assert calls == [
-        *("sync step-00000005.unfinished", "rename step-00000005.ckpt", "sync checkpoints"),
-        *("sync index.unfinished", "rename index.json", "sync checkpoints"),
+        *("sync step-00000005.ckpt.unfinished", "rename step-00000005.ckpt", "sync checkpoints"),
+        *("sync index.json.unfinished", "rename index.json", "sync checkpoints"),
     ]
 
 

@@ -115,11 +115,13 @@ def _plot_schedules(arguments: argparse.Namespace) -> None:
     from inkdrop.configuration import build
     from inkdrop.experiment import CONF, composed, resolved
     from inkdrop.plots import schedules
+    from inkdrop.writing import replacing
 
     names = sorted(file.stem for file in (CONF / "schedule").glob("*.yaml"))
     named = {name: build(resolved(composed("train", [f"schedule={name}"]))["schedule"]) for name in names}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    schedules(named).savefig(arguments.output)
+    with replacing(arguments.output) as file:
+        schedules(named).savefig(file)
     print(f"{arguments.output}: {', '.join(named)}")
 
 

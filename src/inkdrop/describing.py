@@ -28,6 +28,7 @@ from inkdrop.pipeline import Pipeline
 from inkdrop.plots import process, schedules
 from inkdrop.tasks.base import Task
 from inkdrop.weightings import weights_at
+from inkdrop.writing import replacing
 
 _TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _QUANTILES = (0.05, 0.25, 0.75, 0.95)
@@ -72,7 +73,8 @@ def facts(plain: Mapping[str, Any], seconds: float, plot: Path | None = None) ->
     weighting = build(used.get("weighting"), allowed)
     if plot is not None:
         plot.parent.mkdir(parents=True, exist_ok=True)
-        _figure(task, plain["name"], law, weighting).savefig(plot)
+        with replacing(plot) as file:
+            _figure(task, plain["name"], law, weighting).savefig(file)
     training = _training(plain)
     found = {
         "name": plain["name"],

@@ -27,6 +27,7 @@ from inkdrop import __version__
 from inkdrop.guides import guides
 from inkdrop.seeds import draw_seed
 from inkdrop.suggestions import no_option
+from inkdrop.writing import write_text
 
 if TYPE_CHECKING:
     from inkdrop.data import DataModule
@@ -300,5 +301,5 @@ def _commit() -> str | None:
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
-    """Writes a record, readable, in one go."""
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    """Writes a record, readable, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -21,6 +21,7 @@ from inkdrop.data.loaders import OrderedLoader, ShuffledLoader, Split
 from inkdrop.data.module import DataError, DataModule
 from inkdrop.experiment import composed, stop
 from inkdrop.pictures import save_png, sheet
+from inkdrop.writing import make_folder, write_text
 
 _BATCH_SIZE, _IN_PICTURE, _SIZES = 512, 100, 5
 
@@ -123,8 +124,8 @@ def _compare(
 def _write_items(kinds: Mapping[str, Mapping[str, str]], output: Path) -> None:
     lines = [f"{kind}\t{path}\t{why}\n" for kind, items in kinds.items() for path, why in items.items()]
     if lines:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "items.txt").write_text("".join(lines))
+        make_folder(output)
+        write_text(output / "items.txt", "".join(lines))
         print(f"{'each odd item':20} {output / 'items.txt'}")
 
 

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from inkdrop.writing import make_folder, replacing
+
 _SHORT_SIDE = 48  # small images are enlarged by whole factors until they are at least this large
 
 
@@ -76,12 +78,14 @@ def sheet(data: Tensor, columns: int | None = None) -> np.ndarray:
 
 def save_png(array: np.ndarray, path: Path) -> None:
     """Writes an array (H, W, C) as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image(array).save(path)
+    make_folder(path.parent)
+    with replacing(path) as file:
+        image(array).save(file, "PNG")
 
 
 def save_gif(frames: Sequence[np.ndarray], path: Path, seconds: float = 4.0) -> None:
     """Writes arrays (H, W, C) as an endless GIF of about this length; the last one stays for a second more."""
     images = [image(frame) for frame in frames]
     durations = [max(20, round(1000 * seconds / len(images)))] * (len(images) - 1) + [1000]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
+    with replacing(path) as file:
+        images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from inkdrop.metrics.protocol import metric_of
+from inkdrop.writing import replacing, write_text
 
 _SHOWN = 12  # samples of each setting in a picture of all
 _BESIDE = r"_(floor(_\d+k?)?|baseline)$"  # what is not a value of the samples
@@ -76,21 +78,24 @@ class Report:
     def write(self, folder: Path) -> list[Path]:
         """`report.md`, `report.csv` and, where network calls differ, `report.png`; returns the files."""
         files = [folder / "report.md", folder / "report.csv"]
-        files[0].write_text(self.markdown())
-        with files[1].open("w", newline="") as file:
-            csv.writer(file).writerows(self.table())
+        write_text(files[0], self.markdown())
+        table = io.StringIO(newline="")
+        csv.writer(table).writerows(self.table())
+        write_text(files[1], table.getvalue())
         if len({row.network_calls for row in self.rows}) > 1:
             from inkdrop.plots import curves
 
             files.append(folder / "report.png")
             panels = {name: self.curves(name) for name in self.metrics}
             floors = {name: value for name in self.metrics if (value := self.beside.get(name, {}).get("floor"))}
-            curves(panels, floors, "network calls").savefig(files[-1])
+            with replacing(files[-1]) as file:
+                curves(panels, floors, "network calls").savefig(file)
         if strips := self._strips(folder):
             from inkdrop.plots import strips as drawn
 
             files.append(folder / "strips.png")
-            drawn(strips).savefig(files[-1])
+            with replacing(files[-1]) as file:
+                drawn(strips).savefig(file)
         return files
 
     def _strips(self, folder: Path) -> dict[str, Any]:

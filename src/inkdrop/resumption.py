@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from inkdrop.checkpoints.files import latest_sound
 from inkdrop.configuration import ConfigurationError
 from inkdrop.masking import from_environment, masked
 from inkdrop.processes import is_first
+from inkdrop.writing import open_plain, reason, refuse_links, remove_unfinished
 
 # What may differ without a word: it changes where a run is computed and what is shown, not what is computed.
 FREE = (
@@ -113,14 +115,16 @@ def locked(folder: Path) -> Iterator[None]:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        refuse_links(folder)
+        lock = open_plain(folder / "lock", os.O_WRONLY | os.O_CREAT)
     except OSError as error:
-        raise CheckpointError(f"nothing can be written to {folder}: {error.strerror}") from None
+        raise CheckpointError(f"nothing can be written to {folder}: {reason(error)}") from None
     with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CheckpointError(f"another process trains in {folder}: wait for it, or choose a new folder") from None
+        remove_unfinished(folder)
         yield
 
 
@@ -130,15 +134,26 @@ def check_folder(folder: Path, config: DictConfig, plain: Mapping[str, Any]) -> 
         return
     if files := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
         raise ConfigurationError(f"output_dir={folder} cannot be a folder: {files[0]} is a file")
+    _refuse_links(folder)
     if "resume" in plain:
         resumed(folder, masked(plain, from_environment(config)))
     elif (folder / "result.json").exists():
         raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
 
 
+def _refuse_links(folder: Path) -> None:
+    try:
+        refuse_links(folder)
+    except OSError as error:
+        raise ConfigurationError(f"output_dir={folder} cannot be written to: {reason(error)}") from None
+
+
 def check_sweep_folder(folder: Path, config: DictConfig) -> None:
     """`ValueError` if the trials of a sweep that cannot go on would lie, and be shown, among results of others."""
-    if is_first() and "resume" not in config and any(folder.rglob("result.json")):
+    if not is_first():
+        return
+    _refuse_links(folder)
+    if "resume" not in config and any(folder.rglob("result.json")):
         raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
 
 

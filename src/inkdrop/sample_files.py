@@ -14,8 +14,9 @@ from inkdrop.data.loaders import Column
 from inkdrop.data.module import DataModule
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.real import of, real
-from inkdrop.pictures import as_array, class_rows, image, is_images, save_gif, save_png, sheet
+from inkdrop.pictures import as_array, class_rows, is_images, save_gif, save_png, sheet
 from inkdrop.sampling_options import image_name
+from inkdrop.writing import replacing
 
 _SHOWN = 8  # samples in a picture that shows more than the samples themselves
 _TIMES = 10  # states on the way from noise to a sample
@@ -26,7 +27,8 @@ def write_samples(output: Path, samples: Tensor, batch: Mapping[str, Tensor], se
     """`samples.npz` with `x`, `seeds` and conditions, and `grid.png`: one class per row, where there are classes."""
     x = as_array(samples) if is_images(samples) else samples.numpy()
     arrays: dict[str, Any] = {"x": x, "seeds": np.array(seeds), **{name: each.numpy() for name, each in batch.items()}}
-    np.savez_compressed(output / "samples.npz", **arrays)
+    with replacing(output / "samples.npz") as file:
+        np.savez_compressed(file, **arrays)
     labelled = is_images(samples) and "label" in batch and len(batch["label"].unique()) > 1
     save_png(class_rows(samples, batch["label"]) if labelled else sheet(samples), output / "grid.png")
 
@@ -34,9 +36,8 @@ def write_samples(output: Path, samples: Tensor, batch: Mapping[str, Tensor], se
 def write_images(output: Path, samples: Tensor, seeds: Sequence[int]) -> None:
     """Every sample as a PNG of its own, named by its seed, if they are images."""
     if is_images(samples):
-        (output / "images").mkdir(exist_ok=True)
         for seed, each in zip(seeds, as_array(samples), strict=True):
-            image(each).save(output / "images" / image_name(seed))
+            save_png(each, output / "images" / image_name(seed))
 
 
 def write_way(output: Path, states: Sequence[Tensor], gif: bool, trajectory: bool) -> None:
@@ -83,4 +84,5 @@ def write_features(output: Path, features: Seen) -> None:
 
     axes, centre = torch.pca_lowrank(features.train, 2)[2], features.train.mean(0)
     named = {"held out": features.held_out, "samples": features.samples}
-    clouds({name: (each - centre) @ axes for name, each in named.items()}).savefig(output / "features.png")
+    with replacing(output / "features.png") as file:
+        clouds({name: (each - centre) @ axes for name, each in named.items()}).savefig(file)

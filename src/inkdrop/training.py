@@ -34,6 +34,7 @@ from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.pipeline import Pipeline, compile_network, set_weights
 from inkdrop.resumption import Resumed, changed_facts, locked, resumed
 from inkdrop.slurm import requeue
+from inkdrop.writing import write_text
 
 if TYPE_CHECKING:
     from inkdrop.data import DataModule
@@ -126,7 +127,7 @@ def _begin(trainer: Trainer, task: Task, run: Path, before: Resumed | None) -> N
         if isinstance(logger, CSV):
             logger.begin(record.rows())
         logger.log_hyperparams(task.config)
-    OmegaConf.save(task.config, run / "config.yaml")
+    write_text(run / "config.yaml", OmegaConf.to_yaml(task.config))
 
 
 def _finish(

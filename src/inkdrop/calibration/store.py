@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inkdrop.checkpoints import CheckpointError
+from inkdrop.writing import make_folder, write_text
 
 
 def calibration_file(checkpoint: Path, model: Mapping[str, Any], num_steps: int) -> Path:
@@ -22,10 +23,8 @@ def calibration_file(checkpoint: Path, model: Mapping[str, Any], num_steps: int)
 
 def write_calibration(file: Path, checkpoint: Path, content: Mapping[str, Any]) -> None:
     """Writes a calibration with the digest of its checkpoint."""
-    file.parent.mkdir(exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps({"checkpoint_sha256": _digest(checkpoint), **content}, indent=2) + "\n")
-    part.replace(file)
+    make_folder(file.parent)
+    write_text(file, json.dumps({"checkpoint_sha256": _digest(checkpoint), **content}, indent=2) + "\n")
 
 
 def read_calibration(file: Path, checkpoint: Path, command: str) -> dict[str, Any]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -18,8 +15,7 @@ from annotated_types import Ge
 from inkdrop.checkpoints.content import Content, not_finite, num_bytes, snapshot
 from inkdrop.checkpoints.files import INDEX, CheckpointError, read_index
 from inkdrop.finiteness import NonFiniteError
-
-UNFINISHED = ".unfinished"
+from inkdrop.writing import make_folder, remove_unfinished, replacing, write_text
 
 
 class CheckpointFolder:
@@ -53,7 +49,7 @@ class CheckpointFolder:
         """
         self.wait()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             needed, free = num_bytes(content) + 2**20, shutil.disk_usage(self.path).free
         except OSError as error:
             raise self._failure(error) from None
@@ -89,12 +85,9 @@ class CheckpointFolder:
             if (wrong := not_finite(content)) is not None:
                 raise NonFiniteError(f"step {step}: no checkpoint was written, as {wrong} is not finite")
             file = self.path / _name(step)
-            digest = _Digest(file.with_suffix(UNFINISHED))
-            with _removed_on_error(digest.file):
-                with digest:
-                    torch.save(content, digest)  # type: ignore[arg-type]
-                digest.file.replace(file)
-            _sync(self.path)
+            with replacing(file) as stream:
+                digest = _Digest(stream)
+                torch.save(content, digest)  # type: ignore[arg-type]
             entry = {"name": file.name, "step": step, "bytes": digest.size, "sha256": digest.hexdigest()}
             self._register({**entry, "metrics": content.get("metrics", {})})
         except Exception as error:
@@ -113,19 +106,11 @@ class CheckpointFolder:
 
     def _replace_index(self, kept: list[dict[str, Any]], complete: bool = True) -> None:
         """An index of these files; if the one before it was complete, the others are removed."""
-        index = self.path / INDEX
-        unfinished = index.with_suffix(UNFINISHED)
-        with _removed_on_error(unfinished):
-            with unfinished.open("w") as stream:
-                json.dump({"files": kept}, stream, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
-            unfinished.replace(index)
-        _sync(self.path)
+        write_text(self.path / INDEX, json.dumps({"files": kept}, indent=1))
+        remove_unfinished(self.path)
         names = {each["name"] for each in kept}
         for file in self.path.glob("step-*.*"):
-            # Without an index nobody knows what the other files are; what is unfinished was left by a killed process.
-            if file.name not in names and (complete or file.suffix == UNFINISHED):
+            if file.name not in names and complete:  # without an index nobody knows what the other files are
                 file.unlink()
 
     def _kept(self, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -145,20 +130,11 @@ def _name(step: int) -> str:
 
 
 class _Digest:
-    """A file that is hashed while it is written and is on the disk when it is closed."""
+    """A file that is hashed while it is written."""
 
-    def __init__(self, file: Path):
-        self.file, self.size = file, 0
+    def __init__(self, stream: BinaryIO):
+        self._stream, self.size = stream, 0
         self._hash = hashlib.sha256()
-
-    def __enter__(self) -> _Digest:
-        self._stream: BinaryIO = self.file.open("wb")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with self._stream:
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
 
     def write(self, data: Any) -> int:
         self._hash.update(data)
@@ -170,21 +146,3 @@ class _Digest:
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
-
-
-@contextlib.contextmanager
-def _removed_on_error(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        file.unlink(missing_ok=True)
-        raise
-
-
-def _sync(folder: Path) -> None:
-    """The names in a folder onto the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ from inkdrop.data.arrays import as_tensor
 from inkdrop.data.decoding import Decoder
 from inkdrop.data.module import DataError
 from inkdrop.data.sources import Refused
+from inkdrop.writing import replacing
 
 _NPY = b"\x93NUMPY"  # what a .npy begins with
 
@@ -85,9 +86,8 @@ class ShardStore:
         if not kept.is_file():
             shard = self._scan(url)
             kept.parent.mkdir(parents=True, exist_ok=True)
-            own = kept.with_suffix(f".{os.getpid()}.npz")
-            np.savez(own, offsets=shard.offsets, sizes=shard.sizes, labels=shard.labels)
-            own.replace(kept)
+            with replacing(kept) as file:
+                np.savez(file, offsets=shard.offsets, sizes=shard.sizes, labels=shard.labels)
         with np.load(kept, allow_pickle=False) as arrays:
             return Shard(url, arrays["offsets"], arrays["sizes"], arrays["labels"])
 

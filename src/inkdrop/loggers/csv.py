@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from inkdrop.loggers.record import Record
+from inkdrop.writing import append_text, make_folder, write_text
 
 
 class CSV(Record):
@@ -21,13 +23,8 @@ class CSV(Record):
     def begin(self, rows: Sequence[dict[str, Any]]) -> None:
         """Writes the table of what was recorded so far; further rows follow it."""
         self._columns = list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name("metrics.csv.unfinished")
-        with unfinished.open("w", newline="") as file:
-            table = csv.DictWriter(file, self._columns)
-            table.writeheader()
-            table.writerows(rows)
-        unfinished.replace(self.path)
+        make_folder(self.path.parent)
+        write_text(self.path, self._lines(rows, header=True))
 
     @property
     def name(self) -> str:
@@ -35,9 +32,16 @@ class CSV(Record):
 
     def write(self, row: dict[str, Any]) -> None:
         if row.keys() <= set(self._columns):
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(row)
+            append_text(self.path, self._lines([row]))
         else:  # the header needs further names
             with self.path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
             self.begin([*rows, row])
+
+    def _lines(self, rows: Sequence[dict[str, Any]], header: bool = False) -> str:
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, self._columns)
+        if header:
+            table.writeheader()
+        table.writerows(rows)
+        return text.getvalue()

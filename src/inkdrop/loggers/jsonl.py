@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from inkdrop.loggers.record import Record
+from inkdrop.writing import append_text, shorten
 
 
 class JSONLines(Record):
@@ -26,7 +26,7 @@ class JSONLines(Record):
     def cut(self, size: int) -> None:
         """Forgets what was written after the first `size` bytes, by steps that will be done again."""
         if self.size() > size:
-            os.truncate(self.path, size)
+            shorten(self.path, size)
 
     def rows(self) -> list[dict[str, float]]:
         """What was written so far, without the times; a line that is broken, as by a full disk, is left out."""
@@ -41,5 +41,4 @@ class JSONLines(Record):
         return "jsonl"
 
     def write(self, row: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": None, "time": round(time.time(), 3), **row}) + "\n")
+        append_text(self.path, json.dumps({"step": None, "time": round(time.time(), 3), **row}) + "\n")

@@ -7,11 +7,14 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from inkdrop.writing import make_folder
 
 T = TypeVar("T")
 
@@ -80,6 +83,7 @@ class WandB(Logger):
     def _start(self) -> Any:
         import wandb
 
+        make_folder(Path(self.folder) / "wandb")  # W&B itself would follow a link
         mode: Any = os.environ.get("WANDB_MODE") or self._mode(wandb)
         return wandb.init(
             project=self.project,

@@ -15,6 +15,7 @@ from inkdrop.data import DataModule
 from inkdrop.data.loaders import Column, ShuffledLoader
 from inkdrop.metrics.extractors import Classifier
 from inkdrop.randomness import Generators
+from inkdrop.writing import write_bytes
 
 
 def make_extractor(config: Mapping[str, Any]) -> float:
@@ -22,7 +23,7 @@ def make_extractor(config: Mapping[str, Any]) -> float:
 
     The file's metadata state that accuracy and the number of steps.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     check({name: config[name] for name in ("data", "extractor")})
     if build({**config["extractor"], "_partial_": True}).func is not Classifier:
@@ -40,9 +41,8 @@ def make_extractor(config: Mapping[str, Any]) -> float:
     fit(model, loader, num_steps, config["lr"], config["max_shift"])
     accuracy = recognised(model, data.splits["validation"]["x"], data.splits["validation"]["label"])
     output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(
-        model.state_dict(), output, metadata={"held_out_accuracy": f"{accuracy:.4f}", "num_steps": str(num_steps)}
-    )
+    facts = {"held_out_accuracy": f"{accuracy:.4f}", "num_steps": str(num_steps)}
+    write_bytes(output, save(model.state_dict(), facts))
     return accuracy
 
 

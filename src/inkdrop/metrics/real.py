@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import pickle
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from inkdrop.metrics.frechet import Statistics
 from inkdrop.metrics.metric import Collector, Extracted
 from inkdrop.randomness import Generators
 from inkdrop.ranks import from_all_ranks, place, share
+from inkdrop.writing import replacing
 
 _TRIVIAL_FROM = 10_000  # items that the trivial generator is fitted to, at most
 
@@ -82,13 +82,9 @@ def _read(file: Path, items: Split) -> Extracted | None:
 
 
 def _store(file: Path, extracted: Extracted) -> None:
-    temporary = file.with_suffix(f".{os.getpid()}")
     statistics = list(extracted.statistics) if extracted.statistics else None
-    try:
+    content = {"count": extracted.count, "features": extracted.features, "class_sums": extracted.class_sums}
+    with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written costs time, never a run
         file.parent.mkdir(parents=True, exist_ok=True)
-        content = {"count": extracted.count, "features": extracted.features, "class_sums": extracted.class_sums}
-        torch.save({**content, "statistics": statistics}, temporary)
-        temporary.replace(file)
-    except (OSError, RuntimeError):  # a cache that cannot be written costs time, never a run
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        with replacing(file) as stream:
+            torch.save({**content, "statistics": statistics}, stream)
