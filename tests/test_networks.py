@@ -1,6 +1,7 @@
 """Networks: the UNet equals diffusers', every door is open, wrong sizes are refused."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from inkdrop.networks import MLP, UNet
 from inkdrop.networks.diffusers_format import from_diffusers, read_diffusers_folder, to_diffusers
-from inkdrop.networks.layers import scaled_dot_product, sinusoidal
+from inkdrop.networks.layers import resolutions, scaled_dot_product, sinusoidal
 
 SMALL: dict[str, Any] = {
     "shape": [3, 16, 16],
@@ -190,6 +191,37 @@ def test_sinusoidal_frequencies() -> None:
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         UNet(**{**SMALL, **changes})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "levels", "attended"),
+    [
+        ([8, 8], 2, [1]),  # what conf/network/unet.yaml said before it followed the shape
+        ([28, 28], 3, [1, 2]),
+        ([64, 96], 5, [3, 4]),
+        ([16, 24], 3, [1, 2]),
+        ([256, 192], 6, [4, 5]),
+        ([50, 50], 2, []),
+        ([7, 5], 1, []),
+        ([1000], 4, [2, 3]),
+        ([16, 16, 16], 3, [2]),
+    ],
+)
+def test_depth_and_attention_follow_the_shape(sizes: list[int], levels: int, attended: list[int]) -> None:
+    widths, attends = resolutions(sizes, 8, None, None, None)
+    assert widths == [8, 16, 32, 32, 32, 32][:levels]
+    assert [level for level, each in enumerate(attends) if each] == attended
+    network = UNet([3, *sizes], 8, None, 1, None, norm_groups=4)
+    assert network(torch.randn(1, 3, *sizes), torch.ones(1)).shape == (1, 3, *sizes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "nearest"), [([255, 255], "256,256"), ([100, 75], "100,76"), ([9973], "9968"), ([20, 30, 17], "20,32,16")]
+)
+def test_odd_sizes_are_refused_with_the_nearest_that_fit(sizes: list[int], nearest: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"data.shape=[C,{nearest}]")):
+        resolutions(sizes, 8, None, None, None)
+    resolutions([int(size) for size in nearest.split(",")], 8, None, None, None)
 
 
 @pytest.mark.parametrize("network", [UNet(**SMALL), MLP([2], 16, 1)], ids=["unet", "mlp"])

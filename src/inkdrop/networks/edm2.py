@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge, Gt, Le, Len, Lt
 from torch import Tensor, nn
 
-from inkdrop.networks.layers import Attend, add_residuals, check_doors, check_sizes, scaled_dot_product
+from inkdrop.networks.layers import Attend, add_residuals, check_doors, resolutions, scaled_dot_product
 
 _CONVOLVE = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 _POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -168,7 +168,8 @@ class EDM2UNet(nn.Module):
     c_noise. A vector is normalised and makes half of what it and the noise level say. The doors for conditions and
     `attend` are those of `UNet`. Weights are stored normalised in training; averages of them need not be.
 
-    `ValueError` where the sizes do not fit each other, or where a condition comes that the network was not built for.
+    Multipliers and attended resolutions that are None follow the sizes by `layers.resolutions`. `ValueError` where the
+    sizes do not fit each other, or where a condition comes that the network was not built for.
     Source: Karras et al. 2024, arXiv 2312.02696, configuration G.
     """
 
@@ -176,9 +177,9 @@ class EDM2UNet(nn.Module):
         self,
         shape: Annotated[list[Annotated[int, Ge(1)]], Len(2, 4)],
         base_channels: Annotated[int, Ge(1)],
-        channel_multipliers: Annotated[list[Annotated[int, Ge(1)]], Len(1)],
+        channel_multipliers: Annotated[list[Annotated[int, Ge(1)]], Len(1)] | None,
         num_blocks: Annotated[int, Ge(1)],
-        attention_resolutions: list[int],
+        attention_resolutions: list[int] | None,
         embedding: Callable[[int], nn.Module] = MPFourier,
         head_dim: Annotated[int, Ge(1)] = 32,
         balance: Annotated[float, Ge(0), Le(1)] = 0.3,
@@ -194,9 +195,7 @@ class EDM2UNet(nn.Module):
         in_channels, *sizes = shape
         concat_channels += shown_channels
         dims = len(sizes)
-        widths = [base_channels * multiplier for multiplier in channel_multipliers]
-        check_sizes(sizes, widths, attention_resolutions, head_dim)
-        attended = [sizes[0] >> level in attention_resolutions for level in range(len(widths))]
+        widths, attended = resolutions(sizes, base_channels, channel_multipliers, attention_resolutions, head_dim)
         embedding_dim = max(widths)
 
         def block(

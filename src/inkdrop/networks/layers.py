@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_MOST_POSITIONS = 1024  # that the middle of a UNet attends to
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -66,21 +67,59 @@ def check_doors(doors: Mapping[str, int], **conditions: Tensor | None) -> None:
             raise ValueError(f"this network was built for a {name} condition and got none: choose a conditioner for it")
 
 
-def check_sizes(
-    sizes: Sequence[int], widths: Sequence[int], attention_resolutions: Sequence[int], head_dim: int | None
-) -> None:
-    """`ValueError` where a UNet with these channels per resolution does not fit the data's sizes, or its heads."""
-    factor = 2 ** (len(widths) - 1)
+def resolutions(
+    sizes: Sequence[int],
+    base_channels: int,
+    channel_multipliers: Sequence[int] | None,
+    attention_resolutions: Sequence[int] | None,
+    head_dim: int | None,
+) -> tuple[list[int], list[bool]]:
+    """The channels of each resolution of a UNet, and whether its blocks attend there; what is None follows the sizes.
+
+    By default the sizes are halved while all are even and at least 8, the channels are 1, 2, 4, 4, ... times
+    `base_channels`, and blocks attend at those halved sizes that have at most 256 positions. `ValueError` where
+    explicit choices do not fit the sizes or heads, and where odd sizes would leave more than 1,024 positions, with the
+    nearest sizes that do not.
+    """
+    multipliers = channel_multipliers
+    if multipliers is None:
+        multipliers = [(1, 2, 4)[min(level, 2)] for level in range(_num_levels(sizes))]
+    factor = 2 ** (len(multipliers) - 1)
     if any(size % factor for size in sizes):
+        told = ",".join(str(max(factor, factor * round(size / factor))) for size in sizes)
         raise ValueError(
-            f"data of size {list(sizes)} cannot be halved {len(widths) - 1} times: use fewer "
-            f"network.channel_multipliers, or sizes divisible by {factor}"
+            f"data of size {list(sizes)} cannot be halved {len(multipliers) - 1} times: set "
+            f"network.channel_multipliers=null, which follows the sizes, or data.shape=[C,{told}]"
         )
+    widths = [base_channels * multiplier for multiplier in multipliers]
     if head_dim and any(width % head_dim for width in widths):
-        raise ValueError(f"network.head_dim={head_dim} does not divide the channels {list(widths)}")
-    resolutions = [sizes[0] >> level for level in range(len(widths))]
-    if unknown := set(attention_resolutions) - set(resolutions):
-        raise ValueError(f"network.attention_resolutions={sorted(unknown)} never occur: there are {resolutions}")
+        raise ValueError(f"network.head_dim={head_dim} does not divide the channels {widths}")
+    first = [sizes[0] >> level for level in range(len(widths))]
+    if attention_resolutions is None:
+        positions = [math.prod(size >> level for size in sizes) for level in range(len(widths))]
+        return widths, [level > 0 and count <= 256 for level, count in enumerate(positions)]
+    if unknown := set(attention_resolutions) - set(first):
+        raise ValueError(
+            f"network.attention_resolutions={sorted(unknown)} never occur: there are {first}; null follows the sizes"
+        )
+    return widths, [size in attention_resolutions for size in first]
+
+
+def _num_levels(sizes: Sequence[int]) -> int:
+    level = 0
+    while all(size >> level >= 8 and not (size >> level) % 2 for size in sizes):
+        level += 1
+    unit = 1
+    while math.prod(size / unit for size in sizes) > _MOST_POSITIONS and min(sizes) >= 8 * unit:
+        unit *= 2
+    if unit > 2**level:
+        nearest = ",".join(str(unit * round(size / unit)) for size in sizes)
+        raise ValueError(
+            f"data of size {list(sizes)} can be halved {level} times only, and the network would attend to "
+            f"{math.prod(size >> level for size in sizes):,} positions: the nearest sizes that fit are "
+            f"data.shape=[C,{nearest}]; network.channel_multipliers=[1] takes any, at that cost"
+        )
+    return level + 1
 
 
 def add_residuals(outputs: Sequence[Tensor], residuals: Sequence[Tensor]) -> list[Tensor]:

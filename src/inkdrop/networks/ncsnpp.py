@@ -18,9 +18,9 @@ from inkdrop.networks.layers import (
     Attention,
     add_residuals,
     check_doors,
-    check_sizes,
     convolution,
     initialised,
+    resolutions,
     scaled_dot_product,
     sinusoidal,
     zeroed,
@@ -120,7 +120,8 @@ class NCSNpp(nn.Module):
     resolution (`SkipInput`, `ResidualInput`); the output is the sum of those of the `output_levels` finest
     resolutions. The doors for conditions and `attend` are those of `UNet`.
 
-    `ValueError` where the sizes do not fit each other, or where a condition comes that the network was not built for.
+    Multipliers and attended resolutions that are None follow the sizes by `layers.resolutions`. `ValueError` where the
+    sizes do not fit each other, or where a condition comes that the network was not built for.
     Sources: Song et al. 2021, arXiv 2011.13456, appendix H; Karras et al. 2022, arXiv 2206.00364, table 7.
     """
 
@@ -128,9 +129,9 @@ class NCSNpp(nn.Module):
         self,
         shape: Annotated[list[Annotated[int, Ge(1)]], Len(2, 4)],
         base_channels: Annotated[int, Ge(4)],
-        channel_multipliers: Annotated[list[Annotated[int, Ge(1)]], Len(1)],
+        channel_multipliers: Annotated[list[Annotated[int, Ge(1)]], Len(1)] | None,
         num_blocks: Annotated[int, Ge(1)],
-        attention_resolutions: list[int],
+        attention_resolutions: list[int] | None,
         resample: Annotated[list[float], Len(2)],
         embedding: Callable[[int], nn.Module] = Positional,
         progressive_input: Callable[[int, int, Sequence[float], int], nn.Module] | None = None,
@@ -149,8 +150,7 @@ class NCSNpp(nn.Module):
         in_channels, *sizes = shape
         concat_channels += shown_channels
         dims = len(sizes)
-        widths = [base_channels * multiplier for multiplier in channel_multipliers]
-        check_sizes(sizes, widths, attention_resolutions, head_dim)
+        widths, attended = resolutions(sizes, base_channels, channel_multipliers, attention_resolutions, head_dim)
         if output_levels > len(widths):
             raise ValueError(f"network.output_levels={output_levels}, but there are {len(widths)} resolutions")
         embedding_dim = 4 * base_channels
@@ -174,7 +174,6 @@ class NCSNpp(nn.Module):
         self.conv_in = convolution(in_channels + concat_channels, base_channels, 3, dims)
         self.doors = {"vector": vector_dim, "tokens": token_dim, "concat": concat_channels, "mask": token_dim}
 
-        attended = [sizes[0] >> level in attention_resolutions for level in range(len(widths))]
         width, beside, last = base_channels, in_channels + concat_channels, len(widths) - 1
         skips = [width]
         self.down: Any = nn.ModuleList()

@@ -18,7 +18,7 @@ from inkdrop.networks.layers import (
     Attention,
     add_residuals,
     check_doors,
-    check_sizes,
+    resolutions,
     scaled_dot_product,
     sinusoidal,
     zeroed,
@@ -127,7 +127,8 @@ class UNet(nn.Module):
     `residuals` are tensors added to the skips and, last, to the middle. `attend` is the attention function of all
     layers.
 
-    `ValueError` where the sizes do not fit each other, or where a condition comes that the network was not built for.
+    Multipliers and attended resolutions that are None follow the sizes by `layers.resolutions`. `ValueError` where the
+    sizes do not fit each other, or where a condition comes that the network was not built for.
     Sources: Ho et al. 2020, arXiv 2006.11239, appendix B; Dhariwal and Nichol 2021, arXiv 2105.05233, section 3.
     """
 
@@ -135,9 +136,9 @@ class UNet(nn.Module):
         self,
         shape: Annotated[list[Annotated[int, Ge(1)]], Len(2, 4)],
         base_channels: Annotated[int, Ge(4)],
-        channel_multipliers: Annotated[list[Annotated[int, Ge(1)]], Len(1)],
+        channel_multipliers: Annotated[list[Annotated[int, Ge(1)]], Len(1)] | None,
         num_blocks: Annotated[int, Ge(1)],
-        attention_resolutions: list[int],
+        attention_resolutions: list[int] | None,
         head_dim: Annotated[int, Ge(1)] | None = None,
         scale_shift: bool = False,
         resample_in_block: bool = False,
@@ -155,8 +156,7 @@ class UNet(nn.Module):
         in_channels, *sizes = shape
         concat_channels += shown_channels
         dims = len(sizes)
-        widths = [base_channels * multiplier for multiplier in channel_multipliers]
-        check_sizes(sizes, widths, attention_resolutions, head_dim)
+        widths, attended = resolutions(sizes, base_channels, channel_multipliers, attention_resolutions, head_dim)
         if any(width % norm_groups for width in widths):
             raise ValueError(f"network.norm_groups={norm_groups} does not divide the channels {widths}")
         embedding_dim = 4 * base_channels
@@ -188,7 +188,6 @@ class UNet(nn.Module):
         self.conv_in = convolution(in_channels + concat_channels, widths[0], 3, padding=1)
         self.doors = {"vector": vector_dim, "tokens": token_dim, "concat": concat_channels, "mask": token_dim}
 
-        attended = [sizes[0] >> level in attention_resolutions for level in range(len(widths))]
         skips = [widths[0]]
         self.down: Any = nn.ModuleList()
         width, last = widths[0], len(widths) - 1
