@@ -117,6 +117,7 @@ class CheckConfiguration(Callback):
         task = build(plain.get("task"), allowed)  # parts that do not fit each other say so here
         if task is not None:
             _check_training(task.pipeline, plain, allowed, world_size)
+            task.foresee(plain["trainer"]["max_steps"])
         if "checkpoint" in plain:
             check_sampling(plain, allowed)
             build(plain["guidance"], allowed)

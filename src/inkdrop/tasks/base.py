@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from inkdrop.checkpoints import CheckpointError
 from inkdrop.checkpoints.content import require_fit
@@ -20,6 +21,7 @@ from inkdrop.finiteness import NonFiniteError, listed
 from inkdrop.losses import LossTerms
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
+from inkdrop.tasks import learning_rate
 from inkdrop.tasks.soundness import ADVICE, RecentLosses, broken_gradients, diagnosis
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -64,7 +66,7 @@ class Task(LightningModule):
         self.check()
         try:
             self.configure_optimizers()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, KeyError) as error:
             raise ValueError(f"optimizer or scheduler: {error}") from None
 
     def check(self) -> None:
@@ -118,10 +120,20 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over all that can be trained, and the learning rate, moved once a step."""
-        optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        optimizer, scheduler = self._begun()
         optimizer.register_step_post_hook(self._note_step)
-        self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _begun(self) -> tuple[Optimizer, LRScheduler]:
+        optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        return optimizer, learning_rate.made(self.scheduler, optimizer)
+
+    def foresee(self, num_steps: int) -> None:
+        """`ValueError` if the scheduler ends before this step, or gives what is no learning rate."""
+        try:
+            learning_rate.move(self._begun()[1], min(num_steps, learning_rate.FORESEEN))
+        except ValueError as error:
+            raise ValueError(f"scheduler: {error}") from None
 
     def _note_step(self, *_: Any) -> None:
         self.updated = self._finite  # a scaler of fp16 that leaves a step out never comes here
@@ -132,17 +144,8 @@ class Task(LightningModule):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_train_start(self) -> None:
-        """Puts the configuration's options of the optimizer in force where a checkpoint has brought other ones."""
+        """Forgets the losses of a training before this one."""
         self._recent.clear()
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
-        scheduler: Any = self.lr_schedulers()
-        for number, (group, options) in enumerate(zip(optimizer.param_groups, self._options, strict=True)):
-            group.update({name: value for name, value in options.items() if name != "lr"})
-            if (earlier := group["initial_lr"]) != options["lr"]:
-                group["lr"] = options["lr"] * (group["lr"] / earlier if earlier else 1)
-                group["initial_lr"] = options["lr"]
-                if hasattr(scheduler, "base_lrs"):  # one that is made of several has none
-                    scheduler.base_lrs[number] = options["lr"]
 
     def configure_gradient_clipping(
         self,
@@ -165,6 +168,7 @@ class Task(LightningModule):
             trainer: Any = self.trainer
             if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # Lightning's own log is dear
                 self.log("train/gradient_norm", norm)
+                self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
             if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
                 torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val * scale, norm * scale)
             elif gradient_clip_val:
@@ -206,6 +210,23 @@ class Task(LightningModule):
         except ValueError as error:
             raise CheckpointError(f"{self.trainer.ckpt_path}: {error}") from None
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
+        before, now = (config.get("task", {}) for config in (checkpoint.get("config", {}), self.config))
+        if any(before.get(part) != now.get(part) for part in ("optimizer", "scheduler")):
+            kinds = [(config.get("optimizer") or {}).get("_target_") for config in (before, now)]
+            self._renew(checkpoint, afresh=kinds[0] != kinds[1])
+
+    def _renew(self, checkpoint: dict[str, Any], afresh: bool) -> None:
+        """Puts the options of optimizer and scheduler in a checkpoint as if they had been these from the start."""
+        (state,), (curve,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+        optimizer, scheduler = self._begun()
+        learning_rate.move(scheduler, learning_rate.num_moves(curve))
+        for old, new in zip(state["param_groups"], optimizer.param_groups, strict=True):
+            parameters = old["params"]
+            old.clear()
+            old.update(new, params=parameters)
+        checkpoint["lr_schedulers"] = [scheduler.state_dict()]
+        if afresh:  # what one kind of optimizer remembers is nothing to another
+            state["state"] = {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, what else the run depends on, the data's fingerprint and the names of weights."""

@@ -1,13 +1,17 @@
-"""Learning-rate schedules."""
+"""Learning-rate schedules: two of our own, and how those of torch are made and moved."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+FORESEEN = 1_000_000  # steps, in three seconds
 
 
 def warmup_cosine(
@@ -39,3 +43,43 @@ def inverse_square_root(
         return min(1.0, (step + 1) / max(1, warmup_steps)) * min(1.0, math.sqrt(constant_steps / max(1, step)))
 
     return LambdaLR(optimizer, factor)
+
+
+def made(scheduler: Callable[..., Any], optimizer: Optimizer) -> LRScheduler:
+    """The scheduler of an optimizer; those that it is made of, such as SequentialLR's `schedulers`, are made first.
+
+    `ValueError` for one that follows a metric instead of the step.
+    """
+    parts = getattr(scheduler, "keywords", {}).get("schedulers")
+    if parts is None:
+        whole = scheduler(optimizer)
+    else:
+        whole = scheduler(optimizer=optimizer, schedulers=[made(part, optimizer) for part in parts])
+    if isinstance(whole, ReduceLROnPlateau):
+        raise ValueError(
+            "ReduceLROnPlateau follows a metric, and the learning rate of a run is a function of the step alone: "
+            "choose another scheduler, or callbacks.stop_early"
+        )
+    return whole
+
+
+def move(scheduler: LRScheduler, num_steps: int) -> None:
+    """Moves a scheduler, and with it the options of its optimizer, as that many steps do.
+
+    `ValueError` names a step whose learning rate cannot be had, or is no rate.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimizer makes no step between
+        for step in range(1, num_steps + 1):
+            rates = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
+            if not all(0 <= rate < math.inf for rate in rates):
+                raise ValueError(f"the learning rate of step {step} would be {rates[0]}")
+            try:
+                scheduler.step()
+            except Exception as error:  # whatever the arithmetic of somebody's scheduler raises
+                raise ValueError(f"it ends at step {step}: {str(error) or type(error).__name__}") from None
+
+
+def num_moves(state: Mapping[str, Any]) -> int:
+    """How often the scheduler with this state was moved."""
+    return state["last_epoch"] if "last_epoch" in state else num_moves(state["_schedulers"][0])
