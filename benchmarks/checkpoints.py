@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from inkdrop.checkpoints import CheckpointFolder
-from inkdrop.checkpoints.content import num_bytes, tensors
+from inkdrop.checkpoints.content import num_bytes
+from inkdrop.reading.tensors import tensors
 
 NUM_WEIGHTS, ROUNDS = 35_746_307, 7
 

@@ -133,7 +133,11 @@ def flip_weight(file: Path) -> None:
     flip(file, file.read_bytes().index(read_checkpoint(file)["state_dict"][WEIGHT].numpy().tobytes()))
 
 
-INCOMPLETE, DIGEST, UNKNOWN = "is incomplete: ", "is damaged: its digest", "is incomplete, damaged or no checkpoint"
+INCOMPLETE, DIGEST, UNKNOWN = (
+    "is incomplete: ",
+    "is damaged: its digest",
+    "it is incomplete, damaged or no file of torch.save",
+)
 # name: (what happens to a file, how it is told by the index, and without)
 DAMAGED: dict[str, tuple[Damage, str, str]] = {
     "K1-empty": (cut(lambda size: 0), INCOMPLETE, UNKNOWN),
@@ -261,7 +265,7 @@ FOREIGN: dict[str, tuple[Damage, str]] = {
     ),
     "K11-extra": (changed(put("state_dict/pipeline.more", torch.ones(1))), "more is unknown"),
     "K11-all": (
-        changed(*(put(part, {}) for part in ("state_dict", AVERAGE, "trainable"))),
+        changed(*(put(part, {}) for part in ("state_dict", AVERAGE)), put("trainable", [])),
         "is missing\n  and 15 more",
     ),
     "K14-newer": (changed(put("format", FORMAT + 1)), f"version {FORMAT + 1} of the format, and the newest known is"),
@@ -277,7 +281,7 @@ FOREIGN: dict[str, tuple[Damage, str]] = {
     "K24-declared": (declare, "no checkpoint of inkdrop"),
     "K24-view": (
         changed(put(f"state_dict/{WEIGHT}", torch.ones(1).expand(10**13))),
-        "tensors are larger than the file",
+        "it has tensors that are larger than the file",
     ),
 }
 
@@ -377,7 +381,7 @@ RESUMED: dict[str, tuple[Change, list[str], int, str]] = {
     "K9-resume": (lambda content: content["state_dict"], [], 4, WEIGHTS_ALONE),
     "K10-resume": (at("state_dict", no_number), [], 4, f"not finite, in weights.{WEIGHT}"),
     "K10-optimizer": (
-        at("optimizer_states", lambda states: [*states, torch.tensor(torch.inf)]),
+        at("optimizer_states", lambda states: [*states, {"momentum": torch.tensor(torch.inf)}]),
         [],
         4,
         "not finite, in optimizer",
@@ -549,9 +553,9 @@ def test_k18_a_run_of_one_device_goes_on_with_two(whole: Path, tmp_path: Path) -
 IN_FOLDER: dict[str, tuple[Damage, str]] = {
     "K20-removed": (Path.unlink, "No such file or directory"),
     "K20-link-inside": (link, "No such file or directory"),
-    "K20-pipe-inside": (pipe, "is no file"),
-    "K20-folder-inside": (directory, "is no file"),
-    "K23-inside": (shards_with_metadata, "is no file"),
+    "K20-pipe-inside": (pipe, "is no regular file"),
+    "K20-folder-inside": (directory, "is no regular file"),
+    "K23-inside": (shards_with_metadata, "is no regular file"),
     "K24-longer": (lambda file: file.write_bytes(file.read_bytes() + b"x"), "is damaged: "),
     "K24-index": (lambda file: (bomb(file), registered(file)), "it unpacks to more than its size"),
 }

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from torch import Tensor
+
+from inkdrop.reading.fields import wrong_field
+from inkdrop.reading.tensors import tensors
 
 FORMAT = 3
 
@@ -41,28 +45,51 @@ def _from_2(content: Content) -> Content:
     return {**content, "format": 3, "config": renamed(content["config"])}
 
 
+# What inkdrop itself reads of a checkpoint, and of what type it is; the rest is Lightning's.
+FIELDS: dict[str, Any] = {
+    "config": dict[str, Any],
+    "state_dict": dict[str, Tensor],
+    "ema": dict[str, dict[str, Tensor]],
+    "trainable": list[str],
+    "global_step": Annotated[int, Ge(0)],
+    "world_size": Annotated[int, Ge(1)],
+    "skipped_steps": Annotated[int, Ge(0)],
+    "metrics": dict[str, float],
+    "logged": dict[str, int],
+    "facts": dict[str, Any],
+    "data_fingerprint": str,
+    "callbacks": dict[str, dict[str, Any]],
+    "hyper_parameters": dict[str, Any] | None,
+    "datamodule_hyper_parameters": dict[str, Any] | None,
+    "optimizer_states": list[dict[str, Any]],
+    "lr_schedulers": list[dict[str, Any]],
+    "loops": dict[str, dict[str, Any]],
+}
 MIGRATIONS: dict[int, Callable[[Content], Content]] = {0: _from_0, 1: _from_1, 2: _from_2}  # from a version to the next
 PREFIXES = ("_orig_mod.", "module.")  # of compiled networks, and of networks on several devices
 IMPORTS = ("_instantiator", "_class_path")  # by which Lightning would import what a file names
 
 
-def migrated(content: Any, size: int) -> Content:
-    """The content of a file of this size in the present version.
+def migrated(content: Any) -> Content:
+    """The content of a file in the present version.
 
     `ValueError` completes "FILE ..." with what is wrong with it.
     """
     if not isinstance(content, dict) or not all(isinstance(content.get(k), dict) for k in ("state_dict", "config")):
         raise ValueError(f"is no checkpoint of inkdrop: {_kind(content)}")
-    if num_bytes(content) > size:  # a view can repeat one number without end
-        raise ValueError("is no checkpoint of inkdrop: its tensors are larger than the file")
     version = content.get("format", 0)
     if type(version) is not int or version not in range(FORMAT + 1):
         raise ValueError(f"has version {version} of the format, and the newest known is {FORMAT}: update inkdrop")
+    if (wrong := wrong_field(content, FIELDS)) is not None:
+        raise ValueError(f"is no checkpoint of inkdrop: {wrong}")
+    try:
+        for number in range(version, FORMAT):
+            content = MIGRATIONS[number](content)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"is no checkpoint of inkdrop: its configuration is none of version {version}") from None
     for options in (content.get(f"{prefix}hyper_parameters") or {} for prefix in ("", "datamodule_")):
         if named := [name for name in IMPORTS if name in options]:
             raise ValueError(f"is no checkpoint of inkdrop: it names what to import, in {named[0]}")
-    for number in range(version, FORMAT):
-        content = MIGRATIONS[number](content)
     content["state_dict"] = _plain_names(content["state_dict"])
     content["ema"] = {decay: _plain_names(average) for decay, average in content.get("ema", {}).items()}
     content["trainable"] = list(_plain_names(dict.fromkeys(content.get("trainable", []))))
@@ -88,27 +115,6 @@ def _plain_names(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _finite(value: Tensor) -> bool:
     return not value.is_floating_point() or bool(value.isfinite().all())
-
-
-def tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in plain data, with their paths; `ValueError` completes "It ..." for what is neither."""
-    if isinstance(node, Tensor):
-        yield path, node
-    elif isinstance(node, Mapping):
-        for key, value in node.items():
-            name = f"{path}.{key}" if path else str(key)
-            _require_plain(key, name)
-            yield from tensors(value, name)
-    elif isinstance(node, list | tuple):
-        for number, value in enumerate(node):
-            yield from tensors(value, f"{path}[{number}]")
-    elif node is not None:
-        _require_plain(node, path)
-
-
-def _require_plain(node: Any, path: str) -> None:
-    if type(node) not in (bool, int, float, str):
-        raise ValueError(f"holds a {type(node).__name__} in {path}, where only tensors and plain data may be")
 
 
 def snapshot(node: Any) -> Any:

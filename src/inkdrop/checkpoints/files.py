@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
+import os
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import torch
+from annotated_types import Ge
+from pydantic import StringConstraints
 
 from inkdrop.checkpoints.content import migrated
+from inkdrop.reading import UnreadableError, open_regular, read_json
+from inkdrop.reading.fields import wrong_field
+from inkdrop.reading.tensors import ForeignError, check_archive, load_torch
+from inkdrop.showing import harmless
 
 INDEX = "index.json"
+
+
+_ENTRY: dict[str, Any] = {
+    "name": Annotated[str, StringConstraints(pattern=r"^step-\d{8,}\.ckpt$")],  # no path that leads elsewhere
+    "step": Annotated[int, Ge(0)],
+    "bytes": Annotated[int, Ge(0)],
+    "sha256": str,
+    "metrics": dict[str, float],
+}
 
 
 class CheckpointError(ValueError):
@@ -69,50 +84,55 @@ def latest_sound(folder: Path) -> Path | None:
 
 def read_index(folder: Path) -> dict[str, Any] | None:
     """What `index.json` says of the complete files of a folder, oldest first; None without one that can be read."""
-    try:
-        index: dict[str, Any] = json.loads((folder / INDEX).read_text())
-        _ = [(entry["name"], entry["bytes"], entry["sha256"], entry["step"]) for entry in index["files"]]
-    except FileNotFoundError:
+    if not os.path.lexists(folder / INDEX):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"warning: {folder / INDEX} cannot be read ({error}): files are taken by name", file=sys.stderr)
+    try:
+        index: dict[str, Any] = read_json(folder / INDEX)
+        if (wrong := _wrong_index(index)) is not None:
+            raise UnreadableError(f"{harmless(folder / INDEX)} is damaged, {wrong}")
+    except UnreadableError as error:
+        print(f"warning: {error}: files are taken by name", file=sys.stderr)
         return None
     return index
+
+
+def _wrong_index(index: dict[str, Any]) -> str | None:
+    if (wrong := wrong_field(index, {"files": list[dict[str, Any]]}, ["files"])) is not None:
+        return wrong
+    faults = (wrong_field(entry, _ENTRY, _ENTRY) for entry in index["files"])
+    return next((fault for fault in faults if fault is not None), None)
 
 
 def verify(file: Path) -> None:
     """`CheckpointError` unless the file is as it was written, by its digest in the index, or else its own checksums."""
     known = {entry["name"]: entry for entry in (read_index(file.parent) or {"files": []})["files"]}.get(file.name)
+    shown = harmless(file)
     try:
-        size = file.stat().st_size
-        if not file.is_file():
-            raise CheckpointError(f"{file} is no file")  # and reading a pipe would never end
-        if known is not None:
-            if size != known["bytes"]:
-                kind = "incomplete" if size < known["bytes"] else "damaged"
-                raise CheckpointError(f"{file} is {kind}: {size} of {known['bytes']} bytes")
-            with file.open("rb") as stream:
+        with open_regular(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if known is not None:
+                if size != known["bytes"]:
+                    kind = "incomplete" if size < known["bytes"] else "damaged"
+                    raise CheckpointError(f"{shown} is {kind}: {size} of {known['bytes']} bytes")
                 if hashlib.file_digest(stream, "sha256").hexdigest() != known["sha256"]:
-                    raise CheckpointError(f"{file} is damaged: its digest is not the one it was written with")
-        with zipfile.ZipFile(file) as archive:
-            if sum(member.file_size for member in archive.infolist()) > size:  # whoever wrote it wrote the index too
-                raise CheckpointError(f"{file} is no checkpoint of inkdrop: it unpacks to more than its size")
-            if known is None and (damaged := archive.testzip()) is not None:
-                raise CheckpointError(f"{file} is damaged in {damaged}")
+                    raise CheckpointError(f"{shown} is damaged: its digest is not the one it was written with")
+            check_archive(stream, whole=known is None)  # whoever wrote it wrote the index too
     except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError):
-        raise CheckpointError(f"{file} is {_kind(file) or 'incomplete, damaged or no checkpoint'}") from None
+        raise CheckpointError(f"{shown} cannot be read: {error.strerror or error}") from None
+    except ForeignError as error:
+        raise _foreign(file, error) from None
+
+
+def _foreign(file: Path, error: ForeignError) -> CheckpointError:
+    return CheckpointError(f"{harmless(file)} is {_kind(file) or f'no checkpoint of inkdrop: it {error}'}")
 
 
 def _kind(file: Path) -> str | None:
     """What a file that is no checkpoint is, of what networks are often kept in."""
-    with file.open("rb") as stream:
-        start = stream.read(9)
-    if start[8:] == b"{":
-        return "a safetensors file: it holds weights alone, without the configuration of their model"
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
+    with contextlib.suppress(Exception), open_regular(file) as stream:
+        if stream.read(9)[8:] == b"{":
+            return "a safetensors file: it holds weights alone, without the configuration of their model"
+        with zipfile.ZipFile(stream) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return "a TorchScript file: it holds a network alone, without the configuration of its model"
     return None
@@ -128,12 +148,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if Path(path).is_file():  # a folder's has been verified
         verify(file)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler runs into anything on a foreign file
-        # torch's own words advise to switch the protection off.
-        kind = _kind(file) or f"no checkpoint of inkdrop: {type(error).__name__} while reading it"
-        raise CheckpointError(f"{file} is {kind}") from None
-    try:
-        return migrated(content, file.stat().st_size)
+        with open_regular(file) as stream:
+            return migrated(load_torch(stream))
+    except OSError as error:
+        raise CheckpointError(f"{harmless(file)} cannot be read: {error.strerror or error}") from None
+    except ForeignError as error:
+        raise _foreign(file, error) from None
     except ValueError as error:
-        raise CheckpointError(f"{file} {error}") from None
+        raise CheckpointError(f"{harmless(file)} {error}") from None

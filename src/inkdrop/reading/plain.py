@@ -1,18 +1,16 @@
-"""Files that others may have written, one reader for each format: regular files of bounded size, depth and kind only.
-
-A named pipe, a device or a folder is refused and never waited for. What is refused is told with file and reason.
-"""
+"""JSON, YAML and JSON lines."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from inkdrop.showing import harmless
 
@@ -21,6 +19,7 @@ MAX_YAML_BYTES = 2**20
 MAX_LINE = 2**20  # bytes of one JSON line
 MAX_DEPTH = 64  # of lists and mappings in each other
 MAX_VALUES = 10**6  # with what aliases repeat
+_END = object()
 _LONGEST_NUMBER = 1000  # characters: Python takes quadratic time over long ones
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
 
@@ -31,7 +30,7 @@ class UnreadableError(ValueError):
     exit_code = 3
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """A regular file opened for reading, at once whatever lies there; `OSError` for what is none."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
@@ -47,10 +46,11 @@ def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES, error: type[ValueEr
     """The content of a regular file of at most so many bytes; else `error`."""
     try:
         with open_regular(path) as file:
-            content = file.read(max_bytes + 1)  # a size that is told need not be true
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(min(size, max_bytes) + 1)  # as much room is made as is asked for
     except (OSError, ValueError) as reason:  # ValueError for a name with a null in it
         raise _unreadable(path, getattr(reason, "strerror", None) or reason, error) from None
-    if len(content) > max_bytes:
+    if max(size, len(content)) > max_bytes:
         raise _unreadable(path, f"it has more than {max_bytes:,} bytes", error)
     return content
 
@@ -79,7 +79,7 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
             while line := file.readline(MAX_LINE):
                 with contextlib.suppress(ValueError, RecursionError):
                     content = json.loads(line)
-                    if isinstance(content, dict) and not _misfit(content):
+                    if isinstance(content, dict) and not misfit(content):
                         yield content
     except OSError as reason:
         raise _unreadable(path, reason.strerror or reason, UnreadableError) from None
@@ -166,28 +166,35 @@ def _loader() -> Any:
 def _checked(content: Any, path: str | Path, kind: type, error: type[ValueError]) -> Any:
     if not isinstance(content, kind):
         raise _unreadable(path, f"it holds a {type(content).__name__} and no {kind.__name__}", error)
-    if reason := _misfit(content):
-        raise _unreadable(path, reason, error)
+    if (wrong := misfit(content)) is not None:
+        raise _unreadable(path, wrong, error)
     return content
 
 
-def _misfit(content: Any) -> str | None:
-    """Why plain data are not to be used; a loop of its own, as they may be deeper than calls can be."""
-    layer, number = [content], 0
-    for _ in range(MAX_DEPTH + 1):
-        number += len(layer)
-        if number > MAX_VALUES:
-            return f"it holds more than {MAX_VALUES:,} values"
-        layer = [below for node in layer for below in _below(node)]
-        if not layer:
-            return None
-    return f"it is more than {MAX_DEPTH} deep"
+def misfit(content: Any, most: int = MAX_VALUES) -> str | None:
+    """Why plain data are not to be used: more than `most` values with what is repeated, or too deep, as a cycle is.
+
+    A loop of its own, as they may be deeper than calls can be.
+    """
+    values, opened = 1, [_below(content)]
+    while opened:
+        if (node := next(opened[-1], _END)) is _END:
+            opened.pop()
+            continue
+        values += 1
+        if values > most:
+            return f"it holds more than {most:,} values"
+        if isinstance(node, Mapping | list | tuple):
+            if len(opened) == MAX_DEPTH:
+                return f"it is more than {MAX_DEPTH} deep"
+            opened.append(_below(node))
+    return None
 
 
-def _below(node: Any) -> Any:
+def _below(node: Any) -> Iterator[Any]:
     if isinstance(node, Mapping):
-        return node.values()
-    return node if isinstance(node, list) else ()
+        return iter(node.values())
+    return iter(node if isinstance(node, list | tuple) else ())
 
 
 def _short(error: Exception) -> str:
