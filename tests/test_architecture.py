@@ -36,6 +36,7 @@ ORDER = [
     "averaging",
     "suggestions",
     "guides",
+    "targets",
     "configuration",
     "checkpoints",
     "calibration",

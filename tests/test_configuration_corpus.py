@@ -135,7 +135,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "C29 cycle of the seed": (["seed=${evaluation.seed}", "evaluation.seed=${seed}"], ["Recursive", "seed"]),
     "C29 left": (["optimizer.lr=???"], ["optimizer.lr"]),
     "C29 left seed": (["seed=???"], ["seed"]),
-    "C30 os": (["optimizer._target_=os.system"], ["optimizer._target_=os.system is not allowed", "torch.optim."]),
+    "C30 os": (["optimizer._target_=os.system"], ["optimizer._target_=os.system is not allowed", "torch.optim"]),
     "C30 torch": (["optimizer._target_=torch.load"], ["optimizer._target_=torch.load is not allowed"]),
     "C30 open": (["data._target_=builtins.open"], ["data._target_=builtins.open is not allowed"]),
     "C30 nested": (["+loss.weighting.x={_target_: os.system}"], ["os.system is not allowed"]),

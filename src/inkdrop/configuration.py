@@ -6,8 +6,8 @@ with the ranges annotated in it is the schema. `_partial_: true` makes a `functo
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import importlib
 import inspect
 import re
 import typing
@@ -20,54 +20,7 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from inkdrop.averaging import LONGEST
 from inkdrop.randomness import MAX_SEED
 from inkdrop.suggestions import no_option
-
-# The user's own configuration may name these, a checkpoint only parts that neither write files nor start anything.
-USER_TARGETS = ("inkdrop.", "torch.optim.", "lightning.pytorch.")
-CHECKPOINT_TARGETS = (
-    "inkdrop.pipeline.Pipeline",
-    "inkdrop.pipeline.loaded",
-    "inkdrop.classifier.NoisyClassifier",
-    *(
-        f"inkdrop.{part}."
-        for part in (
-            "schedules",
-            "noises",
-            "predictions",
-            "denoiser",
-            "self_conditioning",
-            "time_grids",
-            "deviations",
-            "samplers",
-            "guidance",
-            "conditioners",
-            "codecs",
-            "networks",
-            "likelihood",
-            "data",
-            "metrics.extractors",
-        )
-    ),
-    *(
-        f"inkdrop.metrics.{name}"
-        for name in (
-            "CLIP",
-            "ClassificationAccuracyScore",
-            "DINOv2",
-            "Classifier",
-            "DensityCoverage",
-            "Evaluation",
-            "FrechetDistance",
-            "Identity",
-            "Inception",
-            "InceptionScore",
-            "KernelDistance",
-            "MaximumMeanDiscrepancy",
-            "NearestNeighbours",
-            "PrecisionRecall",
-            "SlicedWasserstein",
-        )
-    ),
-)
+from inkdrop.targets import CHECKPOINT_TARGETS, USER_TARGETS, TargetError, locate
 
 
 def _check_name(name: str) -> str:
@@ -75,6 +28,8 @@ def _check_name(name: str) -> str:
         raise ValueError("a name has 1 to 120 of the characters A-Z a-z 0-9 . _ = - and is neither . nor ..")
     return name
 
+
+__all__ = ["CHECKPOINT_TARGETS", "USER_TARGETS", "ConfigurationError", "build", "check", "check_settings"]
 
 _MAPPING = dict[str, Any]
 # Options of train.yaml and sample.yaml that no signature of inkdrop's describes.
@@ -195,25 +150,10 @@ def build(node: Any, allowed: Iterable[str] = USER_TARGETS) -> Any:
 
 
 def _locate(name: Any, allowed: Iterable[str], path: str) -> Callable[..., Any]:
-    allowed = tuple(allowed)
-    if (
-        not isinstance(name, str)
-        or not name.startswith(allowed)
-        or any(part.startswith("_") for part in name.split("."))
-    ):
-        raise ConfigurationError(
-            f"{path}._target_={name} is not allowed: targets begin with {', '.join(allowed)}; "
-            "allow_targets=[your_package.] on the command line adds your own"
-        )
-    module, _, attribute = name.rpartition(".")
     try:
-        target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{path}._target_={name} cannot be imported: {error}") from None
-    # What a module of ours has itself imported, such as `Path`, is not ours.
-    if name.startswith("inkdrop.") and not getattr(target, "__module__", "").startswith("inkdrop."):
-        raise ConfigurationError(f"{path}._target_={name} is not allowed: it is no part of inkdrop")
-    return target
+        return locate(name, allowed)
+    except TargetError as error:
+        raise ConfigurationError(f"{path}._target_={name} {error}") from None
 
 
 def _check_call(node: Mapping[str, Any], allowed: Iterable[str], path: str) -> None:
@@ -231,8 +171,9 @@ def _check_call(node: Mapping[str, Any], allowed: Iterable[str], path: str) -> N
             raise ConfigurationError(f"{path}.{name} is missing: {node['_target_']} needs it")
     annotations = _annotations(target)
     for key, value in given.items():
-        if key in annotations and not _has_target(value):
-            _check_value(f"{path}.{key}", annotations[key], value)
+        if key in annotations:
+            with contextlib.suppress(_Unknown):
+                _check_value(f"{path}.{key}", annotations[key], _stood_in(value, allowed, f"{path}.{key}"))
 
 
 def _check_names(path: str, given: Iterable[str], parameters: Mapping[str, Any]) -> None:
@@ -249,10 +190,28 @@ def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
     return typing.get_type_hints(function, include_extras=True)
 
 
-def _has_target(value: Any) -> bool:
+class _Unknown(Exception):
+    """Nobody can say what a target makes before it is called."""
+
+
+def _stood_in(value: Any, allowed: Iterable[str], path: str) -> Any:
+    """A value in which an object of the right class stands for each `_target_`; none of them is called."""
     if isinstance(value, list):
-        return any(_has_target(each) for each in value)
-    return isinstance(value, Mapping) and ("_target_" in value or any(_has_target(each) for each in value.values()))
+        return [_stood_in(each, allowed, f"{path}[{i}]") for i, each in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return value
+    if "_target_" not in value:
+        return {key: _stood_in(each, allowed, f"{path}.{key}") for key, each in value.items()}
+    target = _locate(value["_target_"], allowed, path)
+    if value.get("_partial_"):
+        return functools.partial(target)
+    made = target if inspect.isclass(target) else typing.get_type_hints(target).get("return")
+    classes = typing.get_args(made) or (made,)
+    if not all(inspect.isclass(each) for each in classes):
+        raise _Unknown
+    stand_in = type(" or ".join(each.__name__ for each in classes), classes, {"__init__": lambda self: None})
+    stand_in.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
+    return stand_in()
 
 
 def _check_value(path: str, annotation: Any, value: Any) -> None:
@@ -260,4 +219,9 @@ def _check_value(path: str, annotation: Any, value: Any) -> None:
         TypeAdapter(annotation, config=_STRICT).validate_python(value)
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{path}={value}: {said[0].lower()}{said[1:]}") from None
+        raise ConfigurationError(f"{path}={_told(value)}: {said[0].lower()}{said[1:]}") from None
+
+
+def _told(value: Any) -> str:
+    """A value for a message; an object that stands for a part is told by its class."""
+    return str(value) if isinstance(value, str | int | float | list | dict | None) else type(value).__name__

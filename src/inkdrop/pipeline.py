@@ -220,7 +220,9 @@ def load(
     return pipeline
 
 
-def loaded(checkpoint: str, weights: str = "ema", length: float | None = None, step: int | None = None) -> nn.Module:
+def loaded(
+    checkpoint: str, weights: str = "ema", length: float | None = None, step: int | None = None
+) -> Pipeline | NoisyClassifier:
     """The model of another run that guides this one, as in `load` but unguided: a pipeline, or a classifier."""
     return restored(_content(checkpoint, weights, length, step), weights, (), checkpoint)
 
