@@ -17,6 +17,7 @@ from inkdrop.callbacks.checkpoint import Checkpoint
 from inkdrop.checkpoints import model_weights
 from inkdrop.codecs import Standardize
 from inkdrop.conditioners import Unconditional
+from inkdrop.data import DataModule
 from inkdrop.data.toys import Toy, moons
 from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.loggers.jsonl import JSONLines
@@ -29,7 +30,7 @@ from inkdrop.schedules import VP, Schedule, linear_beta
 from inkdrop.tasks import DiffusionTask
 from inkdrop.tasks.learning_rate import warmup_cosine
 from inkdrop.time_grids import Trailing
-from inkdrop.time_samplers import Uniform
+from inkdrop.time_samplers import Uniform, spread
 from inkdrop.weightings import Unit
 
 
@@ -56,6 +57,7 @@ def fit(
     folder: Path,
     batch_size: int = 16,
     checkpoint: Path | None = None,
+    data: DataModule | None = None,
     **options: Any,
 ) -> Trainer:
     trainer = Trainer(
@@ -74,7 +76,7 @@ def fit(
         default_root_dir=folder,
         **options,
     )
-    trainer.fit(task, datamodule=Toy(moons, 64, [2], 0, batch_size), ckpt_path=checkpoint)
+    trainer.fit(task, datamodule=data or Toy(moons, 64, [2], 0, batch_size), ckpt_path=checkpoint)
     return trainer
 
 
@@ -210,8 +212,9 @@ def test_validation_loss_is_the_same_for_every_seed(tmp_path: Path) -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("batch_size", [16, 24])
 @pytest.mark.parametrize("schedule", [VP(), linear_beta(10, 1e-3, 0.5)], ids=["vp", "table"])
-def test_validation_times_are_evenly_spaced_and_on_the_steps_of_a_table(schedule: Schedule, tmp_path: Path) -> None:
+def test_validation_times_are_those_of_the_items(schedule: Schedule, batch_size: int, tmp_path: Path) -> None:
     task, seen = small_task(), list[Tensor]()
     task.pipeline.denoiser.schedule = schedule
     terms = task.terms
@@ -221,10 +224,22 @@ def test_validation_times_are_evenly_spaced_and_on_the_steps_of_a_table(schedule
         return terms(batch, generators, t)
 
     task.terms = watched  # type: ignore[method-assign]
-    fit(task, 1, [], tmp_path, val_check_interval=1)
-    even = schedule.t_min + (1 - schedule.t_min) * (torch.arange(64).double() + 0.5) / 64
-    expected = even if schedule.num_timesteps is None else (10 * even).round().clamp(min=1) / 10
-    assert torch.allclose(torch.cat(seen), expected, rtol=1e-12)
+    fit(task, 1, [], tmp_path, batch_size, val_check_interval=1)
+    assert torch.equal(torch.cat(seen), spread(schedule, range(64)))
+
+
+@pytest.mark.parametrize(("limit", "within"), [(1, 0.1), (4, 0.06), (0.5, 0.04)])
+def test_the_validation_loss_of_a_part_is_comparable_to_that_of_all(
+    limit: float, within: float, tmp_path: Path
+) -> None:
+    losses = []
+    for name, options in (("all", {}), ("part", {"limit_val_batches": limit})):
+        (tmp_path / name).mkdir()
+        data = Toy(moons, 2048, [2], 0, 64)
+        fit(small_task(), 3, [], tmp_path / name, data=data, val_check_interval=3, **options)
+        ((_, loss),) = records(tmp_path / name, "validation/loss")
+        losses.append(loss)
+    assert losses[1] == pytest.approx(losses[0], rel=within)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The laws of the training times."""
+"""The laws of the training times, and the times of validation."""
+
+import math
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from inkdrop.time_samplers import (
     Times,
     TimeSampler,
     Uniform,
+    spread,
 )
 
 GENERATORS = Generators.from_seeds(range(20_000)).at("time")
@@ -146,3 +149,70 @@ def test_what_loss_aware_has_seen_travels_in_its_state() -> None:
     sampler, other = learned(Uniform()), LossAware(Uniform(), num_bins=20, num_losses=10)
     other.load_state_dict(sampler.state_dict())
     assert torch.equal(sampler(SCHEDULES["vp"], GENERATORS).t, other(SCHEDULES["vp"], GENERATORS).t)
+
+
+# Validation ----------------------------------------------------------------------------------------------------------
+
+COUNT = 4000
+
+
+def distance(u: torch.Tensor) -> float:
+    """Kolmogorov's distance of numbers (n) from the uniform law on [0, 1]."""
+    return float(stats.kstest(u.numpy(), "uniform").statistic)
+
+
+def validated(items: range | list[int]) -> torch.Tensor:
+    """The times of validation as shares of all times, of `schedule=vp`."""
+    schedule = SCHEDULES["vp"]
+    return (spread(schedule, list(items)) - schedule.t_min) / (1 - schedule.t_min)
+
+
+@pytest.mark.parametrize("name", ["vp", "edm", "linear"])
+def test_the_expectation_over_validation_times_is_that_of_the_uniform_law(name: str) -> None:
+    schedule = ALL_SCHEDULES[name]
+    t = spread(schedule, range(COUNT))
+    even = schedule.t_min + (1 - schedule.t_min) * (torch.arange(100_000).double() + 0.5) / 100_000
+    for function in (torch.square, torch.sqrt, lambda t: torch.sin(9 * t), lambda t: 1 / (t + 0.01)):
+        assert function(t).mean().item() == pytest.approx(function(even).mean().item(), rel=1e-2)
+    assert t.min() >= schedule.t_min
+    assert t.max() <= 1
+
+
+def test_validation_is_at_all_steps_of_a_table_equally_often() -> None:
+    t = spread(linear_beta(10, 1e-3, 0.5), range(COUNT))
+    steps, counts = torch.unique((t * 10).round().long(), return_counts=True)
+    assert steps.tolist() == list(range(1, 11))
+    assert torch.equal(t, (t * 10).round() / 10)
+    assert counts.min() >= COUNT / 10 - 4
+    assert counts.max() <= COUNT / 10 + 4
+
+
+@pytest.mark.parametrize(("number", "within"), [(16, 0.35), (64, 0.1), (256, 0.03), (1000, 0.01)])
+def test_consecutive_items_have_all_times_of_validation(number: int, within: float) -> None:
+    """So that the first batches, and each class of sorted data, are looked at as all of them are."""
+    u = validated(range(COUNT))
+    starts = range(0, COUNT - number, 37)
+    assert max(distance(u[start : start + number]) for start in starts) < within
+    tied = (torch.arange(COUNT).double() + 0.5) / COUNT  # to the number of the item
+    assert max(distance(tied[start : start + number]) for start in starts) > 0.7
+
+
+def test_items_in_turns_have_all_times_of_validation() -> None:
+    """Whatever the number of classes: with multiples of the golden ratio alone, 89 would do harm."""
+    u = validated(range(20_000))
+    plain = torch.frac(torch.arange(20_000).double() * (math.sqrt(5) - 1) / 2)
+    worst = {"ours": 0.0, "plain": 0.0}
+    for classes in range(2, 200):
+        for first in (0, classes // 2):
+            for name, each in (("ours", u), ("plain", plain)):
+                worst[name] = max(worst[name], distance(each[first::classes][:100]))
+    assert worst["ours"] < 0.23  # of ten thousand draws of 100 numbers less than one is above
+    assert worst["plain"] > 0.5
+
+
+def test_a_validation_time_belongs_to_its_item_alone() -> None:
+    order = torch.randperm(500).tolist()
+    assert torch.equal(validated(order), validated(range(500))[order])
+    assert torch.equal(validated([498]), validated(range(500))[[498]])
+    assert len(validated([])) == 0
+    assert len(set(validated(range(COUNT)).tolist())) == COUNT

@@ -20,7 +20,7 @@ from inkdrop.losses import DenoisingLoss
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
 from inkdrop.time_grids import Linspace, Trailing
-from inkdrop.time_samplers import DiscreteUniform, Uniform
+from inkdrop.time_samplers import even
 from inkdrop.variational import decoder_term, prior_term, step_terms
 from inkdrop.weightings import Unit
 
@@ -98,7 +98,7 @@ class LossByNoiseLevel(Likelihood):
     def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
         """The mean of each interval, such as `0.00-0.10`, and of all, `total`."""
         denoiser: Any = pipeline.denoiser
-        law = Uniform() if denoiser.schedule.num_timesteps is None else DiscreteUniform()
+        law = even(denoiser.schedule)
         loss, means = DenoisingLoss(law, Unit()), {}
         with _prepared(pipeline, batch) as (data, cond):
             x_0 = pipeline.codec.encode(data)

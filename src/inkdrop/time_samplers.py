@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
+
+_BLOCK = 16  # items, which large parts of a split hold many of
 
 
 class Times(NamedTuple):
@@ -54,6 +58,27 @@ class Uniform(TimeSampler):
 
     def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
         return schedule.t_min + (1 - schedule.t_min) * u
+
+
+def even(schedule: Schedule) -> TimeSampler:
+    """The law under which all times that a network can be trained at are equally likely."""
+    return Uniform() if schedule.num_timesteps is None else DiscreteUniform()
+
+
+def spread(schedule: Schedule, items: Sequence[int]) -> Tensor:
+    """Fixed times (B) for the items with these numbers, so that the items of any part of a split have all times.
+
+    Blocks of 16 items take the multiples of the golden ratio modulo 1 in a random order within each: the times of
+    consecutive items are spread evenly, and those of every k-th item, such as a class, are no worse than drawn ones.
+    """
+    numbers = np.array(items, np.int64)
+    starts = numbers - numbers % _BLOCK
+    block = (starts[:, None] + np.arange(_BLOCK)).reshape(-1).tolist()
+    keys = Generators.from_positions(0, block).at("validation", 0).keys.reshape(-1, _BLOCK)
+    own = np.take_along_axis(keys, (numbers - starts)[:, None], axis=1)
+    mixed = starts + (keys < own).sum(axis=1)
+    u = Generators.from_positions(0, mixed.tolist()).at("validation", 1).spread()
+    return even(schedule).quantile(schedule, u)
 
 
 class LogNormalSigma(TimeSampler):

@@ -23,6 +23,7 @@ from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
 from inkdrop.tasks import learning_rate
 from inkdrop.tasks.soundness import ADVICE, RecentLosses, broken_gradients, diagnosis
+from inkdrop.time_samplers import spread
 
 Batch: TypeAlias = dict[str, Tensor]
 
@@ -31,7 +32,7 @@ class Task(LightningModule):
     """Fits a model, and whatever else in it can be trained, to a loss.
 
     `pipeline` is the model with its codec, for diffusion a `Pipeline`. Every random number is keyed by `seed` and by
-    the sample's position in the run. Validation uses the same noise and the same evenly spaced times whatever the seed,
+    the sample's position in the run. Validation uses the same noise and the same times of each item whatever the seed,
     so that runs compare.
 
     A step whose loss or gradient is not finite, or the norm of whose gradient is above `max_gradient_norm`, raises
@@ -95,13 +96,11 @@ class Task(LightningModule):
         return {"loss": loss, "t": terms.t, **{name: part.detach() for name, part in terms.parts.items()}}
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Logs the mean loss over the held-out split."""
-        schedule, items = self.schedule, batch["position"]
-        count = len(self.trainer.datamodule.splits["validation"]["x"])  # type: ignore[attr-defined]
-        times = schedule.t_min + (1 - schedule.t_min) * (items.cpu().double() + 0.5) / count
-        t = torch.tensor([schedule.snap(time) for time in times.tolist()], dtype=torch.float64)
-        terms = self.terms(batch, Generators.from_positions(0, items.tolist()).at("validation"), t)
-        self._validated.add(terms.loss, items)
+        """Logs the mean loss over the held-out split, all times equally likely whichever part of it is looked at."""
+        items = batch["position"].tolist()
+        t = spread(self.schedule, items)
+        terms = self.terms(batch, Generators.from_positions(0, items).at("validation"), t)
+        self._validated.add(terms.loss, batch["position"])
         self._log("validation", terms.loss.mean(), terms, on_epoch=True, sync_dist=True)
 
     def _log(self, stage: str, loss: Tensor, terms: LossTerms, **how: Any) -> None:
