@@ -38,6 +38,7 @@ from inkdrop.data.module import DataError
 from inkdrop.inspection import inspect
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.filterwarnings("ignore:all images of .* lie in one folder")
 BACKGROUND = np.array([10, 200, 90])
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0 : 8 * SIDE : 8, 0 : 8 * SIDE : 8], 128), 2).astype(np.uint8)
 
@@ -372,7 +373,7 @@ def test_i1_i18_i20_names_hidden_files_and_folders(tmp_path: Path) -> None:
     Path(os.fsdecode(raw)).write_bytes(PNG)
     data = folder(tmp_path, held_out=0.2)
     assert (data.num_classes, data.examine().classes) == (1, ["a"])
-    listing = data._source.listing()
+    listing = data._places["train"].source.listing()
     assert [os.fsencode(name) for name in listing.files] == sorted([*map(os.fsencode, names), b"a/\xff\xfe.png"])
     assert listing.odd == {}
     assert listing.skipped == {
@@ -386,8 +387,8 @@ def test_i1_i18_i20_names_hidden_files_and_folders(tmp_path: Path) -> None:
         "a/dangling.png": "link to nothing",
     }
     assert len(data.splits["train"]["x"]) + len(data.splits["validation"]["x"]) == 8
-    assert "\\udcff" in data._source.path(os.fsdecode(b"a/\xff\xfe.png"))
-    assert "\n" not in data._source.path("a/new\nline.png")
+    assert "\\udcff" in data._places["train"].source.path(os.fsdecode(b"a/\xff\xfe.png"))
+    assert "\n" not in data._places["train"].source.path("a/new\nline.png")
 
 
 def test_i19_links_that_leave_the_folder(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from inkdrop.experiment import resolved
 from inkdrop.inspection import inspect
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.filterwarnings("ignore:all images of .* lie in one folder")
 
 
 def zipped(root: Path, path: Path, inside: str = "") -> Path:
@@ -57,7 +58,10 @@ def test_a_zip_archive_gives_what_the_folder_gives(tmp_path: Path) -> None:
     whole = folder(tmp_path / "images")
     assert folder(zipped(tmp_path / "images", tmp_path / "images.zip")).fingerprint == whole.fingerprint
     within = zipped(tmp_path / "images", tmp_path / "within.zip", "deep/train/")
-    assert folder(within).num_classes == 1
+    with pytest.raises(
+        DataError, match=r"all of .*within.zip lies in its folder deep/train, .*/deep/train makes these"
+    ):
+        folder(within)
     assert folder(within / "deep" / "train").fingerprint == whole.fingerprint
     with pytest.raises(DataError, match="no images in"):
         folder(within / "elsewhere").verify()
@@ -154,9 +158,9 @@ def test_a_relative_path_is_sought_here_and_then_among_the_data(
     with pytest.raises(DataError, match=r"mine is neither here nor in data: .* set INKDROP_DATA_DIR"):
         folder("mine")
     monkeypatch.setenv("INKDROP_DATA_DIR", str(tmp_path / "data"))
-    assert folder("mine")._source.root == tmp_path / "data" / "mine"
+    assert folder("mine")._places["train"].source.root == tmp_path / "data" / "mine"
     write(tmp_path / "here" / "mine", sound("a"))
-    assert folder("mine")._source.root == Path("mine")
+    assert folder("mine")._places["train"].source.root == Path("mine")
 
 
 @pytest.mark.parametrize(
@@ -314,7 +318,7 @@ def test_cifar10_as_jpeg() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         data = build(resolved(compose("train", ["data=cifar10_jpeg", "output_dir=nowhere"]))["data"])
     data.verify()
-    assert data._source.folders()[::9] == ["airplane", "truck"]
+    assert data._places["train"].source.folders()[::9] == ["airplane", "truck"]
     for split, count in (("train", 5000), ("validation", 1000)):
         assert data.splits[split]["x"].shape == (10 * count, 3, 32, 32)
         assert data.splits[split]["label"].bincount().tolist() == [count] * 10

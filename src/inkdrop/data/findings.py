@@ -22,3 +22,4 @@ class Findings:
     skipped: dict[str, str] = field(default_factory=dict)
     conversions: Counter[str] = field(default_factory=Counter)  # kind -> files
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (width, height) -> files
+    unused: dict[str, str] = field(default_factory=dict)  # table -> what of it is not used

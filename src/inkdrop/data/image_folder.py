@@ -16,9 +16,11 @@ from torch import Tensor
 from inkdrop.data.decoding import ANIMATED, WARNED, Decoder
 from inkdrop.data.findings import Findings
 from inkdrop.data.images import Images, scan
+from inkdrop.data.layout import Place, check_level, class_names, only_place, places
 from inkdrop.data.loaders import Augment, Split
 from inkdrop.data.module import DataError, DataModule
-from inkdrop.data.sources import Source, open_source, shown
+from inkdrop.data.sources import Source, open_source
+from inkdrop.showing import harmless
 
 _NAMED = 5  # broken files that an error names
 
@@ -38,8 +40,10 @@ class _Part:
 class ImageFolder(DataModule):
     """Images below `path`, a folder, a .zip file or a folder within one, as uint8 (N, C, H, W) with labels.
 
-    Folders directly under `path` are the classes, in the order of their names' bytes; `num_classes` null takes the
-    number found, and 0 means no labels whatever the folders. Held out is `validation`, another such place, or else the
+    Folders directly under `path` called train, val or test are its splits. Classes are the folders below, in the order
+    of their numbers if all are numbers and else of their names' bytes, or what `dataset.json`, `metadata.jsonl` or a
+    CSV there says; `num_classes` null takes the number found, and 0 means no labels. Held out is the split val, or
+    else test, or `validation`, another such place, or the
     share `held_out` of each class, chosen by a hash of the files' names. All files are decoded when loaded; at most the
     share `max_broken` may be broken and is left out. The pixels stay in memory up to `memory_limit` GiB, and are else
     decoded again for each batch. `DataError` with the paths if files are broken, or too few.
@@ -67,12 +71,28 @@ class ImageFolder(DataModule):
         self.decoder, self.max_broken, self.memory_limit = decoder or Decoder(shape), max_broken, memory_limit
         self.decoder.check_shape()
         self.sha256 = {"train": sha256, "validation": validation_sha256}
-        found = len(self._source.folders()) if num_classes is None else num_classes
-        super().__init__(shape, found, batch_size, seed, augment, num_workers)
+        self._stated = num_classes
+        if num_classes is None:
+            check_level(self._places["train"], found=True)
+            num_classes = len(self.classes)
+        super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
 
     @cached_property
-    def _source(self) -> Source:
-        return open_source(self.path, self.allow_links)
+    def _places(self) -> dict[str, Place]:
+        """Where the files of each split lie; without `validation` it is chosen of those of `train`."""
+        source = open_source(self.path, self.allow_links)
+        if self.validation is None:
+            return places(self.path, source)
+        other = open_source(self.validation, self.allow_links)
+        return {
+            "train": only_place("path", self.path, source),
+            "validation": only_place("validation", self.validation, other),
+        }
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of their numbers."""
+        return [] if self._stated == 0 else class_names(self._places, self._stated)
 
     def verify(self) -> None:
         parts = self._list(Findings())
@@ -93,7 +113,7 @@ class ImageFolder(DataModule):
         keep = files * torch.Size(self.shape).numel() <= self.memory_limit * 2**30
         splits: dict[str, Split] = {}
         for split, part in parts.items():
-            if (expected := self.sha256[split]) is not None:
+            if (expected := self.sha256.get(split)) is not None:
                 part.source.check_sha256(expected)
             splits[split] = self._read(split, part, keep, findings)
         findings.splits = splits
@@ -101,30 +121,32 @@ class ImageFolder(DataModule):
 
     def _list(self, findings: Findings) -> dict[str, _Part]:
         """The files of each split; classes, odd and skipped files enter the findings."""
-        findings.classes = self._source.folders() if self.num_classes else []
-        if len(findings.classes) != self.num_classes:
+        findings.classes = self.classes
+        if len(self.classes) != self.num_classes:
+            kind = "folders" if self._places["train"].labels is None else "classes"
             raise ValueError(
-                f"data.num_classes={self.num_classes}, but {self.path} has {len(findings.classes)} folders: null takes "
-                "as many classes as there are folders"
+                f"data.num_classes={self.num_classes}, but {self.path} has {len(self.classes)} {kind}: null takes as "
+                f"many as there are {kind}"
             )
-        train = self._files(self._source, findings)
-        if self.validation is not None:
-            source = open_source(self.validation, self.allow_links)
-            return {"train": train, "validation": self._files(source, findings)}
+        parts = {}
+        for split, place in self._places.items():
+            check_level(place, found=False)
+            parts[split] = self._files(place, findings)
+        if "validation" in parts:
+            return parts
+        train = parts["train"]
         chosen = held_out(train.names, train.labels.tolist(), self.held_out)
         rest = sorted(set(range(len(train.names))) - set(chosen))
         return {"train": train.select(rest), "validation": train.select(chosen)}
 
-    def _files(self, source: Source, findings: Findings) -> _Part:
-        listing = source.listing()
-        numbers = {name: number for number, name in enumerate(findings.classes)}
-        labels = {name: numbers.get(name.split("/")[0]) if numbers else 0 for name in listing.files}
-        odd = {name: "is not in the folder of a class" for name, label in labels.items() if label is None}
-        for name, reason in {**listing.odd, **odd}.items():
-            findings.broken[source.path(name)] = reason
+    def _files(self, place: Place, findings: Findings) -> _Part:
+        source, listing = place.source, place.source.listing()
+        names, labels, odd = place.sorted_out(listing, self.classes)
+        findings.broken.update({source.path(name): reason for name, reason in odd.items()})
         findings.skipped.update({source.path(name): reason for name, reason in listing.skipped.items()})
-        names = [name for name in listing.files if name not in odd]
-        return _Part(source, names, torch.tensor([labels[name] for name in names], dtype=torch.long))
+        if place.table is not None and (unused := place.table.unused):
+            findings.unused[place.table.path] = unused
+        return _Part(source, names, torch.tensor(labels, dtype=torch.long))
 
     def _read(self, split: str, part: _Part, keep: bool, findings: Findings) -> Split:
         scanned, pixels = scan(part.source, self.decoder, part.names, keep, self.num_workers)
@@ -154,6 +176,8 @@ class ImageFolder(DataModule):
         counts = {kind: count for kind in (ANIMATED, WARNED) if (count := findings.conversions[kind])}
         if broken:
             counts["broken and left out"] = len(broken)
+        for table, unused in findings.unused.items():
+            rank_zero_warn(f"{table}: {unused} not used; nothing here takes them yet")
         if counts:
             told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
             rank_zero_warn(f"of {files} files in {self.path}: {told}; `python -m inkdrop check-data` says more")
@@ -164,7 +188,11 @@ class ImageFolder(DataModule):
         if self.num_classes and (
             empty := labels.bincount(minlength=self.num_classes).eq(0).nonzero().flatten().tolist()
         ):
-            raise DataError(f"no images to train on in {self.path}/{shown(self._source.folders()[empty[0]])}")
+            named = harmless(self.classes[empty[0]])
+            where = f"of class {named} in {self.path}"
+            if self._places["train"].labels is None:
+                where = f"in {self._places['train'].path}/{named}"
+            raise DataError(f"no images to train on {where}")
         if len(labels) < self.batch_size:
             raise DataError(
                 f"{len(labels)} images to train on in {self.path} are fewer than "

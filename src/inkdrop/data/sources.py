@@ -49,6 +49,14 @@ class Source(ABC):
         """Folders directly under the root, in the order of their bytes."""
 
     @abstractmethod
+    def files(self) -> list[str]:
+        """Files directly under the root that are not hidden, in the order of their bytes."""
+
+    @abstractmethod
+    def within(self, folder: str) -> Source:
+        """The files below one of the folders."""
+
+    @abstractmethod
     def listing(self) -> Listing:
         """All files below the root. What is hidden or no image by its name is skipped."""
 
@@ -100,7 +108,8 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def _image_by_name(name: str) -> bool:
+def image_by_name(name: str) -> bool:
+    """Whether a file's name is that of an image that may be read."""
     return name.lower().endswith(SUFFIXES)
 
 
@@ -112,15 +121,22 @@ class Folder(Source):
         self.allow_links = allow_links
 
     def folders(self) -> list[str]:
-        with os.scandir(self.root) as entries:
-            return in_order(
-                each.name
-                for each in entries
-                if each.is_dir()
-                and not _hidden(each.name)
-                and not _image_by_name(each.name)
-                and (not each.is_symlink() or self._may_follow(os.path.realpath(each.path)))
-            )
+        return in_order(each.name for each in self._entries() if each.is_dir() and not image_by_name(each.name))
+
+    def files(self) -> list[str]:
+        return in_order(each.name for each in self._entries() if each.is_file())
+
+    def _entries(self) -> list[os.DirEntry[str]]:
+        """What lies directly under the root, but for what is hidden and links that leave it."""
+        try:
+            with os.scandir(self.root) as entries:
+                seen = [each for each in entries if not _hidden(each.name)]
+        except OSError as error:
+            raise DataError(f"{shown(str(self.root))} cannot be read: {error.strerror}") from None
+        return [each for each in seen if not each.is_symlink() or self._may_follow(os.path.realpath(each.path))]
+
+    def within(self, folder: str) -> Folder:
+        return Folder(self.root / folder, self.allow_links)
 
     def listing(self) -> Listing:
         found = Listing()
@@ -145,7 +161,7 @@ class Folder(Source):
                 found.skipped[name] = "link to nothing"
             elif link and not self._may_follow(real):
                 found.odd[name] = "link that leaves the folder: data.allow_links=true follows it"
-            elif below and _image_by_name(own):
+            elif below and image_by_name(own):
                 found.skipped[name] = "folder named like an image"
             elif below and real in entered:
                 found.skipped[name] = "link to a folder above it"
@@ -153,7 +169,7 @@ class Folder(Source):
                 self._walk(f"{name}/", entered | {real}, found)
             elif not entry.is_file():
                 found.odd[name] = "neither a file nor a folder"
-            elif not _image_by_name(own):
+            elif not image_by_name(own):
                 found.skipped[name] = "no image by its name"
             else:
                 found.files.append(name)
@@ -208,10 +224,18 @@ class Zip(Source):
         first = {name.split("/")[0] for name in self._members if "/" in name}
         return in_order(name for name in first if not _hidden(name))
 
+    def files(self) -> list[str]:
+        return in_order(name for name in self._members if "/" not in name and not _hidden(name))
+
+    def within(self, folder: str) -> Zip:
+        inner, start = Zip(self.root, (*self.prefix.split("/")[:-1], folder)), f"{folder}/"
+        inner._members = [name.removeprefix(start) for name in self._members if name.startswith(start)]
+        return inner
+
     def listing(self) -> Listing:
         found = Listing()
         for name in in_order(self._members):
-            if _hidden(name) or not _image_by_name(name):
+            if _hidden(name) or not image_by_name(name):
                 found.skipped[name] = "hidden" if _hidden(name) else "no image by its name"
             else:
                 found.files.append(name)

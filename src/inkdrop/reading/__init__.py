@@ -7,6 +7,7 @@ A named pipe, a device or a folder is refused and never waited for. What is refu
 from inkdrop.reading.plain import (
     MAX_DEPTH,
     UnreadableError,
+    json_of,
     misfit,
     open_regular,
     read_bytes,
@@ -18,6 +19,7 @@ from inkdrop.reading.plain import (
 __all__ = [
     "MAX_DEPTH",
     "UnreadableError",
+    "json_of",
     "misfit",
     "open_regular",
     "read_bytes",

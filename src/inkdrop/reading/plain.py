@@ -59,14 +59,24 @@ def read_json(
     path: str | Path, kind: type = dict, max_bytes: int = MAX_BYTES, error: type[ValueError] = UnreadableError
 ) -> Any:
     """What a JSON file holds, which must be of this kind; else `error`."""
-    text = read_bytes(path, max_bytes, error)
+    return json_of(read_bytes(path, max_bytes, error), path, kind, error)
+
+
+def json_of(
+    text: bytes,
+    path: str | Path,
+    kind: type = dict,
+    error: type[ValueError] = UnreadableError,
+    max_values: int = MAX_VALUES,
+) -> Any:
+    """What a JSON text that was read from `path` holds, as in `read_json`."""
     try:
         content = json.loads(text)
     except RecursionError:
         raise _unreadable(path, f"it is more than {MAX_DEPTH} deep", error) from None
     except ValueError as reason:
         raise _unreadable(path, f"it is no JSON: {reason}", error) from None
-    return _checked(content, path, kind, error)
+    return _checked(content, path, kind, error, max_values)
 
 
 def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -163,10 +173,10 @@ def _loader() -> Any:
     return Plain
 
 
-def _checked(content: Any, path: str | Path, kind: type, error: type[ValueError]) -> Any:
+def _checked(content: Any, path: str | Path, kind: type, error: type[ValueError], max_values: int = MAX_VALUES) -> Any:
     if not isinstance(content, kind):
         raise _unreadable(path, f"it holds a {type(content).__name__} and no {kind.__name__}", error)
-    if (wrong := misfit(content)) is not None:
+    if (wrong := misfit(content, max_values)) is not None:
         raise _unreadable(path, wrong, error)
     return content
 

@@ -1,0 +1,209 @@
+"""What the folders below a path are: splits, classes, or neither, at a level that is not the right one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from inkdrop.data.classes import numbered, ordered
+from inkdrop.data.module import DataError
+from inkdrop.data.sources import Listing, Source, image_by_name
+from inkdrop.data.tables import Table, read_table
+from inkdrop.showing import harmless
+
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of a split lie, what a table says about them, and which of them it has; None is all."""
+
+    path: str  # as the user would name it
+    source: Source
+    table: Table | None = None
+    chosen: Collection[str] | None = None
+
+    @property
+    def labels(self) -> Table | None:
+        """The table, where it says the classes instead of the folders."""
+        return self.table if self.table is not None and self.table.labelled is not None else None
+
+    def sorted_out(self, listing: Listing, classes: Sequence[str]) -> tuple[list[str], list[int], dict[str, str]]:
+        """The files of the split, the number of the class of each, and why others are left out."""
+        numbers = {name: number for number, name in enumerate(classes)}
+        rows = {} if self.table is None else self.table.rows
+        files: list[str] = []
+        labels: list[int] = []
+        odd = dict(listing.odd)
+        for name in listing.files:
+            if self.chosen is not None and name not in self.chosen:
+                if name not in rows:
+                    odd[name] = self._not_in_table
+            elif (label := numbers.get(str(self._label(name))) if numbers else 0) is None:
+                odd[name] = "is not in the folder of a class" if self.labels is None else self._not_in_table
+            else:
+                files.append(name)
+                labels.append(label)
+        there = {*listing.files, *listing.skipped, *listing.odd}
+        wanted = rows if self.chosen is None else self.chosen
+        odd |= {name: f"is not there, but {self._table} names it" for name in wanted if name not in there}
+        return files, labels, odd
+
+    def _label(self, name: str) -> int | str | None:
+        """The class of a file by table or folder; None if they do not say it."""
+        if (table := self.labels) is None:
+            return name.split("/")[0] if "/" in name else None
+        return table.rows[name].label if name in table.rows else None
+
+    @property
+    def _not_in_table(self) -> str:
+        return f"has no line with a class in {self._table}"
+
+    @property
+    def _table(self) -> str:
+        return "" if self.table is None else self.table.path
+
+
+def places(path: str, source: Source) -> dict[str, Place]:
+    """The splits that lie below a path, by folders or by a table; `train` alone if nothing speaks of splits.
+
+    `DataError` for folders of which only some are splits.
+    """
+    table = read_table(source)
+    if folders := _split_folders(path, source):
+        below = {split: source.within(folder) for split, folder in folders.items()}
+        tables = {split: read_table(each) or (table and table.below(folders[split])) for split, each in below.items()}
+        return _named({split: Place(f"{path}/{name}", below[split], tables[split]) for split, name in folders.items()})
+    if table is None or not any(row.split for row in table.rows.values()):
+        return {"train": Place(path, source, table)}
+    chosen: dict[str, set[str]] = {}
+    for name, row in table.rows.items():
+        if (split := _split(row.split or "")) is None:
+            raise DataError(
+                f"{table.path}: {harmless(name)} has the split {harmless(row.split, 40)}: it must be train, validation "
+                "or test"
+            )
+        chosen.setdefault(split, set()).add(name)
+    if "train" not in chosen:
+        raise DataError(f"{table.path}: no image has the split train")
+    return _named({split: Place(path, source, table, names) for split, names in chosen.items()})
+
+
+def only_place(option: str, path: str, source: Source) -> Place:
+    """A path that has no splits; `DataError` if it has, where another path says what is held out."""
+    found = places(path, source)
+    if len(found) == 1 and found["train"].path == path:
+        return found["train"]
+    below = found["train"].path
+    instead = f"give data.{option}={harmless(below)}" if below != path else "take the splits out of the table"
+    raise DataError(f"data.{option}={harmless(path)} has splits itself: leave data.validation out, or {instead}")
+
+
+def _named(found: dict[str, Place]) -> dict[str, Place]:
+    """The splits as a run knows them: a test split is held out where there is no other."""
+    if "test" in found and "validation" not in found:
+        return {"train": found["train"], "validation": found["test"]}
+    return {split: found[split] for split in _SPLITS if split in found}
+
+
+def _split(name: str) -> str | None:
+    """The split that a folder's name stands for."""
+    plain = re.sub("[ _-]?(set|data|images)$", "", name.casefold())
+    return next((split for split, names in _SPLITS.items() if plain in names), None)
+
+
+def _split_folders(path: str, source: Source) -> dict[str, str]:
+    """The folder of each split, if the folders are splits."""
+    folders = source.folders()
+    splits = {name: split for name in folders if (split := _split(name)) is not None}
+    others = [name for name in folders if name not in splits]
+    if not splits or (others and len(set(splits.values())) == 1):  # a class may be called train
+        return {}
+    if others or "train" not in splits.values() or len(set(splits.values())) < len(splits):
+        raise DataError(
+            f"{path} has the folders {_listed(folders)}, which are not one training split and others: name what is "
+            f"meant, such as {_advice(path, *sorted(splits, key=lambda name: list(_SPLITS).index(splits[name])))}"
+        )
+    if images := [name for name in source.files() if image_by_name(name)]:
+        raise DataError(f"{source.path(images[0])} lies beside the splits {_listed(folders)}: move it into one of them")
+    return {split: name for name, split in splits.items()}
+
+
+def class_names(found: Mapping[str, Place], num_classes: int | None) -> list[str]:
+    """The names of the classes in the order of their numbers: by the table of the training split, or by its folders."""
+    if (table := found["train"].labels) is None:
+        return ordered(found["train"].source.folders())
+    tables = [place.labels for place in found.values() if place.labels is not None]
+    labels = {row.label for each in tables for row in each.rows.values() if row.label is not None}
+    if not table.labelled:
+        return []
+    if all(isinstance(label, int) for label in labels):
+        return [str(label) for label in numbered(map(int, labels), num_classes)]
+    return ordered(map(str, labels))
+
+
+def check_level(place: Place, found: bool) -> None:
+    """`DataError` if classes or splits lie further down; warns of folders that are hardly classes.
+
+    Folders are only doubted if their number is `found`, and not stated; splits within a folder always are.
+    """
+    if place.labels is not None:
+        return
+    path, source, folders = harmless(place.path), place.source, place.source.folders()
+    wrapped, inner = _wrapped(source)
+    if wrapped:
+        whole = "/".join((place.path, *wrapped))
+        if _split_folders(whole, inner) or (found and inner.folders() and not _images(inner)):
+            raise DataError(
+                f"all of {path} lies in its folder {'/'.join(map(harmless, wrapped))}, which holds the folders "
+                f"{_listed(inner.folders())}: data.path={harmless(whole)} makes these the classes or splits"
+            )
+    if not found:
+        return
+    if wrapped and _images(inner):
+        rank_zero_warn(
+            f"all images of {path} lie in one folder, which makes one class, {harmless(folders[0])}: "
+            "data.num_classes=0 is without labels, data.num_classes=1 is without this warning"
+        )
+    elif len(folders) > 1 and not any(_images(source.within(name)) for name in folders):
+        inside = source.within(folders[0]).folders()
+        if len(inside) > 1 and all(source.within(name).folders() == inside for name in folders):
+            raise DataError(
+                f"each of the folders {_listed(folders)} of {path} holds the folders {_listed(inside)}, as splits "
+                f"do: {_advice(path, *folders)}, or data.num_classes={len(folders)} if they are classes"
+            )
+    if len(folders) > 1 and all(re.fullmatch("[0-9]{5,}", name) for name in folders):
+        rank_zero_warn(
+            f"the folders {_listed(folders)} of {path} are taken for classes, but look like parts of one set: "
+            f"data.num_classes=0 is without labels, data.num_classes={len(folders)} is without this warning"
+        )
+
+
+def _wrapped(source: Source) -> tuple[list[str], Source]:
+    """The folders on the way down while each is the only one and no image lies beside it, and what they lead to."""
+    way: list[str] = []
+    while not _images(source) and len(folders := source.folders()) == 1:
+        way, source = [*way, *folders], source.within(folders[0])
+    return way, source
+
+
+def _images(source: Source) -> bool:
+    return any(image_by_name(name) for name in source.files())
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - 5} more"] if len(names) > 5 else []
+    return ", ".join([*(harmless(name, 60) for name in names[:5]), *more])
+
+
+def _advice(path: str, *folders: str) -> str:
+    """Options by which the first folder is trained on and the second held out."""
+    named = zip(("path", "validation"), folders, strict=False)
+    return " ".join(f"data.{option}={harmless(f'{path}/{name}')}" for option, name in named)

@@ -1,0 +1,180 @@
+"""What a file beside images says of them: `dataset.json` as of EDM, `metadata.jsonl` as of Hugging Face, or a CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from inkdrop.data.module import DataError
+from inkdrop.data.sources import Refused, Source
+from inkdrop.reading import json_of
+from inkdrop.showing import harmless
+
+MAX_BYTES, MAX_VALUES = 2**27, 10**7  # of one table: a line for each image
+EDM, LINES, CSV = "dataset.json", "metadata.jsonl", "metadata.csv"
+
+_FILE = ("file_name", "filename", "file", "image", "image_path", "path")  # columns, the first that there is
+_LABEL = ("label", "class", "class_name", "category")
+_SPLIT = ("split",)
+_CAPTION = ("text", "caption", "captions", "prompt")
+_KNOWN = {*_FILE, *_LABEL, *_SPLIT, *_CAPTION}
+
+
+class Row(NamedTuple):
+    """What a table says about one image; None is nothing."""
+
+    label: int | str | None = None
+    split: str | None = None
+    caption: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by the path of their image from the folder of the table.
+
+    `labelled` is whether the table says the classes; None where it does not speak of them.
+    """
+
+    path: str
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    labelled: bool | None = None
+    unread: Sequence[str] = ()  # further columns
+
+    @property
+    def unused(self) -> str:
+        """What it says besides, in words."""
+        captions = sum(row.caption for row in self.rows.values())
+        told = [f"{captions} captions"] if captions else []
+        told += [f"the columns {_listed(self.unread)}"] if self.unread else []
+        return f"{' and '.join(told)} are" if told else ""
+
+    def below(self, folder: str) -> Table | None:
+        """What it says about the images of a folder, or None if it names none of them."""
+        start = f"{folder}/"
+        rows = {name.removeprefix(start): row for name, row in self.rows.items() if name.startswith(start)}
+        return Table(self.path, rows, self.labelled, self.unread) if rows or self.labelled is False else None
+
+
+def read_table(source: Source) -> Table | None:
+    """The table directly under the root, or None without one; `DataError` for several, or one that cannot be read."""
+    files = source.files()
+    found = [name for name in files if name.lower() in (EDM, LINES, CSV)]
+    read = {name: _table(source, name) for name in found or (each for each in files if each.lower().endswith(".csv"))}
+    tables = {name: table for name, table in read.items() if table is not None}
+    if len(tables) > 1:
+        one, other = [source.path(name) for name in tables][:2]
+        raise DataError(
+            f"{one} and {other} both name images: leave one of them, or give each split a folder of its own"
+        )
+    return next(iter(tables.values()), None)
+
+
+def _table(source: Source, name: str) -> Table | None:
+    """One table, or None if it is of another kind: no `labels` in a dataset.json, no file names in a CSV."""
+    path = source.path(name)
+    try:
+        content = source.read(name)
+    except Refused as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{path} has {len(content):,} bytes, more than {MAX_BYTES:,}")
+    if name.lower() == EDM:
+        return _of_edm(content, path)
+    lines = _of_lines(content, path) if name.lower() == LINES else _of_csv(content, path)
+    return _of_columns(lines, path, stated=name.lower() in (LINES, CSV))
+
+
+def _of_edm(content: bytes, path: str) -> Table | None:
+    """{"labels": [[path, class], ...] or null}."""
+    told = json_of(content, path, dict, DataError, MAX_VALUES)
+    if "labels" not in told:
+        return None
+    if (labels := told["labels"]) is None:
+        return Table(path, labelled=False)
+    if not isinstance(labels, list) or not all(isinstance(each, list) and len(each) == 2 for each in labels):
+        raise DataError(f"{path} cannot be read: its labels are no list of [path, class]")
+    return _joined((({"file_name": name, "label": label}, f"{path}: {name}") for name, label in labels), path, {})
+
+
+def _of_lines(content: bytes, path: str) -> Iterator[tuple[dict[str, Any], str]]:
+    for number, line in enumerate(content.splitlines(), 1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            yield json_of(line, place, dict, DataError), place
+
+
+def _of_csv(content: bytes, path: str) -> Iterator[tuple[dict[str, Any], str]]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} cannot be read: it is no text in UTF-8") from None
+    header = text.split("\n", 1)[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+    try:
+        for row in reader:
+            yield {key: value for key, value in row.items() if key is not None}, f"{path}, line {reader.line_num}"
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}, cannot be read: {error}") from None
+
+
+def _of_columns(lines: Iterator[tuple[dict[str, Any], str]], path: str, stated: bool) -> Table | None:
+    """A table from rows by column; one that is not `stated` to be of images may be of something else."""
+    rows = [({str(key).strip().lower(): value for key, value in row.items()}, place) for row, place in lines]
+    columns = dict.fromkeys(key for row, _ in rows for key in row)
+    names = {kind: next((each for each in kinds if each in columns), "") for kind, kinds in _COLUMNS.items()}
+    if not names["file_name"] or not (stated or names["label"] or names["split"] or names["text"]):
+        if stated and rows:
+            raise DataError(f"{path} has no column file_name, but {_listed(columns)}")
+        return None
+    return _joined(rows, path, names, [each for each in columns if each not in _KNOWN])
+
+
+_COLUMNS = {"file_name": _FILE, "label": _LABEL, "split": _SPLIT, "text": _CAPTION}
+
+
+def _joined(
+    rows: Iterable[tuple[dict[str, Any], str]], path: str, names: Mapping[str, str], unread: Sequence[str] = ()
+) -> Table:
+    """The rows by image. `names` says which column is the file's name, the label, the split and the caption."""
+    found: dict[str, Row] = {}
+    for row, place in rows:
+        name, label, split, text = (row.get(names.get(kind, kind)) for kind in _COLUMNS)
+        if not isinstance(name, str) or not name:
+            raise DataError(f"{place}: {harmless(name, 40)} is no name of a file")
+        image = str(PurePosixPath(name.replace("\\", "/")))
+        told = Row(_label(label, place), str(split).strip() if split else None, bool(text))
+        if found.setdefault(image, told) != told:
+            raise DataError(f"{place}: {harmless(image)} was there before, with another label or split")
+    labels = [row.label for row in found.values() if row.label is not None]
+    if not all(isinstance(label, int) or str(label) == _plain(label) for label in labels):
+        found = {name: row._replace(label=None if row.label is None else str(row.label)) for name, row in found.items()}
+    else:
+        found = {name: row._replace(label=None if row.label is None else int(row.label)) for name, row in found.items()}
+    return Table(path, found, True if labels else None, unread)
+
+
+def _plain(label: int | str) -> str:
+    """A whole number as it is usually written, or nothing."""
+    return str(int(label)) if re.fullmatch("[0-9]{1,18}", str(label)) else ""
+
+
+def _label(value: Any, place: str) -> int | str | None:
+    """A whole number from 0 on, or a name; None is no label."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and not re.fullmatch(r"\s*|\s*[-+]?[0-9]*\.[0-9]+\s*", value):
+        return value.strip()
+    if type(value) is int and 0 <= value < 2**63:
+        return value
+    raise DataError(f"{place}: the label {harmless(value, 40)} is neither a whole number from 0 on nor a name")
+
+
+def _listed(columns: Iterable[str]) -> str:
+    return harmless(", ".join(columns)) or "none"
