@@ -51,7 +51,7 @@ def main() -> None:
 def reconstructions(run: Path) -> None:
     """The error of each length that is not in the basis, for every spacing of the snapshots."""
     entries = find_snapshots(run)
-    stored = [flat(run / "snapshots" / entry["name"]) for entry in entries]
+    stored = [flat(entry["file"]) for entry in entries]
     others = [name for name in stored[-1] if name not in map(name_of, BASIS)]
     if not others:
         return

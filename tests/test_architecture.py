@@ -52,6 +52,7 @@ ORDER = [
     "tasks",
     "callbacks",
     "processes",
+    "ownership",
     "seeds",
     "slurm",
     "machine",

@@ -643,7 +643,7 @@ def test_k21_two_runs_do_not_write_to_one_folder(tmp_path: Path, capsys: pytest.
         with pytest.raises(SystemExit) as stopped:
             run(tmp_path / "run", STEPS)
         assert stopped.value.code == 4
-    assert "another process trains in" in capsys.readouterr().err
+    assert "another process writes to" in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

@@ -27,7 +27,8 @@ from inkdrop.configuration import ConfigurationError
 from inkdrop.data.module import DataModule
 from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
-from inkdrop.resumption import changed_facts, check_same, locked, resume_point
+from inkdrop.ownership import locked
+from inkdrop.resumption import changed_facts, check_same, resume_point
 from inkdrop.training import train
 
 STEPS = 22
@@ -182,9 +183,9 @@ def read_only() -> None:
 # name: (what fails from its call with this number on, and how, what is said, the step of the last whole file)
 WRITES: dict[str, tuple[Any, str, int, Callable[[], None], str, int]] = {
     "file": (_Digest, "write", 2000, full, "No space left on device", 3),
-    "index": (json, "dump", 4, full, "No space left on device", 3),
-    "rename": (Path, "replace", 9, read_only, "Read-only file system", 4),
-    "open": (_Digest, "__enter__", 5, read_only, "Read-only file system", 4),
+    "index": (CheckpointFolder, "_replace_index", 4, full, "No space left on device", 3),
+    "rename": (Path, "replace", 11, read_only, "Read-only file system", 4),
+    "open": (torch, "save", 5, read_only, "Read-only file system", 4),
 }
 
 
@@ -307,7 +308,7 @@ def test_the_first_process_of_a_run_begins_it_for_all(
 ) -> None:
     with locked(tmp_path):
         (tmp_path / "config.yaml").touch()
-        with pytest.raises(CheckpointError, match="another process trains"), locked(tmp_path):
+        with pytest.raises(CheckpointError, match="another process writes"), locked(tmp_path):
             pass
         with pytest.raises(ConfigurationError, match="holds another run"):
             resume_point(tmp_path, "never")

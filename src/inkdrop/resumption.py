@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from inkdrop.checkpoints import CheckpointError, read_checkpoint
-from inkdrop.checkpoints.files import latest_sound
+from inkdrop.checkpoints.files import RECORD, complete, latest_sound, places, read_record
 from inkdrop.configuration import ConfigurationError
 from inkdrop.masking import from_environment, masked
+from inkdrop.ownership import is_run, refuse_foreign
 from inkdrop.processes import is_first
-from inkdrop.writing import open_plain, reason, refuse_links, remove_unfinished
+from inkdrop.writing import reason, refuse_links
 
 # What may differ without a word: it changes where a run is computed and what is shown, not what is computed.
 FREE = (
@@ -59,16 +58,21 @@ class Resumed:
     remarks: list[str]
 
 
-def resumed(folder: Path, config: Mapping[str, Any]) -> Resumed | None:
+def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -> Resumed | None:
     """The run in a folder that a resolved configuration goes on with, or None for a fresh one.
 
-    `CheckpointError` and `ConfigurationError` as in `resume_point` and `check_same`.
+    `secret` are the paths of values that records do not show. `CheckpointError` and `ConfigurationError` as in
+    `refuse_foreign`, `resume_point` and `check_same`.
     """
+    if is_first():
+        refuse_foreign(folder, plain)
+    config = masked(plain, secret)
     checkpoint = resume_point(folder, config["resume"])
     if checkpoint is None:
-        if config["resume"] == "auto" and (folder / "config.yaml").exists():  # it ended before its first checkpoint
-            old: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-            check_same(old, config, config["resume_allow"])
+        if old := read_record(folder).get("config"):  # it ended before its first checkpoint
+            check_same(masked(old, secret), config, config["resume_allow"])
+        elif (folder / "config.yaml").exists() and is_first():
+            print(f"warning: {folder / 'config.yaml'} cannot be read, and is written again", file=sys.stderr)
         return None
     content = read_checkpoint(checkpoint)
     if "logged" not in content:
@@ -107,27 +111,6 @@ def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     return [f"now {name} {new[name]} instead of {old[name]}" for name in names]
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Nobody else trains in this folder within the block; `CheckpointError` if somebody does, or it is read-only."""
-    if not is_first():  # which holds it for all
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        refuse_links(folder)
-        lock = open_plain(folder / "lock", os.O_WRONLY | os.O_CREAT)
-    except OSError as error:
-        raise CheckpointError(f"nothing can be written to {folder}: {reason(error)}") from None
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckpointError(f"another process trains in {folder}: wait for it, or choose a new folder") from None
-        remove_unfinished(folder)
-        yield
-
-
 def check_folder(folder: Path, config: DictConfig, plain: Mapping[str, Any]) -> None:
     """`ValueError` if the folder cannot be made, or another run lies in it; ranks after the first find it made."""
     if not is_first():
@@ -136,9 +119,15 @@ def check_folder(folder: Path, config: DictConfig, plain: Mapping[str, Any]) -> 
         raise ConfigurationError(f"output_dir={folder} cannot be a folder: {files[0]} is a file")
     _refuse_links(folder)
     if "resume" in plain:
-        resumed(folder, masked(plain, from_environment(config)))
-    elif (folder / "result.json").exists():
-        raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
+        resumed(folder, plain, from_environment(config))
+    else:
+        refuse_results(folder)
+
+
+def refuse_results(folder: Path) -> None:
+    """`ConfigurationError` for a folder that holds a run, or samples, which others must not replace."""
+    if holds_run(folder):
+        raise ConfigurationError(f"output_dir={folder} holds other samples, or a run: choose a new folder")
 
 
 def _refuse_links(folder: Path) -> None:
@@ -167,21 +156,22 @@ def resume_point(folder: Path, resume: str) -> Path | None:
         if holds_run(folder) and is_first():  # the others find what the first one has begun
             raise ConfigurationError(f"output_dir={folder} holds another run: choose a new folder, or resume=auto")
         return None
-    checkpoints = folder / "checkpoints"
-    if any(checkpoints.glob("step-*.ckpt")):
-        if (latest := latest_sound(checkpoints)) is not None:
+    if files := complete(places(folder, "checkpoints")):
+        if (latest := latest_sound(files)) is not None:
             return latest
-        raise CheckpointError(f"no checkpoint in {checkpoints} is sound: resume=never in a new folder begins again")
+        where = files[-1].parent
+        raise CheckpointError(f"no checkpoint in {where} is sound: resume=never in a new folder begins again")
     if resume == "must":
         raise CheckpointError(f"resume=must, but {folder} holds no checkpoint: resume=auto begins one")
-    if (folder / "result.json").exists():
+    if (folder / "result.json").exists() or ((folder / "metrics.jsonl").exists() and not is_run(folder)):
         raise ConfigurationError(f"output_dir={folder} holds another run, without checkpoints: choose a new folder")
     return None
 
 
 def holds_run(folder: Path) -> bool:
     """Whether a run was begun in this folder."""
-    return any((folder / name).exists() for name in ("config.yaml", "result.json", "checkpoints"))
+    names = (RECORD, "config.yaml", "metrics.jsonl", "result.json", "checkpoints")
+    return any((folder / name).exists() for name in names)
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], allow: Sequence[str]) -> list[str]:

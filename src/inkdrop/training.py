@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from inkdrop.callbacks import Evaluate, Interrupted, StopOnSignal
 from inkdrop.checkpoints import model_weights, read_checkpoint
+from inkdrop.checkpoints.files import folder_of, places
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.data.module import DataError
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
@@ -31,8 +32,10 @@ from inkdrop.masking import from_environment, masked
 from inkdrop.metrics.protocol import told
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
 from inkdrop.networks.recomputing import recompute_activations
+from inkdrop.ownership import claim, locked, outside, refuse_foreign, run_id_of
 from inkdrop.pipeline import Pipeline, compile_network, set_weights
-from inkdrop.resumption import Resumed, changed_facts, locked, resumed
+from inkdrop.processes import is_first
+from inkdrop.resumption import Resumed, changed_facts, resumed
 from inkdrop.slurm import requeue
 from inkdrop.writing import write_text
 
@@ -53,15 +56,17 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
         try:
             stack.enter_context(locked(run))
             secret = from_environment(config)
-            before = resumed(run, masked(resolved(config, output_dir), secret))
-            config.run_id = config.run_id or (before and before.run_id) or secrets.token_hex(4)
+            plain = _checked(config, output_dir)
+            before = resumed(run, plain, secret)
+            config.run_id = run_id_of(run) or config.run_id or (before and before.run_id) or secrets.token_hex(4)
             plain = resolved(config, output_dir)
             data, task, trainer = _build(plain, run)
             if before is not None and before.data_fingerprint != data.fingerprint:
                 raise DataError("these are not the data that the run was begun with, their fingerprints differ")
+            task.config = masked(plain, secret)
+            _own(stack, run, plain, task.config)
         except ValueError as error:
             stop(error)
-        task.config = masked(plain, secret)
         _begin(trainer, task, run, before)
         if before is not None and before.step >= trainer.max_steps:
             print(f"nothing to do: the run has all its {before.step} steps; trainer.max_steps asks for more")
@@ -134,11 +139,11 @@ def _finish(
     run: Path, task: Task, step: int, metrics: dict[str, float], evaluated: dict[str, Any], seconds: float
 ) -> None:
     """Writes `result.json` and says what came out."""
-    checkpoint = run / "checkpoints" / f"step-{step:08d}.ckpt"
+    files = [folder / f"step-{step:08d}.ckpt" for folder in places(run, "checkpoints")]
     result = {
         "metrics": metrics,
         **{name: value for name, value in evaluated.items() if value},  # nothing, where nothing was measured
-        "checkpoint": str(checkpoint) if checkpoint.exists() else None,
+        "checkpoint": next((str(file) for file in files if file.exists()), None),
         "steps": step,
         "seconds": round(seconds, 1),
         "seed": task.config["seed"],
@@ -158,11 +163,27 @@ def _leave(interruption: Interrupted, trainer: Trainer) -> NoReturn:
     sys.exit(interruption.exit_code if trainer.is_global_zero else 0)
 
 
+def _checked(config: DictConfig, output_dir: str) -> dict[str, Any]:
+    """The resolved configuration; `ValueError` for what cannot be."""
+    plain = resolved(config, output_dir)
+    check_settings(plain)
+    check(plain, (*USER_TARGETS, *plain["allow_targets"]))
+    return plain
+
+
+def _own(stack: contextlib.ExitStack, run: Path, plain: dict[str, Any], shown: dict[str, Any]) -> None:
+    """Makes all folders that the run writes to its own; what another process has taken meanwhile is refused."""
+    if not is_first():
+        return
+    for folder in outside(run, plain).values():
+        stack.enter_context(locked(folder))
+    refuse_foreign(run, plain)
+    claim(run, plain["run_id"], plain, shown)
+
+
 def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]:
     """The data, the task and the trainer; everything that can be wrong with them shows here, as a `ValueError`."""
     allowed = (*USER_TARGETS, *plain["allow_targets"])
-    check_settings(plain)
-    check(plain, allowed)
     torch.manual_seed(plain["seed"])  # weights
     data: DataModule = build(plain["data"], allowed)
     task: Task = build(plain["task"], allowed)
@@ -237,7 +258,8 @@ def _farewell(run: Path, result: dict[str, Any], task: Task) -> None:
     if share := result.get("evaluation_share_of_time"):
         print(f"evaluation took {share:.1%} of the time")
     print(f"\nrun        {run}")
-    if pictures := sorted((run / "pictures").glob("*.png")):
+    folder = Path(folder_of(task.config, "callbacks", "pictures") or run / "pictures")
+    if pictures := sorted(folder.glob("*.png")):
         print(f"samples    {pictures[-1]}")
-    if (run / "checkpoints").exists():
+    if result["checkpoint"]:
         print(f"now try    python sample.py {task.advice.format(run)}")

@@ -40,6 +40,7 @@ class Checkpoint(BetweenSteps):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = _Files(self.files)
+        self.files.owner = pl_module.config.get("run_id")  # type: ignore[operator, union-attr]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)

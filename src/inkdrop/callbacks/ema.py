@@ -67,6 +67,7 @@ class EMA(AfterStep):
         return list(self._remaining)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.files.owner = pl_module.config.get("run_id")  # type: ignore[operator, union-attr]
         trainable = _trainable(pl_module)
         for profile in self._remaining:
             loaded = self.averages.get(profile, {})

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import sys
 import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +16,16 @@ from annotated_types import Ge
 from pydantic import StringConstraints
 
 from inkdrop.checkpoints.content import migrated
-from inkdrop.reading import UnreadableError, open_regular, read_json
+from inkdrop.reading import UnreadableError, open_regular, read_json, read_yaml
 from inkdrop.reading.fields import wrong_field
 from inkdrop.reading.tensors import ForeignError, check_archive, load_torch
 from inkdrop.showing import harmless
 
-INDEX = "index.json"
-
-
+INDEX = "index.json"  # in a folder of checkpoints: what is complete, and whose it is
+RECORD = "run.json"  # in a run folder: which run this is, and where its files lie
+KINDS = {"checkpoints": "checkpoint", "snapshots": "ema"}  # what is found again, and the callback that keeps it
+_RECORD: dict[str, Any] = {"run_id": str, "config": dict[str, Any], **dict.fromkeys(KINDS, list[str])}
+_INDEX: dict[str, Any] = {"files": list[dict[str, Any]], "owner": str, "run": str}
 _ENTRY: dict[str, Any] = {
     "name": Annotated[str, StringConstraints(pattern=r"^step-\d{8,}\.ckpt$")],  # no path that leads elsewhere
     "step": Annotated[int, Ge(0)],
@@ -57,28 +61,73 @@ def _found(path: Path, option: str) -> Path:
         raise CheckpointError(f"{option}={path} does not exist")
     if not path.is_dir():
         raise CheckpointError(f"{option}={path} is neither a file nor a folder")
-    folder = path / "checkpoints"
-    if not any(folder.glob("step-*.ckpt")):
+    if not (files := complete(places(path, "checkpoints"))):
         raise CheckpointError(f"{path} is no run folder: it has no checkpoints/step-*.ckpt")
-    if (latest := latest_sound(folder)) is None:
-        raise CheckpointError(f"no checkpoint in {folder} is sound")
+    if (latest := latest_sound(files)) is None:
+        raise CheckpointError(f"no checkpoint in {files[-1].parent} is sound")
     return latest
 
 
-def latest_sound(folder: Path) -> Path | None:
-    """The newest checkpoint of a folder that is as it was written; each that is not is named in a warning."""
-    known = read_index(folder)
-    # What is not in the index was being written when the run ended; without an index the names decide.
-    names = [entry["name"] for entry in known["files"]] if known else sorted(p.name for p in folder.glob("step-*.ckpt"))
-    for name in reversed(names):
+def read_record(run: Path) -> dict[str, Any]:
+    """What `run.json` says: `run_id`, the folders of each kind, and the `config` that the run was begun with.
+
+    Of a run from before there was one, its `config.yaml` says it; {} where neither is or can be read, as earlier
+    versions did not write that in one go. `CheckpointError` for a damaged record.
+    """
+    if (run / RECORD).exists():
+        record: dict[str, Any] = read_json(run / RECORD, error=CheckpointError)
+        if (wrong := wrong_field(record, _RECORD, ["run_id"])) is not None:
+            raise CheckpointError(f"{harmless(run / RECORD)} is damaged, {wrong}")
+        return record
+    try:
+        config: dict[str, Any] = read_yaml(run / "config.yaml")
+    except UnreadableError:
+        return {}
+    if not isinstance(config.get("run_id"), str):
+        return {"config": config}
+    named = {kind: folder_of(config, "callbacks", callback) for kind, callback in KINDS.items()}
+    within = f"{config.get('output_dir')}/"  # where it lay then: its folder may have been moved
+    outside = {kind: [each] for kind, each in named.items() if each and not each.startswith(within)}
+    return {"run_id": config["run_id"], "config": config, **outside}
+
+
+def folder_of(config: Mapping[str, Any], group: str, name: str) -> str | None:
+    """The folder that a part of a configuration writes to; None if it writes to none."""
+    parts = config.get(group)
+    part = parts.get(name) if isinstance(parts, Mapping) else None
+    folder = part.get("folder") if isinstance(part, Mapping) else None
+    return folder if isinstance(folder, str) else None
+
+
+def places(run: Path, kind: str) -> list[Path]:
+    """The folders in which a run keeps its checkpoints, or its snapshots, without those of other runs."""
+    record = read_record(run)
+    outside = [run / each for each in record.get(kind, [])]
+    own = [each for each in outside if (read_index(each) or {}).get("owner") in (None, record["run_id"])]
+    return list(dict.fromkeys([run / kind, *own]))
+
+
+def complete(folders: Iterable[Path]) -> list[Path]:
+    """The checkpoints in these folders, oldest first; what is not in an index was being written when the run ended."""
+    files: list[Path] = []
+    for folder in folders:
+        index = read_index(folder)  # without one the names decide
+        names = [each["name"] for each in index["files"]] if index else [each.name for each in folder.glob("step-*")]
+        files += [folder / name for name in names if re.fullmatch(r"step-\d+\.ckpt", name)]
+    return sorted(files, key=lambda file: int(file.stem.removeprefix("step-")))
+
+
+def latest_sound(files: Sequence[Path]) -> Path | None:
+    """The last of these checkpoints that is as it was written; each that is not is named in a warning."""
+    for file in reversed(files):
         try:
-            verify(folder / name)
+            verify(file)
         except CheckpointError as error:
             print(f"warning: {error}", file=sys.stderr, flush=True)
             continue
-        if name != names[-1]:
-            print(f"warning: {folder / name} is taken instead", file=sys.stderr, flush=True)
-        return folder / name
+        if file != files[-1]:
+            print(f"warning: {file} is taken instead", file=sys.stderr, flush=True)
+        return file
     return None
 
 
@@ -97,7 +146,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
 
 
 def _wrong_index(index: dict[str, Any]) -> str | None:
-    if (wrong := wrong_field(index, {"files": list[dict[str, Any]]}, ["files"])) is not None:
+    if (wrong := wrong_field(index, _INDEX, ["files"])) is not None:
         return wrong
     faults = (wrong_field(entry, _ENTRY, _ENTRY) for entry in index["files"])
     return next((fault for fault in faults if fault is not None), None)

@@ -26,6 +26,8 @@ class CheckpointFolder:
     (None: all) stay, those whose step is a multiple of `keep_every`, and the `keep_best` with the lowest value of the
     metric `best` (or the highest, if it is written as "-NAME").
 
+    The index names the run that is the `owner`, and in the folder of another nothing is written or removed.
+
     Writing goes on in a thread while training does; an error in it is raised by the next `save` or `wait`.
     """
 
@@ -38,16 +40,18 @@ class CheckpointFolder:
         keep_best: Annotated[int, Ge(1)] = 1,
     ):
         self.path, self.keep, self.keep_every, self.best, self.keep_best = Path(path), keep, keep_every, best, keep_best
+        self.owner: str | None = None
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
     def save(self, content: Content, step: int) -> None:
         """Copies the content and writes the copy in the background, after the file before it.
 
-        `CheckpointError` if there is no room for it, if it holds what is neither tensor nor plain data, or if the last
-        one could not be written.
+        `CheckpointError` if there is no room for it, if it holds what is neither tensor nor plain data, if the last one
+        could not be written, or if the folder belongs to another run.
         """
         self.wait()
+        self._known()
         try:
             make_folder(self.path)
             needed, free = num_bytes(content) + 2**20, shutil.disk_usage(self.path).free
@@ -72,13 +76,20 @@ class CheckpointFolder:
     def cut(self, step: int) -> None:
         """Removes the files after this step, which a run that goes on from there writes again.
 
-        `CheckpointError` if there are older ones, but no index to tell which.
+        `CheckpointError` if there are older ones, but no index to tell which, or if the folder belongs to another run.
         """
-        known = read_index(self.path)
+        known = self._known()
         if known is not None:
-            self._replace_index([each for each in known["files"] if each["step"] <= step])
+            self._replace_index(known, [each for each in known["files"] if each["step"] <= step])
         elif any(file.name <= _name(step) for file in self.path.glob("step-*.ckpt")):
             raise CheckpointError(f"{self.path / INDEX} is absent or damaged: put it back, or move {self.path} away")
+
+    def _known(self) -> dict[str, Any] | None:
+        """The index, if there is one; `CheckpointError` if it is another run's."""
+        known = read_index(self.path)
+        if known is not None and known.get("owner") not in (None, self.owner):
+            raise CheckpointError(f"{self.path} belongs to run {known['owner']}: another run writes to another folder")
+        return known
 
     def _write(self, content: Content, step: int) -> None:
         try:
@@ -100,17 +111,18 @@ class CheckpointFolder:
 
     def _register(self, entry: dict[str, Any]) -> None:
         """The new file into the index, and then out of the folder what is no longer in it."""
-        known = read_index(self.path)
+        known = self._known()
         files = [each for each in (known or {"files": []})["files"] if each["step"] < entry["step"]] + [entry]
-        self._replace_index(self._kept(files), known is not None)
+        self._replace_index(known, self._kept(files))
 
-    def _replace_index(self, kept: list[dict[str, Any]], complete: bool = True) -> None:
-        """An index of these files; if the one before it was complete, the others are removed."""
-        write_text(self.path / INDEX, json.dumps({"files": kept}, indent=1))
+    def _replace_index(self, known: dict[str, Any] | None, kept: list[dict[str, Any]]) -> None:
+        """An index of these files in the place of the one before it; if there was one, the others are removed."""
+        owned = {} if self.owner is None else {"owner": self.owner}
+        write_text(self.path / INDEX, json.dumps({**owned, **(known or {}), "files": kept}, indent=1))
         remove_unfinished(self.path)
         names = {each["name"] for each in kept}
         for file in self.path.glob("step-*.*"):
-            if file.name not in names and complete:  # without an index nobody knows what the other files are
+            if file.name not in names and known is not None:  # without an index nobody knows what the other files are
                 file.unlink()
 
     def _kept(self, files: list[dict[str, Any]]) -> list[dict[str, Any]]:

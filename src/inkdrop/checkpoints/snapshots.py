@@ -12,9 +12,8 @@ from torch import Tensor
 
 from inkdrop.averaging import gamma_of, reconstruction_weights
 from inkdrop.checkpoints.content import Content
-from inkdrop.checkpoints.files import CheckpointError, read_checkpoint, read_index
+from inkdrop.checkpoints.files import CheckpointError, places, read_checkpoint, read_index
 
-FOLDER = "snapshots"  # in the run folder
 # `benchmarks/ema.py` finds errors below 1% of the distance to the raw weights up to here, and of 26% before 5%.
 MAX_RESIDUAL = 0.01
 _PREFIX = "length:"
@@ -31,22 +30,24 @@ def length_in(name: str) -> float:
 
 
 def find_snapshots(path: str | Path, step: int | None = None) -> list[dict[str, Any]]:
-    """Entries of the index of a run folder's snapshots, oldest first, up to the one of this step (None: all).
+    """Entries of the index of a run's snapshots with their `file`, oldest first, up to that of this step (None: all).
 
     `CheckpointError` if it has none, `ValueError` if none is of this step.
     """
-    folder = Path(path) / FOLDER
-    index = read_index(folder) if folder.is_dir() else None
-    if index is None or not index["files"]:
+    folders = [each for each in places(Path(path), "snapshots") if each.is_dir()]
+    known = [(each, entry) for each in folders for entry in (read_index(each) or {"files": []})["files"]]
+    by_step = {entry["step"]: {**entry, "file": each / entry["name"]} for each, entry in known}
+    entries = [by_step[each] for each in sorted(by_step)]
+    if not entries:
         raise CheckpointError(
             f"{path} is no run folder with snapshots, of which an average of any length is made: train with "
             "callbacks.ema.lengths=[0.05,0.1] and callbacks.ema.snapshots={_target_:inkdrop.callbacks.Every,steps:100}"
         )
-    steps = [entry["step"] for entry in index["files"]]
+    steps = [entry["step"] for entry in entries]
     if step is not None and step not in steps:
         nearest = min(steps, key=lambda each: abs(each - step))
-        raise ValueError(f"{folder} has no snapshot of step {step}: the nearest of {len(steps)} is of step {nearest}")
-    return [entry for entry in index["files"] if step is None or entry["step"] <= step]
+        raise ValueError(f"{path} has no snapshot of step {step}: the nearest of {len(steps)} is of step {nearest}")
+    return [entry for entry in entries if step is None or entry["step"] <= step]
 
 
 def reconstructed(path: str | Path, length: float, step: int | None = None) -> Content:
@@ -57,7 +58,7 @@ def reconstructed(path: str | Path, length: float, step: int | None = None) -> C
     """
     gamma = gamma_of(length)
     entries = find_snapshots(path, step)
-    files = [Path(path) / FOLDER / entry["name"] for entry in entries]
+    files = [entry["file"] for entry in entries]
     content = read_checkpoint(files[-1])
     kept = {name: gamma_of(length_in(name)) for name in content["ema"]}
     updates = [entry["metrics"]["num_updates"] for entry in entries]

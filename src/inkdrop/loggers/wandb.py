@@ -26,6 +26,8 @@ class WandB(Logger):
     and stops the tracking, never the run. `WANDB_MODE` is obeyed. A `run_id` that W&B knows is gone on with.
     """
 
+    shares_folder = True  # with other runs: W&B gives each one a folder of its own
+
     def __init__(self, folder: str, project: str, name: str | None = None, run_id: str | None = None):
         super().__init__()
         self.folder, self.project, self._name, self.run_id = folder, project, name, run_id
