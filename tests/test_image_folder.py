@@ -19,6 +19,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from image_files import SHAPE, SIDE, encoded, folder, pixels, sound, write
+from PIL import Image
 
 from inkdrop.__main__ import main
 from inkdrop.configuration import ConfigurationError, build, check
@@ -352,3 +353,36 @@ def test_cifar10_is_put_into_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     x = splits["train"]["x"]
     assert (x[torch.arange(20)].permute(0, 2, 3, 1).numpy() == pixels(1, 20, 32, 32, 3)).all()
     assert splits["validation"]["label"][torch.arange(3)].tolist() == [9, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "mode", "shape"),
+    [
+        ([(96, 64)] * 3, "RGB", [3, 64, 96]),  # as they are
+        ([(24, 16)] * 3, "RGB", [3, 16, 24]),
+        ([(400, 300)] * 3, "RGB", [3, 72, 96]),
+        ([(300, 400), (301, 399), (1000, 900)], "L", [1, 96, 72]),
+        ([(100, 75), (75, 100), (90, 90)], "RGB", [3, 96, 96]),
+        ([(33, 9)] * 2, "RGB", [3, 8, 32]),
+    ],
+)
+def test_a_shape_of_null_suits_the_images(
+    tmp_path: Path, sizes: list[tuple[int, int]], mode: str, shape: list[int]
+) -> None:
+    for number, size in enumerate(sizes):
+        Image.new(mode, size).save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    assert ImageFolder(str(tmp_path), None, 0, 1).shape == shape
+
+
+def test_a_shape_of_null_sees_photos_as_exif_turns_them(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.new("RGB", (48, 32)).save(tmp_path / "a.jpg", exif=exif)
+    assert ImageFolder(str(tmp_path), None, 0, 1).shape == [3, 48, 32]
+
+
+def test_a_shape_of_null_without_a_sound_image_is_said(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"data\.shape"):
+        ImageFolder(str(tmp_path), None, 0, 1)

@@ -25,6 +25,7 @@ from inkdrop.metrics import (
     InceptionScore,
     KernelDistance,
     PrecisionRecall,
+    Thumbnail,
     frechet_distance,
 )
 from inkdrop.metrics.extractors import Extractor
@@ -404,3 +405,13 @@ def random_inception() -> dict[str, Tensor]:
     finally:
         torch.nn.Module.load_state_dict = original  # type: ignore[method-assign]
     return {name: value.clone() for name, value in captured.items()}
+
+
+def test_thumbnails_are_mean_levels_of_the_parts_of_images_of_any_size() -> None:
+    images = torch.zeros(2, 3, 12, 20, dtype=torch.uint8)
+    images[0, 0, :6, 10:] = 200
+    features = Thumbnail(3, size=2)(images)
+    assert features.shape == (2, 12)
+    assert features[0].tolist() == [0, 200, 0, 0, *[0] * 8]
+    with pytest.raises(ValueError, match="uint8"):
+        Thumbnail(3)(torch.zeros(2, 3, 16, 16))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -12,17 +13,20 @@ from typing import Any, TypeAlias
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from inkdrop.callbacks.step import AfterStep
 from inkdrop.classifier import NoisyClassifier
-from inkdrop.machine import SILENT
+from inkdrop.machine import SILENT, check_devices
 from inkdrop.pipeline import Pipeline, compile_network
 from inkdrop.tasks.base import Task
 
 Inputs: TypeAlias = tuple[tuple[Tensor, ...], dict[str, Tensor]]
 
 _WARM_UP = 2  # steps
+_LONG, _LARGE = 86400.0, 0.5  # seconds, and share of a device's memory, above which a run says so before it begins
+_EFFICIENCY = 0.5  # of a network, beside the product of two matrices that fill the device
 
 
 def random_batch(pipeline: Pipeline | NoisyClassifier, count: int) -> dict[str, Tensor]:
@@ -130,6 +134,89 @@ def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: floa
         "calls_per_second": scale / called,
         "measured_on": count,
     }
+
+
+def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device) -> list[str]:
+    """What a run will want of this device that is much: most of its memory, or days; each with a remedy.
+
+    Nothing is computed for it but one product of matrices: the network is followed without its numbers, on torch's meta
+    device. What cannot be followed so is not foreseen.
+    """
+    trainer, batch_size = plain["trainer"], plain["data"]["batch_size"] // check_devices(plain["trainer"])
+    try:
+        with torch.random.fork_rng(devices=[]):  # what is drawn here is not missed in training
+            flops, kept = _followed(task)
+    except (ValueError, RuntimeError, NotImplementedError):
+        return []
+    kept = kept if trainer.get("precision", "32-true") == "32-true" else kept // 2
+    fixed = 4 * sum(_bytes(each) for each in task.parameters())  # weights, gradients, two averages of the optimizer
+    found = []
+    if fixed + batch_size * kept > _LARGE * (memory := _memory(device)):
+        fits = max(1, int((_LARGE * memory - fixed) // kept))
+        accumulated = trainer.get("accumulate_grad_batches", 1) * -(-plain["data"]["batch_size"] // fits)
+        found.append(
+            f"training needs at least {(fixed + batch_size * kept) / 1e9:.3g} GB of the {memory / 1e9:.3g} GB of this "
+            f"{device.type}: data.batch_size={fits} trainer.accumulate_grad_batches={accumulated} takes less at once, "
+            "and so do checkpoint_activations=true, a smaller data.shape or network.base_channels"
+        )
+    samples = trainer["max_steps"] * trainer.get("accumulate_grad_batches", 1) * batch_size
+    if (seconds := samples * flops / _rate(device)) > _LONG:
+        found.append(
+            f"training takes about {seconds / _LONG:.2g} days on this {device.type}: half of data.shape takes a "
+            "quarter of it, half of network.base_channels not much more, and a GPU is faster"
+        )
+    return found
+
+
+def _followed(task: Task) -> tuple[int, int]:
+    """Operations of training on one sample, and bytes kept for its backward pass, by shapes alone."""
+
+    class Seen(Exception):
+        pass
+
+    def see(network: nn.Module, args: Any, conditions: Any) -> None:
+        raise Seen(args, conditions)
+
+    network = task.pipeline.network
+    handle = network.register_forward_pre_hook(see, with_kwargs=True)
+    try:
+        _loss(task, random_batch(task.pipeline, 1))
+    except Seen as seen:
+        args, conditions = tree_map_only(Tensor, lambda each: each.detach().to("meta"), seen.args)
+    finally:
+        handle.remove()
+    own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    shapes = {name: each.detach().to("meta").requires_grad_(each.requires_grad) for name, each in own.items()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
+        given = torch.func.functional_call(network, shapes, args, conditions)
+        sum(each.sum() for each in tree_leaves(given)).backward()
+    for each in shapes.values():
+        kept.pop(each.untyped_storage()._cdata, None)
+    return counter.get_total_flops(), sum(kept.values())
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of memory that the device has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _rate(device: torch.device) -> float:
+    """Operations a second that a network may reach on the device, from a product of two matrices."""
+    size, best = 1024, math.inf
+    x = torch.ones(size, size, device=device)
+    for _ in range(3):
+        start = time.monotonic()
+        float((x @ x)[0, 0])  # waits for the device
+        best = min(best, time.monotonic() - start)
+    return _EFFICIENCY * 2 * size**3 / best
 
 
 class _Stopwatch(AfterStep):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -212,8 +212,8 @@ def stop(error: Exception) -> NoReturn:
 def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
     """The configuration as plain data with every reference followed, without Hydra's own part.
 
-    Where `data.num_classes` is null it is found in the data, as other parts refer to it; a null seed is drawn, and a
-    callback, guide, likelihood or logger that is null is left out.
+    Where `data.shape` or `data.num_classes` is null it is found in the data; a null seed is drawn, and a callback,
+    guide, likelihood or logger that is null is left out.
     `output_dir` is the folder that Hydra made; a name with the time in it would be another one in every process.
     """
     config = config.copy()
@@ -230,8 +230,8 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
         config.data = checked_part(path, content, "data", config.get("allow_targets") or [])
     if output_dir is not None:
         config.output_dir = output_dir
-    if isinstance(data := config.get("data"), DictConfig) and data.get("num_classes", 0) is None:
-        data.num_classes = _find_num_classes(data, config.get("allow_targets") or [])
+    if isinstance(data := config.get("data"), DictConfig):
+        find_facts(data, config.get("allow_targets") or [])
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return plain
 
@@ -255,14 +255,22 @@ def _leave_out(config: DictConfig) -> None:
                 del parts[key]
 
 
-def _find_num_classes(data: DictConfig, allow_targets: Iterable[str]) -> int:
-    """The number of classes that the data themselves show; other parts of the configuration refer to it."""
+def find_facts(data: DictConfig, allow_targets: Iterable[str]) -> None:
+    """Puts shape and number of classes in the place of null, as the data themselves show them: others refer to them."""
     from inkdrop.configuration import USER_TARGETS, build, check
 
+    if not (unknown := [name for name in ("shape", "num_classes") if data.get(name, 0) is None]):
+        return
     allowed = (*USER_TARGETS, *allow_targets)
-    node = OmegaConf.to_container(data, resolve=True, throw_on_missing=True)
+    node: Any = OmegaConf.to_container(data, resolve=True, throw_on_missing=True)
+    if "shape" in unknown:  # parts of the data, such as a decoder, refer to it, and are not needed to see it
+        node = {
+            name: value for name, value in node.items() if not isinstance(value, Mapping) or "_target_" not in value
+        }
     check(node, allowed, "data")
-    return build(node, allowed).num_classes
+    found = build(node, allowed)
+    for name in unknown:
+        data[name] = getattr(found, name)
 
 
 _CHATTER = ("litlogger", "litmodels", "LOCAL_RANK", "GPU available", "TPU available", "HPU available", "`weights_only`")

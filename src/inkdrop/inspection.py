@@ -19,7 +19,7 @@ from inkdrop.configuration import USER_TARGETS, build, check
 from inkdrop.data.findings import Findings
 from inkdrop.data.loaders import OrderedLoader, ShuffledLoader, Split
 from inkdrop.data.module import DataError, DataModule
-from inkdrop.experiment import composed, stop
+from inkdrop.experiment import composed, find_facts, stop
 from inkdrop.pictures import save_png, sheet
 from inkdrop.writing import make_folder, write_text
 
@@ -34,6 +34,7 @@ def check_data(overrides: list[str], output: Path) -> None:
     try:
         config = composed("train", overrides)
         allowed = (*USER_TARGETS, *config.allow_targets)
+        find_facts(config.data, config.allow_targets)
         node = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
         check(node, allowed, "data")
         fine = inspect(build(node, allowed), output)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from omegaconf.resolvers import oc
 
 MASK = "***"
@@ -38,7 +39,10 @@ def _tainted(node: DictConfig | ListConfig, path: Path, count: Callable[[], int]
     keys: Any = range(len(node)) if isinstance(node, ListConfig) else [key for key in node if key != "hydra"]
     for key in keys:
         before = count()
-        value = node[key]
+        try:
+            value = node[key]
+        except InterpolationResolutionError:  # such as a part of data.shape, which the data themselves will say
+            value = None
         if count() > before:
             yield (*path, key)
         elif isinstance(value, DictConfig | ListConfig):

@@ -22,6 +22,7 @@ from inkdrop.callbacks import Evaluate, Interrupted, StopOnSignal
 from inkdrop.checkpoints import model_weights, read_checkpoint
 from inkdrop.checkpoints.files import folder_of, places
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
+from inkdrop.costs import foreseen
 from inkdrop.data.module import DataError
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
 from inkdrop.finiteness import NonFiniteError
@@ -198,8 +199,6 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
         pipeline.to(memory_format=torch.channels_last)
     if plain["checkpoint_activations"]:
         recompute_activations(pipeline.network)
-    if plain["compile"]:
-        compile_network(pipeline)
     loggers: list[Logger] = [JSONLines(run / "metrics.jsonl"), *build(list(plain["logger"].values()), allowed)]
     callbacks = build(list(plain["callbacks"].values()), allowed)
     for callback in callbacks:
@@ -221,6 +220,10 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
     check_held_out(data, trainer.world_size)
     if isinstance(trainer.strategy, DDPStrategy):
         trainer.strategy._timeout = timedelta(minutes=plain["timeout_minutes"])
+    for remark in foreseen(task, plain, trainer.strategy.root_device) if trainer.is_global_zero else ():
+        print(f"warning: {remark}", flush=True)
+    if plain["compile"]:
+        compile_network(pipeline)
     return data, task, trainer
 
 

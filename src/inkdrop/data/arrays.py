@@ -26,15 +26,15 @@ class Arrays(DataModule):
     The only array of a .npy, or of a .pt that holds a bare tensor, is called x. Floats become float32 and labels
     int64; other whole numbers stay as they are. A .npy of more than `memory_limit` gigabytes stays on disk.
     `validation` is a file or folder of the same kind; without it a fixed `held_out` share of the items is set aside.
-    `num_classes` null is found in the labels. `DataError` for what is absent, no number, not finite, or of another
-    length or shape; on disk, for numbers that are not finite, when they are read.
+    `shape` and `num_classes` null are found in the arrays. `DataError` for what is absent, no number, not finite, or
+    of another length or shape; on disk, for numbers that are not finite, when they are read.
     """
 
     def __init__(
         self,
         path: str,
         fields: dict[str, str],
-        shape: list[int],
+        shape: list[int] | None,
         num_classes: Annotated[int, Ge(0)] | None,
         batch_size: Annotated[int, Ge(1)],
         seed: Annotated[int, Ge(0)] = 0,
@@ -50,6 +50,8 @@ class Arrays(DataModule):
         self.validation = Path(validation) if validation else None
         if num_classes is None:
             num_classes = max(map(self._count_classes, filter(None, (self.path, self.validation))))
+        if shape is None:
+            shape = list(self._arrays(self.path)[fields["x"]].shape[1:])
         super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
 
     def verify(self) -> None:

@@ -27,7 +27,7 @@ ANIMATED, TURNED, DEEP, ALPHA = (
 COLOURED, GREYED, CMYK, WARNED = "grey to RGB", "RGB to grey", "CMYK to RGB", "decoder warned"
 
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N")
-_ORIENTATION = 0x0112
+_ORIENTATION, _SIDEWAYS = 0x0112, 5
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
 
 
@@ -68,6 +68,20 @@ class Decoder:
         """`ValueError` unless `shape` is that of an image; data that may be arrays ask with the first image only."""
         if len(self.shape) != 3 or self.shape[0] not in (1, 3) or min(self.shape) < 1:
             raise ValueError(f"data.shape={list(self.shape)} must be [1 or 3, height, width] for images")
+
+    def look(self, content: bytes) -> tuple[int, int, bool]:
+        """Width and height, turned as EXIF says, and whether it is grey, from the header; `Refused` as for the file."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image = self._open(content)
+                turned = image.getexif().get(_ORIENTATION, 1) >= _SIDEWAYS
+        except Refused:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever they meet in a broken file
+            raise Refused(str(error) or type(error).__name__) from None
+        width, height = reversed(image.size) if turned else image.size
+        return width, height, image.mode in _GREY_MODES
 
     def digest(self) -> bytes:
         """What a fingerprint takes of options that change pixels: those that are not as they are by default."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inkdrop.data.decoding import ANIMATED, WARNED, Decoder
 from inkdrop.data.findings import Findings
-from inkdrop.data.images import Images, scan
+from inkdrop.data.images import Images, scan, typical_shape
 from inkdrop.data.layout import Place, check_level, class_names, only_place, places
 from inkdrop.data.loaders import Augment, Split
 from inkdrop.data.module import DataError, DataModule
@@ -42,8 +42,8 @@ class ImageFolder(DataModule):
 
     Folders directly under `path` called train, val or test are its splits. Classes are the folders below, in the order
     of their numbers if all are numbers and else of their names' bytes, or what `dataset.json`, `metadata.jsonl` or a
-    CSV there says; `num_classes` null takes the number found, and 0 means no labels. Held out is the split val, or
-    else test, or `validation`, another such place, or the
+    CSV there says; `num_classes` null takes the number found, and 0 means no labels. `shape` null is the
+    `typical_shape` of the images. Held out is the split val, or else test, or `validation`, another such place, or the
     share `held_out` of each class, chosen by a hash of the files' names. All files are decoded when loaded; at most the
     share `max_broken` may be broken and is left out. The pixels stay in memory up to `memory_limit` GiB, and are else
     decoded again for each batch. `DataError` with the paths if files are broken, or too few.
@@ -52,7 +52,7 @@ class ImageFolder(DataModule):
     def __init__(
         self,
         path: str,
-        shape: list[int],
+        shape: list[int] | None,
         num_classes: Annotated[int, Ge(0)] | None,
         batch_size: Annotated[int, Ge(1)],
         seed: Annotated[int, Ge(0)] = 0,
@@ -68,6 +68,7 @@ class ImageFolder(DataModule):
         validation_sha256: str | None = None,
     ):
         self.path, self.validation, self.held_out, self.allow_links = path, validation, held_out, allow_links
+        shape = typical_shape(self._places["train"].source) if shape is None else shape
         self.decoder, self.max_broken, self.memory_limit = decoder or Decoder(shape), max_broken, memory_limit
         self.decoder.check_shape()
         self.sha256 = {"train": sha256, "validation": validation_sha256}

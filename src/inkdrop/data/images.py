@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import os
+import statistics
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import rich
 import torch
@@ -16,12 +19,13 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from inkdrop.data.decoding import Decoder
+from inkdrop.data.decoding import Decoder, Format
 from inkdrop.data.module import DataError
 from inkdrop.data.sources import Refused, Source
 
 _CHUNK_BYTES = 2**22  # of pixels that a process hands over at once
 _FEW = 2000  # files for which starting processes does not pay
+_LOOKED_AT, _LONGEST, _MULTIPLE = 25, 96, 8
 
 
 class Images:
@@ -92,6 +96,25 @@ class _Chunks(Dataset[Any]):
             if self.keep:
                 pixels.append(decoded.pixels)
         return scanned, torch.stack(pixels) if pixels else torch.empty(0, *self.decoder.shape, dtype=torch.uint8)
+
+
+def typical_shape(source: Source) -> list[int]:
+    """[C, H, W] that suits the images: their median aspect, at most 96 pixels long, sides in multiples of 8.
+
+    Up to 25 of them, evenly spread, are looked at; C is 1 if all of these are grey. `DataError` if none is sound.
+    """
+    names, decoder = source.listing().files, Decoder([3, 1, 1], formats=get_args(Format))
+    seen = []
+    for name in names[:: max(1, len(names) // _LOOKED_AT)][:_LOOKED_AT]:
+        with contextlib.suppress(Refused):  # which loading tells of
+            seen.append(decoder.look(source.read(name)))
+    if not seen:
+        raise DataError(f"no sound images in {source.root}, from which data.shape could follow: set it")
+    aspect = statistics.median(math.log(width / height) for width, height, _ in seen)
+    longest = min(_LONGEST, statistics.median(max(width, height) for width, height, _ in seen))
+    height, width = longest * min(1, math.exp(-aspect)), longest * min(1, math.exp(aspect))
+    sides = (max(_MULTIPLE, _MULTIPLE * round(side / _MULTIPLE)) for side in (height, width))
+    return [1 if all(grey for *_, grey in seen) else 3, *sides]
 
 
 def scan(

@@ -3,7 +3,7 @@
 from inkdrop.metrics.accuracy_score import ClassificationAccuracyScore
 from inkdrop.metrics.distances import FrechetDistance
 from inkdrop.metrics.evaluation import Evaluation
-from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception
+from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception, Thumbnail
 from inkdrop.metrics.frechet import GaussianStatistics, Statistics, frechet_distance
 from inkdrop.metrics.inception_score import InceptionScore
 from inkdrop.metrics.kernels import KernelDistance, MaximumMeanDiscrepancy
@@ -30,5 +30,6 @@ __all__ = [
     "PrecisionRecall",
     "SlicedWasserstein",
     "Statistics",
+    "Thumbnail",
     "frechet_distance",
 ]

@@ -74,6 +74,21 @@ class Identity(Extractor):
         return data.flatten(1).float()
 
 
+class Thumbnail(Extractor):
+    """The mean levels, 0 to 255, of `size` x `size` parts of an image of any size, channel by channel."""
+
+    name = "thumbnail"
+    resize = "area"
+
+    def __init__(self, channels: Annotated[int, Ge(1)], size: Annotated[int, Ge(1)] = 8):
+        super().__init__()
+        self.size, self.dim = size, channels * size**2
+
+    def forward(self, data: Tensor) -> Tensor:
+        require_images(data, self.name)
+        return nn.functional.adaptive_avg_pool2d(data.float(), self.size).flatten(1)
+
+
 class Classifier(Extractor):
     """A small convolutional classifier of uint8 images; its features are its last hidden layer.
 

@@ -1,0 +1,45 @@
+"""What a run will want is foreseen by shapes alone, and only where it is much."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from inkdrop import costs
+from inkdrop.configuration import build
+from inkdrop.experiment import composed, resolved
+
+CPU = torch.device("cpu")
+
+
+def plain(*overrides: str) -> dict[str, Any]:
+    return resolved(composed("train", list(overrides)))
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["network=dit"], ["network=edm2"], ["experiment=moons"], ["task=classifier", "network=encoder"]]
+)
+def test_what_is_followed_by_shapes_is_what_is_computed(overrides: list[str]) -> None:
+    quiet = ["conditioner=none", "guidance=none"] if "task=classifier" in overrides else []
+    task = build(plain(*overrides, *quiet)["task"])
+    state = torch.get_rng_state()
+    weights = {name: value.clone() for name, value in task.state_dict().items()}
+    flops, kept = costs._followed(task)
+    assert all(torch.equal(value, weights[name]) for name, value in task.state_dict().items())
+    torch.set_rng_state(state)
+    assert flops == pytest.approx(costs.operations(task)["training"], rel=0.01)  # without the conditioner's
+    assert kept == pytest.approx(costs.memory(task, 1, 1, "32-true")["activations"], rel=0.03, abs=5000)
+
+
+def test_only_much_is_foreseen_and_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = plain("trainer.max_steps=1000", "data.batch_size=64")
+    task = build(config["task"])
+    before = torch.get_rng_state()
+    assert costs.foreseen(task, config, CPU) == []
+    assert torch.equal(torch.get_rng_state(), before)
+    fixed, (flops, kept) = 16 * sum(each.numel() for each in task.parameters()), costs._followed(task)
+    monkeypatch.setattr(costs, "_memory", lambda device: 2 * (fixed + 20 * kept))
+    monkeypatch.setattr(costs, "_rate", lambda device: flops * 64 * 1000 / (2.5 * 86400))
+    memory, days = costs.foreseen(task, config, CPU)
+    assert "data.batch_size=20 trainer.accumulate_grad_batches=4 " in memory
+    assert "about 2.5 days" in days
