@@ -52,8 +52,9 @@ def test_ranks_together_see_what_one_process_sees() -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_loader_goes_on_where_another_one_was_stopped(num_workers: int) -> None:
     whole = stream(9, batch_size=4, seed=0)
-    rest = stream(3, batch_size=4, seed=0, first=6, num_workers=num_workers)
-    assert rest == tuple(values[24:] for values in whole)
+    for batch_size, batches in ((4, 3), (6, 2), (3, 4)):
+        rest = stream(batches, batch_size=batch_size, seed=0, first=24, num_workers=num_workers)
+        assert rest == tuple(values[24:] for values in whole)
 
 
 def test_ordered_loader_covers_each_item_once_over_all_ranks() -> None:

@@ -25,10 +25,12 @@ from inkdrop.checkpoints.content import tensors
 from inkdrop.checkpoints.folder import CheckpointFolder, _Digest
 from inkdrop.configuration import ConfigurationError
 from inkdrop.data.module import DataModule
+from inkdrop.data.toys import Toy, moons
 from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.ownership import locked
 from inkdrop.resumption import changed_facts, check_same, resume_point
+from inkdrop.tasks import Task
 from inkdrop.training import train
 
 STEPS = 22
@@ -117,7 +119,7 @@ def test_a_run_goes_on_to_the_bit_from_every_step(
     ]
     whole = run(tmp_path / "whole", *options)
     assert whole["global_step"] == STEPS
-    assert whole["Toy"] == {"num_batches_seen": STEPS * accumulate}
+    assert whole["Toy"] == {"num_samples_seen": STEPS * accumulate * 8}
     for step in range(1, STEPS):
         folder = interrupted(tmp_path / "whole", step, tmp_path / str(step))
         assert differing(run(folder, *options), whole) == [], step
@@ -170,6 +172,54 @@ def test_two_devices_go_on_with_the_samples_of_one(tmp_path: Path) -> None:
     assert len(one) == 8
     assert two == pytest.approx(one, rel=1e-4)
     assert min(abs(x - y) for i, x in enumerate(one) for y in one[:i]) > 1e-3  # which tells samples apart
+
+
+def positions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The positions of all samples that are trained on from now on."""
+    seen: list[int] = []
+    step = Task.training_step
+
+    def watched(self: Task, batch: Any, number: int) -> Any:
+        seen.extend(batch["position"].tolist())
+        return step(self, batch, number)
+
+    monkeypatch.setattr(Task, "training_step", watched)
+    return seen
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_with_another_batch_size_no_sample_is_seen_twice_or_never(
+    accumulate: int, num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_workers(monkeypatch, num_workers)
+    options = [f"trainer.accumulate_grad_batches={accumulate}", "callbacks.checkpoint.every.steps=2"]
+    allowed = "resume_allow=[data.batch_size,trainer.max_steps]"
+    seen = positions(monkeypatch)
+    run(tmp_path, *options, "trainer.max_steps=4", "scheduler.num_steps=22")
+    run(tmp_path, *options, "trainer.max_steps=6", "scheduler.num_steps=22", "data.batch_size=20", allowed)
+    last = run(tmp_path, *options, "trainer.max_steps=9", "scheduler.num_steps=22", "data.batch_size=6", allowed)
+    count = accumulate * (4 * 8 + 2 * 20 + 3 * 6)
+    assert seen == list(range(count))
+    assert last["Toy"] == {"num_samples_seen": count}
+
+
+def test_a_run_that_counted_batches_goes_on_to_the_bit(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole")
+    folder = interrupted(tmp_path / "whole", 9, tmp_path / "9")
+    file = folder / "checkpoints" / "step-00000009.ckpt"
+    old = torch.load(file, weights_only=True)
+    assert old["Toy"] == {"num_samples_seen": 72}
+    file.unlink()
+    torch.save({**old, "format": 3, "Toy": {"num_batches_seen": 9}}, file)
+    (folder / "checkpoints" / "index.json").unlink()
+    assert differing(run(folder), whole) == []
+
+
+@pytest.mark.parametrize("state", [{}, {"num_samples_seen": "8"}, {"num_samples_seen": -8}, {"num_samples_seen": 0.5}])
+def test_a_number_of_samples_that_is_none_is_refused(state: Any) -> None:
+    with pytest.raises(CheckpointError, match="take another file"):
+        Toy(moons, 64, [2], 0, 8).load_state_dict(state)
 
 
 def full() -> None:

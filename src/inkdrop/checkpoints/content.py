@@ -11,7 +11,7 @@ from torch import Tensor
 from inkdrop.reading.fields import wrong_field
 from inkdrop.reading.tensors import tensors
 
-FORMAT = 3
+FORMAT = 4
 
 Content = dict[str, Any]
 
@@ -45,6 +45,17 @@ def _from_2(content: Content) -> Content:
     return {**content, "format": 3, "config": renamed(content["config"])}
 
 
+def _from_3(content: Content) -> Content:
+    """A run counted the batches that it had seen instead of their samples."""
+
+    def counted(state: Any) -> Any:
+        if not isinstance(state, dict) or "num_batches_seen" not in state:
+            return state
+        return {"num_samples_seen": state["num_batches_seen"] * content["config"]["data"]["batch_size"]}
+
+    return {**{name: counted(part) for name, part in content.items()}, "format": 4}
+
+
 # What inkdrop itself reads of a checkpoint, and of what type it is; the rest is Lightning's.
 FIELDS: dict[str, Any] = {
     "config": dict[str, Any],
@@ -65,7 +76,7 @@ FIELDS: dict[str, Any] = {
     "lr_schedulers": list[dict[str, Any]],
     "loops": dict[str, dict[str, Any]],
 }
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {0: _from_0, 1: _from_1, 2: _from_2}  # from a version to the next
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {0: _from_0, 1: _from_1, 2: _from_2, 3: _from_3}  # to the next
 PREFIXES = ("_orig_mod.", "module.")  # of compiled networks, and of networks on several devices
 IMPORTS = ("_instantiator", "_class_path")  # by which Lightning would import what a file names
 

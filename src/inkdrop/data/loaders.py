@@ -101,18 +101,15 @@ class _Loader(ABC):
         self._loader._iterator = value
 
 
-class _CountFrom:
-    """All numbers from `first` on, from the start each time it is iterated over."""
-
-    def __init__(self, first: int):
-        self.first = first
+class _Endless:
+    """All numbers, from 0 each time it is iterated over."""
 
     def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.first)
+        return itertools.count()
 
 
 class ShuffledLoader(_Loader):
-    """Endless batches of the same size over a split, from number `first` on, in an order that knows no state.
+    """Endless batches of the same size over a split, from position `first` on, in an order that knows no state.
 
     Batches run on over the end of a pass, so that none is smaller and none is lost. Each rank takes its slice of every
     batch; together they see what one process would. A batch carries its global positions as "position"; `augment` is
@@ -142,7 +139,7 @@ class ShuffledLoader(_Loader):
 
     def batch(self, number: int) -> Batch:
         share = self.batch_size // self.world_size
-        first = number * self.batch_size + self.rank * share
+        first = self.first + number * self.batch_size + self.rank * share
         positions = range(first, first + share)
         batch = collect(self.split, self.order(positions))
         if self.augment is not None:
@@ -150,7 +147,7 @@ class ShuffledLoader(_Loader):
         return {**batch, "position": torch.tensor(positions)}
 
     def _numbers(self) -> Iterable[int]:
-        return _CountFrom(self.first)
+        return _Endless()
 
 
 class OrderedLoader(_Loader):

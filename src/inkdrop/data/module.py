@@ -14,6 +14,7 @@ from annotated_types import Ge
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from inkdrop.checkpoints import CheckpointError
 from inkdrop.data.findings import Findings
 from inkdrop.data.loaders import Augment, Column, Order, OrderedLoader, ShuffledLoader, Split, content
 
@@ -56,7 +57,8 @@ class DataModule(LightningDataModule, ABC):
         super().__init__()
         self.shape, self.num_classes, self.batch_size, self.seed = list(shape), num_classes, batch_size, seed
         self.augment, self.num_workers = augment, num_workers
-        self.num_batches_seen = 0  # of the run before it was interrupted; training goes on with the next
+        self.num_samples_seen = 0  # of the run before it was interrupted; training goes on with the next
+        self._num_batches_before = 0  # which may have been of another size
 
     @abstractmethod
     def load(self) -> dict[str, Split]:
@@ -98,8 +100,9 @@ class DataModule(LightningDataModule, ABC):
         _ = self.splits
 
     def train_dataloader(self) -> ShuffledLoader:
-        """Shuffled batches without end, from the first that the run has not seen."""
+        """Shuffled batches without end, from the first sample that the run has not seen."""
         split = self.splits["train"]
+        self._num_batches_before = self._num_batches()
         rank, world_size = self._place()
         return ShuffledLoader(
             split,
@@ -110,7 +113,7 @@ class DataModule(LightningDataModule, ABC):
             self.order(),
             self.augment,
             self._workers(split),
-            self.num_batches_seen,
+            self.num_samples_seen,
         )
 
     def val_dataloader(self) -> OrderedLoader:
@@ -119,13 +122,19 @@ class DataModule(LightningDataModule, ABC):
         return OrderedLoader(split, self.batch_size, *self._place(), self._workers(split))
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches the run has seen."""
-        assert self.trainer is not None
-        return {"num_batches_seen": self.trainer.fit_loop.epoch_loop.batch_progress.total.completed}
+        """How many samples the run has seen."""
+        since = (self._num_batches() - self._num_batches_before) * self.batch_size
+        return {"num_samples_seen": self.num_samples_seen + since}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Goes on behind these batches."""
-        self.num_batches_seen = state_dict["num_batches_seen"]
+        """Goes on behind these samples; `CheckpointError` if their number is none."""
+        number = state_dict.get("num_samples_seen")
+        if type(number) is not int or number < 0:
+            raise CheckpointError(f"the checkpoint says that its run has seen {number} samples: take another file")
+        self.num_samples_seen = number
+
+    def _num_batches(self) -> int:
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.completed if self.trainer else 0
 
     def order(self) -> Order | None:
         """How training positions become items; None is shuffled passes."""
