@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from inkdrop.checkpoints import CheckpointError, checked_part, model_weights, read_checkpoint, reconstructed
+from inkdrop.checkpoints.building import built, opened
 from inkdrop.checkpoints.content import require_fit
 from inkdrop.classifier import NoisyClassifier
 from inkdrop.codecs import Codec
 from inkdrop.conditioners import Conditioner
-from inkdrop.configuration import CHECKPOINT_TARGETS, build
+from inkdrop.configuration import CHECKPOINT_TARGETS
 from inkdrop.constraints import Constraint
 from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.finiteness import require_finite
@@ -27,6 +29,8 @@ from inkdrop.randomness import Generators
 from inkdrop.samplers import Sampler
 from inkdrop.samplers.base import Progress
 from inkdrop.schedules import Point, Scalar
+
+MAX_NUMBERS = 2**30  # in one sample
 
 
 class Pipeline(nn.Module):
@@ -46,6 +50,8 @@ class Pipeline(nn.Module):
         guidance: dict[str, Guidance] | None = None,
     ):
         super().__init__()
+        if not all(length >= 1 for length in shape) or math.prod(shape) > MAX_NUMBERS:
+            raise ValueError(f"shape={list(shape)}: a sample has 1 to {MAX_NUMBERS:,} numbers")
         self.denoiser, self.conditioner, self.codec = denoiser, conditioner, codec
         self.sampler, self.guidance, self.shape = sampler, dict(guidance or {}), tuple(shape)
 
@@ -213,10 +219,11 @@ def load(
     model is built from the configuration inside the checkpoint, of inkdrop's own parts and those whose import path
     begins with one of `allow_targets`. `ValueError` for files that cannot be used.
     """
-    content = _content(path, weights, length, step)
-    pipeline = restored(content, weights, allow_targets, path)
-    guidance = checked_part(path, content, "pipeline", allow_targets)["guidance"]
-    pipeline.guidance = build(guidance, (*CHECKPOINT_TARGETS, *allow_targets))
+    with opened(path):
+        content = _content(path, weights, length, step)
+        pipeline = restored(content, weights, allow_targets, path)
+    guidance = checked_part(path, content, "pipeline", allow_targets)["guidance"]  # of which this model may be a part
+    pipeline.guidance = built(path, guidance, (*CHECKPOINT_TARGETS, *allow_targets))
     return pipeline
 
 
@@ -224,7 +231,8 @@ def loaded(
     checkpoint: str, weights: str = "ema", length: float | None = None, step: int | None = None
 ) -> Pipeline | NoisyClassifier:
     """The model of another run that guides this one, as in `load` but unguided: a pipeline, or a classifier."""
-    return restored(_content(checkpoint, weights, length, step), weights, (), checkpoint)
+    with opened(checkpoint):
+        return restored(_content(checkpoint, weights, length, step), weights, (), checkpoint)
 
 
 def _content(path: str | Path, weights: str, length: float | None, step: int | None) -> dict[str, Any]:
@@ -246,7 +254,8 @@ def restored(
     """
     config = {**checked_part(path, checkpoint, "pipeline", allow_targets)}
     config.pop("guidance", None)
-    pipeline: Pipeline = build(config, (*CHECKPOINT_TARGETS, *allow_targets))
+    targets = (*CHECKPOINT_TARGETS, *allow_targets)
+    pipeline: Pipeline = built(path, config, targets, checkpoint["state_dict"])
     set_weights(pipeline, model_weights(checkpoint, weights), str(path))
     return pipeline.eval()
 

@@ -13,6 +13,7 @@ import torch
 
 from inkdrop.calibration import calibration_file, read_calibration
 from inkdrop.checkpoints import checked_part, find_checkpoint, read_checkpoint
+from inkdrop.checkpoints.building import built
 from inkdrop.checkpoints.snapshots import find_snapshots
 from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, build
 from inkdrop.guides import SHORT, acting, assigned, differing
@@ -146,7 +147,8 @@ def check_sampling(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
 
 def check_grid(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
     """`ValueError` if sampler and times of a completed configuration do not fit the schedule of the run."""
-    schedule = build(_part(plain, "pipeline")["denoiser"]["schedule"], (*CHECKPOINT_TARGETS, *plain["allow_targets"]))
+    trusted = (*CHECKPOINT_TARGETS, *plain["allow_targets"])
+    schedule = built(plain["checkpoint"], _part(plain, "pipeline")["denoiser"]["schedule"], trusted)
     first, whole = build(plain["sampler"], allowed).points(schedule)[0], schedule.points([1.0])[0]
     if first.half > max(whole.half, -math.log(_NOISE)) + 1e-9:
         raise ConfigurationError(
