@@ -17,6 +17,7 @@ import torch
 
 from inkdrop.checkpoints import CheckpointError, CheckpointFolder, read_checkpoint
 from inkdrop.checkpoints.content import FORMAT
+from inkdrop.conditioners import Attributes
 from inkdrop.finiteness import NonFiniteError
 
 
@@ -233,3 +234,18 @@ def test_without_an_index_the_files_own_checksums_decide(tmp_path: Path) -> None
     flip(copy, copy.read_bytes().index(torch.full((20,), 2.0).numpy().tobytes()))
     with pytest.raises(CheckpointError, match="damaged in "):
         read_checkpoint(copy)
+
+
+@pytest.mark.parametrize("place", ["conditioner", "conditioner.parts.a"])
+def test_attributes_of_older_files_see_numbers_as_they_are(place: str, tmp_path: Path) -> None:
+    old = Attributes(3, 4)
+    names = {name: value for name, value in old.state_dict().items() if name.startswith(("map", "absent"))}
+    state = {f"pipeline.{place}.{name}": value for name, value in names.items()}
+    torch.save({"state_dict": state, "format": 4, "config": {}}, tmp_path / "old.ckpt")
+    found = read_checkpoint(tmp_path / "old.ckpt")["state_dict"]
+    new = Attributes(3, 4)
+    new.fit(lambda name: [100 * torch.rand(9, 3)])
+    new.load_state_dict({name.removeprefix(f"pipeline.{place}."): value for name, value in found.items()})
+    batch = {"attributes": torch.tensor([[300.0, 0.0, 1e9]])}
+    assert torch.equal(new(batch)["vector"], old(batch)["vector"])
+    new.request([0], attributes=[300.0, 0.0, 1e9])  # no range is known that it would be outside of

@@ -1,5 +1,7 @@
 """Conditions, their dropout and what users may ask for."""
 
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,6 +133,47 @@ def test_attributes_of_requests_are_taken_in_turn() -> None:
     assert conditioner.request([0, 1], size=[1, 0.5])["size"].tolist() == [[1.0, 0.5]] * 2
     rows = [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
     assert conditioner.request([4, 0, 2], size=rows)["size"].tolist() == [rows[1], rows[0], rows[2]]
+
+
+def kelvin() -> Attributes:
+    """Fitted to temperatures of 200 to 400 K, and to a number that is always 7."""
+    conditioner = Attributes(2, 6, name="state")
+    batches = torch.stack([torch.linspace(200, 400, 101), torch.full((101,), 7.0)], dim=1).split(40)
+    Combined({"a": conditioner, "b": one_hot("label", 0.0)}, dim=6).fit(lambda name: batches if name == "state" else [])
+    return conditioner
+
+
+def test_attributes_in_their_own_unit_are_standardised_by_the_training_data() -> None:
+    conditioner = kelvin()
+    scale = 200 * math.sqrt(102 / (12 * 100))  # standard deviation of 101 even steps
+    assert conditioner.mean.tolist() == pytest.approx([300, 7])
+    assert conditioner.std.tolist() == pytest.approx([scale, 1])
+    plain = Attributes(2, 6, name="state")
+    plain.map, plain.absent = conditioner.map, conditioner.absent
+    seen = conditioner({"state": torch.tensor([[300 + scale, 7.0], [200.0, 8.0]])})["vector"]
+    assert torch.allclose(seen, plain({"state": torch.tensor([[1.0, 0.0], [-100 / scale, 1.0]])})["vector"], atol=1e-6)
+    assert {"mean", "std", "lowest", "highest"} < set(conditioner.state_dict())
+
+
+def test_attributes_that_the_data_do_not_hold_stay_as_they_are() -> None:
+    conditioner = Attributes(1, 4)
+    conditioner.fit(lambda name: [])
+    assert (conditioner.mean.item(), conditioner.std.item()) == (0, 1)
+    conditioner.request([0], attributes=[1e30])  # no warning: no range is known
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ([400.5, 7], r"number 1 of condition.state=\[400.5, 7\] .* between 200 and 400"),
+        ([200, 6], r"number 2 of condition.state=\[200, 6\] .* between 7 and 7"),
+        ([[300, 7], [100, 7], [500, 7]], r"=\[100, 7\] .*, and 1 more"),
+        ([400, 7], None),
+    ],
+)
+def test_requests_outside_of_the_training_data_are_named(state: Any, words: str | None) -> None:
+    with pytest.warns(UserWarning, match=words) if words else contextlib.nullcontext():
+        kelvin().request(range(3), state=state)
 
 
 @pytest.mark.parametrize("size", [None, 1.0, [1.0], [1.0, 2.0, 3.0], [[1.0, 2.0], [3.0]], ["a", "b"], [], [[]], "ab"])

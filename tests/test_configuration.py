@@ -25,8 +25,10 @@ COMPANIONS = {
     "data=webdataset": ["data.train=a.tar", "data.validation=b.tar", "data.shape=[1,8,8]", "data.num_classes=10"],
     "data=cifar10": ["network=ddpm_cifar10", "extractor=cifar10_jpeg"],
     "data=cifar10_jpeg": ["network=ddpm_cifar10", "extractor=cifar10_jpeg"],
-    "data=image_folder": [  # num_classes=null would look there
+    "experiment=photos": ["data.path=nowhere", "data.shape=[3,64,96]"],  # null would look there
+    "data=image_folder": [
         "data.path=nowhere",
+        "data.shape=[3,32,32]",
         "data.num_classes=10",
         "network=ddpm_cifar10",
         "extractor=cifar10_jpeg",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -44,6 +44,10 @@ class NoisyClassifier(nn.Module):
         noise_level = torch.as_tensor(c_noise, dtype=x.dtype).to(x.device, non_blocking=True).expand(len(x))
         logits: Any = self.network(over(c_in, x) * x, noise_level)
         return logits.to(x.dtype)
+
+    def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
+        """Lets the codec learn statistics of raw training data, of which `column(name)` gives batches."""
+        self.codec.fit(column("x"))
 
     def coefficients(self, point: Point) -> dict[str, Scalar]:
         """The numbers that the network sees noised data through, by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ class Pipeline(nn.Module):
         """The network of the denoiser."""
         network: nn.Module = self.denoiser.network  # type: ignore[assignment]
         return network
+
+    def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
+        """Lets codec and conditioner learn statistics of raw training data, of which `column(name)` gives batches."""
+        self.codec.fit(column("x"))
+        self.conditioner.fit(column)
 
     def coefficients(self, point: Point) -> dict[str, Scalar]:
         """The numbers between the network and the estimate of x_0, by name."""

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +19,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from inkdrop.callbacks import Evaluate, Interrupted, StopOnSignal
 from inkdrop.checkpoints import model_weights, read_checkpoint
@@ -42,6 +45,7 @@ from inkdrop.writing import write_text
 
 if TYPE_CHECKING:
     from inkdrop.data import DataModule
+    from inkdrop.data.loaders import Split
     from inkdrop.tasks import Task
 
 
@@ -191,8 +195,7 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
     task.facts = facts()
     check_items(data, plain["trainer"])
     pipeline = task.pipeline
-    x = data.splits["train"]["x"]
-    pipeline.codec.fit(x[items] for items in torch.arange(len(x)).split(4096))
+    pipeline.fit(partial(_column, data.splits["train"]))
     if plain["init_from"]:
         _warm_start(pipeline, Path(plain["init_from"]))
     if plain["channels_last"]:
@@ -225,6 +228,12 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
     if plain["compile"]:
         compile_network(pipeline)
     return data, task, trainer
+
+
+def _column(split: Split, name: str) -> Iterator[Tensor]:
+    """A column in batches; none where it comes into being with each batch, or is not there."""
+    if name in split:
+        yield from (split[name][items] for items in torch.arange(len(split[name])).split(4096))
 
 
 def _warm_start(pipeline: Pipeline, path: Path) -> None:

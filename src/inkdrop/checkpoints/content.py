@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from inkdrop.conditioners.attributes import UNKNOWN
 from inkdrop.reading.fields import wrong_field
 from inkdrop.reading.tensors import tensors
 
-FORMAT = 4
+FORMAT = 5
 
 Content = dict[str, Any]
 
@@ -56,6 +59,17 @@ def _from_3(content: Content) -> Content:
     return {**{name: counted(part) for name, part in content.items()}, "format": 4}
 
 
+def _from_4(content: Content) -> Content:
+    """A conditioner of attributes saw the numbers as they are, and knew no range."""
+    state = dict(content["state_dict"])
+    for name in [name for name in state if re.search(r"\bconditioner\.(.*\.)?absent$", name)]:
+        prefix = name.removesuffix("absent")
+        (count,) = state[f"{prefix}map.0.weight"].shape[1:]
+        for statistic, value in UNKNOWN.items():
+            state[prefix + statistic] = torch.full((count,), value)
+    return {**content, "format": 5, "state_dict": state}
+
+
 # What inkdrop itself reads of a checkpoint, and of what type it is; the rest is Lightning's.
 FIELDS: dict[str, Any] = {
     "config": dict[str, Any],
@@ -76,7 +90,8 @@ FIELDS: dict[str, Any] = {
     "lr_schedulers": list[dict[str, Any]],
     "loops": dict[str, dict[str, Any]],
 }
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {0: _from_0, 1: _from_1, 2: _from_2, 3: _from_3}  # to the next
+# From a version to the next.
+MIGRATIONS: dict[int, Callable[[Content], Content]] = dict(enumerate([_from_0, _from_1, _from_2, _from_3, _from_4]))
 PREFIXES = ("_orig_mod.", "module.")  # of compiled networks, and of networks on several devices
 IMPORTS = ("_instantiator", "_class_path")  # by which Lightning would import what a file names
 

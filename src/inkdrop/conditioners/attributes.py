@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -13,13 +14,27 @@ from torch import Tensor, nn
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
 
+# Statistics before any data are seen: numbers stay as they are, and none is outside.
+UNKNOWN = {
+    "mean": 0.0,
+    "std": 1.0,
+    "lowest": -torch.finfo(torch.float32).max,
+    "highest": torch.finfo(torch.float32).max,
+}
+
 
 class Attributes(Conditioner):
-    """A learned map of K numbers (B, K) to a vector (B, dim), or a learned vector where they are dropped.
+    """A learned map of K numbers (B, K) in any units to a vector (B, dim), or a learned vector where they are dropped.
 
-    The numbers should be of order 1. Several labels at once are K zeros and ones. `name` is where a batch has them;
-    `ValueError` for another K.
+    The map sees `(number - mean) / std` over the training data, each number on its own; a request outside of their
+    range is warned of. Several labels at once are K zeros and ones. `name` is where a batch has them; `ValueError` for
+    another K.
     """
+
+    mean: Tensor
+    std: Tensor
+    lowest: Tensor
+    highest: Tensor
 
     def __init__(
         self,
@@ -32,6 +47,19 @@ class Attributes(Conditioner):
         self.num_attributes, self.dim, self.dropout, self.names = num_attributes, dim, dropout, (name,)
         self.map = nn.Sequential(nn.Linear(num_attributes, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.absent = nn.Parameter(torch.randn(dim))
+        for statistic, value in UNKNOWN.items():
+            self.register_buffer(statistic, torch.full((num_attributes,), value))
+
+    def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
+        parts = [self._rows(batch).double() for batch in column(self.names[0])]
+        if not parts:  # which the first batch tells of
+            return
+        numbers = torch.cat(parts)
+        std = numbers.std(0, correction=0)
+        self.mean.copy_(numbers.mean(0))
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+        self.lowest.copy_(numbers.amin(0))
+        self.highest.copy_(numbers.amax(0))
 
     @property
     def dropouts(self) -> Mapping[str, float]:
@@ -39,11 +67,7 @@ class Attributes(Conditioner):
 
     def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
         (name,) = self.names
-        numbers = batch[name].to(self.absent).reshape(len(batch[name]), -1)
-        if numbers.shape[1] != self.num_attributes:
-            raise ValueError(
-                f"{name} has {numbers.shape[1]} numbers for each sample, but num_attributes={self.num_attributes}"
-            )
+        numbers = (self._rows(batch[name]).to(self.absent) - self.mean) / self.std
         # Also where none is dropped: distributed training wants every weight in every step.
         empty = dropped.get(name, torch.zeros(len(numbers), dtype=torch.bool)).to(numbers.device)
         return {"vector": torch.where(empty[:, None], self.absent, self.map(numbers))}
@@ -58,7 +82,31 @@ class Attributes(Conditioner):
             raise ValueError(
                 f"condition.{name}={wanted} must be {self.num_attributes} numbers, [...], or a list of such lists"
             )
+        self._warn_outside(rows)
         return {name: torch.tensor([rows[seed % len(rows)] for seed in seeds], dtype=torch.float32)}
+
+    def _rows(self, numbers: Tensor) -> Tensor:
+        """(B, K), also of (B) if K is 1."""
+        rows = numbers.reshape(len(numbers), -1)
+        if rows.shape[1] != self.num_attributes:
+            raise ValueError(
+                f"{self.names[0]} has {rows.shape[1]} numbers for each sample, but num_attributes={self.num_attributes}"
+            )
+        return rows
+
+    def _warn_outside(self, rows: Sequence[Any]) -> None:
+        wanted, lowest, highest = torch.tensor(rows), self.lowest.cpu(), self.highest.cpu()
+        outside = (wanted < lowest) | (wanted > highest)
+        if (count := int(outside.sum())) == 0:
+            return
+        row, place = outside.nonzero()[0].tolist()
+        which = f"number {place + 1} of " if self.num_attributes > 1 else ""
+        more = f", and {count - 1} more are outside of theirs" if count > 1 else ""
+        warnings.warn(
+            f"{which}condition.{self.names[0]}={rows[row]} is outside of the training data, which lie between "
+            f"{lowest[place]:g} and {highest[place]:g}: the model has never seen it{more}",
+            stacklevel=4,
+        )
 
     def _fits(self, row: Any) -> bool:
         return (

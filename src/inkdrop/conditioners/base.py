@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,9 @@ class Conditioner(nn.Module):
     def empties(self, names: Collection[str]) -> bool:
         """Whether training ever empties these and keeps the others."""
         return all(self.dropouts[name] > 0 for name in names)
+
+    def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
+        """Learns statistics of raw training data, of which `column(name)` gives batches (B, *); most have none."""
 
     def forward(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Condition:
         """The condition of a raw batch; with generators some are emptied, sample by sample, as training wants it.

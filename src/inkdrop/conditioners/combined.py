@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -42,6 +42,10 @@ class Combined(Conditioner):
                 )
         if (channels := sum(part.concat_channels for part in parts.values())) != concat_channels:
             raise ValueError(f"conditioner.concat_channels={concat_channels}, but its parts have {channels}")
+
+    def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
+        for part in self.parts.values():
+            part.fit(column)
 
     @property
     def dropouts(self) -> Mapping[str, float]:
