@@ -12,6 +12,7 @@ ORDER = [
     "showing",
     "reading",
     "writing",
+    "locations",
     "ranks",
     "finiteness",
     "randomness",

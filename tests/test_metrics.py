@@ -331,10 +331,10 @@ def test_inception_without_weights_says_which_file_goes_where(tmp_path: Path, mo
 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     with pytest.raises(ValueError, match=Inception.FILE) as error:
-        Inception()
+        Inception().ready()
     assert str(tmp_path) in str(error.value)
     with pytest.raises(ValueError, match=r"missing\.pth"):
-        Inception("missing.pth")
+        Inception("missing.pth").ready()
 
 
 @pytest.mark.slow

@@ -90,9 +90,9 @@ def test_distances_on_them_have_their_published_names(clip: Path, dinov2: Path) 
 def test_absent_weights_say_where_they_go(kind: type, tmp_path: Path) -> None:
     published = kind.PUBLISHED  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=rf"extractor\.path=.* holds no config\.json: put the files of {published}"):
-        kind(str(tmp_path))
+        kind(str(tmp_path)).ready()
     with pytest.raises(ValueError, match=rf"hf download {published}"):
-        kind()
+        kind().ready()
 
 
 def test_floats_are_refused(clip: Path) -> None:

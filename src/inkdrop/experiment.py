@@ -125,7 +125,8 @@ class CheckConfiguration(Callback):
             self.check_data(build(plain["data"], allowed))
         if plain.get("init_from") and not is_diffusers_folder(Path(plain["init_from"])):
             find_checkpoint(plain["init_from"], "init_from")
-        build(list(plain.get("callbacks", {}).values()), allowed)
+        for callback in build(list(plain.get("callbacks", {}).values()), allowed):
+            getattr(callback, "verify", lambda: None)()
 
     def check_data(self, data: DataModule) -> None:
         """`ValueError` for data that are absent or of another shape."""
@@ -224,10 +225,11 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
     _place_guidance(config)
     _leave_out(config)
     if config.get("checkpoint") and config.get("extractor") is not None:  # which may refer to the data
-        from inkdrop.checkpoints import checked_part, read_checkpoint
+        from inkdrop.checkpoints import checked_data, read_checkpoint
 
         path, content = config.checkpoint, read_checkpoint(config.checkpoint)
-        config.data = checked_part(path, content, "data", config.get("allow_targets") or [])
+        targets, folders = (config.get(name) or [] for name in ("allow_targets", "data_folders"))
+        config.data = checked_data(path, content, targets, folders)
     if output_dir is not None:
         config.output_dir = output_dir
     if isinstance(data := config.get("data"), DictConfig):

@@ -14,7 +14,7 @@ from lightning.fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
-from inkdrop.checkpoints import checked_part, find_checkpoint, read_checkpoint, reconstructed
+from inkdrop.checkpoints import checked_data, find_checkpoint, read_checkpoint, reconstructed
 from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
 from inkdrop.data.module import DataModule
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
@@ -186,7 +186,7 @@ def _measured(
 ) -> _Measured:
     """How samples are measured, and on which data; `ValueError` if that cannot be."""
     trusted = (*CHECKPOINT_TARGETS, *plain["allow_targets"])
-    config = checked_part(plain["checkpoint"], checkpoint, "data", plain["allow_targets"])
+    config = checked_data(plain["checkpoint"], checkpoint, plain["allow_targets"], plain["data_folders"])
     data: DataModule = _kept("data", config, lambda: build(config, trusted))
     evaluation: Evaluation = _kept("evaluation", plain["evaluation"], lambda: build(plain["evaluation"], allowed))
     if checkpoint.get("data_fingerprint") not in (None, data.fingerprint):  # older files have none
@@ -226,7 +226,7 @@ def _origin(plain: dict[str, Any], pipeline: Pipeline, checkpoint: dict[str, Any
         raise ValueError(f"reconstruct=true takes the conditions of the held-out items: remove condition.{told[0]}")
     if plain["interpolate"]:
         return Interpolation(plain["interpolate"], plain["num_samples"])
-    config = checked_part(plain["checkpoint"], checkpoint, "data", plain["allow_targets"])
+    config = checked_data(plain["checkpoint"], checkpoint, plain["allow_targets"], plain["data_folders"])
     data: DataModule = _kept("data", config, lambda: build(config, (*CHECKPOINT_TARGETS, *plain["allow_targets"])))
     return Reconstruction(pipeline, data.splits["validation"], plain["num_samples"])
 

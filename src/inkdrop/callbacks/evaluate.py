@@ -62,6 +62,10 @@ class Evaluate(AfterStep):
         self.share_of_time = 0.0
         self._start = self._spent = 0.0
 
+    def verify(self) -> None:
+        """`ValueError` if weights that are measured with are absent."""
+        self.evaluation.verify()
+
     def check(self, data: Any) -> None:
         """`ValueError` if these data do not suffice for the evaluation."""
         self.evaluation.check(data)

@@ -3,12 +3,13 @@
 from inkdrop.checkpoints.content import model_weights
 from inkdrop.checkpoints.files import CheckpointError, find_checkpoint, read_checkpoint
 from inkdrop.checkpoints.folder import CheckpointFolder
-from inkdrop.checkpoints.parts import checked_part
+from inkdrop.checkpoints.parts import checked_data, checked_part
 from inkdrop.checkpoints.snapshots import reconstructed
 
 __all__ = [
     "CheckpointError",
     "CheckpointFolder",
+    "checked_data",
     "checked_part",
     "find_checkpoint",
     "model_weights",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from inkdrop.checkpoints.files import CheckpointError
-from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, check
+from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, arguments, check
+from inkdrop.locations import data_dir, fetches, is_location, outside
+from inkdrop.showing import harmless
 
 
 def checked_part(
@@ -26,4 +30,23 @@ def checked_part(
         check(node, (*CHECKPOINT_TARGETS, *allow_targets), name)
     except ConfigurationError as error:
         raise CheckpointError(f"{path}: {error}") from None
+    return node
+
+
+def checked_data(
+    path: str | Path, content: Mapping[str, Any], allow_targets: Sequence[str] = (), folders: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The data in the configuration of a checkpoint, which are never fetched, once they are checked.
+
+    `CheckpointError` as in `checked_part`, and if they lie neither in the user's data folder nor in one of `folders`.
+    """
+    node = copy.deepcopy(checked_part(path, content, "data", allow_targets))
+    for owner, name, annotation in arguments(node, (*CHECKPOINT_TARGETS, *allow_targets)):
+        if fetches(annotation):
+            owner[name] = False
+        elif is_location(annotation) and owner[name] and (place := outside(owner[name], folders)) is not None:
+            raise CheckpointError(
+                f"{path}: its data lie at {harmless(place)}, outside of the data folder {data_dir()}; if they are "
+                f"yours, add {shlex.quote(f'data_folders=[{place}]')}"
+            )
     return node

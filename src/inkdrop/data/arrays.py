@@ -16,6 +16,7 @@ from torch import Tensor
 
 from inkdrop.data.loaders import Augment, Column, Split
 from inkdrop.data.module import DataError, DataModule
+from inkdrop.locations import Location
 from inkdrop.randomness import Generators
 
 
@@ -32,7 +33,7 @@ class Arrays(DataModule):
 
     def __init__(
         self,
-        path: str,
+        path: Location,
         fields: dict[str, str],
         shape: list[int] | None,
         num_classes: Annotated[int, Ge(0)] | None,
@@ -40,7 +41,7 @@ class Arrays(DataModule):
         seed: Annotated[int, Ge(0)] = 0,
         augment: Augment | None = None,
         num_workers: Annotated[int, Ge(0)] | None = None,
-        validation: str | None = None,
+        validation: Location | None = None,
         held_out: Annotated[float, Gt(0), Lt(1)] = 0.1,
         memory_limit: Annotated[float, Ge(0)] = 4.0,
     ):

@@ -20,6 +20,7 @@ from inkdrop.data.layout import Place, check_level, class_names, only_place, pla
 from inkdrop.data.loaders import Augment, Split
 from inkdrop.data.module import DataError, DataModule
 from inkdrop.data.sources import Source, open_source
+from inkdrop.locations import Location
 from inkdrop.showing import harmless
 
 _NAMED = 5  # broken files that an error names
@@ -51,14 +52,14 @@ class ImageFolder(DataModule):
 
     def __init__(
         self,
-        path: str,
+        path: Location,
         shape: list[int] | None,
         num_classes: Annotated[int, Ge(0)] | None,
         batch_size: Annotated[int, Ge(1)],
         seed: Annotated[int, Ge(0)] = 0,
         augment: Augment | None = None,
         num_workers: Annotated[int, Ge(0)] | None = None,
-        validation: str | None = None,
+        validation: Location | None = None,
         held_out: Annotated[float, Gt(0), Lt(1)] = 0.1,
         decoder: Decoder | None = None,
         max_broken: Annotated[float, Ge(0), Le(1)] = 0.0,

@@ -6,7 +6,6 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -23,16 +22,6 @@ class DataError(ValueError):
     """Data are absent, broken or not what the configuration says; the message names them and what to do."""
 
     exit_code = 3
-
-
-def data_dir(root: str | None = None) -> Path:
-    """The folder that data sets lie in: `root`, or else `INKDROP_DATA_DIR`, or else `data`."""
-    return Path(root or os.environ.get("INKDROP_DATA_DIR") or "data")
-
-
-def cache_dir() -> Path:
-    """Where what can be made again is kept: `INKDROP_CACHE_DIR`, or `~/.cache/inkdrop`."""
-    return Path(os.environ.get("INKDROP_CACHE_DIR") or Path.home() / ".cache" / "inkdrop")
 
 
 class DataModule(LightningDataModule, ABC):

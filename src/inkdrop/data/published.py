@@ -9,7 +9,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from inkdrop.data.loaders import Augment, Split
-from inkdrop.data.module import DataError, DataModule, data_dir
+from inkdrop.data.module import DataError, DataModule
+from inkdrop.locations import Fetches, Location, data_dir
 
 
 class Published(DataModule):
@@ -30,8 +31,8 @@ class Published(DataModule):
         batch_size: Annotated[int, Ge(1)],
         seed: Annotated[int, Ge(0)] = 0,
         augment: Augment | None = None,
-        root: str | None = None,
-        download: bool = False,
+        root: Location | None = None,
+        download: Fetches = False,
     ):
         super().__init__(shape, num_classes, batch_size, seed, augment)
         self.root, self.download = data_dir(root), download

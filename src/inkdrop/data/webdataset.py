@@ -10,8 +10,9 @@ from annotated_types import Ge, Gt
 
 from inkdrop.data.decoding import Decoder
 from inkdrop.data.loaders import Augment, Column, Order, Split
-from inkdrop.data.module import DataModule, cache_dir
+from inkdrop.data.module import DataModule
 from inkdrop.data.shards import Shard, ShardColumn, ShardStore
+from inkdrop.locations import Location, cache_dir
 from inkdrop.randomness import Generators
 
 
@@ -31,8 +32,8 @@ class WebDataset(DataModule):
 
     def __init__(
         self,
-        train: str,
-        validation: str,
+        train: Location,
+        validation: Location,
         x: list[str],
         label: str | None,
         shape: list[int],

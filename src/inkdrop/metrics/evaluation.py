@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import torch
@@ -63,10 +64,18 @@ class Evaluation:
         self._count = 0
         self._likelihoods: dict[str, dict[str, Any]] = {}  # what each depends on, by name
         self._beside: dict[tuple[str, int], Results] = {}  # floors and baselines, by fingerprint and n
-        self._panel = Panel(self.metrics, extractor, batch_size)
+
+    @cached_property
+    def _panel(self) -> Panel:
+        return Panel(self.metrics, self.extractor, self.batch_size)
+
+    def verify(self) -> None:
+        """Reads the weights of all extractors; `ValueError` if they are absent or do not fit."""
+        _ = self._panel
 
     def check(self, data: DataModule) -> None:
         """`ValueError` for too few samples or held-out items, or data that a metric or an extractor cannot take."""
+        self.verify()
         held_out = data.splits["validation"]
         if self.num_items is not None and self.num_items > len(held_out["x"]):
             raise ValueError(f"evaluation.num_items={self.num_items}, but only {len(held_out['x'])} items are held out")

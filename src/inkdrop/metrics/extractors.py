@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Len
@@ -17,12 +18,33 @@ from torch import Tensor, nn
 class Extractor(nn.Module):
     """Raw data (B, *) to features (B, dim); `name` stands in the names of what is measured on them.
 
-    `resize` says how images of other sizes are brought to that of the network, and stands in the protocol.
+    `resize` says how images of other sizes are brought to that of the network, and stands in the protocol. Weights are
+    read when they are first needed, not when an extractor is made: a checkpoint may name one.
     """
 
     name: str
     dim: int
     resize: str = "none"
+    _is_ready = False
+
+    def ready(self) -> None:
+        """Reads the weights, unless that was done; `ValueError` if they are absent or do not fit."""
+        if not self._is_ready:
+            self.read()
+            self._is_ready = True
+
+    def read(self) -> None:
+        """Reads the weights, where there are any."""
+        return
+
+    def _apply(self, function: Any, recurse: bool = True) -> Extractor:
+        self.ready()  # what comes later would stay behind
+        return super()._apply(function, recurse)
+
+    def __call__(self, data: Tensor) -> Tensor:
+        """Features (B, dim) of raw data (B, *)."""
+        self.ready()
+        return super().__call__(data)
 
     @abstractmethod
     def forward(self, data: Tensor) -> Tensor:
@@ -51,10 +73,12 @@ class Extractor(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where its weights are, or the CPU if it has none."""
+        self.ready()
         return next(self.parameters(), torch.empty(0)).device
 
     def digest(self) -> str:
         """SHA-256 of the kind and the weights: equal digests give equal features."""
+        self.ready()
         digest = hashlib.sha256(type(self).__name__.encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -94,7 +118,7 @@ class Classifier(Extractor):
 
     `stages` lists the channels of the 3 x 3 convolutions of each resolution, halved after each stage; `batch_norm`
     normalises each. `weights` is a file, or the name of one that comes with inkdrop, fitted by `python -m inkdrop
-    make-extractor`; null leaves random weights. `ValueError` if the file is absent or does not fit.
+    make-extractor`; null leaves random weights. `ready` raises a `ValueError` if the file is absent or does not fit.
     """
 
     def __init__(
@@ -108,7 +132,7 @@ class Classifier(Extractor):
         weights: str | None = None,
     ):
         super().__init__()
-        self._layout = name, shape, num_classes, stages, dim, batch_norm
+        self._layout, self._weights = (name, shape, num_classes, stages, dim, batch_norm), weights
         self.name, self.dim = name, dim
         channels, height, width = shape
         layers: list[nn.Module] = []
@@ -121,8 +145,10 @@ class Classifier(Extractor):
             height, width = height // 2, width // 2
         self.hidden = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, dim), nn.ReLU())
         self.classes = nn.Linear(dim, num_classes)
-        if weights is not None:
-            self.load_state_dict(_read_weights(weights, self.state_dict()))
+
+    def read(self) -> None:
+        if self._weights is not None:
+            self.load_state_dict(_read_weights(self._weights, self.state_dict()))
             self.requires_grad_(False).eval()
 
     def forward(self, data: Tensor) -> Tensor:
@@ -159,8 +185,8 @@ def _read_weights(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class Inception(Extractor):
     """The Inception network of the published FID, by torch-fidelity; only what is measured on it is called FID.
 
-    Takes uint8 images (B, 3, H, W). `weights` is a file, or null for torch-fidelity's own download. `ValueError` says
-    which file goes where when it cannot be had.
+    Takes uint8 images (B, 3, H, W). `weights` is a file, or null for the published one, which is fetched when it is
+    first needed. A `ValueError` of `ready` says which file goes where when it cannot be had.
     """
 
     name = "inception"
@@ -170,21 +196,49 @@ class Inception(Extractor):
 
     def __init__(self, weights: str | None = None):
         super().__init__()
+        self._weights = weights
+
+    def read(self) -> None:
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError:
             raise ValueError("extractor=inception needs torch-fidelity: pip install torch-fidelity") from None
-        place = Path(torch.hub.get_dir()) / "checkpoints" / self.FILE
-        if weights is not None and not Path(weights).is_file():
-            raise ValueError(f"extractor.weights={weights} is not a file: put {self.FILE} there")
+        # torch-fidelity would unpickle whatever is in the file: it is given what was read as tensors alone.
+        content = io.BytesIO()
+        torch.save(self._tensors(), content)
+        content.seek(0)
         try:
-            self.network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=weights)
-        except OSError as error:
-            raise ValueError(
-                f"Inception's weights cannot be downloaded ({error}): put {self.FILE} of torch-fidelity's releases "
-                f"at {place}, or set extractor.weights=FILE"
-            ) from None
+            self.network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=content)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"extractor.weights={self._weights} are not those of {self.FILE}: {reason}") from None
         self.requires_grad_(False).eval()
+
+    def _tensors(self) -> Any:
+        """The content of the file with the weights, as tensors and plain data."""
+        file = Path(self._weights) if self._weights is not None else self._published()
+        if not file.is_file():
+            raise ValueError(f"extractor.weights={file} is not a file: put {self.FILE} there")
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # the unpickler runs into anything on a foreign file
+            raise ValueError(f"extractor.weights={file} holds no weights: {type(error).__name__}") from None
+
+    def _published(self) -> Path:
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+        place = Path(torch.hub.get_dir()) / "checkpoints" / self.FILE
+        if not place.is_file():
+            digest = place.stem.rpartition("-")[2]
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(URL_INCEPTION_V3, str(place), hash_prefix=digest)
+            except (OSError, RuntimeError) as error:
+                raise ValueError(
+                    f"Inception's weights cannot be downloaded ({error}): put {self.FILE} of torch-fidelity's releases "
+                    f"at {place}, or set extractor.weights=FILE"
+                ) from None
+        return place
 
     def forward(self, data: Tensor) -> Tensor:
         require_images(data, self.name)

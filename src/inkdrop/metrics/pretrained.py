@@ -23,6 +23,10 @@ class _Transformer(Extractor):
 
     def __init__(self, path: str | None = None):
         super().__init__()
+        self._path = path
+
+    def read(self) -> None:
+        path = self._path
         try:
             import transformers
         except ImportError:
@@ -31,19 +35,27 @@ class _Transformer(Extractor):
             raise ValueError(f"extractor.path={path} holds no config.json: put the files of {self.PUBLISHED} there")
         kind: Any = getattr(transformers, self.network_name)
         try:
-            self.network = kind.from_pretrained(path or self.PUBLISHED, local_files_only=True)
+            self.network = kind.from_pretrained(
+                path or self.PUBLISHED, local_files_only=True, weights_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, RuntimeError) as error:
             where = path or "transformers' cache"
             raise ValueError(
                 f"the weights of extractor {self.name} cannot be read from {where} ({str(error).splitlines()[0]}): "
                 f"get them once by `hf download {self.PUBLISHED}`, or set extractor.path=FOLDER"
             ) from None
-        self.dim = self.width(self.network.config)
         self.requires_grad_(False).eval()
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        """Number of features."""
+        self.ready()
+        return self.width(self.network.config)
 
     def prepared(self, data: Tensor) -> Tensor:
         """uint8 images (B, C, H, W) as the network takes them: resized to its size, bicubic with antialiasing."""
         require_images(data, self.name)
+        self.ready()
         size = self.SIZE or self.network.config.image_size
         images = data.expand(-1, 3, -1, -1).float()
         if tuple(images.shape[2:]) != (size, size):

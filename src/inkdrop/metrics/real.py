@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from inkdrop.data.loaders import Split
-from inkdrop.data.module import DataModule, cache_dir
+from inkdrop.data.module import DataModule
 from inkdrop.finiteness import raised_together
+from inkdrop.locations import cache_dir
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import Statistics
 from inkdrop.metrics.metric import Collector, Extracted
