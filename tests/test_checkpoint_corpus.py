@@ -31,7 +31,7 @@ from inkdrop import load
 from inkdrop.callbacks import EMA
 from inkdrop.checkpoints import CheckpointError, CheckpointFolder, find_checkpoint, read_checkpoint
 from inkdrop.checkpoints.content import FORMAT
-from inkdrop.resumption import locked
+from inkdrop.ownership import locked
 
 STEPS = "trainer.max_steps=2"
 FIRST, LAST = "step-00000001.ckpt", "step-00000002.ckpt"

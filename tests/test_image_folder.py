@@ -26,9 +26,10 @@ from inkdrop.configuration import ConfigurationError, build, check
 from inkdrop.data import CIFAR10, Digits, ImageFolder
 from inkdrop.data.image_folder import held_out
 from inkdrop.data.images import Images
-from inkdrop.data.module import DataError, data_dir
+from inkdrop.data.module import DataError
 from inkdrop.experiment import resolved
 from inkdrop.inspection import inspect
+from inkdrop.locations import data_dir
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore:all images of .* lie in one folder")

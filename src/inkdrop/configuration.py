@@ -227,7 +227,8 @@ def _stood_in(value: Any, allowed: Iterable[str], path: str) -> Any:
     classes = typing.get_args(made) or (made,)
     if not all(inspect.isclass(each) for each in classes):
         raise _Unknown
-    stand_in = type(" or ".join(each.__name__ for each in classes), classes, {"__init__": lambda self: None})
+    name = " or ".join(each.__name__ for each in classes)
+    stand_in = type(name, classes, {"__init__": lambda self: None, "__repr__": lambda self: name})
     stand_in.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
     return stand_in()
 
@@ -237,9 +238,4 @@ def _check_value(path: str, annotation: Any, value: Any) -> None:
         TypeAdapter(annotation, config=_STRICT).validate_python(value)
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{path}={_told(value)}: {said[0].lower()}{said[1:]}") from None
-
-
-def _told(value: Any) -> str:
-    """A value for a message; an object that stands for a part is told by its class."""
-    return str(value) if isinstance(value, str | int | float | list | dict | None) else type(value).__name__
+        raise ConfigurationError(f"{path}={value}: {said[0].lower()}{said[1:]}") from None

@@ -25,7 +25,9 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 
 from inkdrop import __version__
 from inkdrop.guides import guides
+from inkdrop.reading import read_yaml
 from inkdrop.seeds import draw_seed
+from inkdrop.showing import harmless
 from inkdrop.suggestions import no_option
 from inkdrop.writing import write_text
 
@@ -93,6 +95,7 @@ class CheckConfiguration(Callback):
 
         quiet()
         _refuse_unread(config, hydra.job.config_name)
+        _refuse_foreign_targets(config, hydra.overrides.task, _primary(hydra))
         trial = hydra.mode == RunMode.MULTIRUN and not OmegaConf.is_missing(hydra.job, "num")
         plain = resolved(config, hydra.runtime.output_dir if trial else None)
         check_settings(plain)
@@ -193,6 +196,30 @@ def _refuse_unread(config: DictConfig, name: str) -> None:
         raise ValueError(f"{missing[0]} is missing: {name}.yaml has it, ~{missing[0]} takes it away")
 
 
+def _refuse_foreign_targets(config: DictConfig, overrides: Iterable[str], primary: Mapping[str, Any]) -> None:
+    """`ValueError` for targets that are allowed by a file which a configuration only includes.
+
+    What may be executed is for the user to say: on the command line, or in the primary configuration itself.
+    """
+    allowed: Any = OmegaConf.to_container(config.get("allow_targets") or OmegaConf.create([]), resolve=False)
+    given = any(each.lstrip("+").partition("=")[0] == "allow_targets" for each in overrides)
+    if allowed and not given and allowed != primary.get("allow_targets"):
+        raise ValueError(
+            f"allow_targets={harmless(allowed)} stands in a file that this configuration includes, and counts on the "
+            "command line or in a primary configuration of your own alone: give it there, if you trust all of them"
+        )
+
+
+def _primary(hydra: Any) -> dict[str, Any]:
+    """The primary configuration as its own file has it."""
+    for source in hydra.runtime.config_sources:
+        file = Path(source.path) / f"{str(hydra.job.config_name).removesuffix('.yaml')}.yaml"
+        if source.schema == "file" and file.is_file():
+            primary: dict[str, Any] = read_yaml(file)
+            return primary
+    return {}
+
+
 def composed(name: str, overrides: list[str]) -> DictConfig:
     """A configuration of `conf/` under overrides; `ValueError` for what Hydra refuses."""
     try:
@@ -201,6 +228,7 @@ def composed(name: str, overrides: list[str]) -> DictConfig:
     except HydraException as error:
         raise ValueError(str(error)) from None
     _refuse_unread(config, name)
+    _refuse_foreign_targets(config, overrides, {})
     return config
 
 

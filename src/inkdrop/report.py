@@ -109,7 +109,7 @@ class Report:
         for row in self.rows:
             if not (folder / row.name / "samples.npz").exists():
                 return {}
-            with np.load(folder / row.name / "samples.npz") as content:
+            with np.load(folder / row.name / "samples.npz", allow_pickle=False) as content:
                 x = content["x"][:_SHOWN]
                 seeds.add(tuple(content["seeds"][:_SHOWN]))
             if x.dtype != np.uint8 or x.ndim != 4:
