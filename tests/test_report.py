@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 from PIL import Image
 from test_end_to_end import script, trained
 
+import inkdrop.__main__
 from inkdrop.metrics.protocol import protocol
 from inkdrop.report import report
 
@@ -184,3 +189,140 @@ def test_a_sweep_at_sampling_time_ends_with_its_table(tmp_path: Path) -> None:
     shown = script("-m", "inkdrop", "report", str(tmp_path / "sweep"))
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("| sampler | num_steps | network calls | fd_digits_20 |")
+
+
+GOOD = result(5, 3.0)
+
+
+def altered(path: str, value: Any) -> str:
+    """A good result with another value at a path."""
+    content = json.loads(json.dumps(GOOD))
+    *names, last = path.split("/")
+    node = content
+    for name in names:
+        node = node[name]
+    node[last] = value
+    return json.dumps(content)
+
+
+# name: (content of result.json, what is said of it)
+MALFORMED: dict[str, tuple[str | bytes, str]] = {
+    "empty": ("", "it is no JSON"),
+    "half": ("{", "it is no JSON"),
+    "no text": (b"\xff\xfe\xfa", "it is no JSON"),
+    "list": ("[]", "it holds a list"),
+    "number": ("3", "it holds a int"),
+    "deep": ("[" * 10**6, "more than 64 deep"),
+    "huge": (" " * 2**23, "more than 4,194,304 bytes"),
+    "metrics list": (altered("metrics", [1]), "metrics"),
+    "metric text": (altered("metrics/fd_100", "low"), "metrics.fd_100"),
+    "metric list": (altered("metrics/fd_100", [1]), "metrics.fd_100"),
+    "metric null": (altered("metrics/fd_100", None), "metrics.fd_100"),
+    "metric long": (altered("metrics/fd_100", 10**4000), "metrics.fd_100"),
+    "metrics many": (altered("metrics", dict.fromkeys(map(str, range(2000)), 1.0)), "at most 1000"),
+    "calls text": (altered("protocol/sampling/network_calls", "5"), "network_calls"),
+    "calls negative": (altered("protocol/sampling/network_calls", -5), "network_calls"),
+    "calls huge": (altered("protocol/sampling/network_calls", 10**30), "network_calls"),
+    "calls list": (altered("network_calls", [5]), "network_calls"),
+    "protocol list": (altered("protocol", []), "protocol: input should be a valid dictionary"),
+    "protocol empty": (altered("protocol", {}), "it lacks measurement"),
+    "measurement": (altered("protocol/measurement", 3), "measurement"),
+    "protocols": (altered("protocol/metrics", {"fd_100": 3}), "metrics.fd_100"),
+    "hash": (altered("protocol/metrics/fd_100/hash", 3), "hash: input should be a valid string"),
+    "sampling": (altered("protocol/sampling", []), "sampling"),
+    "variants": (altered("protocol/variants", {"a": {}}), "sampling is no mapping"),
+    "likelihoods": (altered("protocol/likelihoods", [3]), "likelihoods"),
+}
+
+
+@pytest.mark.parametrize(("content", "told"), MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_file_is_named_and_hides_no_other(
+    content: str | bytes, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, [GOOD, GOOD]) / "1" / "result.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.setattr(sys, "argv", ["inkdrop", "report", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        inkdrop.__main__.main()
+    assert ended.value.code == 3
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: {file} ")
+    assert told in said.err
+    assert len(said.err) < 600
+    assert "| 0 | 5 | 3 |" in said.out
+    shutil.rmtree(tmp_path / "0")
+    with pytest.raises(SystemExit) as ended:
+        inkdrop.__main__.main()
+    assert ended.value.code == 3
+    assert told in capsys.readouterr().err
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    write(tmp_path, [GOOD])
+    for name, make in {
+        "pipe": os.mkfifo,
+        "folder": Path.mkdir,
+        "link": lambda path: path.symlink_to("/dev/zero"),
+    }.items():
+        (tmp_path / name).mkdir()
+        make(tmp_path / name / "result.json")
+    (tmp_path / "0" / "samples.npz").touch()
+    found = report(tmp_path)
+    assert [row.name for row in found.rows] == ["0"]
+    assert len(found.unreadable) == 3
+    assert all("it is no regular file" in told for told in found.unreadable)
+
+
+EVIL = ["\x1b[2J\x1b]0;title\x07", "# heading\n## another", "| a | b |", "<script>alert(1)</script>", "![](http://a/b)",
+        "=HYPERLINK(\"http://a\")", "@SUM(1)", "+1+1", "-1+1", "\t=1", "$\\frac$", "_hidden", "\u202e", "\ud800",
+        "a,b\"c", "x" * 10**5, "---", "1. a"]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("evil", EVIL, ids=range(len(EVIL)))
+def test_nothing_in_a_result_does_anything_where_it_is_shown(evil: str, tmp_path: Path) -> None:
+    contents = [result(calls, float(calls), evil) for calls in (5, 10, 15)]
+    for number, content in enumerate(contents):
+        content["metrics"] = {evil: 1.0 + number, f"{evil}_floor": 0.5}
+        content["protocol"]["metrics"] = {evil: {"hash": evil, evil: evil, "list": [evil]}}
+        content["protocol"]["sampling"][evil] = f"{evil}{number % 2}"
+        content["checkpoint"] = evil if number else "other"
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "result.json").write_text(json.dumps(content))
+        np.savez(tmp_path / str(number) / "samples.npz", x=np.zeros((2, 8, 8, 1), np.uint8), seeds=np.arange(2))
+    found = report(tmp_path)
+    text = found.markdown()
+    assert all(line.isprintable() for line in text.splitlines())
+    assert max(map(len, text.splitlines())) < 4000
+    header, rule, *rows = [line for line in text.splitlines() if line.startswith("| ")]
+    columns = rule.count("|") - 1
+    for line in (header, *rows):
+        assert len(re.findall(r"(?<!\\)\|", line)) - 1 == columns
+        assert not re.search(r"(?<!\\)[<>`\[]", line)
+    assert not re.search(r"^(#|-|\+|=|\d+\.)", text.replace(header, ""), re.MULTILINE)
+    files = {file.name: file for file in found.write(tmp_path)}
+    assert files.keys() == {"report.md", "report.csv", "report.png", "strips.png"}
+    for line in csv.reader(files["report.csv"].read_text().splitlines()):
+        assert len(line) == columns
+        for value in line:
+            assert value.isprintable()
+            assert not re.match(r"\s*[=+@-]", value)
+
+
+@pytest.mark.parametrize("evil", [b"", b"PK\x05\x06", b"\x93NUMPY"])
+def test_samples_that_cannot_be_read_leave_the_table(evil: bytes, tmp_path: Path) -> None:
+    folder = write(tmp_path, [result(5, 3.0), result(10, 2.0)])
+    for number in range(2):
+        (folder / str(number) / "samples.npz").write_bytes(evil)
+    assert [file.name for file in report(folder).write(folder)] == ["report.md", "report.csv", "report.png"]
+
+
+def test_values_that_are_not_finite_stand_in_the_table_alone(tmp_path: Path) -> None:
+    write(tmp_path, [result(5, float("nan")), result(10, float("inf")), result(15, 2.0), result(20, 1e308)])
+    found = report(tmp_path)
+    assert [line[-1] for line in found.table()[1:5]] == ["nan", "inf", "2", "1e+308"]
+    assert found.curves("fd_100") == {"fd_100": [(15, 2.0)]}
+    found.write(tmp_path)
+    for number in range(2, 4):
+        shutil.rmtree(tmp_path / str(number))
+    assert "report.png" not in [file.name for file in report(tmp_path).write(tmp_path)]

@@ -127,20 +127,24 @@ def _plot_schedules(arguments: argparse.Namespace) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     from inkdrop.experiment import stop
+    from inkdrop.reading import UnreadableError
     from inkdrop.report import report
+    from inkdrop.showing import harmless
 
     try:
         found = report(arguments.folder, arguments.protocol)
-    except ValueError as error:
+        print(found.markdown())
+        print(*map(harmless, found.write(arguments.folder)), sep="\n", flush=True)
+    except (OSError, ValueError) as error:
         stop(error)
-    print(found.markdown())
-    print(*found.write(arguments.folder), sep="\n")
     if arguments.wandb:
         from inkdrop.loggers.wandb import WandB
 
         tracker = WandB(str(arguments.folder), arguments.wandb, arguments.folder.resolve().name)
         tracker.log_table("report", found.table())
         tracker.finalize("success")
+    if found.unreadable:
+        stop(UnreadableError("\n".join([*found.unreadable, "all others are in the table"])))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from yaml import YAMLError
 from inkdrop.experiment import CONF, EXIT_CONFIGURATION, CheckConfiguration, stop
 from inkdrop.help import show
 from inkdrop.seeds import draw_seed
+from inkdrop.showing import harmless_lines
 from inkdrop.slurm import folder_option
 from inkdrop.suggestions import no_option
 
@@ -50,7 +51,7 @@ def start(main: Callable[[], Any], name: str, description: str) -> None:
         print(f"error: {error}; other trials may have failed too, see above", file=sys.stderr)
         sys.exit(error.code)
     except (HydraException, YAMLError, OSError, TypeError, ValueError) as error:  # those of a run end in `run`
-        print(f"error: {explained(error, arguments)}", file=sys.stderr)
+        print(harmless_lines(f"error: {explained(error, arguments)}"), file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION)
 
 

@@ -27,7 +27,7 @@ from inkdrop import __version__
 from inkdrop.guides import guides
 from inkdrop.reading import read_yaml
 from inkdrop.seeds import draw_seed
-from inkdrop.showing import harmless
+from inkdrop.showing import harmless, harmless_lines, warn
 from inkdrop.suggestions import no_option
 from inkdrop.writing import write_text
 
@@ -76,9 +76,11 @@ class CheckConfiguration(Callback):
         try:
             found = report(cls.sweep, without=cls.failed)
             print("\n" + found.markdown())
-            print(*found.write(cls.sweep), sep="\n", flush=True)
+            print(*map(harmless, found.write(cls.sweep)), sep="\n", flush=True)
+            for told in found.unreadable:
+                warn(told)
         except (OSError, ValueError) as error:
-            print(f"no table of this sweep: {error}", file=sys.stderr)
+            warn(f"no table of this sweep: {error}")
 
     def check(self, config: DictConfig, hydra: Any) -> None:
         """Ends with code 2 or 3 if the configuration cannot work; a part that fails in another way ends with code 1."""
@@ -234,7 +236,7 @@ def composed(name: str, overrides: list[str]) -> DictConfig:
 
 def stop(error: Exception) -> NoReturn:
     """Ends with the error's message alone and the `exit_code` of its class, else 2: it needs no traceback."""
-    print(f"error: {error}", file=sys.stderr)
+    print(harmless_lines(f"error: {error}"), file=sys.stderr)
     sys.exit(getattr(error, "exit_code", EXIT_CONFIGURATION))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from inkdrop.randomness import Generators
 from inkdrop.samplers import Sampler
 from inkdrop.samplers.base import Progress
 from inkdrop.schedules import Point, Scalar
+from inkdrop.showing import warn
 
 MAX_NUMBERS = 2**30  # in one sample
 
@@ -274,5 +274,5 @@ def set_weights(pipeline: Pipeline, weights: Mapping[str, Tensor], source: str) 
         raise CheckpointError(f"{source}: {error}") from None
     for before, now in dict.fromkeys((weights[name].dtype, own[name].dtype) for name in own):
         if before != now:
-            print(f"warning: {source}: weights in {before} are cast to {now}", file=sys.stderr, flush=True)
+            warn(f"{source}: weights in {before} are cast to {now}")
     pipeline.load_state_dict(weights)

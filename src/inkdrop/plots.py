@@ -14,6 +14,7 @@ from matplotlib.ticker import LogFormatter, NullLocator
 from torch import Tensor
 
 from inkdrop.schedules import Schedule
+from inkdrop.showing import harmless
 
 # Okabe and Ito's colours, which most eyes tell apart, with grey in place of their yellow.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
@@ -67,12 +68,13 @@ def curves(
     for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for number, (label, points) in enumerate(lines.items()):
             places, values = zip(*points, strict=True)
-            axes.plot(places, values, "o-", color=_COLOURS[number % len(_COLOURS)], label=label, markersize=4)
+            style = {"color": _COLOURS[number % len(_COLOURS)], "label": _text(label), "markersize": 4}
+            axes.plot(places, values, "o-", **style)
         if title in floors:
             axes.axhline(floors[title], color="black", linestyle="--", linewidth=1, label="floor")
         positive = all(value > 0 for points in lines.values() for _, value in points)
         ticks = sorted({place for points in lines.values() for place, _ in points})
-        axes.set(title=title, xlabel=x, xscale="log", yscale="log" if positive else "linear")
+        axes.set(title=_text(title), xlabel=x, xscale="log", yscale="log" if positive else "linear")
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
         axes.xaxis.set_minor_locator(NullLocator())
         if positive:
@@ -103,8 +105,14 @@ def strips(rows: Mapping[str, np.ndarray]) -> Figure:
         axes = figure.add_axes((3 / 11, 1 - (number + 1) / len(rows), 8 / 11, 0.96 / len(rows)))
         axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
         axes.axis("off")
-        figure.text(2.9 / 11, 1 - (number + 0.5) / len(rows), name, ha="right", va="center", fontsize=9)
+        figure.text(2.9 / 11, 1 - (number + 0.5) / len(rows), _text(name), ha="right", va="center", fontsize=9)
     return figure
+
+
+def _text(text: str) -> str:
+    """A text from a file as it is: between dollars matplotlib reads formulas, and what begins with _ it leaves out."""
+    told = harmless(text, 50).replace("$", r"\$")
+    return f" {told}" if told.startswith("_") else told
 
 
 def _panels(subplots: Iterable[Axes]) -> list[Axes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 LONGEST = 300  # characters of one text
@@ -25,6 +26,11 @@ def harmless_lines(text: object) -> str:
     lines = str(text).split("\n")
     shown = [harmless(line, LONGEST_LINE) for line in lines[:MAX_LINES]]
     return "\n".join([*shown, f"... and {len(lines) - MAX_LINES} more lines"] if len(lines) > MAX_LINES else shown)
+
+
+def warn(text: object) -> None:
+    """Says on the error stream what goes on all the same."""
+    print(harmless_lines(f"warning: {text}"), file=sys.stderr, flush=True)
 
 
 def markdown(text: object) -> str:

@@ -40,6 +40,7 @@ from inkdrop.ownership import claim, locked, outside, refuse_foreign, run_id_of
 from inkdrop.pipeline import Pipeline, compile_network, set_weights
 from inkdrop.processes import is_first
 from inkdrop.resumption import Resumed, changed_facts, resumed
+from inkdrop.showing import harmless_lines
 from inkdrop.slurm import requeue
 from inkdrop.writing import write_text
 
@@ -129,7 +130,7 @@ def _begin(trainer: Trainer, task: Task, run: Path, before: Resumed | None) -> N
                 "of one device share is another draw: dropout in the network, loss.coupling"
             )
         for remark in [*before.remarks, *changed_facts(before.facts, task.facts)]:
-            print(f"warning: {remark}", flush=True)
+            print(harmless_lines(f"warning: {remark}"), flush=True)
     record = next(logger for logger in trainer.loggers if isinstance(logger, JSONLines))
     if before is not None:
         record.cut(before.logged.get(record.name, 0))
@@ -224,7 +225,7 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
     if isinstance(trainer.strategy, DDPStrategy):
         trainer.strategy._timeout = timedelta(minutes=plain["timeout_minutes"])
     for remark in foreseen(task, plain, trainer.strategy.root_device) if trainer.is_global_zero else ():
-        print(f"warning: {remark}", flush=True)
+        print(harmless_lines(f"warning: {remark}"), flush=True)
     if plain["compile"]:
         compile_network(pipeline)
     return data, task, trainer

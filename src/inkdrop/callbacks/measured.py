@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from lightning.pytorch import Trainer
+
+from inkdrop.showing import warn
 
 
 def measured(trainer: Trainer) -> dict[str, float]:
@@ -23,4 +23,4 @@ def warn_if_never_measured(option: str, name: str, trainer: Trainer) -> None:
     known = [key for key in trainer.callback_metrics if key.startswith("validation/")]
     known += [key for callback in trainer.callbacks for key in getattr(callback, "results", {})]  # type: ignore[attr-defined]
     if name not in known and trainer.is_global_zero:
-        print(f"warning: callbacks.{option}={name} was never measured; there are {', '.join(known)}", file=sys.stderr)
+        warn(f"callbacks.{option}={name} was never measured; there are {', '.join(known)}")

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import re
-import sys
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from inkdrop.checkpoints.content import migrated
 from inkdrop.reading import UnreadableError, open_regular, read_json, read_yaml
 from inkdrop.reading.fields import wrong_field
 from inkdrop.reading.tensors import ForeignError, check_archive, load_torch
-from inkdrop.showing import harmless
+from inkdrop.showing import harmless, warn
 
 INDEX = "index.json"  # in a folder of checkpoints: what is complete, and whose it is
 RECORD = "run.json"  # in a run folder: which run this is, and where its files lie
@@ -123,10 +122,10 @@ def latest_sound(files: Sequence[Path]) -> Path | None:
         try:
             verify(file)
         except CheckpointError as error:
-            print(f"warning: {error}", file=sys.stderr, flush=True)
+            warn(error)
             continue
         if file != files[-1]:
-            print(f"warning: {file} is taken instead", file=sys.stderr, flush=True)
+            warn(f"{file} is taken instead")
         return file
     return None
 
@@ -140,7 +139,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
         if (wrong := _wrong_index(index)) is not None:
             raise UnreadableError(f"{harmless(folder / INDEX)} is damaged, {wrong}")
     except UnreadableError as error:
-        print(f"warning: {error}: files are taken by name", file=sys.stderr)
+        warn(f"{error}: files are taken by name")
         return None
     return index
 

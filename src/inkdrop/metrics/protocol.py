@@ -12,6 +12,8 @@ from typing import Any
 
 from scipy import stats
 
+from inkdrop.showing import harmless
+
 _DERIVED = re.compile(r"(_floor(_\d+k?)?|_baseline|_low|_high|_min)?(@.*)?$")
 
 
@@ -67,7 +69,7 @@ def hash_of(name: str, record: Mapping[str, Any]) -> str:
 
 def told(values: Mapping[str, float], record: Mapping[str, Any]) -> str:
     """Lines for the terminal: each value, and the hash of the protocol that it was measured under."""
-    lines = (f"{name:36} {value:<12.4f} {hash_of(name, record)}" for name, value in values.items())
+    lines = (f"{harmless(name):36} {value:<12.4f} {hash_of(name, record)}" for name, value in values.items())
     return "\n".join(line.rstrip() for line in lines)
 
 
