@@ -18,6 +18,7 @@ from inkdrop.configuration import ConfigurationError
 from inkdrop.masking import from_environment, masked
 from inkdrop.ownership import is_run, refuse_foreign
 from inkdrop.processes import is_first
+from inkdrop.suggestions import options
 from inkdrop.writing import reason, refuse_links
 
 # What may differ without a word: it changes where a run is computed and what is shown, not what is computed.
@@ -77,7 +78,7 @@ def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -
     content = read_checkpoint(checkpoint)
     if "logged" not in content:
         raise CheckpointError(
-            f"{checkpoint} is of a version whose runs cannot go on: begin with init_from={checkpoint}"
+            f"{checkpoint} is of a version whose runs cannot go on: begin with {options({'init_from': checkpoint})}"
         )
     version = str(content["pytorch-lightning_version"])
     if _release(version) > _release(lightning.__version__):
@@ -185,7 +186,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], allow: Sequence[s
         lines = "\n".join(f"  {path}: {before} -> {after}" for path, (before, after) in refused.items())
         raise ConfigurationError(
             f"this run was begun with another configuration:\n{lines}\n"
-            f"set it back, choose a new output_dir, or accept it: resume_allow=[{','.join(refused)}]"
+            f"set it back, choose a new output_dir, or accept it: {options({'resume_allow': [*allow, *refused]})}"
         )
     return [f"{path}: {before} -> {after}" for path, (before, after) in changed.items() if _within(path, allow)]
 

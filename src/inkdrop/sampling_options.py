@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from inkdrop.checkpoints.snapshots import find_snapshots
 from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, build
 from inkdrop.guides import SHORT, acting, assigned, differing
 from inkdrop.randomness import MAX_SEED
+from inkdrop.suggestions import options
 
 _NOISE = 3.0  # sigma / alpha that a run from noise alone may begin with
 CALIBRATED = "inkdrop.samplers.Calibrated"
@@ -39,8 +37,8 @@ def completed(plain: dict[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"{option} is for comparing samples with the data: set evaluate=true")
     run = _part(plain, "pipeline")
     if "sampler" not in run:
-        option = f"checkpoint={plain['checkpoint']}"
-        raise ValueError(f"{option} is a classifier, which guides another model: guidance=classifier guidance.{option}")
+        guide = options({"guidance": "classifier", "guidance.checkpoint": plain["checkpoint"]})
+        raise ValueError(f"checkpoint={plain['checkpoint']} is a classifier, which guides another model: {guide}")
     sampler, grid = plain.get("sampler") or run["sampler"], plain["time_grid"]
     grid = {name: value for name, value in grid.items() if value is not None}
     if "_target_" not in grid:
@@ -81,18 +79,7 @@ def model_options(plain: dict[str, Any]) -> str:
     chosen |= differing(plain["guidance"], _part(plain, "pipeline")["guidance"])
     if plain["allow_targets"]:
         chosen["allow_targets"] = plain["allow_targets"]
-    return shlex.join(f"{name}={_written(value)}" for name, value in chosen.items())
-
-
-def _written(value: Any) -> str:
-    """A value as Hydra reads it on the command line."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{name}:{_written(each)}" for name, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_written, value)) + "]"
-    if isinstance(value, str) and re.fullmatch(r"(?!null$|true$|false$)[A-Za-z/.][\w./-]*", value):
-        return value
-    return json.dumps(value, ensure_ascii=False)
+    return options(chosen)
 
 
 def find_calibration(plain: dict[str, Any], num_steps: int) -> Path:

@@ -42,6 +42,7 @@ from inkdrop.processes import is_first
 from inkdrop.resumption import Resumed, changed_facts, resumed
 from inkdrop.showing import harmless_lines
 from inkdrop.slurm import requeue
+from inkdrop.suggestions import options
 from inkdrop.writing import write_text
 
 if TYPE_CHECKING:
@@ -275,4 +276,4 @@ def _farewell(run: Path, result: dict[str, Any], task: Task) -> None:
     if pictures := sorted(folder.glob("*.png")):
         print(f"samples    {pictures[-1]}")
     if result["checkpoint"]:
-        print(f"now try    python sample.py {task.advice.format(run)}")
+        print(f"now try    python sample.py {options(task.advice(str(run)))}")

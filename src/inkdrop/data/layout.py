@@ -13,6 +13,7 @@ from inkdrop.data.module import DataError
 from inkdrop.data.sources import Listing, Source, image_by_name
 from inkdrop.data.tables import Table, read_table
 from inkdrop.showing import harmless
+from inkdrop.suggestions import options
 
 _SPLITS = {
     "train": ("train", "training"),
@@ -102,7 +103,7 @@ def only_place(option: str, path: str, source: Source) -> Place:
     if len(found) == 1 and found["train"].path == path:
         return found["train"]
     below = found["train"].path
-    instead = f"give data.{option}={harmless(below)}" if below != path else "take the splits out of the table"
+    instead = f"give {options({f'data.{option}': below})}" if below != path else "take the splits out of the table"
     raise DataError(f"data.{option}={harmless(path)} has splits itself: leave data.validation out, or {instead}")
 
 
@@ -163,7 +164,7 @@ def check_level(place: Place, found: bool) -> None:
         if _split_folders(whole, inner) or (found and inner.folders() and not _images(inner)):
             raise DataError(
                 f"all of {path} lies in its folder {'/'.join(map(harmless, wrapped))}, which holds the folders "
-                f"{_listed(inner.folders())}: data.path={harmless(whole)} makes these the classes or splits"
+                f"{_listed(inner.folders())}: {options({'data.path': whole})} makes these the classes or splits"
             )
     if not found:
         return
@@ -206,4 +207,4 @@ def _listed(names: Sequence[str]) -> str:
 def _advice(path: str, *folders: str) -> str:
     """Options by which the first folder is trained on and the second held out."""
     named = zip(("path", "validation"), folders, strict=False)
-    return " ".join(f"data.{option}={harmless(f'{path}/{name}')}" for option, name in named)
+    return options({f"data.{option}": f"{path}/{name}" for option, name in named})

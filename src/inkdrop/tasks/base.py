@@ -42,7 +42,6 @@ class Task(LightningModule):
 
     logged: tuple[str, ...] = ()  # parts of the loss whose means are logged beside it
     estimate: str  # what the network is for, as a formula
-    advice: str  # options of sample.py that use what was trained; {} is the run folder
 
     def __init__(
         self,
@@ -72,6 +71,10 @@ class Task(LightningModule):
 
     def check(self) -> None:
         """`ValueError` if the loss cannot train this model."""
+
+    @abstractmethod
+    def advice(self, run: str) -> dict[str, Any]:
+        """Options of sample.py that use what was trained in a run folder."""
 
     @property
     @abstractmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from inkdrop.losses import LossTerms
@@ -15,7 +17,10 @@ class ClassifierTask(Task):
 
     logged = ("accuracy",)
     estimate = "p(y | x_t) = softmax F(c_in x_t, c_noise), the classes of noised data; F the output of the network"
-    advice = "checkpoint=RUN guidance=classifier guidance.checkpoint={} guidance.scale=2"
+
+    def advice(self, run: str) -> dict[str, Any]:
+        """Samples of another run that it guides."""
+        return {"checkpoint": "RUN", "guidance": "classifier", "guidance.checkpoint": run, "guidance.scale": 2}
 
     @property
     def schedule(self) -> Schedule:

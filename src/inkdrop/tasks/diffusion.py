@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from inkdrop.losses import LossTerms
@@ -14,11 +16,14 @@ class DiffusionTask(Task):
     """Fits a pipeline's denoiser, and its conditioner, to a loss."""
 
     estimate = "x_0 = c_skip x_t + c_out F(c_in x_t, c_noise), F the output of the network"
-    advice = "checkpoint={} num_samples=64 save_gif=true"
 
     def check(self) -> None:
         """As the loss says."""
         self.loss.check(self.pipeline.denoiser)
+
+    def advice(self, run: str) -> dict[str, Any]:
+        """Samples, and how they come into being."""
+        return {"checkpoint": run, "num_samples": 64, "save_gif": True}
 
     @property
     def schedule(self) -> Schedule:
