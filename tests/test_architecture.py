@@ -103,7 +103,7 @@ def test_a_file_imports_only_from_above(file: Path) -> None:
     below = set(ORDER[ORDER.index(own) + 1 :])
     assert not imports(file) & below
     if own == "networks":
-        assert imports(file) <= {"networks"}
+        assert imports(file) <= {"networks", "reading", "showing"}
 
 
 def test_nothing_is_unpickled_and_no_shell_is_started() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "fractions as labels": ({"kind": LABEL / 2}, {}, "labels are whole numbers"),
     "one-hot labels": ({"kind": np.eye(4, dtype=int)[LABEL]}, {}, "labels are whole numbers"),
     "negative label": ({"kind": LABEL - 1}, {}, "item 0 has label -1"),
+    "label of no class": ({"kind": LABEL + 10**12}, {"num_classes": None}, "kind has label 1000000000003"),
     "label too high": ({}, {"num_classes": 3}, "data.num_classes=3, but train has label 3"),
     "nothing held out": ({}, {"held_out": 0.01}, "held_out=0.01 of 40 items"),
 }
@@ -176,6 +178,10 @@ def test_absent_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     for name in ("a.npz", "a.npy", "a.pt"):
         (tmp_path / name).write_bytes(b"PK\x03\x04 damaged")
         with pytest.raises(DataError, match=f"{name} cannot be read"):
+            arrays(tmp_path / name).verify()
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match=f"{name} cannot be read: it is no regular file"):
             arrays(tmp_path / name).verify()
     (tmp_path / "a.csv").touch()
     with pytest.raises(DataError, match=r"a.csv is no .npz, .npy or .pt"):

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from inkdrop.callbacks import Evaluate, Interrupted, StopOnSignal
-from inkdrop.checkpoints import model_weights, read_checkpoint
+from inkdrop.checkpoints import CheckpointError, model_weights, read_checkpoint
 from inkdrop.checkpoints.files import folder_of, places
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.costs import foreseen
@@ -40,7 +40,7 @@ from inkdrop.ownership import claim, locked, outside, refuse_foreign, run_id_of
 from inkdrop.pipeline import Pipeline, compile_network, set_weights
 from inkdrop.processes import is_first
 from inkdrop.resumption import Resumed, changed_facts, resumed
-from inkdrop.showing import harmless_lines
+from inkdrop.showing import harmless, harmless_lines
 from inkdrop.slurm import requeue
 from inkdrop.suggestions import options
 from inkdrop.writing import write_text
@@ -242,7 +242,10 @@ def _warm_start(pipeline: Pipeline, path: Path) -> None:
     """Weights to begin from: a run folder or checkpoint of inkdrop, or a published folder of diffusers."""
     if is_diffusers_folder(path):
         network: Any = pipeline.denoiser.network
-        network.load_state_dict(read_diffusers_folder(path, network))
+        try:
+            network.load_state_dict(read_diffusers_folder(path, network))
+        except ValueError as error:
+            raise CheckpointError(f"init_from={harmless(path)}: {error}") from None
         return
     weights = model_weights(read_checkpoint(path))
     own = pipeline.state_dict()

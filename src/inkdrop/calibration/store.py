@@ -6,10 +6,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AllowInfNan
 
 from inkdrop.checkpoints import CheckpointError
+from inkdrop.reading import open_regular, read_json
+from inkdrop.reading.fields import wrong_field
+from inkdrop.showing import harmless
 from inkdrop.writing import make_folder, write_text
+
+_NUMBER = Annotated[float, AllowInfNan(False)]
+_FIELDS: dict[str, Any] = {"times": list[_NUMBER], "coefficients": list[list[_NUMBER]], "checkpoint_sha256": str}
 
 
 def calibration_file(checkpoint: Path, model: Mapping[str, Any], num_steps: int) -> Path:
@@ -31,16 +39,15 @@ def read_calibration(file: Path, checkpoint: Path, command: str) -> dict[str, An
     """The times and coefficients in a file; `CheckpointError`, with the command that makes it, if there are none."""
     if not file.is_file():
         raise CheckpointError(f"{checkpoint} has no calibration of this model in so many steps: {command}")
-    try:
-        content: dict[str, Any] = json.loads(file.read_text())
-        times, coefficients, digest = (content[name] for name in ("times", "coefficients", "checkpoint_sha256"))
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{file} is damaged: remove it, then {command}") from None
+    content = read_json(file, error=CheckpointError)
+    if (wrong := wrong_field(content, _FIELDS, _FIELDS)) is not None:
+        raise CheckpointError(f"{harmless(file)} is damaged, {wrong}: remove it, then {command}")
+    times, coefficients, digest = (content[name] for name in _FIELDS)
     if digest != _digest(checkpoint):
         raise CheckpointError(f"{file} is for another {checkpoint.name}: {command}")
     return {"times": times, "coefficients": coefficients}
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,9 @@ from torch import Tensor, nn
 
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
+from inkdrop.reading import UnreadableError, open_regular
+from inkdrop.reading.arrays import Npz, map_npy
+from inkdrop.showing import harmless
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -83,8 +85,10 @@ class Image(Conditioner):
             array = _array(path) if path.suffix in (".npy", ".npz") else _picture(path, self.concat_channels - 1)
         except FileNotFoundError:
             raise ValueError(f"{name} is missing") from None
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, PIL.Image.DecompressionBombError) as error:
-            raise ValueError(f"{name} cannot be read: {error}") from None
+        except UnreadableError as error:
+            raise ValueError(f"condition.{self.names[0]}={error}") from None
+        except Exception as error:  # libraries of images run into anything on a foreign file
+            raise ValueError(f"{name} cannot be read: {harmless(str(error) or type(error).__name__)}") from None
         floats = array.dtype.kind == "f"
         if not floats and array.dtype != np.uint8:
             raise ValueError(f"{name} holds {array.dtype}: make it uint8, 0 to 255, or floats")
@@ -96,22 +100,19 @@ class Image(Conditioner):
 
 def _array(path: Path) -> np.ndarray:
     """The only array of a file of numpy."""
-    content = np.load(path, allow_pickle=False)
     if path.suffix == ".npy":
-        array: np.ndarray = content
-        return array
-    with content:
-        if len(content.files) != 1:
-            raise ValueError(f"it holds {len(content.files)} arrays, {', '.join(content.files)}: leave one in it")
-        only: np.ndarray = content[content.files[0]]
-        return only
+        return map_npy(path)
+    arrays = Npz(path)
+    if len(arrays) != 1:
+        raise ValueError(f"it holds {len(arrays)} arrays, {', '.join(arrays)}: leave one in it")
+    return next(iter(arrays.values()))
 
 
 def _picture(path: Path, channels: int) -> np.ndarray:
     """Pixels (C, H, W) of a picture, grey or in colours as C asks."""
     if channels not in _MODES:
         raise ValueError(f"a picture has 1 or 3 channels, not {channels}: give a .npy file")
-    with PIL.Image.open(path) as picture:
+    with open_regular(path) as file, PIL.Image.open(file) as picture:
         if picture.mode.startswith(("I", "F")):
             raise ValueError(f"its pixels have more than 8 bits ({picture.mode}): convert it, or give a .npy file")
         pixels = np.asarray(picture.convert(_MODES[channels]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,13 +9,17 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from annotated_types import Ge, Gt, Lt
-from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from inkdrop.data.loaders import Augment, Column, Split
 from inkdrop.data.module import DataError, DataModule
 from inkdrop.locations import Location
 from inkdrop.randomness import Generators
+from inkdrop.reading.arrays import Npz, map_npy
+from inkdrop.reading.tensors import read_torch
+from inkdrop.showing import harmless
+
+MAX_CLASSES = 10**6
 
 
 class Arrays(DataModule):
@@ -76,13 +78,17 @@ class Arrays(DataModule):
         if "label" not in self.fields:
             return 0
         labels = self._column(self._arrays(path), "label", path)
-        return int(labels[torch.arange(len(labels))].max()) + 1
+        if (count := int(labels[torch.arange(len(labels))].max()) + 1) > MAX_CLASSES:
+            raise DataError(f"{path}: {self.fields['label']} has label {count - 1}: classes are counted from 0 on")
+        return count
 
     def _arrays(self, path: Path) -> Mapping[str, np.ndarray]:
         """The arrays of this path, those that `fields` names among them."""
         arrays = open_arrays(path)
         if missing := [name for name in self.fields.values() if name not in arrays]:
-            raise DataError(f"{path} has no array {missing[0]}: there are {', '.join(arrays)}; set data.fields")
+            raise DataError(
+                f"{path} has no array {missing[0]}: there are {harmless(', '.join(arrays))}; set data.fields"
+            )
         return arrays
 
     def _columns(self, path: Path) -> dict[str, Column]:
@@ -94,10 +100,7 @@ class Arrays(DataModule):
         return columns
 
     def _column(self, arrays: Mapping[str, np.ndarray], field: str, path: Path) -> Column:
-        try:
-            array = arrays[self.fields[field]]
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} cannot be read: {error}") from None
+        array = arrays[self.fields[field]]
         place = f"{path}: {self.fields[field]}"
         _check_kind(array, field, place)
         if isinstance(array, np.memmap) and array.nbytes > self.memory_limit * 1e9 and field != "label":
@@ -110,7 +113,7 @@ class OnDisk:
 
     def __init__(self, path: Path, items: Tensor):
         self.path, self.items = path, items
-        array = open_memmap(path, mode="r")
+        array = map_npy(path, DataError)
         self.shape: Sequence[int] = (len(items), *array.shape[1:])
         self.dtype = as_tensor(array[:0]).dtype
 
@@ -120,7 +123,7 @@ class OnDisk:
     def __getitem__(self, items: Tensor, /) -> Tensor:
         # Opened each time: a memory map that travels to a worker process would be copied whole.
         rows = self.items[items]
-        found = as_tensor(open_memmap(self.path, mode="r")[rows.numpy()])
+        found = as_tensor(map_npy(self.path, DataError)[rows.numpy()])
         _check_finite(found, str(self.path), rows)
         return found
 
@@ -139,20 +142,17 @@ def open_arrays(path: Path) -> Mapping[str, np.ndarray]:
     """The arrays of a file or folder by name; those of .npz and .npy are read when used. Nothing is unpickled."""
     try:
         if path.is_dir():
-            return {file.stem: open_memmap(file, mode="r") for file in sorted(path.glob("*.npy"))}
+            return {file.stem: map_npy(file, DataError) for file in sorted(path.glob("*.npy"))}
         if path.suffix == ".npy":
-            return {"x": open_memmap(path, mode="r")}
+            return {"x": map_npy(path, DataError)}
         if path.suffix == ".npz":
-            if path.is_file() and not zipfile.is_zipfile(path):
-                raise zipfile.BadZipFile("it is no archive, or not all of one")
-            archive: Mapping[str, np.ndarray] = np.load(path, allow_pickle=False)
-            return archive
-        if path.suffix in (".pt", ".pth"):
-            return _from_torch(torch.load(path, map_location="cpu", weights_only=True), path)
+            return Npz(path, DataError)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: set data.path") from None
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if path.suffix in (".pt", ".pth"):
+        if not path.exists():
+            raise DataError(f"{path} is missing: set data.path")
+        return _from_torch(read_torch(path, DataError), path)
     raise DataError(f"{path} is no .npz, .npy or .pt file and no folder of .npy files")
 
 

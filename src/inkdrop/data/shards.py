@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,9 @@ from inkdrop.data.arrays import as_tensor
 from inkdrop.data.decoding import Decoder
 from inkdrop.data.module import DataError
 from inkdrop.data.sources import Refused
+from inkdrop.reading import UnreadableError
+from inkdrop.reading.arrays import Npz, decode_npy
+from inkdrop.showing import harmless
 from inkdrop.writing import replacing
 
 _NPY = b"\x93NUMPY"  # what a .npy begins with
@@ -83,13 +86,12 @@ class ShardStore:
         """Where the samples of a shard lie, read once and kept."""
         self.verify(url)
         kept = self.folder / "index" / f"{_name(f'{self._version(url)} {self.x} {self.label}')}.npz"
-        if not kept.is_file():
+        if (shard := _kept(kept, url)) is None:
             shard = self._scan(url)
             kept.parent.mkdir(parents=True, exist_ok=True)
             with replacing(kept) as file:
                 np.savez(file, offsets=shard.offsets, sizes=shard.sizes, labels=shard.labels)
-        with np.load(kept, allow_pickle=False) as arrays:
-            return Shard(url, arrays["offsets"], arrays["sizes"], arrays["labels"])
+        return shard
 
     def _scan(self, url: str) -> Shard:
         rows: list[tuple[int, int, int]] = []
@@ -97,7 +99,8 @@ class ShardStore:
             for name, members in _samples(file, url):
                 data = next((members[extension] for extension in self.x if extension in members), None)
                 if data is None:
-                    raise DataError(f"{url}: sample {name} has none of {', '.join(self.x)}, but {', '.join(members)}")
+                    told = harmless(", ".join(members))
+                    raise DataError(f"{url}: sample {harmless(name)} has none of {', '.join(self.x)}, but {told}")
                 rows.append((data.offset_data, data.size, self._class(file, url, name, members)))
         if not rows:
             raise DataError(f"{url} holds no samples")
@@ -110,9 +113,9 @@ class ShardStore:
         if self.label not in members:
             raise DataError(f"{url}: sample {name} has no .{self.label}; data.label=null is without labels")
         file.seek(members[self.label].offset_data)
-        text = file.read(members[self.label].size).strip()
-        if not text.isdigit():
-            raise DataError(f"{url}: {name}.{self.label} holds {text[:20]!r}, not a class from 0 on")
+        text = file.read(min(members[self.label].size, 20)).strip()
+        if not re.fullmatch(rb"\d{1,9}", text):
+            raise DataError(f"{url}: {harmless(name)}.{self.label} holds {text!r}, not a class from 0 on")
         return int(text)
 
     def _is_local(self, url: str) -> bool:
@@ -185,11 +188,12 @@ class ShardColumn:
         """Shard and name of a member; looked for only when something is wrong with it."""
         url = self.urls[int(np.searchsorted(self.ends, item, side="right"))]
         with self.store.open(url) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            return f"{url}: {next(each.name for each in archive if each.offset_data == self.offsets[item])}"
+            names = (each.name for each in archive if each.offset_data == self.offsets[item])
+            return f"{url}: {harmless(next(names, item))}"
 
 
 def _array(content: bytes) -> Tensor:
-    return as_tensor(np.load(io.BytesIO(content), allow_pickle=False))
+    return as_tensor(decode_npy(content))
 
 
 def _samples(file: BinaryIO, url: str) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
@@ -210,10 +214,22 @@ def _samples(file: BinaryIO, url: str) -> Iterator[tuple[str, dict[str, tarfile.
                     members = {}
                 name = base
                 members[extension.lower()] = member
-    except tarfile.TarError as error:
-        raise DataError(f"{url} is no whole, uncompressed tar file: {error}") from None
+    except Exception as error:  # a header may hold anything where a number should be
+        raise DataError(f"{url} is no whole, uncompressed tar file: {harmless(error)}") from None
     if members:
         yield str(name), members
+
+
+def _kept(file: Path, url: str) -> Shard | None:
+    """What was kept of a shard, or None where that is absent or damaged."""
+    try:
+        arrays = Npz(file)
+        offsets, sizes, labels = (arrays[name] for name in ("offsets", "sizes", "labels"))
+    except (FileNotFoundError, KeyError, UnreadableError):
+        return None
+    if any(each.dtype != np.int64 or each.ndim != 1 for each in (offsets, sizes, labels)):
+        return None
+    return Shard(url, offsets, sizes, labels) if len(offsets) == len(sizes) and len(labels) in (0, len(sizes)) else None
 
 
 def _name(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import pickle
 from pathlib import Path
 
 import torch
@@ -20,6 +19,8 @@ from inkdrop.metrics.frechet import Statistics
 from inkdrop.metrics.metric import Collector, Extracted
 from inkdrop.randomness import Generators
 from inkdrop.ranks import from_all_ranks, place, share
+from inkdrop.reading import UnreadableError
+from inkdrop.reading.tensors import read_torch
 from inkdrop.writing import replacing
 
 _TRIVIAL_FROM = 10_000  # items that the trivial generator is fitted to, at most
@@ -75,11 +76,11 @@ def trivial_items(data: DataModule, split: str, conditions: Split, count: int, b
 
 def _read(file: Path, items: Split) -> Extracted | None:
     try:
-        kept = torch.load(file, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):  # absent, or damaged and made again
+        kept = read_torch(file)
+        statistics = Statistics(*kept["statistics"]) if kept["statistics"] else None
+        return Extracted(kept["count"], items, statistics, kept["features"], kept["class_sums"])
+    except (IndexError, KeyError, TypeError, UnreadableError):  # absent, or damaged and made again
         return None
-    statistics = Statistics(*kept["statistics"]) if kept["statistics"] else None
-    return Extracted(kept["count"], items, statistics, kept["features"], kept["class_sums"])
 
 
 def _store(file: Path, extracted: Extracted) -> None:

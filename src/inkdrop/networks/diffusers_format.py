@@ -5,15 +5,16 @@ A published folder holds `config.json` and `diffusion_pytorch_model.safetensors`
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from inkdrop.networks.unet import UNet
+from inkdrop.reading import read_json
+from inkdrop.reading.tensors import read_safetensors, read_torch
+from inkdrop.showing import harmless
 
 # Names of a residual block and of an attention layer, ours and theirs.
 _RESIDUAL = {
@@ -61,13 +62,15 @@ def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def from_diffusers(state: Mapping[str, Tensor], network: UNet) -> dict[str, Tensor]:
     """A state dict of `UNet2DModel` under the names of this network; `ValueError` names what does not fit."""
-    theirs = {re.sub(r"\b(" + "|".join(_LEGACY) + r")\b", lambda m: _LEGACY[m[1]], key): v for key, v in state.items()}
+    theirs = {
+        re.sub(r"\b(" + "|".join(_LEGACY) + r")\b", lambda m: _LEGACY[m[1]], str(key)): v for key, v in state.items()
+    }
     names = {_rename(key): key for key in network.state_dict()}
     missing, extra = sorted(set(names) - set(theirs)), sorted(set(theirs) - set(names))
     if missing or extra:
         raise ValueError(
-            f"the weights do not fit the network: {len(missing)} missing ({', '.join(missing[:3])}), "
-            f"{len(extra)} unexpected ({', '.join(extra[:3])})"
+            f"the weights do not fit the network: {len(missing)} missing ({harmless(', '.join(missing[:3]))}), "
+            f"{len(extra)} unexpected ({harmless(', '.join(extra[:3]))})"
         )
     ours = {names[key]: value for key, value in theirs.items()}
     shapes = {key: value.shape for key, value in network.state_dict().items()}
@@ -88,10 +91,13 @@ def is_diffusers_folder(path: Path) -> bool:
 def read_diffusers_folder(path: Path, network: UNet) -> dict[str, Tensor]:
     """The weights of a published folder under the names of this network.
 
-    `ValueError` if the weights do not fit, or if config.json tells of arithmetic that this network does not do.
+    `ValueError` if the files cannot be read, if the weights do not fit, or if config.json tells of arithmetic that this
+    network does not do.
     """
+    if not isinstance(network, UNet):
+        raise ValueError(f"{harmless(path)} holds a UNet2DModel, and the network is no UNet: choose network=unet")
     folder = path if (path / "config.json").is_file() else path / "unet"
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     norm = network.norm_out
     expected = {
         "flip_sin_to_cos": False,
@@ -102,13 +108,15 @@ def read_diffusers_folder(path: Path, network: UNet) -> dict[str, Tensor]:
     }
     for name, value in expected.items():
         if config.get(name, value) != value:
-            raise ValueError(f"{folder / 'config.json'} has {name}={config[name]}, this network has {value}")
+            told = f"{harmless(folder / 'config.json')} has {name}={harmless(config[name])}"
+            raise ValueError(f"{told}, this network has {value}")
     weights = folder / "diffusion_pytorch_model.safetensors"
     if weights.is_file():
-        from safetensors.torch import load_file
-
-        return from_diffusers(load_file(weights), network)
+        return from_diffusers(read_safetensors(weights), network)
     weights = weights.with_suffix(".bin")
     if not weights.is_file():
-        raise ValueError(f"{folder} holds neither diffusion_pytorch_model.safetensors nor .bin")
-    return from_diffusers(torch.load(weights, map_location="cpu", weights_only=True), network)
+        raise ValueError(f"{harmless(folder)} holds neither diffusion_pytorch_model.safetensors nor .bin")
+    state = read_torch(weights)
+    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
+        raise ValueError(f"{harmless(weights)} holds something else than weights by name")
+    return from_diffusers(state, network)

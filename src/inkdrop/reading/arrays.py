@@ -30,7 +30,7 @@ def map_npy(path: Path, error: type[ValueError] = UnreadableError) -> np.ndarray
 
 def decode_npy(content: bytes) -> np.ndarray:
     """The array in the bytes of a .npy file; `ValueError` for what is none."""
-    with _told("it", ValueError):
+    with _told(None, ValueError):
         return _read(io.BytesIO(content), len(content))
 
 
@@ -103,4 +103,5 @@ class _told:
         if isinstance(reason, FileNotFoundError) or not isinstance(reason, Exception):
             return
         said = getattr(reason, "strerror", None) or " ".join(str(reason).split()) or type(reason).__name__
-        raise self.error(f"{harmless(self.what)} cannot be read: {harmless(said)}") from None
+        place = "" if self.what is None else f"{harmless(self.what)} cannot be read: "
+        raise self.error(f"{place}{harmless(said)}") from None

@@ -42,7 +42,7 @@ def read_torch(path: str | Path, error: type[ValueError] = UnreadableError) -> A
     except OSError as reason:
         raise error(f"{harmless(path)} cannot be read: {reason.strerror or reason}") from None
     except ForeignError as reason:
-        raise error(f"{harmless(path)} {reason}") from None
+        raise error(f"{harmless(path)} cannot be read: it {reason}") from None
 
 
 def load_torch(file: BinaryIO) -> Any:
