@@ -5,6 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.errors import SearchPathException
+
+from inkdrop.experiment import CONF
+from inkdrop.help import show
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "lightning", "wandb", "torchmetrics", "torchvision", "torch_fidelity", "sklearn", "numpy", "pydantic")
@@ -42,3 +46,43 @@ def test_help_of_a_wrong_choice_names_the_choices() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "ancestral" in done.stderr
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of the user's own with a member of a group, an experiment and a primary configuration."""
+    folder = tmp_path / "my conf=1"
+    files = {
+        "network/mine.yaml": "defaults:\n  - unet\nbase_channels: 48  # wider than usual\n",
+        "experiment/mine.yaml": "# @package _global_\ndefaults:\n  - override /network: mine\nname: mine  # my name\n",
+        "own.yaml": "defaults:\n  - train\n  - _self_\nseed: 5  # my seed\n",
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["--config-dir", "{}", "experiment=mine"], ["network.base_channels=48 wider than usual", "name=mine my name"]),
+        (["-cd", "{}", "network=mine"], ["network.base_channels=48 wider than usual"]),
+        (["--config-dir={}", "-cn", "own"], ["seed=5 my seed", "optimizer.lr=0.004 learning rate after warm-up"]),
+        (["hydra.searchpath=['file://{}']", "network=mine"], ["network.base_channels=48 wider than usual"]),
+        (["hydra.searchpath=[]", "--config-dir", "{}", "network=mine"], ["network.num_blocks=1 residual blocks per"]),
+    ],
+)
+def test_help_shows_groups_and_options_of_the_users_own(
+    arguments: list[str], lines: list[str], own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(CONF, "train", "Trains.", ["--help", *(each.format(own) for each in arguments)])
+    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for line in lines:
+        assert any(each.startswith(line) for each in told), line
+    assert any(each.startswith("network ") and "mine" in each and "unet" in each for each in told)
+
+
+def test_help_of_a_folder_that_is_not_there_says_so() -> None:
+    with pytest.raises(SearchPathException, match="--config-dir=nowhere is no folder"):
+        show(CONF, "train", "Trains.", ["--config-dir", "nowhere"])

@@ -42,7 +42,7 @@ def start(main: Callable[[], Any], name: str, description: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its errors itself, and ends with code 1
     try:
         if {"--help", "-h"} & set(arguments):
-            show(CONF, name, description, [each for each in arguments if not each.startswith("-")])
+            show(CONF, name, description, arguments)
         else:
             sys.argv += folder_option(arguments) if name == "train" else []
             main()

@@ -5,12 +5,19 @@ Imports Hydra and YAML only, so that the answer comes at once.
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import SearchPathException
 from omegaconf import DictConfig, OmegaConf
 
 _OPTION = re.compile(
@@ -18,36 +25,67 @@ _OPTION = re.compile(
 )
 
 
-def show(conf: Path, name: str, description: str, overrides: list[str]) -> None:
-    """Prints the options of a configuration as the overrides on the command line would compose it."""
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        config = compose(name, overrides, return_hydra_config=True)
-    choices = {group: choice for group, choice in config.hydra.runtime.choices.items() if not group.startswith("hydra")}
-    print(f"{description}\n\nusage: python {name}.py [option=value ...]\n")
+def show(conf: Path, script: str, description: str, arguments: list[str]) -> None:
+    """Prints the options of a configuration as the command line would compose it, of the user's own groups too."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--config-path", "-cp")
+    parser.add_argument("--config-name", "-cn", default=script)
+    given, others = parser.parse_known_args(arguments)
+    overrides = [each for each in others if not each.startswith("-")]
+    with _searching(conf.parent / (given.config_path or conf.name), given.config_dir):
+        config = compose(given.config_name, overrides, return_hydra_config=True)
+        loader = GlobalHydra.instance().config_loader()
+        choices = {k: choice for k, choice in config.hydra.runtime.choices.items() if not k.startswith("hydra")}
+        names = {
+            key: loader.get_group_options(key.partition("@")[0], config_name=given.config_name, overrides=overrides)
+            for key in choices
+        }
+    print(f"{description}\n\nusage: python {script}.py [option=value ...]\n")
     print("Parts, each `group=name`; the name in brackets is taken now:")
     for group, choice in sorted(choices.items()):
-        names = sorted(file.stem for file in (conf / group.partition("@")[0]).glob("*.yaml"))
-        print(f"  {group:14} {'  '.join(f'[{each}]' if each == choice else each for each in names)}")
+        print(f"  {group:14} {'  '.join(f'[{each}]' if each == choice else each for each in sorted(names[group]))}")
     print("\nOptions:")
-    comments = dict(_comments(conf, name, choices))
+    folders = [Path(each.path) for each in config.hydra.runtime.config_sources if each.schema == "file"]
+    comments = dict(_comments(folders, given.config_name, choices))
     for path, value in _options(config):
         comment = comments.get(path, "")
         print(f"  {path + '=' + value:46} {comment}".rstrip())
-    print(f"\n-m runs every combination of comma-separated values: python {name}.py -m seed=0,1,2")
+    print(f"\n-m runs every combination of comma-separated values: python {script}.py -m seed=0,1,2")
 
 
-def _comments(conf: Path, name: str, choices: dict[str, str | None]) -> Iterator[tuple[str, str]]:
-    """(path of an option, comment beside it) over the YAML files that were composed."""
-    yield from comments_in(conf / f"{name}.yaml", "")
-    for key, choice in choices.items():
+@contextmanager
+def _searching(main: Path, folder: str | None) -> Iterator[None]:
+    """Hydra searches the folder of the primary configuration, and after it that of --config-dir, within the block."""
+    if folder is not None and not Path(folder).is_dir():
+        raise SearchPathException(f"--config-dir={folder} is no folder")
+    with initialize_config_dir(str(main.resolve()), version_base="1.3"):
+        if folder is not None:
+            path = create_config_search_path(str(main.resolve()))
+            path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery(provider="schema"))
+            GlobalHydra.instance().clear()
+            Hydra.create_main_hydra2("help", path)
+        yield
+
+
+def _comments(folders: list[Path], name: str, choices: dict[str, str | None]) -> Iterator[tuple[str, str]]:
+    """(path of an option, comment beside it) over the YAML files that were composed, as far as they lie in folders."""
+    yield from _comments_of(folders, "", name, "")
+    for key, choice in sorted(choices.items(), key=lambda each: each[0] == "experiment"):  # which changes the others
         group, _, package = key.partition("@")  # schedule@schedule.start=vp mounts a file of one group elsewhere
         if choice is not None:
-            prefix = "" if group == "experiment" else package or group
-            file = conf / group / f"{choice}.yaml"
-            for base in (yaml.safe_load(file.read_text()) or {}).get("defaults", []):
-                if isinstance(base, str) and base != "_self_":  # a file of the same group that this one changes
-                    yield from comments_in(conf / group / f"{base}.yaml", prefix)
-            yield from comments_in(file, prefix)
+            yield from _comments_of(folders, group, choice, "" if group == "experiment" else package or group)
+
+
+def _comments_of(folders: list[Path], group: str, name: str, prefix: str) -> Iterator[tuple[str, str]]:
+    """Those of one file, after those of the files of the same group that it changes."""
+    places = (folder / group / f"{name}.yaml" for folder in folders)
+    if (file := next((each for each in places if each.is_file()), None)) is None:
+        return
+    for base in (yaml.safe_load(file.read_text()) or {}).get("defaults", []):
+        if isinstance(base, str) and base != "_self_":
+            yield from _comments_of(folders, group, base, prefix)
+    yield from comments_in(file, prefix)
 
 
 def comments_in(file: Path, prefix: str) -> Iterator[tuple[str, str]]:
