@@ -381,6 +381,25 @@ def test_a_sweep_is_not_written_through_links(script: Script, tmp_path: Path) ->
     assert target.read_text() == "precious"
 
 
+HYDRA = """# @package _global_
+hydra: {callbacks: {evil: {_target_: os.mkdir, path: marker}}}
+"""
+
+
+@pytest.mark.parametrize(("options", "executed"), [(["--cfg", "all"], False), (["--cfg", "job"], False), ([], True)])
+def test_how_a_configuration_of_a_stranger_is_looked_at(
+    options: list[str], executed: bool, script: Script, tmp_path: Path
+) -> None:
+    """As SECURITY.md says; with no option Hydra itself executes it."""
+    (tmp_path / "theirs" / "experiment").mkdir(parents=True)
+    (tmp_path / "theirs" / "experiment" / "fine.yaml").write_text(HYDRA)
+    ended = script(
+        "train.py", f"--config-dir={tmp_path / 'theirs'}", "experiment=fine", "trainer.max_steps=0", *options
+    )
+    assert ended.code == 0, ended.err
+    assert Path("marker").exists() == executed
+
+
 # Negative controls: the payloads above do what they say where nothing stands in their way.
 
 
