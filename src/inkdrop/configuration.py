@@ -29,6 +29,12 @@ def _check_name(name: str) -> str:
     return name
 
 
+def _check_part(node: dict[str, Any]) -> dict[str, Any]:
+    if "_target_" not in node:
+        raise ValueError("a part names its class as _target_, which is missing here")
+    return node
+
+
 __all__ = [
     "CHECKPOINT_TARGETS",
     "USER_TARGETS",
@@ -40,11 +46,14 @@ __all__ = [
 ]
 
 _MAPPING = dict[str, Any]
+_PART = Annotated[dict[str, Any], AfterValidator(_check_part)]
 # Options of train.yaml and sample.yaml that no signature of inkdrop's describes.
 SETTINGS: dict[str, Any] = {
-    **dict.fromkeys(("data", "optimizer", "pipeline", "scheduler", "task", "trainer"), _MAPPING),
-    **dict.fromkeys(("callbacks", "evaluation", "extractor", "guidance", "likelihood", "logger"), _MAPPING | None),
-    **dict.fromkeys(("metric", "sampler", "time_grid"), _MAPPING | None),
+    **dict.fromkeys(("guidance", "time_grid"), _MAPPING | None),
+    **dict.fromkeys(("data", "optimizer", "pipeline", "scheduler", "task"), _PART),
+    **dict.fromkeys(("evaluation", "extractor", "sampler"), _PART | None),
+    **dict.fromkeys(("callbacks", "likelihood", "logger", "metric"), dict[str, _PART] | None),
+    "trainer": _MAPPING,
     "name": Annotated[str, AfterValidator(_check_name)],
     "seed": Annotated[int, Ge(0), Le(MAX_SEED)],
     "num_trajectories": Annotated[int, Ge(1)] | None,

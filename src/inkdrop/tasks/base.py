@@ -45,8 +45,8 @@ class Task(LightningModule):
 
     def __init__(
         self,
-        pipeline: Any,
-        loss: Any,
+        pipeline: torch.nn.Module,
+        loss: torch.nn.Module,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
         scheduler: Callable[[Optimizer], Any],
         seed: Annotated[int, Ge(0)] = 0,
@@ -54,7 +54,9 @@ class Task(LightningModule):
         max_gradient_norm: Annotated[float, Gt(0)] | None = None,
     ):
         super().__init__()
-        self.pipeline, self.loss, self.optimizer, self.scheduler, self.seed = pipeline, loss, optimizer, scheduler, seed
+        self.pipeline: Any = pipeline
+        self.loss: Any = loss
+        self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
         self.max_skipped_steps, self.skipped_steps = max_skipped_steps, 0
         self.max_gradient_norm = math.inf if max_gradient_norm is None else max_gradient_norm
         self.updated = False  # whether the latest optimizer step changed the weights
