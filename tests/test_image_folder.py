@@ -47,7 +47,7 @@ def test_labels_follow_the_folders_and_order_the_names(tmp_path: Path) -> None:
     write(tmp_path, files)
     data = folder(tmp_path, validation=str(tmp_path))
     assert data.num_classes == 3
-    assert data.examine().classes == ["Ant", "bee", "zebra"]  # capitals come first among bytes
+    assert data.classes == ["Ant", "bee", "zebra"]  # capitals come first among bytes
     split = data.splits["train"]
     assert isinstance(split["label"], torch.Tensor)
     assert split["label"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]

@@ -27,6 +27,9 @@ from inkdrop.data.loaders import ShuffledLoader, collect
 from inkdrop.data.shards import ShardColumn
 from inkdrop.data.webdataset import ShardPasses
 
+# Held-out samples have classes of their own here, as each sample has.
+pytestmark = pytest.mark.filterwarnings("ignore:no training item has class")
+
 SIZES = [5, 9, 7, 11, 8]  # samples of the training shards, 40 in all
 N = sum(SIZES)
 IMAGES = np.random.default_rng(0).integers(0, 256, (N + 6, 4, 6, 3), np.uint8)  # the last 6 are held out

@@ -93,7 +93,7 @@ class CheckConfiguration(Callback):
         from inkdrop.machine import check_devices
         from inkdrop.networks.diffusers_format import is_diffusers_folder
         from inkdrop.resumption import check_folder
-        from inkdrop.sampling_options import check_images, check_sampling, check_seeds, completed
+        from inkdrop.sampling_options import check_sampling, check_seeds, completed
 
         quiet()
         _refuse_unread(config, hydra.job.config_name)
@@ -108,8 +108,6 @@ class CheckConfiguration(Callback):
         check(plain, allowed)
         folder = plain["output_dir"] if hydra.mode == RunMode.MULTIRUN else hydra.run.dir
         check_folder(Path(folder), config, plain)
-        if "checkpoint" in plain:
-            check_images(Path(folder), plain)
         world_size = check_devices(plain["trainer"])
         if hydra.mode == RunMode.MULTIRUN:
             if world_size > 1 and "BasicLauncher" in hydra.launcher._target_:

@@ -21,6 +21,7 @@ from inkdrop.data.loaders import OrderedLoader, ShuffledLoader, Split
 from inkdrop.data.module import DataError, DataModule
 from inkdrop.experiment import composed, find_facts, stop
 from inkdrop.pictures import save_png, sheet
+from inkdrop.showing import harmless
 from inkdrop.writing import make_folder, write_text
 
 _BATCH_SIZE, _IN_PICTURE, _SIZES = 512, 100, 5
@@ -55,7 +56,7 @@ def inspect(data: DataModule, output: Path) -> bool:
         if len(split["x"]):
             hashes, statistics = _go_through(name, split)
             print(f"{name:20} {len(hashes)} items of shape {tuple(split['x'].shape[1:])}, {split['x'].dtype}")
-            for line in (*statistics, *_about_labels(split, findings.classes)):
+            for line in (*statistics, *_about_labels(split, data.classes)):
                 print(f"  {line}")
             _compare(name, hashes, findings.paths.get(name), first, twins)
     _write_items({"broken": findings.broken, "skipped": findings.skipped, "twin": twins}, output)
@@ -103,9 +104,8 @@ def _go_through(name: str, split: Split) -> tuple[list[bytes], list[str]]:
 
 def _about_labels(split: Split, classes: list[str]) -> Iterator[str]:
     if "label" in split:
-        numbers = split["label"][torch.arange(len(split["label"]))].bincount().tolist()
-        names = [*classes, *map(str, range(len(classes), len(numbers)))]
-        yield f"per class          {', '.join(f'{n} {c}' for n, c in zip(names, numbers, strict=False))}"
+        numbers = split["label"][torch.arange(len(split["label"]))].bincount(minlength=len(classes)).tolist()
+        yield f"per class          {', '.join(f'{harmless(n)} {c}' for n, c in zip(classes, numbers, strict=False))}"
 
 
 def _compare(

@@ -17,6 +17,7 @@ from inkdrop.checkpoints.content import require_fit
 from inkdrop.classifier import NoisyClassifier
 from inkdrop.codecs import Codec
 from inkdrop.conditioners import Conditioner
+from inkdrop.conditioners.label import class_numbers
 from inkdrop.configuration import CHECKPOINT_TARGETS
 from inkdrop.constraints import Constraint
 from inkdrop.denoiser import Condition, Denoiser
@@ -37,8 +38,11 @@ class Pipeline(nn.Module):
     """A trained model with all that is needed to sample from it.
 
     `denoiser`, `conditioner` and `codec` are the model; `sampler` and `guidance` say how to sample and may be replaced
-    at any time; several guides wrap each other in order. `shape` is that of x without the batch.
+    at any time; several guides wrap each other in order. `shape` is that of x without the batch. `classes` are the
+    names of the classes in the order of their numbers; a checkpoint that is older than these has none.
     """
+
+    classes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -77,7 +81,7 @@ class Pipeline(nn.Module):
         return prediction.coefficients(point)._asdict()
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        """The raw batch for samples with these seeds under a user's condition, such as `label=7`.
+        """The raw batch for samples with these seeds under a user's condition, such as `label=7` or `label="cat"`.
 
         `ValueError` for conditions that neither the model nor its guidance knows.
         """
@@ -87,6 +91,8 @@ class Pipeline(nn.Module):
             takes = " and ".join(f"condition.{name}" for name in sorted(known))
             told = f"is unknown: this model takes {takes}" if known else "is of no use: this model takes no condition"
             raise ValueError(f"condition.{unknown[0]} {told}")
+        if self.classes and condition.get("label") is not None:
+            condition["label"] = class_numbers(condition["label"], self.classes)
         batch: dict[str, Tensor] = {}
         for asker in askers:
             batch |= asker.request(seeds, **{name: condition[name] for name in asker.names if name in condition})
@@ -262,6 +268,8 @@ def restored(
     targets = (*CHECKPOINT_TARGETS, *allow_targets)
     pipeline: Pipeline = built(path, config, targets, checkpoint["state_dict"])
     set_weights(pipeline, model_weights(checkpoint, weights), str(path))
+    if isinstance(pipeline, Pipeline):  # a classifier is told no words
+        pipeline.classes = checkpoint.get("classes", [])
     return pipeline.eval()
 
 

@@ -52,6 +52,7 @@ class Resumed:
     run_id: str | None
     world_size: int
     data_fingerprint: str
+    classes: list[str]
     facts: dict[str, Any]
     metrics: dict[str, float]  # measured at that step
     protocol: dict[str, Any]  # of the latest evaluation
@@ -92,6 +93,7 @@ def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -
         content["config"].get("run_id"),
         content["world_size"],
         content["data_fingerprint"],
+        content.get("classes", []),
         content["facts"],
         content["metrics"],
         content["callbacks"].get("Evaluate", {}).get("protocol", {}),

@@ -15,7 +15,6 @@ from inkdrop.data.module import DataModule
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.real import of, real
 from inkdrop.pictures import as_array, class_rows, is_images, save_gif, save_png, sheet
-from inkdrop.sampling_options import image_name
 from inkdrop.writing import replacing
 
 _SHOWN = 8  # samples in a picture that shows more than the samples themselves
@@ -23,21 +22,28 @@ _TIMES = 10  # states on the way from noise to a sample
 _NEIGHBOURS = 4
 
 
-def write_samples(output: Path, samples: Tensor, batch: Mapping[str, Tensor], seeds: Sequence[int]) -> None:
-    """`samples.npz` with `x`, `seeds` and conditions, and `grid.png`: one class per row, where there are classes."""
+def write_samples(
+    output: Path, samples: Tensor, batch: Mapping[str, Tensor], seeds: Sequence[int], classes: Sequence[str] = ()
+) -> None:
+    """`samples.npz` with `x`, `seeds` and conditions, and `grid.png`: one class per row, where there are classes.
+
+    `classes` in the archive are the names of the classes, which `label` counts from 0.
+    """
     x = as_array(samples) if is_images(samples) else samples.numpy()
     arrays: dict[str, Any] = {"x": x, "seeds": np.array(seeds), **{name: each.numpy() for name, each in batch.items()}}
+    if classes and "label" in batch:
+        arrays["classes"] = np.array(classes, str)
     with replacing(output / "samples.npz") as file:
         np.savez_compressed(file, **arrays)
     labelled = is_images(samples) and "label" in batch and len(batch["label"].unique()) > 1
     save_png(class_rows(samples, batch["label"]) if labelled else sheet(samples), output / "grid.png")
 
 
-def write_images(output: Path, samples: Tensor, seeds: Sequence[int]) -> None:
-    """Every sample as a PNG of its own, named by its seed, if they are images."""
+def write_images(output: Path, samples: Tensor, names: Sequence[str]) -> None:
+    """Every sample as a PNG of its own of this name, if they are images."""
     if is_images(samples):
-        for seed, each in zip(seeds, as_array(samples), strict=True):
-            save_png(each, output / "images" / image_name(seed))
+        for name, each in zip(names, as_array(samples), strict=True):
+            save_png(each, output / "images" / name)
 
 
 def write_way(output: Path, states: Sequence[Tensor], gif: bool, trajectory: bool) -> None:

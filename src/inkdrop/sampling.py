@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from inkdrop.checkpoints import checked_data, find_checkpoint, read_checkpoint, reconstructed
+from inkdrop.conditioners.label import is_named, named
 from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
 from inkdrop.data.module import DataModule
 from inkdrop.experiment import facts, quiet, resolved, stop, write_json
@@ -24,7 +25,7 @@ from inkdrop.metrics.protocol import sampling_facts, told
 from inkdrop.origins import Interpolation, Origin, Reconstruction
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network, restored
 from inkdrop.sample_files import Seen, seen, write_features, write_images, write_neighbours, write_samples, write_way
-from inkdrop.sampling_options import check_sampling, completed
+from inkdrop.sampling_options import check_images, check_sampling, completed, image_names
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
             **task.source,
             **drawn.facts,
             **task.origin.facts(task.pipeline, drawn.samples),
+            **_per_class(task.pipeline, task.batch),
             "seed": plain["seed"],
             "sampler": plain["sampler"],
             **facts(),
@@ -64,12 +66,14 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
         stop(NonFiniteError(f"{error}; nothing was written: try trainer.precision=32-true, or other weights"))
     if fabric.is_global_zero:
         output = Path(output_dir)
-        _write(output, plain, drawn, task.batch, task.seeds)
+        _write(output, plain, drawn, task)
         if measured is not None and features is not None:
             _write_against_data(output, plain, drawn.samples, features, measured)
         write_json(result, output / "result.json")
         if measured is not None:
             print(told(result["metrics"], result["protocol"]))
+        if "classes" in result and is_named(task.pipeline.classes):
+            print(f"per class, as in the rows of grid.png: {named([f'{k} {v}' for k, v in result['classes'].items()])}")
         calls, seconds = result["network_calls"], result["seconds"]
         print(f"{len(task.seeds)} samples in {seconds:.1f} s, {calls} network calls each: {output}")
     return result
@@ -86,6 +90,12 @@ class _Task(NamedTuple):
     origin: Origin
     batch: dict[str, Tensor]
 
+    @property
+    def image_names(self) -> list[str]:
+        """The files of samples that are kept as images."""
+        labels = self.batch["label"].tolist() if "label" in self.batch else None
+        return image_names(self.seeds, labels, self.pipeline.classes)
+
 
 def _task(plain: dict[str, Any], allowed: tuple[str, ...]) -> _Task:
     """Checks and loads everything; `ValueError` for what cannot be."""
@@ -101,7 +111,10 @@ def _task(plain: dict[str, Any], allowed: tuple[str, ...]) -> _Task:
     batch = origin.conditions(_batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"]))
     first = {name: values[:1] for name, values in batch.items()}
     pipeline.guided({"position": torch.zeros(1), **first})  # guidance that does not fit says so here
-    return _Task(plain, source, pipeline, seeds, measured, origin, batch)
+    task = _Task(plain, source, pipeline, seeds, measured, origin, batch)
+    if plain["save_images"]:
+        check_images(Path(plain["output_dir"]), task.image_names)
+    return task
 
 
 def _to_device(task: _Task, fabric: Fabric) -> None:
@@ -134,10 +147,18 @@ def _drawn(fabric: Fabric, task: _Task) -> _Drawn:
     return _Drawn(samples, way, told)
 
 
-def _write(output: Path, plain: dict[str, Any], drawn: _Drawn, batch: dict[str, Tensor], seeds: range) -> None:
-    write_samples(output, drawn.samples, batch, seeds)
+def _per_class(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Any]:
+    """How many samples are of which class, where classes have names."""
+    if not pipeline.classes or "label" not in batch:
+        return {}
+    labels, counts = batch["label"].unique(return_counts=True)
+    return {"classes": {pipeline.classes[k]: n for k, n in zip(labels.tolist(), counts.tolist(), strict=True)}}
+
+
+def _write(output: Path, plain: dict[str, Any], drawn: _Drawn, task: _Task) -> None:
+    write_samples(output, drawn.samples, task.batch, task.seeds, task.pipeline.classes)
     if plain["save_images"]:
-        write_images(output, drawn.samples, seeds)
+        write_images(output, drawn.samples, task.image_names)
     if drawn.way:
         write_way(output, drawn.way, plain["save_gif"], plain["save_trajectory"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from inkdrop.calibration import calibration_file, read_calibration
 from inkdrop.checkpoints import checked_part, find_checkpoint, read_checkpoint
 from inkdrop.checkpoints.building import built
 from inkdrop.checkpoints.snapshots import find_snapshots
+from inkdrop.conditioners.label import is_named
 from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, build
 from inkdrop.guides import SHORT, acting, assigned, differing
 from inkdrop.randomness import MAX_SEED
+from inkdrop.showing import file_name
 from inkdrop.suggestions import options
 
 _NOISE = 3.0  # sigma / alpha that a run from noise alone may begin with
@@ -112,17 +115,18 @@ def check_seeds(plain: dict[str, Any]) -> None:
         raise ValueError(f"{told} go beyond the largest seed, {MAX_SEED}")
 
 
-def image_name(seed: int) -> str:
-    """The file of a sample that is kept as a PNG of its own."""
-    return f"{seed:06d}.png"
+def image_names(seeds: Sequence[int], labels: Sequence[int] | None = None, classes: Sequence[str] = ()) -> list[str]:
+    """The files of samples that are kept as PNGs of their own: the seed, and the class where it has a name."""
+    if labels is None or not is_named(classes):
+        return [f"{seed:06d}.png" for seed in seeds]
+    return [f"{seed:06d}-{file_name(classes[label])}.png" for seed, label in zip(seeds, labels, strict=True)]
 
 
-def check_images(folder: Path, plain: dict[str, Any]) -> None:
-    """`ValueError` if there are images in the folder already that the new ones would not replace."""
-    if plain["save_images"] and (there := {file.name for file in (folder / "images").glob("*")}):
-        count = plain["num_samples"] * plain["repeats"]
-        if others := sorted(there - {image_name(plain["seed"] + item) for item in range(count)}):
-            raise ConfigurationError(f"{folder / 'images' / others[0]} is none of these samples: choose a new folder")
+def check_images(folder: Path, names: Sequence[str]) -> None:
+    """`ValueError` if there are images in the folder already that the new ones, of these names, would not replace."""
+    there = {file.name for file in (folder / "images").glob("*")}
+    if others := sorted(there - set(names)):
+        raise ConfigurationError(f"{folder / 'images' / others[0]} is none of these samples: choose a new folder")
 
 
 def check_sampling(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:

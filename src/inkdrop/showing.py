@@ -33,6 +33,12 @@ def warn(text: object) -> None:
     print(harmless_lines(f"warning: {text}"), file=sys.stderr, flush=True)
 
 
+def file_name(text: object, longest: int = 80) -> str:
+    """A text as a part of the name of a file, of at most so many bytes: all but letters, digits, - and . become _."""
+    plain = "".join(each if each.isalnum() or each in "-." else "_" for each in str(text)[:longest])
+    return plain.encode()[:longest].decode(errors="ignore")
+
+
 def markdown(text: object) -> str:
     """A text for a cell or a line of Markdown: no heading, link, picture, tag or further cell can begin in it."""
     told = re.sub(r"([\\`*\[\]<>|~])", r"\\\1", harmless(text))

@@ -24,6 +24,7 @@ from torch import Tensor
 from inkdrop.callbacks import Evaluate, Interrupted, StopOnSignal
 from inkdrop.checkpoints import CheckpointError, model_weights, read_checkpoint
 from inkdrop.checkpoints.files import folder_of, places
+from inkdrop.conditioners.label import is_named, named
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.costs import foreseen
 from inkdrop.data.module import DataError
@@ -74,7 +75,7 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
             _own(stack, run, plain, task.config)
         except ValueError as error:
             stop(error)
-        _begin(trainer, task, run, before)
+        _begin(trainer, task, data, run, before)
         if before is not None and before.step >= trainer.max_steps:
             print(f"nothing to do: the run has all its {before.step} steps; trainer.max_steps asks for more")
             metrics, evaluated, step = before.metrics, {"protocol": before.protocol}, before.step
@@ -115,7 +116,7 @@ def _end_others(trainer: Trainer, seconds: float = 0) -> None:
         launcher.kill(signal.SIGKILL)
 
 
-def _begin(trainer: Trainer, task: Task, run: Path, before: Resumed | None) -> None:
+def _begin(trainer: Trainer, task: Task, data: DataModule, run: Path, before: Resumed | None) -> None:
     """Says whether the run is fresh, and puts its record where it goes on."""
     if not trainer.is_global_zero:
         return
@@ -130,8 +131,12 @@ def _begin(trainer: Trainer, task: Task, run: Path, before: Resumed | None) -> N
                 f"now {devices}: the same samples, but their sums are no longer equal to the bit, and what the samples "
                 "of one device share is another draw: dropout in the network, loss.coupling"
             )
+        if before.classes and before.classes != data.classes:
+            before.remarks.append(f"the classes were {named(before.classes)}, and are called {named(data.classes)} now")
         for remark in [*before.remarks, *changed_facts(before.facts, task.facts)]:
             print(harmless_lines(f"warning: {remark}"), flush=True)
+    if is_named(data.classes):
+        print(f"classes: {named(data.classes)}", flush=True)
     record = next(logger for logger in trainer.loggers if isinstance(logger, JSONLines))
     if before is not None:
         record.cut(before.logged.get(record.name, 0))

@@ -83,6 +83,7 @@ FIELDS: dict[str, Any] = {
     "logged": dict[str, int],
     "facts": dict[str, Any],
     "data_fingerprint": str,
+    "classes": list[str],
     "callbacks": dict[str, dict[str, Any]],
     "hyper_parameters": dict[str, Any] | None,
     "datamodule_hyper_parameters": dict[str, Any] | None,

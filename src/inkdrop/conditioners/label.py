@@ -1,7 +1,9 @@
-"""Class labels."""
+"""Class labels, by number and by name."""
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
+from inkdrop.showing import harmless
 
 
 class Label(Conditioner):
@@ -47,6 +50,34 @@ class Label(Conditioner):
         (name,) = self.names
         self.require_known(condition)
         return {name: labels(seeds, self.num_classes, condition.get(name), name)}
+
+
+def class_numbers(wanted: Any, names: Sequence[str], field: str = "label") -> Any:
+    """The numbers of the classes that a user names, one or a list; a number that is no name stays, but among numbers.
+
+    Where all names are numbers, 1 is the class of that name, be it the first or not. `ValueError` for other names.
+    """
+    if isinstance(wanted, list):
+        return [class_numbers(each, names, field) for each in wanted]
+    text = str(wanted).lower() if isinstance(wanted, bool) else str(wanted)  # as it was written
+    if text in names:
+        return names.index(text)
+    if type(wanted) is int and not all(re.fullmatch("[0-9]+", name) for name in names):
+        return wanted
+    close = difflib.get_close_matches(text[:200], names, 1)
+    known = f"did you mean {harmless(close[0])}?" if close else f"there are {named(names)}"
+    raise ValueError(f"condition.{field}={harmless(text)} is none of the classes of this model: {known}")
+
+
+def is_named(classes: Sequence[str]) -> bool:
+    """Whether classes are called otherwise than by their numbers."""
+    return list(classes) != [str(number) for number in range(len(classes))]
+
+
+def named(names: Sequence[str], most: int = 20) -> str:
+    """The first names in a sentence, and how many more there are."""
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*(harmless(name, 60) for name in names[:most]), *more])
 
 
 def labels(seeds: Sequence[int], num_classes: int, wanted: Any, name: str = "label") -> Tensor:

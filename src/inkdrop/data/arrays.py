@@ -11,6 +11,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
+from inkdrop.data.classes import numbered
 from inkdrop.data.loaders import Augment, Column, Split
 from inkdrop.data.module import DataError, DataModule
 from inkdrop.locations import Location
@@ -29,8 +30,9 @@ class Arrays(DataModule):
     The only array of a .npy, or of a .pt that holds a bare tensor, is called x. Floats become float32 and labels
     int64; other whole numbers stay as they are. A .npy of more than `memory_limit` gigabytes stays on disk.
     `validation` is a file or folder of the same kind; without it a fixed `held_out` share of the items is set aside.
-    `shape` and `num_classes` null are found in the arrays. `DataError` for what is absent, no number, not finite, or
-    of another length or shape; on disk, for numbers that are not finite, when they are read.
+    `shape` null is found in the arrays, and `num_classes` null is the number of different labels; those from 1 on, or
+    with gaps, become 0, 1, ... and name their classes. `DataError` for what is absent, no number, not finite, or of
+    another length or shape; on disk, for numbers that are not finite, when they are read.
     """
 
     def __init__(
@@ -52,7 +54,8 @@ class Arrays(DataModule):
         self.path, self.fields, self.held_out, self.memory_limit = Path(path), fields, held_out, memory_limit
         self.validation = Path(validation) if validation else None
         if num_classes is None:
-            num_classes = max(map(self._count_classes, filter(None, (self.path, self.validation))))
+            paths = filter(None, (self.path, self.validation))
+            num_classes = len(numbered({label for path in paths for label in self._found_labels(path)}, None))
         if shape is None:
             shape = list(self._arrays(self.path)[fields["x"]].shape[1:])
         super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
@@ -73,14 +76,15 @@ class Arrays(DataModule):
         parts = {"train": shuffled[held:].sort().values, "validation": shuffled[:held].sort().values}
         return {part: {name: _select(column, items) for name, column in train.items()} for part, items in parts.items()}
 
-    def _count_classes(self, path: Path) -> int:
-        """The highest label and one, from the labels alone; 0 without labels."""
+    def _found_labels(self, path: Path) -> list[int]:
+        """The different labels, if there are any."""
         if "label" not in self.fields:
-            return 0
+            return []
         labels = self._column(self._arrays(path), "label", path)
-        if (count := int(labels[torch.arange(len(labels))].max()) + 1) > MAX_CLASSES:
-            raise DataError(f"{path}: {self.fields['label']} has label {count - 1}: classes are counted from 0 on")
-        return count
+        found: list[int] = labels[torch.arange(len(labels))].unique().tolist()
+        if len(found) > MAX_CLASSES:
+            raise DataError(f"{path}: {self.fields['label']} has {len(found):,} different labels, which are no classes")
+        return found
 
     def _arrays(self, path: Path) -> Mapping[str, np.ndarray]:
         """The arrays of this path, those that `fields` names among them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,13 @@ class CIFAR10(Published):
     SHAPE = (3, 32, 32)
     NAME = "CIFAR-10"
     FOLDER = "cifar-10-batches-py"
+    CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of their numbers."""
+        return list(self.CLASSES)
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         import torchvision

@@ -8,7 +8,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from inkdrop.data.sources import in_order
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in the order of their bytes, which no locale changes."""
+    return sorted(names, key=lambda name: name.encode("utf-8", "surrogateescape"))
 
 
 def ordered(names: Iterable[str]) -> list[str]:

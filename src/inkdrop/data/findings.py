@@ -17,7 +17,6 @@ class Findings:
 
     splits: Mapping[str, Split] = field(default_factory=dict)
     paths: dict[str, list[str]] = field(default_factory=dict)  # split -> files of its items
-    classes: list[str] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)  # path -> reason
     skipped: dict[str, str] = field(default_factory=dict)
     conversions: Counter[str] = field(default_factory=Counter)  # kind -> files

@@ -122,8 +122,7 @@ class ImageFolder(DataModule):
         return findings
 
     def _list(self, findings: Findings) -> dict[str, _Part]:
-        """The files of each split; classes, odd and skipped files enter the findings."""
-        findings.classes = self.classes
+        """The files of each split; odd and skipped files enter the findings."""
         if len(self.classes) != self.num_classes:
             kind = "folders" if self._places["train"].labels is None else "classes"
             raise ValueError(

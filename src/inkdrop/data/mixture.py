@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from inkdrop.data.loaders import Augment, Column, Order, ShuffledPasses, Split, content
 from inkdrop.data.module import DataError, DataModule
 from inkdrop.randomness import Generators
+from inkdrop.showing import harmless
 
 ROUND = 10_000  # positions that weights are met in exactly
 
@@ -51,12 +53,27 @@ class Mixture(DataModule):
         super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
         self.sources, self.weights, self.class_balanced = sources, weights, class_balanced
 
+    @cached_property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of their numbers; `DataError` if two sources call one by other names."""
+        names = list(map(str, range(self.num_classes)))
+        for source, data in self.sources.items():
+            for number, name in enumerate(data.classes[: self.num_classes]):
+                if str(number) not in (name, names[number]) and name != names[number]:
+                    raise DataError(
+                        f"class {number} is {harmless(name)} in data.sources.{source}, but {harmless(names[number])} "
+                        "in one before it: a class has one number in all sources, and a number one name"
+                    )
+                names[number] = name if names[number] == str(number) else names[number]
+        return names
+
     def verify(self) -> None:
         for source in self.sources.values():
             source.verify()
 
     def load(self) -> dict[str, Split]:
         parts = {name: source.splits for name, source in self.sources.items()}
+        _ = self.classes  # which must be the same
         common = [split for split in next(iter(parts.values())) if all(split in each for each in parts.values())]
         return {split: self._joined({name: each[split] for name, each in parts.items()}) for split in common}
 

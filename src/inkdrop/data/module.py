@@ -11,11 +11,15 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from inkdrop.checkpoints import CheckpointError
+from inkdrop.data.classes import numbered, renumbered
 from inkdrop.data.findings import Findings
-from inkdrop.data.loaders import Augment, Column, Order, OrderedLoader, ShuffledLoader, Split, content
+from inkdrop.data.loaders import Augment, Order, OrderedLoader, ShuffledLoader, Split, content
+
+_NAMED = 5  # classes in a warning
 
 
 class DataError(ValueError):
@@ -63,16 +67,43 @@ class DataModule(LightningDataModule, ABC):
         return Findings(self.splits)
 
     @cached_property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of their numbers."""
+        _ = self.splits
+        return [str(label) for label in self._labels]
+
+    @cached_property
     def splits(self) -> dict[str, Split]:
-        """The splits, loaded once and compared with the stated facts."""
+        """The splits, loaded once and compared with the stated facts; labels with gaps become 0 to num_classes - 1."""
         splits = self.load()
         for name, split in splits.items():
             shape = list(split["x"].shape[1:])
             if shape != self.shape:
                 raise DataError(f"data.shape={self.shape}, but {name} holds samples of shape {shape}")
-            if "label" in split and (highest := _highest(split["label"])) >= self.num_classes:
-                raise DataError(f"data.num_classes={self.num_classes}, but {name} has label {highest}")
-        return splits
+        return self._renumbered(splits)
+
+    def _renumbered(self, splits: dict[str, Split]) -> dict[str, Split]:
+        """The splits with labels from 0 to num_classes - 1; classes without a training item are told."""
+        labels = {name: each["label"][torch.arange(len(each["x"]))] for name, each in splits.items() if "label" in each}
+        found = {int(label) for each in labels.values() for label in each.unique()}
+        self._labels = numbered(found, self.num_classes)
+        if len(self._labels) != self.num_classes:
+            name, highest = next((k, int(v.max())) for k, v in labels.items() if v.max() >= self.num_classes)
+            raise DataError(
+                f"data.num_classes={self.num_classes}, but {name} has label {highest}, and there are {len(found)}"
+            )
+        if "train" in labels and (empty := set(self._labels) - set(labels["train"].unique().tolist())):
+            first = ", ".join(map(str, sorted(empty)[:_NAMED])) + ", ..." * (len(empty) > _NAMED)
+            rank_zero_warn(
+                f"no training item has class {first}: what is sampled for it follows no data; data.num_classes=null "
+                "counts the classes there are"
+            )
+        if self._labels == list(range(self.num_classes)):
+            return splits
+        return {
+            name: {**split, "label": renumbered(labels[name], self._labels)} if name in labels else split
+            for name, split in splits.items()
+        }
 
     @cached_property
     def fingerprint(self) -> str:
@@ -137,7 +168,3 @@ class DataModule(LightningDataModule, ABC):
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-
-def _highest(labels: Column) -> int:
-    return int(labels[torch.arange(len(labels))].max())

@@ -8,11 +8,11 @@ import stat
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from inkdrop.data.classes import in_order
 from inkdrop.data.module import DataError
 from inkdrop.locations import data_dir
 
@@ -98,11 +98,6 @@ def open_source(path: str, allow_links: bool = False) -> Source:
 def shown(name: str) -> str:
     """A file's name for a message: line breaks and bytes that are no text are escaped."""
     return name if name.isprintable() else repr(name)
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names in the order of their bytes, which no locale changes."""
-    return sorted(names, key=lambda name: name.encode("utf-8", "surrogateescape"))
 
 
 def _hidden(name: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+import numpy as np
 import torch
 from annotated_types import Ge, Gt
 
+from inkdrop.data.classes import numbered
 from inkdrop.data.decoding import Decoder
 from inkdrop.data.loaders import Augment, Column, Order, Split
 from inkdrop.data.module import DataModule
@@ -26,8 +28,9 @@ class WebDataset(DataModule):
     from elsewhere are fetched to a folder there that holds about `cache_size` gigabytes.
 
     Training reads `shards_at_once` shards at a time, in an order keyed by seed and pass, their samples mixed.
-    `num_classes` null is found in the labels. `DataError` for a shard that cannot be had or read, and, when it is
-    read, for a member that is broken or not of `shape`. `ValueError` without webdataset.
+    `num_classes` null is the number of different labels; those from 1 on, or with gaps, become 0, 1, ... and name their
+    classes. `DataError` for a shard that cannot be had or read, and, when it is read, for a member that is broken or
+    not of `shape`. `ValueError` without webdataset.
     """
 
     def __init__(
@@ -51,8 +54,8 @@ class WebDataset(DataModule):
         self._shards: dict[str, list[Shard]] = {}
         self.shards_at_once, self.decoder = shards_at_once, decoder or Decoder(shape)
         if num_classes is None:
-            labels = [shard.labels.max() for part in self.urls for shard in self._index(part)] if label else []
-            num_classes = 1 + int(max(labels, default=-1))
+            shards = [shard for part in self.urls for shard in self._index(part)] if label else []
+            num_classes = len(numbered({each for shard in shards for each in np.unique(shard.labels).tolist()}, None))
         super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
 
     def verify(self) -> None:

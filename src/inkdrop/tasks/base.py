@@ -237,4 +237,5 @@ class Task(LightningModule):
         checkpoint["trainable"] = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         checkpoint["skipped_steps"] = self.skipped_steps
         checkpoint["config"], checkpoint["facts"] = self.config, self.facts
-        checkpoint["data_fingerprint"] = self.trainer.datamodule.fingerprint  # type: ignore[attr-defined]
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["data_fingerprint"], checkpoint["classes"] = data.fingerprint, list(data.classes)
