@@ -134,7 +134,6 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "fractions as labels": ({"kind": LABEL / 2}, {}, "labels are whole numbers"),
     "one-hot labels": ({"kind": np.eye(4, dtype=int)[LABEL]}, {}, "labels are whole numbers"),
     "negative label": ({"kind": LABEL - 1}, {}, "item 0 has label -1"),
-    "label of no class": ({"kind": LABEL + 10**12}, {"num_classes": None}, "kind has label 1000000000003"),
     "label too high": ({}, {"num_classes": 3}, "data.num_classes=3, but train has label 3"),
     "nothing held out": ({}, {"held_out": 0.01}, "held_out=0.01 of 40 items"),
 }
@@ -147,6 +146,14 @@ def test_wrong_arrays_are_refused(
     path = saved(tmp_path / "data.npz", **content)
     with pytest.raises(DataError, match=message):
         _ = arrays(path, **options).splits
+
+
+def test_large_labels_are_names_and_very_many_are_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "data.npz", kind=LABEL + 10**12)
+    assert arrays(path, num_classes=None).classes == [str(10**12 + number) for number in range(4)]
+    monkeypatch.setattr("inkdrop.data.arrays.MAX_CLASSES", 3)
+    with pytest.raises(DataError, match="kind has 4 different labels, which are no classes"):
+        arrays(path, num_classes=None)
 
 
 def test_numbers_on_disk_are_checked_when_they_are_read(tmp_path: Path) -> None:
