@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -273,6 +275,7 @@ BROKEN: dict[str, tuple[bytes, str, dict[str, Any]]] = {
     "I1 empty": (b"", "empty file", {}),
     "I1 text": (b"once upon a time", NO_IMAGE, {}),
     "I1 web page": (b"<!DOCTYPE html><title>404</title>", NO_IMAGE, {}),
+    "HEIC named .png": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC, AVIF or video file: convert it", {}),
     "I2 JPEG cut at half": (cut(JPEG, len(JPEG) // 2), "truncated", {}),
     "I2 JPEG without its end": (cut(JPEG, len(JPEG) - 10), "truncated", {}),
     "I2 JPEG of a header": (cut(JPEG, 20), "", {}),
@@ -380,15 +383,62 @@ def test_i1_i18_i20_names_hidden_files_and_folders(tmp_path: Path) -> None:
         "a/._a.png": "hidden",
         "a/.hidden.png": "hidden",
         ".cache": "hidden",
-        "a/notes.txt": "no image by its name",
-        "readme": "no image by its name",
+        "a/notes.txt": "text or metadata beside images",
+        "readme": "text or metadata beside images",
         "a/folder.png": "folder named like an image",
         "empty.png": "folder named like an image",
         "a/dangling.png": "link to nothing",
     }
-    assert len(data.splits["train"]["x"]) + len(data.splits["validation"]["x"]) == 8
+    with pytest.warns(UserWarning, match="left out of .*: 2 folder named like an image, 1 link to nothing"):
+        splits = data.splits
+    assert len(splits["train"]["x"]) + len(splits["validation"]["x"]) == 8
     assert "\\udcff" in data._places["train"].source.path(os.fsdecode(b"a/\xff\xfe.png"))
     assert "\n" not in data._places["train"].source.path("a/new\nline.png")
+
+
+BESIDE = ["Thumbs.db", ".DS_Store", "._00.png", "desktop.ini", "README", "notes.txt", "IMG_1.AAE", "a.xmp", "a.json"]
+# id: (names of files in the folder of class a, what is told of them)
+LEFT_OUT: dict[str, tuple[list[str], str]] = {
+    "photos of phones": (["1.HEIC", "2.heic", "3.avif", "4.heif"], "2 .heic, 1 .avif, 1 .heif"),
+    "raw": (["1.CR2", "2.nef", "3.dng", "4.arw", "5.arw"], "2 .arw, 1 .cr2, 1 .dng, 1 .nef"),
+    "documents": (["1.psd", "2.pdf", "3.svg", "4.mp4"], "1 .mp4, 1 .pdf, 1 .psd, 1 .svg"),
+    "no suffix": (["0001", "deep/0002"], "2 without a suffix"),
+    "many kinds": ([f"1.x{n}" for n in range(12)], ", 4 others"),
+    "escapes": (["1.\x1b[31m"], "1 .*x1b.*"),
+    "files beside images": (BESIDE, ""),
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize(("names", "told"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_what_is_no_image_by_its_name_is_counted(
+    names: list[str], told: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def placed(name: str, files: dict[str, bytes]) -> Path:
+        return archive(tmp_path / f"{name}.zip", files) if kind == "zip" else write(tmp_path / name, files)
+
+    others = {f"a/{name}": b"content" for name in names}
+    path = placed("some", sound("a", "b") | others)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(folder(path).splits["train"]["x"]) == 18
+    messages = [str(each.message) for each in caught]
+    assert bool(messages) == bool(told)
+    assert all(re.search(f"left out of .*: .*{told}. Convert those that are images to", each) for each in messages)
+    inspect(folder(path), tmp_path / "report")
+    assert re.search(f"left out by name +.*{told}\n", capsys.readouterr().out) or not told
+    assert "\x1b" not in "".join(messages)
+    message = rf"no images in .*only{'.zip' * (kind == 'zip')}" + (f", but .*{told}. Convert" if told else ": `python")
+    with pytest.raises(DataError, match=message):
+        _ = folder(placed("only", others), num_classes=0).splits
+    with pytest.raises(DataError, match=f"no images to train on in .*/a{f', but .*{told}. Convert' if told else ''}"):
+        folder(placed("half", sound("b") | others), num_classes=2).verify()
+
+
+def test_texts_beside_images_of_their_name_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, sound("a", "b") | {"a/00.txt": b"a cat", "b/03.TXT": b"a dog", "a/notes.txt": b""})
+    with pytest.warns(UserWarning, match="2 texts beside images of the same name are not used"):
+        _ = folder(tmp_path).splits
 
 
 def test_i19_links_that_leave_the_folder(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_check_data_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "twins              6 within train" in told
     assert "twins              0 within validation, 1 with splits above" in told
     assert "skipped files        1\n" in told
-    assert f"{tmp_path}/train/dog/readme.txt: no image by its name" in told
+    assert f"{tmp_path}/train/dog/readme.txt: text or metadata beside images" in told
     assert (tmp_path / "out" / "samples.png").is_file()
     write(tmp_path / "train", {"dog/6.png": b"broken", "dog/7.png": b"broken"})
     assert not inspect(folder(tmp_path / "train", held_out=0.4), tmp_path / "out")

@@ -76,6 +76,8 @@ def _about_files(findings: Findings) -> Iterator[str]:
         examples = {reason: path for path, reason in reversed(files.items())}
         for reason, count in Counter(files.values()).most_common():
             yield f"  {examples[reason]}{f' and {count - 1} more' if count > 1 else ''}: {reason}"
+    if findings.left_out:
+        yield f"{'left out by name':20} {findings.left_out}"
     for table, unused in findings.unused.items():
         yield f"{'not used':20} {unused.removesuffix(' are')}, in {table}"
     for kind, count in findings.conversions.most_common():

@@ -133,6 +133,8 @@ class Decoder:
         except UnidentifiedImageError:
             if content.startswith(_TIFF_STARTS) and "TIFF" not in self.formats:
                 raise Refused("a TIFF file: data.decoder.formats does not name TIFF") from None
+            if content[4:8] == b"ftyp":  # files of Apple's and others' containers, often under another name
+                raise Refused("a HEIC, AVIF or video file: convert it to PNG, JPEG or WebP") from None
             raise Refused(f"no image of the formats {', '.join(self.formats)}") from None
         except Image.DecompressionBombError:
             raise Refused(f"more than data.decoder.max_pixels={self.max_pixels} pixels") from None

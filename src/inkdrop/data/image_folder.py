@@ -24,6 +24,7 @@ from inkdrop.locations import Location
 from inkdrop.showing import harmless
 
 _NAMED = 5  # broken files that an error names
+_CONVERT = "Convert those that are images to PNG, JPEG or WebP, with a name that ends so"
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,16 @@ class ImageFolder(DataModule):
         return [] if self._stated == 0 else class_names(self._places, self._stated)
 
     def verify(self) -> None:
-        parts = self._list(Findings())
-        self._check_numbers(parts["train"].labels, len(parts["validation"].names))
+        findings = Findings()
+        parts = self._list(findings)
+        self._check_numbers(parts["train"].labels, len(parts["validation"].names), findings)
 
     def load(self) -> dict[str, Split]:
         findings = self.examine()
         self._judge(findings)
         train, validation = findings.splits["train"], findings.splits["validation"]
         labels = train.get("label", torch.zeros(len(train["x"])))
-        self._check_numbers(labels[torch.arange(len(labels))], len(validation["x"]))
+        self._check_numbers(labels[torch.arange(len(labels))], len(validation["x"]), findings)
         return dict(findings.splits)
 
     def examine(self) -> Findings:
@@ -147,6 +149,9 @@ class ImageFolder(DataModule):
         findings.skipped.update({source.path(name): reason for name, reason in listing.skipped.items()})
         if place.table is not None and (unused := place.table.unused):
             findings.unused[place.table.path] = unused
+        stems = {name.rpartition(".")[0] for name in names}
+        if texts := sum(name.lower().endswith(".txt") and name[:-4] in stems for name in listing.skipped):
+            findings.unused[place.path] = f"{texts} texts beside images of the same name are"
         return _Part(source, names, torch.tensor(labels, dtype=torch.long))
 
     def _read(self, split: str, part: _Part, keep: bool, findings: Findings) -> Split:
@@ -177,14 +182,19 @@ class ImageFolder(DataModule):
         counts = {kind: count for kind in (ANIMATED, WARNED) if (count := findings.conversions[kind])}
         if broken:
             counts["broken and left out"] = len(broken)
+        if findings.left_out and findings.sizes:  # else this is an error
+            rank_zero_warn(f"left out of {self.path}, as no images by their names: {findings.left_out}. {_CONVERT}")
         for table, unused in findings.unused.items():
             rank_zero_warn(f"{table}: {unused} not used; nothing here takes them yet")
         if counts:
             told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
             rank_zero_warn(f"of {files} files in {self.path}: {told}; `python -m inkdrop check-data` says more")
 
-    def _check_numbers(self, labels: Tensor, num_held_out: int) -> None:
+    def _check_numbers(self, labels: Tensor, num_held_out: int, findings: Findings) -> None:
+        left_out = f", but {findings.left_out}. {_CONVERT}" if findings.left_out else ""
         if len(labels) == 0:
+            if left_out:
+                raise DataError(f"no images in {self.path}{left_out}")
             raise DataError(f"no images in {self.path}: `python -m inkdrop check-data` says what was left out and why")
         if self.num_classes and (
             empty := labels.bincount(minlength=self.num_classes).eq(0).nonzero().flatten().tolist()
@@ -193,7 +203,7 @@ class ImageFolder(DataModule):
             where = f"of class {named} in {self.path}"
             if self._places["train"].labels is None:
                 where = f"in {self._places['train'].path}/{named}"
-            raise DataError(f"no images to train on {where}")
+            raise DataError(f"no images to train on {where}{left_out}")
         if len(labels) < self.batch_size:
             raise DataError(
                 f"{len(labels)} images to train on in {self.path} are fewer than "

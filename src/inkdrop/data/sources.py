@@ -13,10 +13,15 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from inkdrop.data.classes import in_order
+from inkdrop.data.findings import ABOVE, BESIDE, HIDDEN, NO_IMAGE
 from inkdrop.data.module import DataError
 from inkdrop.locations import data_dir
 
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_BESIDE = (  # what lies beside images and is none: texts, tables, metadata of cameras and desktops
+    *(".txt", ".md", ".rst", ".html", ".htm", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml"),
+    *(".log", ".md5", ".sha256", ".aae", ".xmp", ".ini", ".url", ".py", "thumbs.db", "readme", "license", "licence"),
+)
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 MAX_FILE_BYTES = 2**28  # of one image file
 MAX_MEMBERS, MAX_BYTES, MAX_RATIO = 2 * 10**7, 2**42, 100  # of one archive: members, bytes unpacked, bytes per byte
@@ -109,6 +114,15 @@ def image_by_name(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
+def _why_skipped(name: str) -> str | None:
+    """Why a file is not opened, by its name; None for an image."""
+    if _hidden(name):
+        return HIDDEN
+    if image_by_name(name):
+        return None
+    return BESIDE if name.rpartition("/")[2].lower().endswith(_BESIDE) else NO_IMAGE
+
+
 class Folder(Source):
     """Files below a folder. Links that leave it are odd unless `allow_links`."""
 
@@ -152,7 +166,7 @@ class Folder(Source):
             link, below = entry.is_symlink(), entry.is_dir()
             real = os.path.realpath(entry.path) if link or below else entry.path
             if _hidden(own):
-                found.skipped[name] = "hidden"
+                found.skipped[name] = HIDDEN
             elif link and not os.path.exists(real):
                 found.skipped[name] = "link to nothing"
             elif link and not self._may_follow(real):
@@ -160,13 +174,13 @@ class Folder(Source):
             elif below and image_by_name(own):
                 found.skipped[name] = "folder named like an image"
             elif below and real in entered:
-                found.skipped[name] = "link to a folder above it"
+                found.skipped[name] = ABOVE
             elif below:
                 self._walk(f"{name}/", entered | {real}, found)
             elif not entry.is_file():
                 found.odd[name] = "neither a file nor a folder"
-            elif not image_by_name(own):
-                found.skipped[name] = "no image by its name"
+            elif (reason := _why_skipped(own)) is not None:
+                found.skipped[name] = reason
             else:
                 found.files.append(name)
 
@@ -231,8 +245,8 @@ class Zip(Source):
     def listing(self) -> Listing:
         found = Listing()
         for name in in_order(self._members):
-            if _hidden(name) or not image_by_name(name):
-                found.skipped[name] = "hidden" if _hidden(name) else "no image by its name"
+            if (reason := _why_skipped(name)) is not None:
+                found.skipped[name] = reason
             else:
                 found.files.append(name)
         return found
