@@ -2,18 +2,25 @@
 
 from typing import Any
 
-import hydra
-from omegaconf import DictConfig
-
-from inkdrop.command_line import run, start
+from inkdrop.leaving import left_at_once
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(config: DictConfig) -> Any:
-    from inkdrop.training import train  # torch and Lightning take seconds to import
+def program() -> None:
+    """What follows the command; libraries that take long to import are imported here."""
+    import hydra
+    from omegaconf import DictConfig
 
-    return run(train, config)
+    from inkdrop.command_line import run, start
+
+    @hydra.main(version_base="1.3", config_path="conf", config_name="train")
+    def main(config: DictConfig) -> Any:
+        from inkdrop.training import train  # torch and Lightning take seconds to import
+
+        return run(train, config)
+
+    start(main, "train", "Trains a diffusion model, samples it and measures it.")
 
 
 if __name__ == "__main__":
-    start(main, "train", "Trains a diffusion model, samples it and measures it.")
+    with left_at_once():
+        program()

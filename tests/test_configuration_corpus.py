@@ -498,6 +498,7 @@ def test_null_switches_parts_off(script: Script) -> None:
         "lock",
         "metrics.jsonl",
         "result.json",
+        "run.json",
     ]
     assert OmegaConf.load("run/result.json").checkpoint is None
 

@@ -21,8 +21,8 @@ from test_resumption import POINTS, differing, logged, run
 
 from inkdrop.callbacks import EMA, StopOnSignal
 from inkdrop.callbacks.checkpoint import Checkpoint
-from inkdrop.callbacks.interruption import SIGNALS
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
+from inkdrop.leaving import SIGNALS
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.slurm import folder_option, job, requeue
 from inkdrop.tasks import DiffusionTask
@@ -233,7 +233,7 @@ def test_handlers_are_given_back_however_a_run_ends(tmp_path: Path) -> None:
         with ending:
             fit(small_task(), num_steps, [StopOnSignal(), Failing()], tmp_path)
         assert [signal.getsignal(signum) for signum in SIGNALS] == before
-    assert len(held) == 9
+    assert len(held) == 12
     assert not set(held) & set(before)
 
 

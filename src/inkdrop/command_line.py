@@ -5,6 +5,7 @@ Imports Hydra and YAML only, so that help and mistyped options are answered at o
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -20,8 +21,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from inkdrop.experiment import CONF, EXIT_CONFIGURATION, CheckConfiguration, stop
+from inkdrop.experiment import CONF, EXIT_CONFIGURATION, CheckConfiguration, exit_code, only_checked, stop
 from inkdrop.help import show
+from inkdrop.leaving import EXIT_CODES
 from inkdrop.seeds import draw_seed
 from inkdrop.showing import harmless_lines
 from inkdrop.slurm import folder_option
@@ -32,8 +34,11 @@ class TrialError(Exception):
     """A trial of a sweep failed; what was wrong has been printed."""
 
     def __init__(self, number: int, code: int):
-        super().__init__(f"trial {number} failed with exit code {code}")
-        self.code = code
+        super().__init__(number, code)  # which it is made of again in another process
+        self.number, self.code = number, code
+
+    def __str__(self) -> str:
+        return f"trial {self.number} failed with exit code {self.code}"
 
 
 def start(main: Callable[[], Any], name: str, description: str) -> None:
@@ -63,18 +68,25 @@ def run(action: Callable[[DictConfig, str], Any], config: DictConfig) -> Any:
     sweep = hydra.mode == RunMode.MULTIRUN
     try:
         if sweep:  # a single run was checked before it had a folder
-            draw_seed(config, told=True)
+            draw_seed(config, hydra.runtime.output_dir, told=True)
             CheckConfiguration().check(config, hydra)
+            if only_checked(config):
+                with contextlib.suppress(OSError):  # others may lie in it
+                    os.rmdir(hydra.runtime.output_dir)
+                return {}
         result = action(config, hydra.runtime.output_dir)
         disband()
         return _objective(config, result)
     except SystemExit as error:
-        if not sweep or error.code in (130, 143):  # a signal is meant for all trials
+        if not sweep or error.code in EXIT_CODES.values():  # a signal is meant for all trials
             raise
         code = error.code if isinstance(error.code, int) and error.code else 1
-    except Exception:
-        traceback.print_exc()
-        code = 1
+    except Exception as error:
+        code = exit_code(error) or 1
+        if code == 1:
+            traceback.print_exc()
+        else:
+            print(f"error: {error}", file=sys.stderr)
     if sweep:  # an exit here would leave the other trials out
         CheckConfiguration.failed.append(Path(hydra.runtime.output_dir))
         raise TrialError(hydra.job.num, code)

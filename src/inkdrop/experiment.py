@@ -24,12 +24,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from inkdrop import __version__
+from inkdrop.folder_names import apart, by_time
 from inkdrop.guides import guides
+from inkdrop.masking import refuse_masked
 from inkdrop.reading import read_yaml
 from inkdrop.seeds import draw_seed
 from inkdrop.showing import harmless, harmless_lines, warn
 from inkdrop.suggestions import no_option
-from inkdrop.writing import write_text
+from inkdrop.writing import DISK, WriteError, write_text
 
 if TYPE_CHECKING:
     from inkdrop.data import DataModule
@@ -47,21 +49,31 @@ class CheckConfiguration(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _stopping():
             draw_seed(config, told=True)  # in Hydra's own configuration, from which the run gets it
+            base = by_time(config, "hydra.run.dir")
+            if base is not None:
+                config.output_dir = str(apart(base))
         self.check(config, config.hydra)
-        if config.get("trainer") is not None and config.trainer.get("max_steps") == 0:
-            print("warning: trainer.max_steps=0: all was checked, nothing is trained", file=sys.stderr)
+        if only_checked(config):
             sys.exit()
+        if base is not None:
+            config.output_dir = str(apart(base, made=True))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         from inkdrop.resumption import check_sweep_folder
 
         with _stopping():
-            folder = Path(config.hydra.sweep.dir)
-            CheckConfiguration.sweep, CheckConfiguration.failed = folder, []
+            base = by_time(config, "hydra.sweep.dir")
+            folder = Path(config.hydra.sweep.dir) if base is None else apart(base)
             check_sweep_folder(folder, config)
             complete = _complete(config)
         if complete:  # else the sweep itself gives what is missing
             self.check(config, config.hydra)
+        if base is not None and (folder := apart(base, made=True)) != base:
+            OmegaConf.set_readonly(config, False)
+            OmegaConf.set_readonly(config.hydra, False)
+            config.output_dir = str(folder)
+            config.hydra.overrides.task.append(f'output_dir="{folder}"')  # of which the trials are composed
+        CheckConfiguration.sweep, CheckConfiguration.failed = folder, []
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         self.show_results()
@@ -92,6 +104,7 @@ class CheckConfiguration(Callback):
         from inkdrop.configuration import USER_TARGETS, build, check, check_settings
         from inkdrop.machine import check_devices
         from inkdrop.networks.diffusers_format import is_diffusers_folder
+        from inkdrop.ownership import refuse_shared
         from inkdrop.resumption import check_folder
         from inkdrop.sampling_options import check_sampling, check_seeds, completed
 
@@ -106,6 +119,7 @@ class CheckConfiguration(Callback):
             plain = completed(plain)
         allowed = (*USER_TARGETS, *plain["allow_targets"])
         check(plain, allowed)
+        refuse_masked(plain)
         folder = plain["output_dir"] if hydra.mode == RunMode.MULTIRUN else hydra.run.dir
         check_folder(Path(folder), config, plain)
         world_size = check_devices(plain["trainer"])
@@ -116,6 +130,7 @@ class CheckConfiguration(Callback):
                     "processes would each run the whole sweep: start the trials one by one, or each in its own process"
                 )
             if not trial:  # whether parts fit each other, each trial says
+                refuse_shared(config)
                 return
         task = build(plain.get("task"), allowed)  # parts that do not fit each other say so here
         if task is not None:
@@ -134,6 +149,14 @@ class CheckConfiguration(Callback):
     def check_data(self, data: DataModule) -> None:
         """`ValueError` for data that are absent or of another shape."""
         data.verify()
+
+
+def only_checked(config: DictConfig) -> bool:
+    """Whether a configuration asks for no training; says so."""
+    if config.get("trainer") is None or config.trainer.get("max_steps") != 0:
+        return False
+    print("warning: trainer.max_steps=0: all was checked, nothing is trained", file=sys.stderr)
+    return True
 
 
 def _check_training(pipeline: Any, plain: dict[str, Any], allowed: tuple[str, ...], world_size: int) -> None:
@@ -232,14 +255,27 @@ def composed(name: str, overrides: list[str]) -> DictConfig:
     return config
 
 
+def exit_code(error: Exception) -> int | None:
+    """The code that an error ends the program with, its message alone; None for a fault, which needs a traceback."""
+    on_disk = isinstance(error, OSError) and error.errno in DISK  # met by a library that writes
+    code: int | None = getattr(error, "exit_code", WriteError.exit_code if on_disk else None)
+    return code
+
+
 def stop(error: Exception) -> NoReturn:
-    """Ends with the error's message alone and the `exit_code` of its class, else 2: it needs no traceback."""
+    """Ends with the error's message alone and its exit code, else 2: it needs no traceback."""
     print(harmless_lines(f"error: {error}"), file=sys.stderr)
-    sys.exit(getattr(error, "exit_code", EXIT_CONFIGURATION))
+    sys.exit(exit_code(error) or EXIT_CONFIGURATION)
 
 
 def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
-    """The configuration as plain data with every reference followed, without Hydra's own part.
+    """The configuration, settled, as plain data with every reference followed."""
+    plain: Any = OmegaConf.to_container(settled(config, output_dir), resolve=True, throw_on_missing=True)
+    return plain
+
+
+def settled(config: DictConfig, output_dir: str | None = None) -> DictConfig:
+    """The configuration with its references, without Hydra's own part, and with all that is found or drawn.
 
     Where `data.shape` or `data.num_classes` is null it is found in the data; a null seed is drawn, and a callback,
     guide, likelihood or logger that is null is left out.
@@ -249,7 +285,7 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
     OmegaConf.set_readonly(config, False)
     OmegaConf.set_struct(config, False)
     config.pop("hydra", None)
-    draw_seed(config)
+    draw_seed(config, output_dir)
     _place_guidance(config)
     _leave_out(config)
     if config.get("checkpoint") and config.get("extractor") is not None:  # which may refer to the data
@@ -262,8 +298,7 @@ def resolved(config: DictConfig, output_dir: str | None = None) -> dict[str, Any
         config.output_dir = output_dir
     if isinstance(data := config.get("data"), DictConfig):
         find_facts(data, config.get("allow_targets") or [])
-    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return plain
+    return config
 
 
 def _place_guidance(config: DictConfig) -> None:

@@ -29,6 +29,15 @@ def masked(plain: Any, from_environment: set[Path], path: Path = ()) -> Any:
     return MASK if isinstance(plain, str) and _SECRET.search(named) else plain
 
 
+def refuse_masked(plain: Any, path: str = "") -> None:
+    """`ValueError` for a value that was masked in the record that a configuration is from."""
+    if isinstance(plain, dict):
+        for key, value in plain.items():
+            refuse_masked(value, f"{path}.{key}" if path else str(key))
+    elif plain == MASK:
+        raise ValueError(f"{path}={MASK} stands for a secret, or a value from the environment: give it again")
+
+
 def from_environment(config: DictConfig) -> set[Path]:
     """Paths of the values that `${oc.env:...}` has a part in, directly or by references."""
     with _counted() as count:

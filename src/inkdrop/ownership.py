@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from omegaconf import DictConfig, OmegaConf
+
 from inkdrop.checkpoints import CheckpointError, read_checkpoint
 from inkdrop.checkpoints.files import INDEX, KINDS, RECORD, complete, folder_of, latest_sound, read_index, read_record
 from inkdrop.configuration import ConfigurationError
@@ -59,16 +61,32 @@ def owner(folder: Path) -> Owner | None:
 
 def outside(run: Path, config: Mapping[str, Any]) -> dict[str, Path]:
     """The folders beyond its own that a run writes to and shares with no other, by option."""
-    options = [(group, name) for group in ("callbacks", "logger") for name in config.get(group) or {}]
-    named = {f"{group}.{name}.folder": (folder_of(config, group, name), config[group][name]) for group, name in options}
-    folders = {option: Path(folder).resolve() for option, (folder, part) in named.items() if folder and _own(part)}
+    folders = {option: Path(folder).resolve() for option, folder in _folders(config).items()}
     return {option: folder for option, folder in folders.items() if not folder.is_relative_to(run.resolve())}
+
+
+def _folders(config: Mapping[str, Any]) -> dict[str, str]:
+    """The folders in a configuration that one run alone may write to, by option."""
+    options = [(group, name) for group in ("callbacks", "logger") for name in config.get(group) or {}]
+    named = {(group, name): folder_of(config, group, name) for group, name in options}
+    return {f"{g}.{name}.folder": each for (g, name), each in named.items() if each and _own(config[g][name])}
 
 
 def _own(part: Mapping[str, Any]) -> bool:
     """Whether a part keeps its folder to itself; W&B gives each run a folder of its own in it."""
     module, _, name = str(part.get("_target_", "")).rpartition(".")
     return not module or not getattr(getattr(importlib.import_module(module), name), "shares_folder", False)
+
+
+def refuse_shared(config: DictConfig) -> None:
+    """`ConfigurationError` for a folder that all trials of a sweep would write to, though each has to have its own."""
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    for option, folder in _folders(raw).items():
+        if "${" not in folder:
+            raise ConfigurationError(
+                f"{option}={folder} would be that of all trials: let each have its own, such as "
+                f"'{option}={folder}/${{output_dir}}'"
+            )
 
 
 def refuse_foreign(run: Path, config: Mapping[str, Any]) -> None:
@@ -151,5 +169,14 @@ def locked(folder: Path) -> Iterator[None]:
             raise CheckpointError(f"another process writes to {folder}: wait for it, or choose a new folder") from None
         except OSError as error:  # Lustre, for one, has no locks unless it is mounted with them
             print(f"warning: {folder} cannot be locked ({reason(error)}): start no second run in it", file=sys.stderr)
-        remove_unfinished(folder)
+        for place in _own_folders(folder):
+            remove_unfinished(place)
         yield
+
+
+def _own_folders(folder: Path) -> Iterator[Path]:
+    """A folder and those in it, without what another run has within this one."""
+    yield folder
+    for each in folder.iterdir():
+        if each.is_dir() and not each.is_symlink() and not (each / LOCK).exists():
+            yield from _own_folders(each)

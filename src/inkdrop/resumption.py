@@ -54,7 +54,7 @@ class Resumed:
     data_fingerprint: str
     classes: list[str]
     facts: dict[str, Any]
-    metrics: dict[str, float]  # measured at that step
+    latest: dict[str, float]  # values that were measured by then
     protocol: dict[str, Any]  # of the latest evaluation
     logged: dict[str, int]  # bytes of each record that were written by then
     remarks: list[str]
@@ -95,7 +95,7 @@ def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -
         content["data_fingerprint"],
         content.get("classes", []),
         content["facts"],
-        content["metrics"],
+        content.get("latest", content["metrics"]),
         content["callbacks"].get("Evaluate", {}).get("protocol", {}),
         content["logged"],
         remarks,
@@ -145,6 +145,8 @@ def check_sweep_folder(folder: Path, config: DictConfig) -> None:
     if not is_first():
         return
     _refuse_links(folder)
+    if isinstance(config.get("run_id"), str):  # for which a sweep gives one name, not several
+        raise ConfigurationError(f"run_id={config.run_id} would be that of all trials: leave it out, each draws one")
     if "resume" not in config and any(folder.rglob("result.json")):
         raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
 

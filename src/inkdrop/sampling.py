@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -23,7 +24,10 @@ from inkdrop.finiteness import NonFiniteError, raised_together
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.protocol import sampling_facts, told
 from inkdrop.origins import Interpolation, Origin, Reconstruction
+from inkdrop.ownership import locked
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network, restored
+from inkdrop.processes import is_first
+from inkdrop.resumption import refuse_results
 from inkdrop.sample_files import Seen, seen, write_features, write_images, write_neighbours, write_samples, write_way
 from inkdrop.sampling_options import check_images, check_sampling, completed, image_names
 
@@ -37,6 +41,17 @@ def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
     in one process share what they load.
     """
     quiet()
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(Path(output_dir)))
+            if is_first():
+                refuse_results(Path(output_dir))  # of another process, which were not there when all was checked
+        except ValueError as error:
+            stop(error)
+        return _sample(config, output_dir)
+
+
+def _sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
     plain = resolved(config, output_dir)
     fabric = Fabric(**plain["trainer"])
     fabric.launch()

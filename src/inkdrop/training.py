@@ -22,13 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from inkdrop.callbacks import Evaluate, Interrupted, StopOnSignal
+from inkdrop.callbacks.measured import latest
 from inkdrop.checkpoints import CheckpointError, model_weights, read_checkpoint
 from inkdrop.checkpoints.files import folder_of, places
 from inkdrop.conditioners.label import is_named, named
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.costs import foreseen
 from inkdrop.data.module import DataError
-from inkdrop.experiment import facts, quiet, resolved, stop, write_json
+from inkdrop.experiment import exit_code, facts, quiet, resolved, settled, stop, write_json
 from inkdrop.finiteness import NonFiniteError
 from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
@@ -40,6 +41,8 @@ from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.ownership import claim, locked, outside, refuse_foreign, run_id_of
 from inkdrop.pipeline import Pipeline, compile_network, set_weights
 from inkdrop.processes import is_first
+from inkdrop.reading import UnreadableError, read_json
+from inkdrop.rerun import startable
 from inkdrop.resumption import Resumed, changed_facts, resumed
 from inkdrop.showing import harmless, harmless_lines
 from inkdrop.slurm import requeue
@@ -64,6 +67,7 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
         try:
             stack.enter_context(locked(run))
             secret = from_environment(config)
+            asked: Any = OmegaConf.to_container(config, resolve=False)
             plain = _checked(config, output_dir)
             before = resumed(run, plain, secret)
             config.run_id = run_id_of(run) or config.run_id or (before and before.run_id) or secrets.token_hex(4)
@@ -72,17 +76,19 @@ def train(config: DictConfig, output_dir: str) -> dict[str, Any]:
             if before is not None and before.data_fingerprint != data.fingerprint:
                 raise DataError("these are not the data that the run was begun with, their fingerprints differ")
             task.config = masked(plain, secret)
+            start_again = startable(settled(config, output_dir), asked["output_dir"], secret)
             _own(stack, run, plain, task.config)
         except ValueError as error:
             stop(error)
-        _begin(trainer, task, data, run, before)
+        _begin(trainer, task, data, run, before, start_again)
         if before is not None and before.step >= trainer.max_steps:
             print(f"nothing to do: the run has all its {before.step} steps; trainer.max_steps asks for more")
-            metrics, evaluated, step = before.metrics, {"protocol": before.protocol}, before.step
+            metrics, evaluated, step = before.latest, _evaluated_before(before, trainer), before.step
         else:
             _fit(trainer, task, data, before)
-            metrics, evaluated, step = _metrics(trainer), _evaluated(trainer), trainer.global_step
-        if trainer.is_global_zero and not (before and step == before.step and (run / "result.json").exists()):
+            metrics = {**(before.latest if before else {}), **latest(trainer)}
+            evaluated, step = _evaluated(trainer), trainer.global_step
+        if trainer.is_global_zero and not (before and step == before.step and _has_result(run)):
             _finish(run, task, step, metrics, evaluated, time.monotonic() - start)
     return metrics
 
@@ -101,7 +107,7 @@ def _fit(trainer: Trainer, task: Task, data: DataModule, before: Resumed | None)
         stop(error)
     except Exception as error:
         _end_others(trainer)
-        if hasattr(error, "exit_code"):  # a file that went away, say, or a full disk
+        if exit_code(error) is not None:  # a file that went away, say, or a full disk
             stop(error)
         raise
 
@@ -116,7 +122,7 @@ def _end_others(trainer: Trainer, seconds: float = 0) -> None:
         launcher.kill(signal.SIGKILL)
 
 
-def _begin(trainer: Trainer, task: Task, data: DataModule, run: Path, before: Resumed | None) -> None:
+def _begin(trainer: Trainer, task: Task, data: DataModule, run: Path, before: Resumed | None, start_again: str) -> None:
     """Says whether the run is fresh, and puts its record where it goes on."""
     if not trainer.is_global_zero:
         return
@@ -138,13 +144,12 @@ def _begin(trainer: Trainer, task: Task, data: DataModule, run: Path, before: Re
     if is_named(data.classes):
         print(f"classes: {named(data.classes)}", flush=True)
     record = next(logger for logger in trainer.loggers if isinstance(logger, JSONLines))
-    if before is not None:
-        record.cut(before.logged.get(record.name, 0))
+    record.cut(before.logged.get(record.name, 0) if before else 0)
     for logger in trainer.loggers:
         if isinstance(logger, CSV):
             logger.begin(record.rows())
         logger.log_hyperparams(task.config)
-    write_text(run / "config.yaml", OmegaConf.to_yaml(task.config))
+    write_text(run / "config.yaml", start_again)
 
 
 def _finish(
@@ -258,11 +263,19 @@ def _warm_start(pipeline: Pipeline, path: Path) -> None:
     set_weights(pipeline, weights, f"init_from={path}")
 
 
-def _metrics(trainer: Trainer) -> dict[str, float]:
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        metrics.update(getattr(callback, "results", {}))
-    return metrics
+def _has_result(run: Path) -> bool:
+    """Whether there is a `result.json` that can be read; one that is half written is written again."""
+    try:
+        return bool(read_json(run / "result.json"))
+    except UnreadableError:
+        return False
+
+
+def _evaluated_before(before: Resumed, trainer: Trainer) -> dict[str, Any]:
+    """As `_evaluated`, of a run that has nothing left to do; the share of the time is in its record."""
+    rows = next(logger for logger in trainer.loggers if isinstance(logger, JSONLines)).rows()
+    shares = [row["evaluation/share_of_time"] for row in rows if "evaluation/share_of_time" in row]
+    return {"protocol": before.protocol, "evaluation_share_of_time": round(shares[-1], 4) if shares else 0}
 
 
 def _evaluated(trainer: Trainer) -> dict[str, Any]:

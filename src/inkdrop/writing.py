@@ -15,15 +15,39 @@ from pathlib import Path
 from typing import BinaryIO
 
 UNFINISHED = ".unfinished"
-# What file systems answer that cannot sync a folder: there is nothing to be done about it.
+# What file systems answer that cannot sync a file or a folder: there is nothing to be done about it.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EISDIR}
 
 
-class RefusedError(OSError):
+# What the disk answers, whoever writes to it, when the user has to do something.
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG}
+
+
+class WriteError(OSError):
+    """A file cannot be written, such as on a full disk or into a folder that is gone; the message names it."""
+
+    exit_code = 4
+
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be written: {self.strerror}"
+
+
+class RefusedError(WriteError):
     """Something is in a file's place that is not written to, such as a symbolic link; the message names it."""
 
     def __str__(self) -> str:
         return f"{self.filename} {self.strerror}"
+
+
+@contextlib.contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """What the disk says within the block is told of this file."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 @contextlib.contextmanager
@@ -35,18 +59,19 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
-    stream = open_plain(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    try:
-        with stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with _named(path):
+        stream = open_plain(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            with stream:
+                yield stream
+                stream.flush()
+                _sync(stream.fileno())
+            unfinished.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -62,13 +87,13 @@ def write_text(path: str | Path, text: str) -> None:
 
 def append_text(path: str | Path, text: str) -> None:
     """Adds text, in UTF-8, to a file, which is made if it is absent; `OSError` for a link or another kind of file."""
-    with open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as stream:
+    with _named(path), open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as stream:
         stream.write(text.encode("utf-8", "surrogateescape"))
 
 
 def shorten(path: str | Path, size: int) -> None:
     """Cuts a file to its first `size` bytes; `OSError` for a link or another kind of file."""
-    with open_plain(path, os.O_WRONLY) as stream:
+    with _named(path), open_plain(path, os.O_WRONLY) as stream:
         os.ftruncate(stream.fileno(), size)
 
 
@@ -92,7 +117,8 @@ def open_plain(path: str | Path, flags: int) -> BinaryIO:
 def make_folder(path: str | Path) -> None:
     """Makes a folder, and those above it, unless it is there; `OSError` if a symbolic link is in its place."""
     path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
+    with _named(path):
+        path.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():
         raise _refused(path, "is a symbolic link, which is not followed: name the folder it points to")
 
@@ -118,16 +144,24 @@ def remove_unfinished(folder: str | Path) -> None:
 
 def sync_folder(folder: str | Path) -> None:
     """The names in a folder onto the disk, where the file system can do that."""
-    descriptor = -1
     try:
         descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+        return
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 def reason(error: OSError) -> str:

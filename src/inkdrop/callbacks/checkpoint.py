@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.interruption import Interrupted
-from inkdrop.callbacks.measured import measured, warn_if_never_measured
+from inkdrop.callbacks.measured import latest, measured, warn_if_never_measured
 from inkdrop.callbacks.step import BetweenSteps
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
 from inkdrop.checkpoints.content import FORMAT
@@ -37,6 +37,7 @@ class Checkpoint(BetweenSteps):
         self.every, self.best = every, (best or "").removeprefix("-")
         self.files = CheckpointFolder(folder, keep, keep_every, best, keep_best)
         self._saved_at = -1
+        self._latest: dict[str, float] = {}  # values of the run before it was interrupted
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = _Files(self.files)
@@ -67,11 +68,15 @@ class Checkpoint(BetweenSteps):
         checkpoint["format"] = FORMAT
         checkpoint["world_size"] = trainer.world_size
         checkpoint["metrics"] = measured(trainer)
+        checkpoint["latest"] = {**self._latest, **latest(trainer)}
         checkpoint["logged"] = {log.name: log.size() for log in trainer.loggers if hasattr(log, "size")}
         # The first batch of the next step has been fetched, but nothing else of it was done.
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for count in ("total", "current"):
             progress[count]["ready"] = progress[count]["completed"]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._latest = checkpoint.get("latest", {})
 
     def _save(self, trainer: Trainer) -> None:
         if self._saved_at != trainer.global_step:

@@ -12,21 +12,23 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from inkdrop.callbacks.step import BetweenSteps
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+from inkdrop.leaving import EXIT_CODES, given_back, heard, let_go
 
 
 class Interrupted(Exception):
     """A signal asked the run to stop; raised between two steps on every rank at once, when nothing is half done."""
 
     def __init__(self, signum: int, step: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
-        self.signum = signum
+        super().__init__(signum, step)  # which it is made of again in another process
+        self.signum, self.step = signum, step
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.signum).name} after step {self.step}"
 
     @property
     def exit_code(self) -> int:
-        """130 for Ctrl-C, and 143 for SIGTERM and for SIGUSR1, with which SLURM announces the end of a job."""
-        return 130 if self.signum == signal.SIGINT else 143
+        """That of the signal."""
+        return EXIT_CODES[signal.Signals(self.signum)]
 
 
 class StopOnSignal(BetweenSteps):
@@ -37,12 +39,12 @@ class StopOnSignal(BetweenSteps):
 
     def __init__(self) -> None:
         self._noted = 0
-        self._before: dict[int, Any] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Lightning's own handlers call collectives and write checkpoints at any point of a step.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        self._before = {signum: signal.signal(signum, self._note) for signum in SIGNALS}
+        self._before = heard(self._note)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._give_back()
@@ -51,8 +53,7 @@ class StopOnSignal(BetweenSteps):
         self._give_back()  # Lightning calls no teardown then, and other trials of a sweep may follow
 
     def _give_back(self) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+        given_back(self._before)
         self._before = {}
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
@@ -60,6 +61,8 @@ class StopOnSignal(BetweenSteps):
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         self._noted = signum
+        if signum == signal.SIGHUP:
+            let_go()
         with contextlib.suppress(OSError):  # nobody may listen any more
             os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step\n".encode())
 

@@ -18,6 +18,14 @@ def measured(trainer: Trainer) -> dict[str, float]:
     return values
 
 
+def latest(trainer: Trainer) -> dict[str, float]:
+    """The latest value of everything that was measured since training began or went on."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        values.update(getattr(callback, "results", {}))
+    return values
+
+
 def warn_if_never_measured(option: str, name: str, trainer: Trainer) -> None:
     """Says which names there are, as one that is mistyped would change nothing in silence."""
     known = [key for key in trainer.callback_metrics if key.startswith("validation/")]

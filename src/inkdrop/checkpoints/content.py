@@ -80,6 +80,7 @@ FIELDS: dict[str, Any] = {
     "world_size": Annotated[int, Ge(1)],
     "skipped_steps": Annotated[int, Ge(0)],
     "metrics": dict[str, float],
+    "latest": dict[str, float],
     "logged": dict[str, int],
     "facts": dict[str, Any],
     "data_fingerprint": str,

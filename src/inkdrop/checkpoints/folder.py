@@ -41,6 +41,7 @@ class CheckpointFolder:
     ):
         self.path, self.keep, self.keep_every, self.best, self.keep_best = Path(path), keep, keep_every, best, keep_best
         self.owner: str | None = None
+        self._made = False
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -52,8 +53,11 @@ class CheckpointFolder:
         """
         self.wait()
         self._known()
+        if self._made and not self.path.is_dir():
+            raise CheckpointError(f"{self.path} was removed while the run went on: nothing more can be kept there")
         try:
             make_folder(self.path)
+            self._made = True
             needed, free = num_bytes(content) + 2**20, shutil.disk_usage(self.path).free
         except OSError as error:
             raise self._failure(error) from None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from inkdrop.leaving import held, only_end_by
 from inkdrop.randomness import Generators
 
 
@@ -78,6 +81,7 @@ class _Loader(ABC):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=functools.partial(_begin_work, os.getpid()) if num_workers else None,
         )
 
     @abstractmethod
@@ -89,7 +93,9 @@ class _Loader(ABC):
         """Numbers of the batches, in order."""
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from self._loader  # processes start with the first batch: Lightning also asks when it needs none
+        with held():  # processes start with the first batch: Lightning also asks when it needs none
+            batches = iter(self._loader)
+        yield from batches
 
     @property
     def _iterator(self) -> Any:
@@ -99,6 +105,10 @@ class _Loader(ABC):
     @_iterator.setter
     def _iterator(self, value: Any) -> None:
         self._loader._iterator = value
+
+
+def _begin_work(parent: int, number: int) -> None:
+    only_end_by(parent)
 
 
 class _Endless:
