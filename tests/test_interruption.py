@@ -117,7 +117,7 @@ MOMENTS: dict[str, tuple[Any, str, int, int]] = {
     "update": (DiffusionTask, "_note_step", 6, 6),
     "average": (EMA, "after_step", 7, 7),
     "validation": (DiffusionTask, "validation_step", 3, 8),
-    "record": (JSONLines, "log_metrics", 12, 5),
+    "record": (JSONLines, "log_metrics", 5, 5),
     "save": (CheckpointFolder, "save", 10, 10),
     "last step": (DiffusionTask, "training_step", 44, 22),
     "last save": (Checkpoint, "on_train_end", 1, 22),

@@ -39,6 +39,12 @@ def check_devices(options: Mapping[str, Any]) -> int:
     return trainer.world_size
 
 
+def whole_steps(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a trainer with validation between two optimizer steps, where batches are accumulated as well."""
+    interval, accumulated = options.get("val_check_interval"), options.get("accumulate_grad_batches", 1)
+    return {**options, "val_check_interval": interval and -(-interval // accumulated) * accumulated}
+
+
 def check_batch_size(batch_size: int, world_size: int) -> None:
     """`ValueError` unless each device gets the same share of a batch."""
     if batch_size % world_size:

@@ -33,7 +33,7 @@ from inkdrop.experiment import exit_code, facts, quiet, resolved, settled, stop,
 from inkdrop.finiteness import NonFiniteError
 from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
-from inkdrop.machine import check_batch_size, check_held_out, check_items
+from inkdrop.machine import check_batch_size, check_held_out, check_items, whole_steps
 from inkdrop.masking import from_environment, masked
 from inkdrop.metrics.protocol import told
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
@@ -220,7 +220,7 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
         getattr(callback, "check", lambda data: None)(data)
     # Lightning's own sampler would change the keyed order, and its sanity check would cost time and log a loss.
     trainer = Trainer(
-        **plain["trainer"],
+        **whole_steps(plain["trainer"]),
         callbacks=[*callbacks, StopOnSignal()],
         logger=loggers,
         default_root_dir=run / "lightning",  # never made: on SLURM it would go on from a hpc_ckpt_*.ckpt there

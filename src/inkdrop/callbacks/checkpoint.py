@@ -16,6 +16,7 @@ from inkdrop.callbacks.measured import latest, measured, warn_if_never_measured
 from inkdrop.callbacks.step import BetweenSteps
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
 from inkdrop.checkpoints.content import FORMAT
+from inkdrop.loggers.rows import rows
 
 
 class Checkpoint(BetweenSteps):
@@ -69,6 +70,7 @@ class Checkpoint(BetweenSteps):
         checkpoint["world_size"] = trainer.world_size
         checkpoint["metrics"] = measured(trainer)
         checkpoint["latest"] = {**self._latest, **latest(trainer)}
+        rows(trainer).write(trainer)
         checkpoint["logged"] = {log.name: log.size() for log in trainer.loggers if hasattr(log, "size")}
         # The first batch of the next step has been fetched, but nothing else of it was done.
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]

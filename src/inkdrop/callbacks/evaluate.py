@@ -13,6 +13,7 @@ from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.ema import averaged_weights, profile_name
 from inkdrop.callbacks.step import AfterStep
 from inkdrop.guidance import Guidance
+from inkdrop.loggers.rows import record
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.protocol import sampling_facts
 from inkdrop.pipeline import Pipeline
@@ -111,8 +112,7 @@ class Evaluate(AfterStep):
         spent = {f"evaluation/{part}_seconds": value for part, value in seconds.items()}
         self.share_of_time = self._spent / (time.monotonic() - self._start)
         spent["evaluation/share_of_time"] = self.share_of_time
-        for logger in trainer.loggers:
-            logger.log_metrics({**self.results, **spent}, step=trainer.global_step)
+        record(trainer, {**self.results, **spent})
 
     def _protocol(self, trainer: Trainer, pl_module: LightningModule, variant: str | None = None) -> dict[str, Any]:
         """The record of what was just measured: as in the run, or of a variant."""

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.step import AfterStep
+from inkdrop.loggers.rows import record
 
 
 class LossByNoiseLevel(AfterStep):
@@ -45,5 +46,4 @@ class LossByNoiseLevel(AfterStep):
             if mean == mean  # no sample fell into the others
         }
         self._sum, self._count = torch.zeros_like(self._sum), torch.zeros_like(self._count)
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
+        record(trainer, values)

@@ -7,6 +7,7 @@ import time
 from lightning.pytorch import LightningModule, Trainer
 
 from inkdrop.callbacks.step import AfterStep
+from inkdrop.loggers.rows import record
 
 
 class Throughput(AfterStep):
@@ -29,5 +30,4 @@ class Throughput(AfterStep):
         self._since = trainer.global_step, time.monotonic()
         batch_size = trainer.train_dataloader.batch_size * trainer.accumulate_grad_batches  # type: ignore[union-attr]
         rate = (trainer.global_step - step) * batch_size / (self._since[1] - start)
-        for logger in trainer.loggers:
-            logger.log_metrics({"train/samples_per_second": rate}, step=trainer.global_step)
+        record(trainer, {"train/samples_per_second": rate})

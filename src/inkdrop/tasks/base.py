@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 
 import torch
 from annotated_types import Ge, Gt
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from inkdrop.checkpoints import CheckpointError
 from inkdrop.checkpoints.content import require_fit
 from inkdrop.finiteness import NonFiniteError, listed
+from inkdrop.loggers.rows import Rows, record
 from inkdrop.losses import LossTerms
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
@@ -147,6 +148,10 @@ class Task(LightningModule):
         if self.updated:
             super().lr_scheduler_step(scheduler, metric)
 
+    def configure_callbacks(self) -> list[Callback]:
+        """What writes the numbers of a step as one row."""
+        return [Rows()]
+
     def on_train_start(self) -> None:
         """Forgets the losses of a training before this one."""
         self._recent.clear()
@@ -172,7 +177,8 @@ class Task(LightningModule):
             trainer: Any = self.trainer
             if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # Lightning's own log is dear
                 self.log("train/gradient_norm", norm)
-                self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+                rate = optimizer.param_groups[0]["lr"]
+                record(trainer, {"train/learning_rate": rate}, trainer.global_step + 1)
             if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
                 torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val * scale, norm * scale)
             elif gradient_clip_val:
@@ -204,8 +210,7 @@ class Task(LightningModule):
         optimizer.zero_grad(set_to_none=True)  # optimizers pass over what has no gradient
         if self.trainer.is_global_zero:
             print(f"warning: {message}; skipped, {self.skipped_steps} of {self.max_skipped_steps}", file=sys.stderr)
-        for logger in self.trainer.loggers:
-            logger.log_metrics({"train/skipped_steps": self.skipped_steps}, step=step)
+        record(self.trainer, {"train/skipped_steps": self.skipped_steps}, step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on counting skipped steps; `CheckpointError` if the weights are not those of this model."""
