@@ -37,6 +37,7 @@ ORDER = [
     "networks",
     "averaging",
     "suggestions",
+    "lightning_options",
     "guides",
     "targets",
     "configuration",

@@ -18,6 +18,7 @@ from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from inkdrop.averaging import LONGEST
+from inkdrop.lightning_options import OPTIONS, instead
 from inkdrop.randomness import MAX_SEED
 from inkdrop.suggestions import no_option
 from inkdrop.targets import CHECKPOINT_TARGETS, USER_TARGETS, TargetError, locate
@@ -96,15 +97,17 @@ SETTINGS: dict[str, Any] = {
     "trainer.gradient_clip_val": Annotated[float, Ge(0)] | None,
     "trainer.log_every_n_steps": Annotated[int, Ge(1)],
     "trainer.val_check_interval": Annotated[int, Ge(1)] | None,
+    "trainer.accelerator": str,
+    "trainer.strategy": Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"],
+    "trainer.num_nodes": Annotated[int, Ge(1)],
+    "trainer.limit_val_batches": Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)] | None,
+    "trainer.gradient_clip_algorithm": Literal["norm", "value"] | None,
+    "trainer.deterministic": bool | Literal["warn"] | None,
+    "trainer.profiler": Literal["simple", "advanced"] | None,
+    **dict.fromkeys(("trainer.enable_progress_bar", "trainer.benchmark", "trainer.sync_batchnorm"), bool | None),
+    **dict.fromkeys(("trainer.inference_mode", "trainer.detect_anomaly"), bool),
     "optimizer.lr": Annotated[float, Ge(0)],
 }
-
-# Options of Lightning's trainer that are inkdrop's business: training is counted in steps, not in epochs.
-OURS = (
-    *("max_epochs", "min_epochs", "limit_train_batches", "overfit_batches", "fast_dev_run", "check_val_every_n_epoch"),
-    *("reload_dataloaders_every_n_epochs", "use_distributed_sampler", "num_sanity_val_steps", "enable_checkpointing"),
-    *("callbacks", "logger", "plugins", "default_root_dir", "enable_model_summary"),
-)
 
 _ABSENT = object()
 _LARGEST = 2**63 - 1  # of a tensor
@@ -146,8 +149,11 @@ def check_settings(config: Mapping[str, Any]) -> None:
     if (trainer := config.get("trainer")) is not None:
         from lightning.pytorch import Trainer
 
+        for name in trainer:
+            if name in OPTIONS:
+                raise ConfigurationError(f"trainer.{name} is not available: {OPTIONS[name]}")
         options = inspect.signature(Trainer).parameters
-        _check_names("trainer", trainer, {name: each for name, each in options.items() if name not in OURS})
+        _check_names("trainer", trainer, {name: each for name, each in options.items() if name not in OPTIONS})
 
 
 def build(node: Any, allowed: Iterable[str] = USER_TARGETS) -> Any:
@@ -185,6 +191,8 @@ def _locate(name: Any, allowed: Iterable[str], path: str) -> Callable[..., Any]:
 
 def _check_call(node: Mapping[str, Any], allowed: Iterable[str], path: str) -> None:
     target = _locate(node["_target_"], allowed, path)
+    if advice := instead(target):
+        raise ConfigurationError(f"{path}._target_={node['_target_']} is not available: {advice}")
     parameters = inspect.signature(target).parameters
     given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

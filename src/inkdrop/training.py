@@ -214,7 +214,11 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
         pipeline.to(memory_format=torch.channels_last)
     if plain["checkpoint_activations"]:
         recompute_activations(pipeline.network)
-    loggers: list[Logger] = [JSONLines(run / "metrics.jsonl"), *build(list(plain["logger"].values()), allowed)]
+    loggers: list[Logger] = [JSONLines(run / "metrics.jsonl")]
+    try:
+        loggers += build(list(plain["logger"].values()), allowed)
+    except ImportError as error:
+        raise ValueError(f"a logger needs a package that is not here: {error}") from None
     callbacks = build(list(plain["callbacks"].values()), allowed)
     for callback in callbacks:
         getattr(callback, "check", lambda data: None)(data)
