@@ -9,15 +9,21 @@ import multiprocessing
 import os
 import pickle
 import pkgutil
+import pty
+import select
+import shutil
 import signal
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from entry_scripts import ROOT
 from lightning.pytorch import Callback
 from moments import at_call
 from test_callbacks import fit, small_task
@@ -201,8 +207,6 @@ def test_a_disk_that_fills_in_the_middle_is_named(tmp_path: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder)
 
 
@@ -258,3 +262,33 @@ def test_a_checkpoint_folder_that_is_removed_is_not_made_again(tmp_path: Path) -
     with pytest.raises(Exception, match="was removed while") as told:
         store.save(content(), 2)
     assert told.value.exit_code == 4  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_gone_leaves_a_checkpoint(tmp_path: Path) -> None:
+    """As an ssh that is dropped: SIGHUP comes, and each further word would be an error."""
+    options = ["trainer.max_steps=100000", "callbacks.checkpoint.every.steps=100000", f"output_dir={tmp_path / 'run'}"]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, str(ROOT / "train.py"), *POINTS, *options])
+    end = time.monotonic() + 120
+    while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < end:
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 10_000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
+    assert read_checkpoint(tmp_path / "run")["global_step"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", [["train.py"], ["sample.py", "checkpoint=x"], ["-m", "inkdrop", "describe"]])
+def test_ctrl_c_during_the_start_of_a_command(verb: list[str], tmp_path: Path) -> None:
+    program = [sys.executable, "-X", "importtime", *verb]  # says what it is importing
+    with subprocess.Popen(program, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = [line for line, _ in zip(process.stderr, range(600), strict=False)]
+        process.send_signal(signal.SIGINT)
+        said += process.stderr
+    assert process.returncode == 130
+    assert said[-1] == "stopped by SIGINT\n"
+    assert not [line for line in said if "Traceback" in line]

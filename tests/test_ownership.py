@@ -229,3 +229,19 @@ def test_the_configuration_of_an_earlier_version_is_not_trained_into_its_run(
     assert stopped.value.code == 2
     assert "callbacks.checkpoint.folder" in capsys.readouterr().err
     assert files(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["inside", "elsewhere"])
+def test_a_run_of_an_earlier_version_goes_on_to_the_bit(elsewhere: bool, tmp_path: Path) -> None:
+    run, disk = tmp_path / "run", tmp_path / ("disk" if elsewhere else "run/checkpoints")
+    options = [*SHORT, f"callbacks.checkpoint.folder={disk}"]
+    begun = trained(run, *options, "trainer.max_steps=2")
+    (run / "run.json").unlink()
+    (run / "result.json").unlink()
+    (run / "config.yaml").write_text(yaml.safe_dump(begun["config"]))
+    index = json.loads((disk / "index.json").read_text())
+    (disk / "index.json").write_text(json.dumps({"files": index["files"]}))
+    last = trained(run, *options, "resume_allow=[trainer.max_steps]")
+    assert last["config"]["run_id"] == begun["config"]["run_id"]
+    assert differing(last, trained(tmp_path / "whole", *SHORT)) == []
+    assert json.loads((disk / "index.json").read_text())["owner"] == begun["config"]["run_id"]

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from entry_scripts import ROOT, Script
 from moments import at_call
+from test_leaving import full
 from test_ownership import SHORT, files
 from test_resumption import POINTS, recorded
 from test_resumption import run as trained
@@ -193,3 +194,18 @@ def test_killed_before_any_write_the_same_command_finishes_equal_to_the_bit(tmp_
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| all | " in done.stdout
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["samples", "grid"])
+def test_samples_on_a_full_disk_end_with_code_4(
+    number: int, run: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = ["sample.py", "checkpoint=run", "num_samples=2", "time_grid.num_steps=2", "output_dir=out"]
+    with monkeypatch.context() as patch:
+        at_call(patch, os, "fsync", number, full)
+        ended = script(*sample)
+    assert ended.code == 4, ended.err
+    assert "cannot be written: No space left on device" in ended.err
+    assert "Traceback" not in ended.err
+    assert not list(Path("out").glob("*unfinished"))
+    assert script(*sample).code == 0

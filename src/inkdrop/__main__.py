@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from inkdrop.leaving import left_at_once
+
 
 def main() -> None:
     """Runs the verb given on the command line."""
@@ -53,7 +55,14 @@ def main() -> None:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     if others:  # argparse stops taking overrides at the first option
         arguments.overrides += others
-    arguments.run(arguments)
+    try:
+        arguments.run(arguments)
+    except Exception as error:
+        from inkdrop.experiment import exit_code, stop
+
+        if exit_code(error) is None:
+            raise
+        stop(error)  # a full disk, say
 
 
 def _make_extractor(arguments: argparse.Namespace) -> None:
@@ -148,4 +157,5 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with left_at_once():
+        main()
