@@ -87,6 +87,9 @@ def only_end_by(parent: int) -> None:
 
 
 def _wait_for(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
+    if hasattr(signal, "sigwaitinfo"):
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+    else:  # macOS does not tell who has sent one
+        signal.sigwait({signal.SIGTERM})
     os._exit(0)

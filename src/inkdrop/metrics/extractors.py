@@ -14,6 +14,9 @@ import torch
 from annotated_types import Ge, Len
 from torch import Tensor, nn
 
+from inkdrop.reading import open_regular
+from inkdrop.showing import harmless
+
 
 class Extractor(nn.Module):
     """Raw data (B, *) to features (B, dim); `name` stands in the names of what is measured on them.
@@ -220,9 +223,10 @@ class Inception(Extractor):
         if not file.is_file():
             raise ValueError(f"extractor.weights={file} is not a file: put {self.FILE} there")
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            with open_regular(file) as stream:  # the published file is older than torch's archives
+                return torch.load(stream, map_location="cpu", weights_only=True)
         except Exception as error:  # the unpickler runs into anything on a foreign file
-            raise ValueError(f"extractor.weights={file} holds no weights: {type(error).__name__}") from None
+            raise ValueError(f"extractor.weights={harmless(file)} holds no weights: {type(error).__name__}") from None
 
     def _published(self) -> Path:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
