@@ -202,21 +202,26 @@ def _stopping() -> Iterator[None]:
 
 
 def _refuse_unread(config: DictConfig, name: str) -> None:
-    """`ValueError` for an option at the top that neither conf/NAME.yaml nor any reference knows: nothing would read it.
+    """`ValueError` for an option at the top that neither a file of conf/ nor any reference knows: nothing would read it.
 
-    Further down, the signatures say what is read. An option that NAME.yaml has must be there still.
+    The file is that of this name, or else the one that a user's own is built on, or has most in common with. Further
+    down, the signatures say what is read. An option that the file has must be there still.
     """
-    file = CONF / f"{name}.yaml"
-    if not file.exists():  # one of the user's own
-        return
-    content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    groups = [key for each in content.pop("defaults") if isinstance(each, dict) for key in each if key != "experiment"]
+    known: Any = {
+        file.stem: OmegaConf.to_container(OmegaConf.load(file), resolve=False) for file in CONF.glob("*.yaml")
+    }
+    own = name.removesuffix(".yaml") not in known
+    base = max(known, key=lambda each: len(known[each].keys() & set(config))) if own else name.removesuffix(".yaml")
+    content = known[base]
+    defaults = [str(key) for each in content.pop("defaults") if isinstance(each, dict) for key in each]
+    groups = [key for key in defaults if key != "experiment" and not key.startswith("override ")]
     text = OmegaConf.to_yaml(config)
     for key in map(str, config):
         if key not in (*content, *groups, "hydra") and not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text):
             raise ValueError(no_option(key, [*content, *groups], "; --help explains them"))
     if missing := sorted(set(content) - {"hydra"} - set(config)):
-        raise ValueError(f"{missing[0]} is missing: {name}.yaml has it, ~{missing[0]} takes it away")
+        advice = f"`defaults: [{base}, _self_]` in {name} gives it" if own else f"~{missing[0]} takes it away"
+        raise ValueError(f"{missing[0]} is missing: {base}.yaml has it, {advice}")
 
 
 def _refuse_foreign_targets(config: DictConfig, overrides: Iterable[str], primary: Mapping[str, Any]) -> None:
