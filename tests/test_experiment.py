@@ -11,7 +11,7 @@ TRAIN = "defaults: [train, _self_]\ntrainer: {max_steps: 0}\n"
 SAMPLE = "defaults: [sample, _self_]\ncheckpoint: nowhere\n"
 # name: (script, content of the user's own file, overrides, exit code, text of the message)
 OWN: dict[str, tuple[str, str, list[str], int, str]] = {
-    "misspelt group": ("train.py", TRAIN + "optimzer: {lr: 1e-3}\n", [], 2, "optimzer is no option: did you mean optimizer?"),
+    "misspelt group": ("train.py", TRAIN + "optimzer: {lr: 1e-3}\n", [], 2, "optimzer is no option: did you mean"),
     "misspelt option": ("train.py", TRAIN + "sed: 3\n", [], 2, "sed is no option: did you mean seed?"),
     "unlike any": ("train.py", TRAIN + "zzz: 3\n", [], 2, "zzz is no option: there are name, seed"),
     "further down": ("train.py", TRAIN + "optimizer: {lrr: 1e-3}\n", [], 2, "lrr is no option"),
@@ -20,8 +20,8 @@ OWN: dict[str, tuple[str, str, list[str], int, str]] = {
     "of the other script": ("train.py", TRAIN + "num_samples: 3\n", [], 2, "num_samples is no option"),
     "sampling": ("sample.py", SAMPLE + "num_sample: 3\n", [], 2, "num_sample is no option: did you mean num_samples?"),
     "sampling, training": ("sample.py", SAMPLE + "optimizer: {lr: 1}\n", [], 2, "optimizer is no option"),
-    "taken away": ("train.py", TRAIN, ["~compile"], 2, "compile is missing: train.yaml has it, `defaults: [train, _self_]`"),
-    "built on nothing": ("train.py", "optimizer: {lr: 1e-3}\n", [], 2, "`defaults: [train, _self_]` in mine gives it"),
+    "taken away": ("train.py", TRAIN, ["~compile"], 2, "compile is missing: train.yaml has it, `def"),
+    "built on nothing": ("train.py", "optimizer: {lr: 1e-3}\n", [], 2, "`defaults: [train, _self_]` in mine"),
     "referred to": ("train.py", TRAIN + "width: 16\nnetwork: {base_channels: '${width}'}\n", [], 0, "all was checked"),
     "good": ("train.py", TRAIN + "optimizer: {lr: 1e-3}\n", ["experiment=moons"], 0, "all was checked"),
     "good sampling": ("sample.py", SAMPLE + "num_samples: 3\n", [], 4, "checkpoint=nowhere does not exist"),

@@ -202,14 +202,13 @@ def _stopping() -> Iterator[None]:
 
 
 def _refuse_unread(config: DictConfig, name: str) -> None:
-    """`ValueError` for an option at the top that neither a file of conf/ nor any reference knows: nothing would read it.
+    """`ValueError` for an option at the top that no file of conf/ and no reference knows: nothing would read it.
 
     The file is that of this name, or else the one that a user's own is built on, or has most in common with. Further
     down, the signatures say what is read. An option that the file has must be there still.
     """
-    known: Any = {
-        file.stem: OmegaConf.to_container(OmegaConf.load(file), resolve=False) for file in CONF.glob("*.yaml")
-    }
+    files = {file.stem: OmegaConf.load(file) for file in CONF.glob("*.yaml")}
+    known: Any = {stem: OmegaConf.to_container(content, resolve=False) for stem, content in files.items()}
     own = name.removesuffix(".yaml") not in known
     base = max(known, key=lambda each: len(known[each].keys() & set(config))) if own else name.removesuffix(".yaml")
     content = known[base]
