@@ -100,6 +100,9 @@ def main() -> None:
             print(f"{run}, killed at {moment:.3f} ({reached}): code {code}, differs in {wrong[:5]}", flush=True)
         else:
             shutil.rmtree(run)
+        if number % 10 == 9:
+            equal = sum(sum(each) for each in table.values())
+            print(f"{number + 1} of {len(moments)} killed, {equal} finished equal to the bit", flush=True)
     print("\n| killed | runs | finished by the same command, equal to the bit |\n|---|---|---|")
     for reached in STAGES:
         if reached in table:

@@ -8,8 +8,6 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
-
 from inkdrop.showing import harmless
 
 _BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)(?:[A-Za-z_/]|\.{1,2}/)[A-Za-z0-9_./-]*", re.ASCII | re.IGNORECASE)
@@ -41,5 +39,7 @@ def _written(value: Any) -> str:
     text = str(value)
     if _BARE.fullmatch(text):
         return text
+    from hydra.core.override_parser.types import Quote, QuotedString  # the mathematics does without
+
     text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", text)  # else it would be a reference
     return QuotedString(text, Quote.single).with_quotes()
