@@ -174,7 +174,7 @@ def test_a_relative_path_is_sought_here_and_then_among_the_data(
 )
 def test_impossible_shapes_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        folder(tmp_path, **options)
+        folder(tmp_path, num_classes=0, **options)
 
 
 def composed(*overrides: str) -> dict[str, Any]:

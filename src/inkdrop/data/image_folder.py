@@ -70,14 +70,17 @@ class ImageFolder(DataModule):
         validation_sha256: str | None = None,
     ):
         self.path, self.validation, self.held_out, self.allow_links = path, validation, held_out, allow_links
-        shape = typical_shape(self._places["train"].source) if shape is None else shape
-        self.decoder, self.max_broken, self.memory_limit = decoder or Decoder(shape), max_broken, memory_limit
-        self.decoder.check_shape()
-        self.sha256 = {"train": sha256, "validation": validation_sha256}
         self._stated = num_classes
         if num_classes is None:
             check_level(self._places["train"], found=True)
             num_classes = len(self.classes)
+        if shape is None or (self._stated is None and num_classes == 0):  # what else is to be found would hide it
+            listing = self._places["train"].source.listing()
+            _require_some(len(listing.files), self.path, Findings(skipped=listing.skipped))
+        shape = typical_shape(self._places["train"].source) if shape is None else shape
+        self.decoder, self.max_broken, self.memory_limit = decoder or Decoder(shape), max_broken, memory_limit
+        self.decoder.check_shape()
+        self.sha256 = {"train": sha256, "validation": validation_sha256}
         super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
 
     @cached_property
@@ -191,11 +194,7 @@ class ImageFolder(DataModule):
             rank_zero_warn(f"of {files} files in {self.path}: {told}; `python -m inkdrop check-data` says more")
 
     def _check_numbers(self, labels: Tensor, num_held_out: int, findings: Findings) -> None:
-        left_out = f", but {findings.left_out}. {_CONVERT}" if findings.left_out else ""
-        if len(labels) == 0:
-            if left_out:
-                raise DataError(f"no images in {self.path}{left_out}")
-            raise DataError(f"no images in {self.path}: `python -m inkdrop check-data` says what was left out and why")
+        _require_some(len(labels), self.path, findings)
         if self.num_classes and (
             empty := labels.bincount(minlength=self.num_classes).eq(0).nonzero().flatten().tolist()
         ):
@@ -203,6 +202,7 @@ class ImageFolder(DataModule):
             where = f"of class {named} in {self.path}"
             if self._places["train"].labels is None:
                 where = f"in {self._places['train'].path}/{named}"
+            left_out = f", but {findings.left_out}. {_CONVERT}" if findings.left_out else ""
             raise DataError(f"no images to train on {where}{left_out}")
         if len(labels) < self.batch_size:
             raise DataError(
@@ -211,6 +211,13 @@ class ImageFolder(DataModule):
             )
         if num_held_out == 0:
             raise DataError(f"no images are held out of {self.path}: set data.validation, or raise data.held_out")
+
+
+def _require_some(count: int, path: str, findings: Findings) -> None:
+    if count == 0:
+        left_out = f", but {findings.left_out}. {_CONVERT}" if findings.left_out else ""
+        why = left_out or ": `python -m inkdrop check-data` says what was left out and why"
+        raise DataError(f"no images in {path}{why}")
 
 
 def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[int]:
