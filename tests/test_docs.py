@@ -10,6 +10,7 @@ import torch
 import yaml
 from analytic import SCHEDULES, gaussian, source
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import check
@@ -76,7 +77,10 @@ def test_the_readme_names_every_choice_of_every_group() -> None:
 @pytest.mark.parametrize(
     "line", re.findall(r"^python train\.py (?!-m)(.*?)(?:\s+#.*)?$", (ROOT / "README.md").read_text(), re.M)
 )
-def test_command_lines_of_the_readme_compose(line: str) -> None:
+def test_command_lines_of_the_readme_compose(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "PHOTOS").mkdir()  # whose images say the shape
+    Image.new("RGB", (96, 64)).save(tmp_path / "PHOTOS" / "0.png")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("train", line.split())
     from inkdrop.experiment import resolved

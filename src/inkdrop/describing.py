@@ -39,11 +39,12 @@ class _CheckWithoutData(CheckConfiguration):
 
     remark = ""
 
-    def check_data(self, data: DataModule) -> None:
+    def check_data(self, data: DataModule) -> Tensor | None:
         try:
-            data.verify()
+            return super().check_data(data)
         except DataError as error:
             self.remark = str(error)
+            return None
 
 
 def describe(overrides: list[str], seconds: float = 3.0, plot: Path | None = None) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import json
 import logging
 import platform
@@ -34,6 +36,8 @@ from inkdrop.suggestions import no_option
 from inkdrop.writing import DISK, WriteError, write_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from inkdrop.data import DataModule
 
 EXIT_CONFIGURATION = 2
@@ -97,7 +101,24 @@ class CheckConfiguration(Callback):
     def check(self, config: DictConfig, hydra: Any) -> None:
         """Ends with code 2 or 3 if the configuration cannot work; a part that fails in another way ends with code 1."""
         with _stopping():
-            self._check(config, hydra)
+            try:
+                self._check(config, hydra)
+            except ValueError as error:
+                raise self._with_all(error, config, hydra) from None
+
+    def _with_all(self, error: ValueError, config: DictConfig, hydra: Any) -> ValueError:
+        """The error, with all else that does not fit where it is train.yaml whose parts do not."""
+        from inkdrop.misfits import told
+
+        if hydra.job.config_name != "train" or hydra.mode == RunMode.MULTIRUN:
+            return error
+        try:
+            plain = resolved(config)
+        except (ValueError, OmegaConfBaseException):
+            return error
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # of what is only tried
+            warnings.simplefilter("ignore")
+            return told(error, plain, list(hydra.overrides.task), str(CONF), lambda each: self._check(each, each.hydra))
 
     def _check(self, config: DictConfig, hydra: Any) -> None:
         from inkdrop.checkpoints import find_checkpoint
@@ -139,23 +160,30 @@ class CheckConfiguration(Callback):
         if "checkpoint" in plain:
             check_sampling(plain, allowed)
             build(plain["guidance"], allowed)
-        if "data" in plain:
-            self.check_data(build(plain["data"], allowed))
+        item = self.check_data(build(plain["data"], allowed)) if "data" in plain else None
+        if task is not None and item is not None:
+            task.pipeline.codec.check(item)
         if plain.get("init_from") and not is_diffusers_folder(Path(plain["init_from"])):
             find_checkpoint(plain["init_from"], "init_from")
         for callback in build(list(plain.get("callbacks", {}).values()), allowed):
             getattr(callback, "verify", lambda: None)()
+            if item is not None and (evaluation := getattr(callback, "evaluation", None)) is not None:
+                evaluation.check_item(item)
 
-    def check_data(self, data: DataModule) -> None:
-        """`ValueError` for data that are absent or of another shape."""
+    def check_data(self, data: DataModule) -> Tensor | None:
+        """Raw data (1, *) like these; `ValueError` for data that are absent or of another shape."""
         data.verify()
+        return data.example()
 
 
 def only_checked(config: DictConfig) -> bool:
     """Whether a configuration asks for no training; says so."""
     if config.get("trainer") is None or config.trainer.get("max_steps") != 0:
         return False
-    print("warning: trainer.max_steps=0: all was checked, nothing is trained", file=sys.stderr)
+    warn(
+        "trainer.max_steps=0: the configuration was checked and nothing is trained; the data were not read, which "
+        "`python -m inkdrop check-data` with the same options does"
+    )
     return True
 
 

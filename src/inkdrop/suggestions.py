@@ -23,15 +23,15 @@ def no_option(path: str, names: Iterable[str], advice: str = "") -> str:
 
 def options(chosen: Mapping[str, Any]) -> str:
     """Options for a command line, quoted as Hydra and as a shell read them."""
-    return harmless(shlex.join(f"{name}={_written(value)}" for name, value in chosen.items()), 10_000)
+    return harmless(shlex.join(f"{name}={written(value)}" for name, value in chosen.items()), 10_000)
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as Hydra reads it."""
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{name}:{_written(each)}" for name, each in value.items()) + "}"
+        return "{" + ",".join(f"{name}:{written(each)}" for name, each in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_written, value)) + "]"
+        return "[" + ",".join(map(written, value)) + "]"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, int | float):

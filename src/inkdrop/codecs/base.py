@@ -19,6 +19,9 @@ class Codec(nn.Module):
 
     discrete: bool = False
 
+    def check(self, data: Tensor) -> None:
+        """`ValueError` for raw data (B, *) of a type that it cannot hold."""
+
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Learns statistics from raw training data (B, *); most codecs have none."""
 

@@ -18,6 +18,13 @@ class Pixels(Codec):
 
     discrete = True
 
+    def check(self, data: Tensor) -> None:
+        if data.is_floating_point():
+            raise ValueError(
+                f"codec=pixels is for levels of 0 to 255, and these data are real numbers, {data.dtype}: set "
+                "codec=standardize"
+            )
+
     def encode(self, data: Tensor, generators: Generators | None = None) -> Tensor:
         return data.float() / 127.5 - 1
 

@@ -64,6 +64,14 @@ class Arrays(DataModule):
         for path in filter(None, (self.path, self.validation)):
             self._arrays(path)
 
+    def example(self) -> Tensor:
+        array = self._arrays(self.path)[self.fields["x"]]
+        return torch.zeros(1, *self.shape, dtype=as_tensor(array[:0]).dtype)
+
+    def num_train(self) -> int | None:
+        count = len(self._arrays(self.path)[self.fields["x"]])
+        return count if self.validation else count - round(self.held_out * count)
+
     def load(self) -> dict[str, Split]:
         train = self._columns(self.path)
         if self.validation:

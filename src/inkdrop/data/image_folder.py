@@ -105,6 +105,9 @@ class ImageFolder(DataModule):
         parts = self._list(findings)
         self._check_numbers(parts["train"].labels, len(parts["validation"].names), findings)
 
+    def num_train(self) -> int | None:
+        return len(self._list(Findings())["train"].names)
+
     def load(self) -> dict[str, Split]:
         findings = self.examine()
         self._judge(findings)

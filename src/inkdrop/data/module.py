@@ -62,6 +62,14 @@ class DataModule(LightningDataModule, ABC):
         if self.SHAPE and tuple(self.shape) != self.SHAPE:
             raise ValueError(f"data.shape={self.shape}, but {type(self).__name__} has the shape {list(self.SHAPE)}")
 
+    def example(self) -> Tensor:
+        """Zeros (1, *shape) of the type that samples have, as far as that shows without loading them."""
+        return torch.zeros(1, *self.shape, dtype=torch.uint8 if len(self.shape) == 3 else torch.float32)
+
+    def num_train(self) -> int | None:
+        """How many items there are to train on; None where only loading tells."""
+        return None
+
     def examine(self) -> Findings:
         """The splits without what is broken, and what else a look at every item shows; nothing is refused."""
         return Findings(self.splits)

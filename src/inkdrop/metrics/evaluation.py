@@ -91,6 +91,11 @@ class Evaluation:
                 )
             metric.check(held_out, data.splits[self.reference], extractor)
 
+    def check_item(self, x: Tensor) -> None:
+        """`ValueError` if an extractor cannot take raw data (B, *) like these."""
+        for metric in self.metrics.values():
+            (metric.extractor or self.extractor).check(x)
+
     def to(self, device: torch.device) -> None:
         """Takes features on this device."""
         self._panel.to(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import resources
@@ -89,13 +90,13 @@ class Extractor(nn.Module):
 
 
 class Identity(Extractor):
-    """The data themselves, flattened."""
+    """The data themselves, flattened: `dim` numbers, or the product of these."""
 
     name = "raw"
 
-    def __init__(self, dim: Annotated[int, Ge(1)]):
+    def __init__(self, dim: Annotated[int, Ge(1)] | Annotated[list[Annotated[int, Ge(1)]], Len(1)]):
         super().__init__()
-        self.dim = dim
+        self.dim = dim if isinstance(dim, int) else math.prod(dim)
 
     def forward(self, data: Tensor) -> Tensor:
         return data.flatten(1).float()
