@@ -24,6 +24,7 @@ from yaml import YAMLError
 from inkdrop.experiment import CONF, EXIT_CONFIGURATION, CheckConfiguration, exit_code, only_checked, stop
 from inkdrop.help import show
 from inkdrop.leaving import EXIT_CODES
+from inkdrop.masking import masked_override, masked_text
 from inkdrop.seeds import draw_seed
 from inkdrop.showing import harmless_lines
 from inkdrop.slurm import folder_option
@@ -56,7 +57,7 @@ def start(main: Callable[[], Any], name: str, description: str) -> None:
         print(f"error: {error}; other trials may have failed too, see above", file=sys.stderr)
         sys.exit(error.code)
     except (HydraException, YAMLError, OSError, TypeError, ValueError) as error:  # those of a run end in `run`
-        print(harmless_lines(f"error: {explained(error, arguments)}"), file=sys.stderr)
+        print(harmless_lines(masked_text(f"error: {explained(error, arguments)}")), file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION)
 
 
@@ -122,9 +123,10 @@ def explained(error: Exception, arguments: list[str]) -> str:
         advice = f"; +{cause.full_key}=... gives an argument that no YAML file names"
         return no_option(cause.full_key, map(str, names), advice)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: {error}"
+        return f"{masked_override(str(error.override))}: {error}"
     if isinstance(cause, OmegaConfBaseException):
         return f"{error}\n{cause}"
     if isinstance(error, HydraException | YAMLError):
         return str(error)
-    return f"{error}, in {' '.join(arguments)}; --help lists the names of each group, none among them"
+    told = " ".join(map(masked_override, arguments))
+    return f"{error}, in {told}; --help lists the names of each group, none among them"

@@ -7,6 +7,7 @@ import importlib.metadata
 import io
 import json
 import logging
+import os
 import platform
 import re
 import subprocess
@@ -28,12 +29,12 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from inkdrop import __version__
 from inkdrop.folder_names import apart, by_time
 from inkdrop.guides import guides
-from inkdrop.masking import refuse_masked
+from inkdrop.masking import hiding, masked_sweep, masked_text, refuse_masked
 from inkdrop.reading import read_yaml
 from inkdrop.seeds import draw_seed
 from inkdrop.showing import harmless, harmless_lines, warn
 from inkdrop.suggestions import no_option
-from inkdrop.writing import DISK, WriteError, write_text
+from inkdrop.writing import DISK, WriteError, make_folder, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from inkdrop.data import DataModule
 
 EXIT_CONFIGURATION = 2
+_SWEEP = "multirun.yaml"
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -48,6 +50,7 @@ class CheckConfiguration(Callback):
     """Hydra calls this before it makes the run folder: a wrong configuration ends with code 2 and leaves nothing."""
 
     sweep: ClassVar[Path | None] = None  # folder of the sweep that this process is at
+    clear: ClassVar[str | None] = None  # its `multirun.yaml` without secrets, if it has some
     failed: ClassVar[list[Path]] = []  # of its trials, in which results of an earlier sweep may lie
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -78,9 +81,22 @@ class CheckConfiguration(Callback):
             config.output_dir = str(folder)
             config.hydra.overrides.task.append(f'output_dir="{folder}"')  # of which the trials are composed
         CheckConfiguration.sweep, CheckConfiguration.failed = folder, []
+        with _stopping():
+            _keep_clear(config, folder)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._write_sweep()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        self._write_sweep()
         self.show_results()
+
+    @classmethod
+    def _write_sweep(cls) -> None:
+        """Writes what Hydra was kept from, where it wrote `multirun.yaml` to nowhere."""
+        if cls.sweep is not None and cls.clear is not None:
+            write_text(cls.sweep / _SWEEP, cls.clear)
+            cls.clear = None
 
     @classmethod
     def show_results(cls) -> None:
@@ -134,12 +150,14 @@ class CheckConfiguration(Callback):
         _refuse_foreign_targets(config, hydra.overrides.task, _primary(hydra))
         trial = hydra.mode == RunMode.MULTIRUN and not OmegaConf.is_missing(hydra.job, "num")
         plain = resolved(config, hydra.runtime.output_dir if trial else None)
-        check_settings(plain)
+        with hiding(config):
+            check_settings(plain)
         if "checkpoint" in plain:
             check_seeds(plain)
             plain = completed(plain)
         allowed = (*USER_TARGETS, *plain["allow_targets"])
-        check(plain, allowed)
+        with hiding(config):
+            check(plain, allowed)
         refuse_masked(plain)
         folder = plain["output_dir"] if hydra.mode == RunMode.MULTIRUN else hydra.run.dir
         check_folder(Path(folder), config, plain)
@@ -185,6 +203,16 @@ def only_checked(config: DictConfig) -> bool:
         "`python -m inkdrop check-data` with the same options does"
     )
     return True
+
+
+def _keep_clear(config: DictConfig, folder: Path) -> None:
+    """Lets Hydra, which writes down all overrides of a sweep, do so in no file where secrets are among them."""
+    clear = OmegaConf.to_yaml(OmegaConf.create(masked_sweep(config)))
+    if clear != OmegaConf.to_yaml(config):
+        make_folder(folder)
+        (folder / _SWEEP).unlink(missing_ok=True)
+        (folder / _SWEEP).symlink_to(os.devnull)
+        CheckConfiguration.clear = clear
 
 
 def _check_training(pipeline: Any, plain: dict[str, Any], allowed: tuple[str, ...], world_size: int) -> None:
@@ -296,7 +324,7 @@ def exit_code(error: Exception) -> int | None:
 
 def stop(error: Exception) -> NoReturn:
     """Ends with the error's message alone and its exit code, else 2: it needs no traceback."""
-    print(harmless_lines(f"error: {error}"), file=sys.stderr)
+    print(harmless_lines(masked_text(f"error: {error}")), file=sys.stderr)
     sys.exit(exit_code(error) or EXIT_CONFIGURATION)
 
 

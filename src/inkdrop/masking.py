@@ -1,7 +1,8 @@
-"""What of a configuration is not written down: values from the environment, and keys, tokens, secrets and passwords."""
+"""What of a configuration is neither written down nor shown: values from the environment, keys, tokens, passwords."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,13 @@ from omegaconf.errors import InterpolationResolutionError
 from omegaconf.resolvers import oc
 
 MASK = "***"
-_SECRET = re.compile(r"(^|_)(key|token|secret|password)s?$", re.IGNORECASE)  # hf_token, but not token_dim
+_NAME = r"(?<![A-Za-z0-9])(?:\w+_)?(?:key|token|secret|password)s?"  # hf_token, but not token_dim
+_SECRET = re.compile(rf"{_NAME}$", re.IGNORECASE)
+_NO_COUNT = re.compile(r"(?:^|_)(?:api|auth|access|hf|user)_?(?:key|token)s?$|(?:secret|password)s?$", re.IGNORECASE)
+_OVERRIDE = re.compile(rf"([+~]*[\w.@/-]*{_NAME}\s*=).*", re.IGNORECASE | re.DOTALL)
+_ASSIGNED = re.compile(
+    rf"({_NAME}[\"']?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|\[[^\]]*\]|\{{[^}}]*\}}|[^\s,}}\]\"']+)", re.IGNORECASE
+)
 
 Path = tuple[str | int, ...]
 
@@ -26,7 +33,62 @@ def masked(plain: Any, from_environment: set[Path], path: Path = ()) -> Any:
     if isinstance(plain, dict):
         return {key: masked(value, from_environment, (*path, key)) for key, value in plain.items()}
     named = next((part for part in reversed(path) if isinstance(part, str)), "")
-    return MASK if isinstance(plain, str) and _SECRET.search(named) else plain
+    if isinstance(plain, str) and _SECRET.search(named):
+        return MASK
+    number = isinstance(plain, int | float) and not isinstance(plain, bool)
+    return MASK if number and _NO_COUNT.search(named) else plain
+
+
+def masked_text(text: str) -> str:
+    """A text with `***` for what is assigned to a name of a secret, as in `{api_key: abc}` or `token=abc`."""
+    return _ASSIGNED.sub(rf"\1{MASK}", text)
+
+
+def masked_override(override: str) -> str:
+    """The same for an override of the command line, whose value may hold anything."""
+    found = _OVERRIDE.fullmatch(override)
+    return f"{found[1]}{MASK}" if found else masked_text(override)
+
+
+def masked_sweep(config: DictConfig) -> Any:
+    """What Hydra writes down of a sweep, plain and with references as they are, without secrets."""
+
+    def texts(node: Any) -> Any:
+        if isinstance(node, list):
+            return [texts(each) for each in node]
+        if isinstance(node, dict):
+            return {key: texts(value) for key, value in node.items()}
+        return masked_override(node) if isinstance(node, str) else node
+
+    return texts(masked(OmegaConf.to_container(config, resolve=False), set()))
+
+
+class Masking(logging.Filter):
+    """Keeps secrets out of what is logged, such as the overrides of each trial."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        told = record.getMessage()
+        if (shown := " ".join(map(masked_override, told.split(" ")))) != told:
+            record.msg, record.args = shown, ()
+        return True
+
+
+@contextmanager
+def hiding(config: DictConfig) -> Iterator[None]:
+    """Keeps values from the environment out of the message of a `ValueError` that is raised within the block."""
+    try:
+        yield
+    except ValueError as error:
+        values = {str(OmegaConf.select(config, _joined(path))) for path in from_environment(config)}
+        told = str(error)
+        for value in sorted(values, key=len, reverse=True):
+            told = re.sub(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])", MASK, told) if value else told
+        error.args = (told,)
+        raise
+
+
+def _joined(path: Path) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def refuse_masked(plain: Any, path: str = "") -> None:

@@ -6,7 +6,8 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from inkdrop.masking import masked_override
 from inkdrop.writing import make_folder
 
 T = TypeVar("T")
@@ -87,16 +89,17 @@ class WandB(Logger):
 
         make_folder(Path(self.folder) / "wandb")  # W&B itself would follow a link
         mode: Any = os.environ.get("WANDB_MODE") or self._mode(wandb)
-        return wandb.init(
-            project=self.project,
-            name=self._name,
-            id=self.run_id,
-            resume="allow",
-            dir=self.folder,
-            mode=mode,
-            reinit="finish_previous",
-            settings=wandb.Settings(silent=True, init_timeout=10),
-        )
+        with _masked_command():
+            return wandb.init(
+                project=self.project,
+                name=self._name,
+                id=self.run_id,
+                resume="allow",
+                dir=self.folder,
+                mode=mode,
+                reinit="finish_previous",
+                settings=wandb.Settings(silent=True, init_timeout=10),
+            )
 
     def _mode(self, wandb: Any) -> Any:
         if not wandb.login(prompt=False, verify=False):
@@ -110,6 +113,17 @@ class WandB(Logger):
             _tell(f"W&B: {address.hostname} does not answer ({error}), tracking offline")
             return "offline"
         return "online"
+
+
+@contextmanager
+def _masked_command() -> Iterator[None]:
+    """Within the block the command line, which W&B writes down, has no secrets."""
+    command = sys.argv
+    sys.argv = [*map(masked_override, command)]
+    try:
+        yield
+    finally:
+        sys.argv = command
 
 
 def _tell(text: str) -> None:
