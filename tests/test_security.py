@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import pickle
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from entry_scripts import Script
-from test_checkpoint_corpus import CODEC, LAST, Marker, changed, put
+from test_checkpoint_corpus import CODEC, LAST, Marker, changed, put, registered
 from test_resumption import POINTS, run
 
 import inkdrop
@@ -125,6 +126,38 @@ def test_a_model_names_parts_of_models_only(place: str, node: Any, message: str,
         assert ended.code == 4, ended.err
         assert message in ended.err
     assert not Path("samples").exists()
+
+
+DOORS: dict[str, Callable[[Path], list[str]]] = {
+    "train.py in a received folder": lambda run: ["train.py", *POINTS, "trainer.max_steps=3", f"output_dir={run}"],
+    "a warm start": lambda run: ["train.py", *POINTS, "trainer.max_steps=0", f"init_from={run}", "output_dir=new"],
+    "a guide": lambda run: [
+        *("sample.py", f"checkpoint={run}", "guidance=autoguidance", f"guidance.checkpoint={run}", "output_dir=new"),
+        "num_samples=2",
+    ],
+    "a reconstruction": lambda run: ["sample.py", f"checkpoint={run}", "reconstruct=true", "output_dir=new"],
+    "calibrate": lambda run: ["calibrate", f"checkpoint={run}", "time_grid.num_steps=2"],
+    "report": lambda run: ["report", str(run)],
+}
+
+
+@pytest.mark.usefixtures("payloads")
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+def test_nothing_of_a_received_run_is_executed_by_any_command(
+    door: Callable[[Path], list[str]], folder: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in (folder / "checkpoints").glob("*.ckpt"):
+        changed(put(CODEC, PIPE), put(EXTRACTOR, PICKLE), put("config/data", PIPE), put("config/run_id", "x"))(file)
+        registered(file)
+    name, *options = door(folder)
+    if name.endswith(".py"):
+        ended = script(name, *options)
+        assert ended.code in (0, 2, 4), ended.err
+        assert "Traceback" not in ended.err
+    else:
+        monkeypatch.setattr("sys.argv", ["inkdrop", name, *options])
+        with contextlib.suppress(SystemExit):
+            main()
 
 
 # name: (what a checkpoint says, exit code, how it is told)
