@@ -109,17 +109,18 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(
     assert differing(run(folder, "loss.seconds=0.0", "resume_allow=[loss.seconds]", model=SLOW), whole) == []
 
 
-# name: (what is called, how many times until the signal comes, step that the run stops after); steps have two batches
+# name: (what is called, how many times until the signal comes, step that the run stops after); a step has two batches,
+# and one batch is tried before the run
 MOMENTS: dict[str, tuple[Any, str, int, int]] = {
-    "first step": (DiffusionTask, "training_step", 1, 1),
-    "middle of accumulation": (DiffusionTask, "training_step", 7, 4),
+    "first step": (DiffusionTask, "training_step", 2, 1),
+    "middle of accumulation": (DiffusionTask, "training_step", 8, 4),
     "gradient": (DiffusionTask, "configure_gradient_clipping", 5, 5),
     "update": (DiffusionTask, "_note_step", 6, 6),
     "average": (EMA, "after_step", 7, 7),
     "validation": (DiffusionTask, "validation_step", 3, 8),
     "record": (JSONLines, "log_metrics", 5, 5),
     "save": (CheckpointFolder, "save", 10, 10),
-    "last step": (DiffusionTask, "training_step", 44, 22),
+    "last step": (DiffusionTask, "training_step", 45, 22),
     "last save": (Checkpoint, "on_train_end", 1, 22),
 }
 MEASURED = ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=8"]
