@@ -125,7 +125,7 @@ class Pipeline(nn.Module):
         denoiser, cond = self.guided(batch)
         try:
             estimate = denoiser(torch.zeros(1, *self.shape), denoiser.schedule.points([1.0])[0], cond)
-        except RuntimeError as error:  # torch's word for shapes that do not fit
+        except (AssertionError, IndexError, RuntimeError, TypeError) as error:  # torch's words for what does not fit
             raise ValueError(f"the network does not fit data.shape={list(self.shape)}: {error}") from None
         if (shape := list(estimate.x_0.shape[1:])) != list(self.shape):
             raise ValueError(f"the network makes samples of shape {shape}, but data.shape={list(self.shape)}")

@@ -120,6 +120,7 @@ def _task(plain: dict[str, Any], allowed: tuple[str, ...]) -> _Task:
     check_sampling(plain, allowed)
     checkpoint, source = _source(plain)
     pipeline = _pipeline(plain, checkpoint, source, allowed)
+    pipeline.check()  # a checkpoint of somebody's may hold parts that do not fit each other
     seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
     measured = _measured(plain, pipeline, checkpoint, allowed) if plain["evaluate"] else None
     origin = _origin(plain, pipeline, checkpoint)
