@@ -401,6 +401,15 @@ RESUMED: dict[str, tuple[Change, list[str], int, str]] = {
     "K14-resume": (put("format", FORMAT + 1), [], 4, f"version {FORMAT + 1} of the format"),
     "K14-lightning": (put("pytorch-lightning_version", "99.0"), [], 4, "written with Lightning 99.0, newer than 2."),
     "K14-older": (without("logged"), [], 4, "is of a version whose runs cannot go on: begin with init_from="),
+    "K14-state": (put("optimizer_states", [{}]), [], 4, "the run cannot go on from its state: "),
+    "K14-optimizers": (put("optimizer_states", []), [], 4, "lacks optimizer_states, and its run cannot go on"),
+    "K14-schedulers": (put("lr_schedulers", [{"last_epoch": "x"}]), [], 4, "the run cannot go on from its state: "),
+    "K14-callback": (put("callbacks/EMA", {"x": 1}), [], 4, "the run cannot go on from its state: "),
+    "K14-facts": (put("facts", 3), [], 4, "facts: input should be a valid dictionary"),
+    **{
+        f"K14-without-{name}": (without(name), [], 4, f"lacks {name}, and its run cannot go on")
+        for name in ("world_size", "global_step", "data_fingerprint", "callbacks", "pytorch-lightning_version")
+    },
     "K15": (
         dict,
         ["optimizer._target_=torch.optim.SGD", "~optimizer.betas"],

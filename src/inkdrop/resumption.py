@@ -18,6 +18,7 @@ from inkdrop.configuration import ConfigurationError
 from inkdrop.masking import from_environment, masked
 from inkdrop.ownership import is_run, refuse_foreign
 from inkdrop.processes import is_first
+from inkdrop.showing import harmless
 from inkdrop.suggestions import options
 from inkdrop.writing import reason, refuse_links
 
@@ -41,6 +42,10 @@ FREE = (
 )
 
 _ABSENT = "(nothing)"
+_NEEDED = (
+    *("pytorch-lightning_version", "global_step", "world_size", "data_fingerprint", "facts", "metrics", "callbacks"),
+    *("optimizer_states", "lr_schedulers", "loops"),
+)
 
 
 @dataclass
@@ -81,6 +86,8 @@ def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -
         raise CheckpointError(
             f"{checkpoint} is of a version whose runs cannot go on: begin with {options({'init_from': checkpoint})}"
         )
+    if lacking := [name for name in _NEEDED if content.get(name) in (None, [])]:
+        raise CheckpointError(f"{harmless(checkpoint)} is damaged: it lacks {lacking[0]}, and its run cannot go on")
     version = str(content["pytorch-lightning_version"])
     if _release(version) > _release(lightning.__version__):
         raise CheckpointError(
@@ -96,7 +103,7 @@ def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -
         content.get("classes", []),
         content["facts"],
         content.get("latest", content["metrics"]),
-        content["callbacks"].get("Evaluate", {}).get("protocol", {}),
+        _mapping(content["callbacks"].get("Evaluate", {}).get("protocol")),
         content["logged"],
         remarks,
     )
@@ -107,9 +114,13 @@ def _release(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
+def _mapping(node: Any) -> dict[str, Any]:
+    return node if isinstance(node, dict) else {}
+
+
 def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two records of versions, threads and commit: equal to the bit is promised without."""
-    old, new = ({**record["versions"], **record} for record in (before, now))
+    old, new = ({**_mapping(record.get("versions")), **record} for record in (before, now))
     names = [name for name in new if name in old and name != "versions" and old[name] != new[name]]
     return [f"now {name} {new[name]} instead of {old[name]}" for name in names]
 
@@ -187,7 +198,9 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], allow: Sequence[s
     changed = _changes(old, new)
     refused = {path: values for path, values in changed.items() if not _within(path, [*FREE, *allow])}
     if refused:
-        lines = "\n".join(f"  {path}: {before} -> {after}" for path, (before, after) in refused.items())
+        lines = "\n".join(
+            f"  {harmless(path)}: {harmless(before)} -> {harmless(after)}" for path, (before, after) in refused.items()
+        )
         raise ConfigurationError(
             f"this run was begun with another configuration:\n{lines}\n"
             f"set it back, choose a new output_dir, or accept it: {options({'resume_allow': [*allow, *refused]})}"

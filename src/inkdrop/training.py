@@ -109,6 +109,9 @@ def _fit(trainer: Trainer, task: Task, data: DataModule, before: Resumed | None)
         _end_others(trainer)
         if exit_code(error) is not None:  # a file that went away, say, or a full disk
             stop(error)
+        if before is not None and not task.begun:  # Lightning runs into anything in a state that is not its own
+            told = harmless(" ".join(str(error).split()) or type(error).__name__)
+            stop(CheckpointError(f"{harmless(before.checkpoint)}: the run cannot go on from its state: {told}"))
         raise
 
 

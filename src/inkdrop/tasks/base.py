@@ -60,6 +60,7 @@ class Task(LightningModule):
         self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
         self.max_skipped_steps, self.skipped_steps = max_skipped_steps, 0
         self.max_gradient_norm = math.inf if max_gradient_norm is None else max_gradient_norm
+        self.begun = False  # whether all was restored and training goes on
         self.updated = False  # whether the latest optimizer step changed the weights
         self.validated_at = -1
         self._finite = True
@@ -154,6 +155,7 @@ class Task(LightningModule):
 
     def on_train_start(self) -> None:
         """Forgets the losses of a training before this one."""
+        self.begun = True
         self._recent.clear()
 
     def configure_gradient_clipping(
