@@ -49,7 +49,7 @@ def inspect(data: DataModule, output: Path) -> bool:
     """Prints a report, writes `samples.png` and a list of odd items, `items.txt`; returns whether no file is broken."""
     findings = data.examine()
     for line in _about_files(findings):
-        print(line)
+        print(harmless(line, 2000))
     first: dict[bytes, str] = {}  # hash -> the first item that has it, over all splits
     twins: dict[str, str] = {}
     for name, split in findings.splits.items():
@@ -57,7 +57,7 @@ def inspect(data: DataModule, output: Path) -> bool:
             hashes, statistics = _go_through(name, split)
             print(f"{name:20} {len(hashes)} items of shape {tuple(split['x'].shape[1:])}, {split['x'].dtype}")
             for line in (*statistics, *_about_labels(split, data.classes)):
-                print(f"  {line}")
+                print(f"  {harmless(line, 2000)}")
             _compare(name, hashes, findings.paths.get(name), first, twins)
     _write_items({"broken": findings.broken, "skipped": findings.skipped, "twin": twins}, output)
     train = findings.splits["train"]
