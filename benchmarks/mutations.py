@@ -134,7 +134,7 @@ def odd_tensor(value: torch.Tensor, chance: random.Random) -> Any:
     """A tensor of another type, shape or kind."""
     kinds: list[Callable[[], Any]] = [
         *(value.double, value.half, value.long, value.bool, value.to_sparse, value.tolist, value.numel),
-        *(lambda: value[:0], lambda: value.flatten(), lambda: value[None], lambda: value.to("meta")),
+        *(lambda: value.flatten()[:0], lambda: value.flatten(), lambda: value[None], lambda: value.to("meta")),
         *(lambda: value * torch.nan, lambda: value.to(torch.complex64), lambda: value.expand(3, *value.shape)),
     ]
     return chance.choice(kinds)()
