@@ -119,6 +119,8 @@ class CheckConfiguration(Callback):
         with _stopping():
             try:
                 self._check(config, hydra)
+            except OmegaConfBaseException:  # of the file, not of its parts
+                raise
             except ValueError as error:
                 raise self._with_all(error, config, hydra) from None
 

@@ -32,6 +32,8 @@ def told(
     A value that the user has typed is an error of its own and is left alone, and so is all else on data of inkdrop's.
     """
     typed = {_name(each) for each in overrides}
+    if "_target_" not in (plain.get("data") or ()):
+        return error
     if not any(_below(name, {"data"}) for name in typed) or str(error).partition("=")[0].endswith(tuple(typed)):
         return error
     try:
