@@ -118,6 +118,8 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "C25 callbacks": (["callbacks=5"], ["callbacks=5", "dictionary"]),
     "C25 trainer": (["trainer=5"], ["`trainer` is not a container"]),
     "C25 task": (["task=null"], ["task=null", "--help lists the names"]),
+    "C25 allowed": (["allow_targets=x"], ["allow_targets=x: input should be a valid list"]),
+    "C25 class": (["task._target_=inkdrop.codecs.Pixels"], ["is no option"]),
     "C25 coupling": (["++task.loss.coupling=true"], ["task.loss={'coupling': True}", "an instance of Module"]),
     "C25 loss": (["++task.loss=3"], ["task.loss=3: input should be an instance of Module"]),
     "C25 codec": (["++pipeline.codec=3"], ["pipeline.codec=3: input should be an instance of Codec"]),

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import inspect
 import re
+import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -194,6 +195,8 @@ def _check_call(node: Mapping[str, Any], allowed: Iterable[str], path: str) -> N
     if advice := instead(target):
         raise ConfigurationError(f"{path}._target_={node['_target_']} is not available: {advice}")
     parameters = inspect.signature(target).parameters
+    if [p.kind for p in parameters.values()] == [inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD]:
+        parameters = types.MappingProxyType({})  # of a base class that takes none, such as torch's Module
     given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         _check_names(path, given, parameters)

@@ -286,7 +286,8 @@ def _refuse_foreign_targets(config: DictConfig, overrides: Iterable[str], primar
 
     What may be executed is for the user to say: on the command line, or in the primary configuration itself.
     """
-    allowed: Any = OmegaConf.to_container(config.get("allow_targets") or OmegaConf.create([]), resolve=False)
+    named = config.get("allow_targets")
+    allowed: Any = OmegaConf.to_container(named, resolve=False) if OmegaConf.is_list(named) else []
     given = any(each.lstrip("+").partition("=")[0] == "allow_targets" for each in overrides)
     if allowed and not given and allowed != primary.get("allow_targets"):
         raise ValueError(
