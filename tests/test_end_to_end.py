@@ -332,7 +332,7 @@ def test_several_devices_train_and_sample_as_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     trained(tmp_path / "one")
     two, one = (json.loads((tmp_path / each / "result.json").read_text())["metrics"] for each in ("two", "one"))
-    for name in ("validation/loss", "fd_digits_20", "fd_digits_20_floor"):
+    for name in ("train/loss", "validation/loss", "fd_digits_20", "fd_digits_20_floor"):
         assert two[name] == pytest.approx(one[name], rel=1e-3), name
     options = ["num_samples=9", "batch_size=2", "time_grid.num_steps=3"]
     done = script("sample.py", f"checkpoint={folder}", *options, "trainer.devices=2", f"output_dir={tmp_path / 's2'}")

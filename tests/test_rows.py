@@ -124,3 +124,18 @@ def test_a_record_is_written_once_a_step(tmp_path: Path, monkeypatch: pytest.Mon
     assert written == {1: 1, 2: 1, 3: 1, 4: 1}
     assert [row["train/skipped_steps"] for row in lines(tmp_path)] == [1, 2, 3, 4]
     assert "train/loss" in lines(tmp_path)[1]
+
+
+def test_the_loss_of_a_step_is_that_of_all_its_batches(tmp_path: Path) -> None:
+    """A step of two batches sees the positions that one of a batch twice as large sees."""
+    for name, options in (("once", ["data.batch_size=32"]), ("twice", ["data.batch_size=16"])):
+        accumulate = f"trainer.accumulate_grad_batches={2 if name == 'twice' else 1}"
+        steps = ["trainer.max_steps=4", "trainer.log_every_n_steps=2", "trainer.val_check_interval=8"]
+        run(tmp_path / name, *options, accumulate, *steps, "network.dropout=0")
+    once, twice = (
+        {row["step"]: row["train/loss"] for row in lines(tmp_path / name) if "train/loss" in row}
+        for name in ("once", "twice")
+    )
+    assert once.keys() == twice.keys() == {2, 4}
+    for step, loss in once.items():
+        assert twice[step] == pytest.approx(loss, rel=1e-4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeAlias
 
 import torch
@@ -65,6 +65,7 @@ class Task(LightningModule):
         self.validated_at = -1
         self._finite = True
         self._recent, self._validated = RecentLosses(), RecentLosses()
+        self._step_values: list[Tensor] = []  # of the batches since the last optimizer step
         self.config: dict[str, Any] = {}  # resolved, plain; written into checkpoints so that they are enough alone
         self.facts: dict[str, Any] = {}  # what the result depends on besides: versions, threads, commit
         self.check()
@@ -99,7 +100,7 @@ class Task(LightningModule):
         # An infinite loss can have a finite gradient. 0 inf is NaN, so that no gradient outlives its loss: one look at
         # the gradient tells all, and on every rank the same.
         loss = loss * (1 + 0 * loss.detach())
-        self._log("train", loss.detach(), terms)
+        self._log("train", self._over_step(self._means(loss.detach(), terms)), terms)
         return {"loss": loss, "t": terms.t, **{name: part.detach() for name, part in terms.parts.items()}}
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
@@ -108,12 +109,26 @@ class Task(LightningModule):
         t = spread(self.schedule, items)
         terms = self.terms(batch, Generators.from_positions(0, items).at("validation"), t)
         self._validated.add(terms.loss, batch["position"])
-        self._log("validation", terms.loss.mean(), terms, on_epoch=True, sync_dist=True)
+        self._log("validation", self._means(terms.loss.mean(), terms), terms, on_epoch=True, sync_dist=True)
 
-    def _log(self, stage: str, loss: Tensor, terms: LossTerms, **how: Any) -> None:
-        values = {"loss": loss, **{name: terms.parts[name].detach().mean() for name in self.logged}}
+    def _means(self, loss: Tensor, terms: LossTerms) -> dict[str, Tensor]:
+        return {"loss": loss, **{name: terms.parts[name].detach().mean() for name in self.logged}}
+
+    def _log(self, stage: str, values: Mapping[str, Tensor], terms: LossTerms, **how: Any) -> None:
         for name, value in values.items():
             self.log(f"{stage}/{name}", value, batch_size=len(terms.t), **how)
+
+    def _over_step(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Means over the batches of this step so far and, where they are recorded, over all ranks."""
+        trainer: Any = self.trainer
+        if trainer.accumulate_grad_batches == trainer.world_size == 1:
+            return values
+        self._step_values.append(torch.stack([value.float() for value in values.values()]))
+        mean = torch.stack(self._step_values).mean(0)
+        if trainer.world_size > 1 and (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            torch.distributed.all_reduce(mean)
+            mean /= trainer.world_size
+        return dict(zip(values, mean, strict=True))
 
     def on_validation_epoch_end(self) -> None:
         """Notes the step that the validation is of; `NonFiniteError` names the items whose loss is not finite."""
@@ -157,6 +172,7 @@ class Task(LightningModule):
         """Forgets the losses of a training before this one."""
         self.begun = True
         self._recent.clear()
+        self._step_values.clear()
 
     def configure_gradient_clipping(
         self,
@@ -186,6 +202,7 @@ class Task(LightningModule):
             elif gradient_clip_val:
                 self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         self._recent.clear()
+        self._step_values.clear()
 
     def _scaler(self) -> Any:
         return getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16 alone
