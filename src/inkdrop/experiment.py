@@ -136,7 +136,7 @@ class CheckConfiguration(Callback):
             return error
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # of what is only tried
             warnings.simplefilter("ignore")
-            return told(error, plain, list(hydra.overrides.task), str(CONF), lambda each: self._check(each, each.hydra))
+            return told(error, plain, _overrides(hydra), str(CONF), lambda each: self._check(each, each.hydra))
 
     def _check(self, config: DictConfig, hydra: Any) -> None:
         from inkdrop.checkpoints import find_checkpoint
@@ -149,7 +149,7 @@ class CheckConfiguration(Callback):
 
         quiet()
         _refuse_unread(config, hydra.job.config_name)
-        _refuse_foreign_targets(config, hydra.overrides.task, _primary(hydra))
+        _refuse_foreign_targets(config, _overrides(hydra), _primary(hydra))
         trial = hydra.mode == RunMode.MULTIRUN and not OmegaConf.is_missing(hydra.job, "num")
         plain = resolved(config, hydra.runtime.output_dir if trial else None)
         with hiding(config):
@@ -294,6 +294,12 @@ def _refuse_foreign_targets(config: DictConfig, overrides: Iterable[str], primar
             f"allow_targets={harmless(allowed)} stands in a file that this configuration includes, and counts on the "
             "command line or in a primary configuration of your own alone: give it there, if you trust all of them"
         )
+
+
+def _overrides(hydra: Any) -> list[str]:
+    """The options of the command line as they were typed: references in them are not followed."""
+    typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return typed
 
 
 def _primary(hydra: Any) -> dict[str, Any]:

@@ -17,8 +17,9 @@ _NAME = r"(?<![A-Za-z0-9])(?:\w+_)?(?:key|token|secret|password)s?"  # hf_token,
 _SECRET = re.compile(rf"{_NAME}$", re.IGNORECASE)
 _NO_COUNT = re.compile(r"(?:^|_)(?:api|auth|access|hf|user)_?(?:key|token)s?$|(?:secret|password)s?$", re.IGNORECASE)
 _OVERRIDE = re.compile(rf"([+~]*[\w.@/-]*{_NAME}\s*=).*", re.IGNORECASE | re.DOTALL)
-_ASSIGNED = re.compile(
-    rf"({_NAME}[\"']?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|\[[^\]]*\]|\{{[^}}]*\}}|[^\s,}}\]\"']+)", re.IGNORECASE
+_ASSIGNED = re.compile(  # full_key is OmegaConf's word for a path
+    rf"((?<!full_)(?!full_key\b){_NAME}[\"']?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|\[[^\]]*\]|\{{[^}}]*\}}|[^\s,}}\]\"']+)",
+    re.IGNORECASE,
 )
 
 Path = tuple[str | int, ...]
