@@ -691,7 +691,7 @@ def test_training_ends_with_exit_code_3(kind: str, tmp_path: Path) -> None:
     options = ["network.attention_resolutions=[16]", "logger=none", "callbacks.evaluate=null"]
     done = subprocess.run([sys.executable, *command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
-    assert done.stderr.startswith("error: ")
-    assert str(path) in done.stderr
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]  # warnings may come before
+    assert str(path) in told
     assert "Traceback" not in done.stderr
     assert (tmp_path / "run").exists() == (kind == "broken image")  # it takes decoding to see this one
