@@ -111,3 +111,12 @@ def test_what_is_built_is_the_same_and_counted_by_what_it_makes(monkeypatch: pyt
     monkeypatch.setattr(building, "ROOM", size - 1)
     with pytest.raises(CheckpointError, match="larger than its weights"):
         build()
+
+
+def test_a_model_is_a_part_that_can_be_built(content: dict[str, Any], tmp_path: Path) -> None:
+    pipeline = content["config"]["pipeline"]
+    for wrong in ({"_partial_": True, **pipeline}, {name: part for name, part in pipeline.items() if name[0] != "_"}):
+        with pytest.raises(CheckpointError, match="its pipeline names no class that is built"):
+            load(saved(content, tmp_path / "a.ckpt", "config/pipeline", wrong))
+    without = {name: part for name, part in pipeline.items() if name != "guidance"}
+    assert load(saved(content, tmp_path / "a.ckpt", "config/pipeline", without)).guidance == {}

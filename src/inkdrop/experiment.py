@@ -317,7 +317,7 @@ def composed(name: str, overrides: list[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose(name, overrides)
-    except (HydraException, ValueError) as error:  # of numbers in the place of a group's name
+    except (HydraException, OSError, TypeError, ValueError) as error:  # of what is no name of a group
         raise ValueError(str(error)) from None
     _refuse_unread(config, name)
     _refuse_foreign_targets(config, overrides, {})

@@ -30,6 +30,10 @@ def checked_part(
         check(node, (*CHECKPOINT_TARGETS, *allow_targets), name)
     except ConfigurationError as error:
         raise CheckpointError(f"{path}: {error}") from None
+    if "_target_" not in node or node.get("_partial_"):
+        raise CheckpointError(f"{path} is no checkpoint of inkdrop: its {name} names no class that is built")
+    if "sampler" in node and node.get("guidance") is None:
+        return {**node, "guidance": {}}
     return node
 
 
