@@ -71,6 +71,7 @@ class CheckConfiguration(Callback):
         with _stopping():
             base = by_time(config, "hydra.sweep.dir")
             folder = Path(config.hydra.sweep.dir) if base is None else apart(base)
+            _remove_own_link(folder)
             check_sweep_folder(folder, config)
             complete = _complete(config)
         if complete:  # else the sweep itself gives what is missing
@@ -215,6 +216,13 @@ def _keep_clear(config: DictConfig, folder: Path) -> None:
         (folder / _SWEEP).unlink(missing_ok=True)
         (folder / _SWEEP).symlink_to(os.devnull)
         CheckConfiguration.clear = clear
+
+
+def _remove_own_link(folder: Path) -> None:
+    """Removes what `_keep_clear` leaves of a sweep that is killed while it begins."""
+    link = folder / _SWEEP
+    if link.is_symlink() and os.readlink(link) == os.devnull:
+        link.unlink()
 
 
 def _check_training(pipeline: Any, plain: dict[str, Any], allowed: tuple[str, ...], world_size: int) -> None:

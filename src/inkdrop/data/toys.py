@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, TypeAlias
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from inkdrop.data.loaders import Split
@@ -45,7 +45,7 @@ class Toy(DataModule):
     def __init__(
         self,
         draw: Draw,
-        num_points: Annotated[int, Ge(2)],
+        num_points: Annotated[int, Ge(2), Le(100_000_000)],
         shape: list[int],
         num_classes: Annotated[int, Ge(0)],
         batch_size: Annotated[int, Ge(1)],

@@ -19,7 +19,7 @@ from inkdrop.checkpoints import CheckpointError
 from inkdrop.checkpoints.content import require_fit
 from inkdrop.finiteness import NonFiniteError, listed
 from inkdrop.loggers.rows import Rows, record
-from inkdrop.losses import LossTerms
+from inkdrop.losses import Loss, LossTerms, NoisyCrossEntropy
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
 from inkdrop.tasks import learning_rate
@@ -47,7 +47,7 @@ class Task(LightningModule):
     def __init__(
         self,
         pipeline: torch.nn.Module,
-        loss: torch.nn.Module,
+        loss: Loss | NoisyCrossEntropy,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
         scheduler: Callable[[Optimizer], Any],
         seed: Annotated[int, Ge(0)] = 0,
