@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from inkdrop.checkpoints.files import CheckpointError
 from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, arguments, check
 from inkdrop.locations import data_dir, fetches, is_location, outside
 from inkdrop.showing import harmless
+from inkdrop.suggestions import options
 
 
 def checked_part(
@@ -51,6 +51,6 @@ def checked_data(
         elif is_location(annotation) and owner[name] and (place := outside(owner[name], folders)) is not None:
             raise CheckpointError(
                 f"{path}: its data lie at {harmless(place)}, outside of the data folder {data_dir()}; if they are "
-                f"yours, add {shlex.quote(f'data_folders=[{place}]')}"
+                f"yours, add {options({'data_folders': [place]})}"
             )
     return node
