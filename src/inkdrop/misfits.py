@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from inkdrop.showing import harmless
-from inkdrop.suggestions import written
+from inkdrop.suggestions import words, written
 
 if TYPE_CHECKING:
     from inkdrop.data import DataModule
@@ -48,7 +46,7 @@ def told(
         kept = [each for each in overrides if not _below(_name(each), replaced)]
         command = [*kept, *(f"{name}={written(value)}" for name, value in chosen.items())]
         if chosen and _passes(conf, command, check):
-            lines.append(f"these options fit: python train.py {harmless(shlex.join(command), 10_000)}")
+            lines.append(f"these options fit: python train.py {words(command)}")
             break
     error.args = ("\n".join(lines), *error.args[1:])
     return error

@@ -23,7 +23,17 @@ def no_option(path: str, names: Iterable[str], advice: str = "") -> str:
 
 def options(chosen: Mapping[str, Any]) -> str:
     """Options for a command line, quoted as Hydra and as a shell read them."""
-    return harmless(shlex.join(f"{name}={written(value)}" for name, value in chosen.items()), 10_000)
+    return words(f"{name}={written(value)}" for name, value in chosen.items())
+
+
+def words(texts: Iterable[str]) -> str:
+    """Words of a command line, quoted as a shell reads them."""
+    return harmless(" ".join(map(_quoted, texts)), 10_000)
+
+
+def _quoted(text: str) -> str:
+    """Hydra's own quotes are single ones, within which a shell's single quotes are hard to read."""
+    return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)
 
 
 def written(value: Any) -> str:
