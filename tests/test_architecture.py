@@ -65,6 +65,7 @@ ORDER = [
     "calibrating",
     "costs",
     "resumption",
+    "misfits",
     "experiment",
     "rerun",
     "training",

@@ -637,10 +637,11 @@ def test_k20_no_run_begins_in_a_folder_that_must_not_be_written() -> None:
 @pytest.mark.usefixtures("readonly")
 @pytest.mark.parametrize("place", ["run/checkpoints", "run/new"], ids=["K20-write-old", "K20-write-new"])
 def test_no_checkpoint_is_written_to_a_folder_that_must_not_be_written(place: str) -> None:
-    store = CheckpointFolder(place)
+    store, content = CheckpointFolder(place), read_checkpoint("run")
+    store.owner = content["config"]["run_id"]
 
     def save() -> None:
-        store.save(read_checkpoint("run"), 3)
+        store.save(content, 3)
         store.wait()
 
     with pytest.raises(CheckpointError, match=f"could not be written to {place}: .*Permission denied"):

@@ -488,7 +488,7 @@ def test_a_finished_run_is_not_overwritten(run: Path) -> None:
         (["evaluate=true", "condition.label=1", "num_samples=20"], "remove condition.label"),
         (["evaluate=true", "num_samples=20", "metric=kernel"], "takes at least 1000"),
         (["metric=kernel"], "set evaluate=true"),
-        (["evaluate=true", "num_samples=20", "extractor=identity"], "set extractor.dim=64"),
+        (["evaluate=true", "num_samples=20", "extractor=identity", "extractor.dim=3"], "set extractor.dim=64"),
         (["evaluate=true", "num_samples=1000", "metric=kernel"], "set metric.kernel.subset_size=350"),
         (
             ["evaluate=true", "num_samples=20", "extractor=identity", "extractor.dim=64", "metric=inception_score"],

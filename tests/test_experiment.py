@@ -22,8 +22,10 @@ OWN: dict[str, tuple[str, str, list[str], int, str]] = {
     "sampling, training": ("sample.py", SAMPLE + "optimizer: {lr: 1}\n", [], 2, "optimizer is no option"),
     "taken away": ("train.py", TRAIN, ["~compile"], 2, "compile is missing: train.yaml has it, `def"),
     "built on nothing": ("train.py", "optimizer: {lr: 1e-3}\n", [], 2, "`defaults: [train, _self_]` in mine"),
-    "referred to": ("train.py", TRAIN + "width: 16\nnetwork: {base_channels: '${width}'}\n", [], 0, "all was checked"),
-    "good": ("train.py", TRAIN + "optimizer: {lr: 1e-3}\n", ["experiment=moons"], 0, "all was checked"),
+    "referred to": (
+        *("train.py", TRAIN + "width: 16\nnetwork: {base_channels: '${width}'}\n", [], 0, "nothing is trained"),
+    ),
+    "good": ("train.py", TRAIN + "optimizer: {lr: 1e-3}\n", ["experiment=moons"], 0, "nothing is trained"),
     "good sampling": ("sample.py", SAMPLE + "num_samples: 3\n", [], 4, "checkpoint=nowhere does not exist"),
 }  # fmt: skip
 

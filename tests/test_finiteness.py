@@ -56,10 +56,13 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def finite(file: Path) -> bool:
-    """Whether all that was learned is; the configuration may say NaN to break things."""
+    """Whether all that was learned is; the configuration may say NaN to break things, and the log may tell of it."""
     checkpoint = torch.load(file, weights_only=True)
     return all(
-        bool(each.isfinite().all()) for name in checkpoint if name != "config" for each in tensors(checkpoint[name])
+        bool(each.isfinite().all())
+        for name in checkpoint
+        if name not in ("config", "latest")
+        for each in tensors(checkpoint[name])
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import pickle
 import re
@@ -224,7 +225,7 @@ def test_training_and_a_sweep_find_the_number_of_classes(tmp_path: Path) -> None
     done = run("train.py", "-m", f"data.path={tmp_path}/two,{tmp_path}/three", *options)
     assert done.returncode == 0, done.stderr
     for number, classes in ((0, 2), (1, 3)):
-        config = yaml.safe_load((tmp_path / "runs" / str(number) / "config.yaml").read_text())
+        config = json.loads((tmp_path / "runs" / str(number) / "run.json").read_text())["config"]
         assert config["pipeline"]["conditioner"]["num_classes"] == config["data"]["num_classes"] == classes
 
 
@@ -232,9 +233,11 @@ def test_command_lines_of_the_page_compose(tmp_path: Path, monkeypatch: pytest.M
     write(tmp_path / "images", sound("a", "b"))
     for name in ("photos", "train", "test"):
         zipped(tmp_path / "images", tmp_path / f"{name}.zip")
+    write(tmp_path / "PHOTOS", sound("a", "b"))
+    np.save(tmp_path / "series.npy", np.zeros((9, 3, 16), np.float32))
     monkeypatch.chdir(tmp_path)
     lines = re.findall(r"^python train\.py (.*)$", (ROOT / "docs" / "data.md").read_text(), re.M)
-    assert len(lines) == 6
+    assert len(lines) == 8
     for line in lines:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             plain = resolved(compose("train", ["output_dir=nowhere", *shlex.split(line)]))

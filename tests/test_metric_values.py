@@ -333,6 +333,7 @@ def test_inception_metrics_equal_those_of_torch_fidelity_end_to_end(
 
 def _keep_apart(extractor: Inception, images: Tensor) -> None:
     """Normalises each layer over these images, as random layers would make all of them the same."""
+    extractor.ready()
     for layer in extractor.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = 1.0

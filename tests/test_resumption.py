@@ -297,7 +297,7 @@ def test_the_run_says_whether_it_is_fresh(tmp_path: Path, capsys: pytest.Capture
         run(folder)
         assert "nothing to do: the run has all its 22 steps" in capsys.readouterr().out
         assert (folder / "metrics.jsonl").read_bytes() == before
-        assert json.loads((folder / "result.json").read_text())["metrics"] == again["metrics"]
+        assert json.loads((folder / "result.json").read_text())["metrics"] == again["latest"]
 
 
 def test_a_tracker_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def class_numbers(wanted: Any, names: Sequence[str], field: str = "label") -> An
         return names.index(text)
     if type(wanted) is int and not all(re.fullmatch("[0-9]+", name) for name in names):
         return wanted
-    close = difflib.get_close_matches(text[:200], names, 1)
+    close = difflib.get_close_matches(text[:200], names, 1) if is_named(names) else []
     known = f"did you mean {harmless(close[0])}?" if close else f"there are {named(names)}"
     raise ValueError(f"condition.{field}={harmless(text)} is none of the classes of this model: {known}")
 
@@ -75,7 +75,9 @@ def is_named(classes: Sequence[str]) -> bool:
 
 
 def named(names: Sequence[str], most: int = 20) -> str:
-    """The first names in a sentence, and how many more there are."""
+    """The first names in a sentence, and how many more there are; those that are their numbers from first to last."""
+    if len(names) > 1 and not is_named(names):
+        return f"0 to {len(names) - 1}"
     more = [f"and {len(names) - most} more"] if len(names) > most else []
     return ", ".join([*(harmless(name, 60) for name in names[:most]), *more])
 

@@ -208,11 +208,11 @@ class Inception(Extractor):
         except ImportError:
             raise ValueError("extractor=inception needs torch-fidelity: pip install torch-fidelity") from None
         # torch-fidelity would unpickle whatever is in the file: it is given what was read as tensors alone.
-        content = io.BytesIO()
-        torch.save(self._tensors(), content)
-        content.seek(0)
+        stream = io.BytesIO()
+        torch.save(self._tensors(), stream)
+        stream.seek(0)
         try:
-            self.network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=content)
+            self.network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=stream)
         except (RuntimeError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"extractor.weights={self._weights} are not those of {self.FILE}: {reason}") from None

@@ -120,8 +120,8 @@ class Task(LightningModule):
 
     def _over_step(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Means over the batches of this step so far and, where they are recorded, over all ranks."""
-        trainer: Any = self.trainer
-        if trainer.accumulate_grad_batches == trainer.world_size == 1:
+        trainer: Any = self._trainer
+        if trainer is None or trainer.accumulate_grad_batches == trainer.world_size == 1:
             return values
         self._step_values.append(torch.stack([value.float() for value in values.values()]))
         mean = torch.stack(self._step_values).mean(0)
