@@ -26,9 +26,9 @@ def test_alone_there_is_nothing_to_part_from() -> None:
 
 
 def test_processes_part_when_a_script_has_done_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hydra = SimpleNamespace(
-        mode=RunMode.RUN, callbacks={"check": {}}, runtime=SimpleNamespace(output_dir=str(tmp_path))
-    )
+    checked = {"check": {"_target_": "inkdrop.experiment.CheckConfiguration"}}
+    runtime = SimpleNamespace(output_dir=str(tmp_path))
+    hydra = SimpleNamespace(mode=RunMode.RUN, callbacks=checked, runtime=runtime)
     monkeypatch.setattr(HydraConfig, "get", lambda: hydra)
     seen = []
 
