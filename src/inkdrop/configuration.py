@@ -220,6 +220,7 @@ def _check_names(path: str, given: Iterable[str], parameters: Mapping[str, Any])
             raise ConfigurationError(no_option(f"{path}.{key}", parameters))
 
 
+@functools.cache
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
     """The annotated types of a target's arguments; only inkdrop's own are schemas."""
     if not getattr(target, "__module__", "").startswith("inkdrop."):
@@ -255,7 +256,12 @@ def _stood_in(value: Any, allowed: Iterable[str], path: str) -> Any:
 
 def _check_value(path: str, annotation: Any, value: Any) -> None:
     try:
-        TypeAdapter(annotation, config=_STRICT).validate_python(value)
+        _adapter(annotation).validate_python(value)
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise ConfigurationError(f"{path}={value}: {said[0].lower()}{said[1:]}") from None
+
+
+@functools.cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=_STRICT)

@@ -125,6 +125,7 @@ def _defined_as(target: Any) -> str:
     return f"{target.__module__}.{target.__qualname__}"
 
 
+@functools.cache
 def _fits(target: Any, entry: str) -> bool:
     """Whether a class or function is a part of the kind, where the entry is one."""
     members = [_imported(name) for name in KINDS.get(entry, ())]
