@@ -133,6 +133,16 @@ class BatchGaussian(Noise):
         return torch.randn(len(generators), *shape, dtype=dtype, generator=generator)
 
 
+class GivenNoise(Gaussian):
+    """Hands out tensors made beforehand, so that another library can be given the same."""
+
+    def __init__(self, tensors: list[Tensor]):
+        self.tensors = tensors
+
+    def __call__(self, shape: object, generators: object, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.tensors.pop(0)
+
+
 class Plain(Codec):
     """Data that are x themselves, in float64."""
 

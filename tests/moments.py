@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -22,3 +23,8 @@ def at_call(
         return original(*arguments, **options)
 
     patch.setattr(owner, name, counted)
+
+
+def full(*_: Any, **__: Any) -> None:
+    """The disk is full."""
+    raise OSError(errno.ENOSPC, "No space left on device")

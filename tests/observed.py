@@ -23,6 +23,18 @@ class Scores(Identity):
         return features
 
 
+class Flat(Extractor):
+    """The pixels, a part of which may be left out."""
+
+    def __init__(self, name: str = "flat", resize: str = "none", weight: float = 1.0):
+        super().__init__()
+        self.name, self.dim, self.resize = name, 64, resize
+        self.weight = torch.nn.Parameter(torch.tensor(weight))
+
+    def forward(self, data: Tensor) -> Tensor:
+        return self.weight * data.flatten(1)
+
+
 def observed(
     features: Tensor,
     needs: frozenset[str] = ALL,

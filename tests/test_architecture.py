@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "src" / "inkdrop"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "src" / "inkdrop"
 ORDER = [
     "showing",
     "reading",
@@ -122,6 +123,17 @@ def test_nothing_is_unpickled_and_no_shell_is_started() -> None:
                 assert told.get("weights_only") in (None, "True"), file
                 assert told.get("allow_pickle") in (None, "False"), file
                 assert "shell" not in told, file
+
+
+def test_no_test_file_imports_another() -> None:
+    """What several share stands in a file without tests."""
+    names = {file.stem for file in TESTS.glob("test_*.py")} | {"conftest"}
+    for file in TESTS.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                assert not {each.name for each in node.names} & names, file
+            if isinstance(node, ast.ImportFrom):
+                assert node.module not in names, file
 
 
 def test_every_part_has_its_place() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_resumption import run
+from runs import run
 
 from inkdrop import load
 from inkdrop.checkpoints import CheckpointError, building

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from entry_scripts import Script
-from test_end_to_end import TINY, trained
+from runs import TINY, trained
 
 from inkdrop import calibrating
 from inkdrop.__main__ import main

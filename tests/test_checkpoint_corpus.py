@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 import os
 import pickle
 import shutil
@@ -20,12 +18,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoint_files import (
+    CODEC,
+    FIRST,
+    LAST,
+    Change,
+    Content,
+    Damage,
+    Marker,
+    at,
+    changed,
+    flip,
+    put,
+    registered,
+    saved,
+    without,
+)
 from entry_scripts import ROOT, Script
 from image_files import GREY, encoded
 from omegaconf import OmegaConf
+from runs import POINTS, interrupted, run
 from safetensors.torch import save_file
-from test_checkpoints import flip
-from test_resumption import POINTS, interrupted, run
 
 from inkdrop import load
 from inkdrop.callbacks import EMA
@@ -34,12 +47,8 @@ from inkdrop.checkpoints.content import FORMAT
 from inkdrop.ownership import locked
 
 STEPS = "trainer.max_steps=2"
-FIRST, LAST = "step-00000001.ckpt", "step-00000002.ckpt"
 NETWORK = "pipeline.denoiser.network."
 WEIGHT = f"{NETWORK}input.weight"
-Content = dict[str, Any]
-Change = Callable[[Content], Any]
-Damage = Callable[[Path], Any]
 
 
 @pytest.fixture(scope="module")
@@ -60,57 +69,6 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 def file(whole: Path, tmp_path: Path) -> Path:
     """Its last checkpoint alone, as one gets it from somebody else."""
     return Path(shutil.copy(whole / "checkpoints" / LAST, tmp_path / "file.ckpt"))
-
-
-class Marker:
-    """Unpickling it makes a file."""
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (Path("marker"),)
-
-
-def saved(content: Any, file: Path) -> None:
-    file.unlink(missing_ok=True)  # it may be a link
-    torch.save(content, file)
-
-
-def changed(*changes: Change) -> Damage:
-    """Writes the content of a file anew, as the changes leave or return it."""
-
-    def damage(file: Path) -> None:
-        content = torch.load(file, weights_only=True)
-        for change in changes:
-            content = change(content) or content
-        saved(content, file)
-
-    return damage
-
-
-def at(path: str, change: Callable[[Any], Any]) -> Change:
-    """What the change makes of the value at a path in the content."""
-    *names, last = path.split("/")
-
-    def change_content(content: Content) -> None:
-        node = functools.reduce(lambda node, name: node[name], names, content)
-        node[last] = change(node.get(last))
-
-    return change_content
-
-
-def put(path: str, value: Any) -> Change:
-    return at(path, lambda _: value)
-
-
-def without(*names: str) -> Change:
-    return lambda node: {name: value for name, value in node.items() if name not in names}
-
-
-def registered(file: Path) -> None:
-    """The index says that the file is as it was written."""
-    index = json.loads((file.parent / "index.json").read_text())
-    (entry,) = [each for each in index["files"] if each["name"] == file.name]
-    entry |= {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-    (file.parent / "index.json").write_text(json.dumps(index))
 
 
 def assert_refused(script: Script, checkpoint: Path | str, message: str, *options: str) -> None:
@@ -234,7 +192,6 @@ def shards_with_metadata(file: Path) -> None:
 
 
 WEIGHTS_ALONE = "it holds weights alone, without the configuration of their model"
-CODEC = "config/pipeline/codec"
 LOADING = {"_target_": "lightning.pytorch.core.saving.pl_load", "path_or_url": "evil.pt", "weights_only": False}
 AVERAGE = "ema/0.9"
 # name: (what happens to a file, how it is told)

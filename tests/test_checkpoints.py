@@ -14,16 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoint_files import content, flip
 
 from inkdrop.checkpoints import CheckpointError, CheckpointFolder, read_checkpoint
-from inkdrop.checkpoints.content import FORMAT
 from inkdrop.conditioners import Attributes
 from inkdrop.finiteness import NonFiniteError
-
-
-def content(value: float = 1.0, size: int = 1000, **more: Any) -> dict[str, Any]:
-    weights = {"pipeline.w": torch.full((size,), value), "pipeline.mask": torch.tensor([-torch.inf])}
-    return {"format": FORMAT, "state_dict": weights, "trainable": ["pipeline.w"], "config": {"seed": 0}, **more}
 
 
 def saved(folder: Path, *steps: int, **options: Any) -> CheckpointFolder:
@@ -189,12 +184,6 @@ def test_killed_at_any_instant_a_whole_checkpoint_is_found(tmp_path: Path) -> No
     (before,) = (name for name in names(tmp_path)[1:] if name != "step-01000000.ckpt")
     assert names(tmp_path) == ["index.json", before, "step-01000000.ckpt"]
     assert int(before[5:13]) >= int(done.stdout)
-
-
-def flip(file: Path, offset: int) -> None:
-    data = bytearray(file.read_bytes())
-    data[offset] ^= 1
-    file.write_bytes(data)
 
 
 def test_one_flipped_bit_anywhere_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

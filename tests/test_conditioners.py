@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import torch
 from analytic import SCHEDULES
-from test_configuration import composed
+from choices import composed
 from torch import Tensor, nn
 
 from inkdrop.callbacks.pictures import conditions

@@ -16,7 +16,7 @@ from entry_scripts import ROOT, Ended, Script
 from hydra.core.utils import JobReturn
 from image_files import GREY, encoded, pixels
 from omegaconf import DictConfig, OmegaConf
-from test_end_to_end import TINY, trained
+from runs import TINY, trained
 
 from inkdrop.configuration import check_settings
 from inkdrop.data import DataError, Digits

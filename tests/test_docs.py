@@ -9,8 +9,9 @@ import pytest
 import torch
 import yaml
 from analytic import SCHEDULES, gaussian, source
-from hydra import compose, initialize_config_dir
+from entry_scripts import ROOT
 from PIL import Image
+from runs import configuration
 
 from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import check
@@ -19,7 +20,6 @@ from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
 from inkdrop.time_grids import TimeGrid
 
-ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 
 
@@ -81,8 +81,7 @@ def test_command_lines_of_the_readme_compose(line: str, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "PHOTOS").mkdir()  # whose images say the shape
     Image.new("RGB", (96, 64)).save(tmp_path / "PHOTOS" / "0.png")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", line.split())
+    config = configuration("train", *line.split())
     from inkdrop.experiment import resolved
 
     check(resolved(config, "nowhere"))

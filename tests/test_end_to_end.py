@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from entry_scripts import script
 from peers import diffusers_small
 from PIL import Image
+from runs import TINY, arrays_of, points, sampled, trained
 
 import inkdrop
 from inkdrop.checkpoints import CheckpointError, find_checkpoint
@@ -23,65 +20,11 @@ from inkdrop.data import Digits
 from inkdrop.describing import describe
 from inkdrop.networks import UNet
 from inkdrop.networks.diffusers_format import to_diffusers
-from inkdrop.sampling import sample
-from inkdrop.training import train
-
-ROOT = Path(__file__).parent.parent
-TINY = [
-    "network.base_channels=8",
-    "network.norm_groups=4",
-    "network.num_blocks=1",
-    "trainer.max_steps=6",
-    "trainer.log_every_n_steps=2",
-    "trainer.val_check_interval=3",
-    "time_grid.num_steps=4",
-    "evaluation.num_samples=20",
-    "metric.frechet.min_samples=2",
-    "callbacks.pictures.num_samples=20",
-    "data.batch_size=16",
-    # An untrained network is a smooth function of x only where its zeros mean "the data are what you see".
-    "prediction=v",
-    "guidance=none",
-]
-
-
-def trained(folder: Path, *overrides: str, logger: str = "none", options: Sequence[str] = TINY) -> dict[str, Any]:
-    """Trains within this process and returns result.json."""
-    folder.mkdir(parents=True)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", [*options, f"logger={logger}", f"output_dir={folder}", *overrides])
-    train(config, str(folder))
-    return json.loads((folder / "result.json").read_text())
-
-
-def sampled(checkpoint: Path, folder: Path, *overrides: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Samples within this process; samples.npz and result.json."""
-    folder.mkdir(parents=True)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("sample", [f"checkpoint={checkpoint}", f"output_dir={folder}", *overrides])
-    sample(config, str(folder))
-    return arrays_of(folder), json.loads((folder / "result.json").read_text())
-
-
-def arrays_of(folder: Path) -> dict[str, np.ndarray]:
-    with np.load(folder / "samples.npz") as file:
-        return dict(file)
 
 
 def picture(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
-
-
-def script(name: str, *arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, name, *arguments],
-        cwd=ROOT,
-        env={key: value for key, value in {**os.environ, **environment}.items() if value is not None},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -316,11 +259,7 @@ def test_parts_train_and_are_measured_from_the_command_line(overrides: list[str]
     another = any(option.startswith("network=") for option in overrides)
     kept = [option for option in TINY if not (another and option.startswith("network."))]
     folder = tmp_path / "run"
-    folder.mkdir()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        options = [*kept, "logger=none", "evaluation.num_items=10", f"output_dir={folder}", *overrides]
-        train(compose("train", options), str(folder))
-    metrics = json.loads((folder / "result.json").read_text())["metrics"]
+    metrics = trained(folder, "evaluation.num_items=10", *overrides, options=kept)["metrics"]
     assert np.isfinite(metrics[logged])
     _, result = sampled(folder, tmp_path / "samples", "num_samples=3", "time_grid.num_steps=3")
     assert result["num_samples"] == 3
@@ -349,16 +288,6 @@ def test_accumulation_gives_the_gradient_of_the_large_batch(tmp_path: Path) -> N
         for result in (large, small)
     ]
     assert torch.allclose(*weights, atol=1e-4)
-
-
-def points(folder: Path, *overrides: str) -> dict[str, float]:
-    """Trains a small network on points of the plane, whose samples are not rounded to 8 bits."""
-    folder.mkdir()
-    options = [option for option in TINY if not option.startswith(("network.", "guidance"))]
-    small = ["experiment=moons", "network.width=16", "network.num_blocks=1", "trainer.max_steps=40", "logger=none"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", [*options, *small, f"output_dir={folder}", *overrides])
-    return train(config, str(folder))
 
 
 def test_bfloat16_trains_and_samples_nearly_the_same(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_callbacks import small_task
-from test_protocol import Flat
+from observed import Flat
+from small_tasks import small_task
 from torch import Tensor
 
 from inkdrop.data import Digits

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback
-from test_callbacks import fit, records, small_task
-from test_end_to_end import sampled, trained
+from runs import sampled, trained
+from small_tasks import fit, records, small_task
 
 from inkdrop.callbacks import EMA, Evaluate, Every, StopEarly, Variant
 from inkdrop.callbacks.checkpoint import Checkpoint

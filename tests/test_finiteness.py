@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from entry_scripts import script
 from faulty import FaultyLoss, FaultyMLP
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
-from test_callbacks import fit, parameters, records, small_task
-from test_end_to_end import points, script
+from runs import points
+from small_tasks import fit, parameters, records, small_task
 from torch import Tensor
 
 from inkdrop.callbacks import EMA, Every, LossByNoiseLevel, SamplePictures

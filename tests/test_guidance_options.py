@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from analytic import Plain
-from test_end_to_end import TINY, sampled, trained
+from runs import TINY, sampled, trained
 from torch import Tensor
 
 import inkdrop

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from entry_scripts import ROOT
 from hydra.errors import SearchPathException
 
 from inkdrop.experiment import CONF
 from inkdrop.help import show
 
-ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "lightning", "wandb", "torchmetrics", "torchvision", "torch_fidelity", "sklearn", "numpy", "pydantic")
 
 

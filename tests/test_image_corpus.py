@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from entry_scripts import ROOT
 from image_files import (
     ALPHA,
     GREY,
@@ -39,7 +40,6 @@ from inkdrop.data.decoding import Decoder
 from inkdrop.data.module import DataError
 from inkdrop.inspection import inspect
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore:all images of .* lie in one folder")
 BACKGROUND = np.array([10, 200, 90])
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0 : 8 * SIDE : 8, 0 : 8 * SIDE : 8], 128), 2).astype(np.uint8)

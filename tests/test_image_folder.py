@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
+from entry_scripts import ROOT
 from image_files import SHAPE, SIDE, encoded, folder, pixels, sound, write
 from PIL import Image
+from runs import configuration
 
 from inkdrop.__main__ import main
 from inkdrop.configuration import ConfigurationError, build, check
@@ -32,7 +33,6 @@ from inkdrop.experiment import resolved
 from inkdrop.inspection import inspect
 from inkdrop.locations import data_dir
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore:all images of .* lie in one folder")
 
 
@@ -179,8 +179,7 @@ def test_impossible_shapes_are_refused(options: dict[str, Any], message: str, tm
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return resolved(compose("train", ["data=image_folder", "output_dir=nowhere", *overrides]))
+    return resolved(configuration("train", "data=image_folder", "output_dir=nowhere", *overrides))
 
 
 def test_the_number_of_classes_is_found_before_others_refer_to_it(tmp_path: Path) -> None:
@@ -239,8 +238,7 @@ def test_command_lines_of_the_page_compose(tmp_path: Path, monkeypatch: pytest.M
     lines = re.findall(r"^python train\.py (.*)$", (ROOT / "docs" / "data.md").read_text(), re.M)
     assert len(lines) == 8
     for line in lines:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            plain = resolved(compose("train", ["output_dir=nowhere", *shlex.split(line)]))
+        plain = resolved(configuration("train", "output_dir=nowhere", *shlex.split(line)))
         check(plain)
         build(plain["pipeline"])
 
@@ -320,8 +318,7 @@ def test_check_data_ends_with_its_code(
     not (data_dir() / "cifar10-jpeg-train.zip").is_file(), reason="INKDROP_DATA_DIR has no CIFAR-10-JPEG"
 )
 def test_cifar10_as_jpeg() -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        data = build(resolved(compose("train", ["data=cifar10_jpeg", "output_dir=nowhere"]))["data"])
+    data = build(resolved(configuration("train", "data=cifar10_jpeg", "output_dir=nowhere"))["data"])
     data.verify()
     assert data._places["train"].source.folders()[::9] == ["airplane", "truck"]
     for split, count in (("train", 5000), ("validation", 1000)):

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from entry_scripts import ROOT
 from lightning.pytorch import Callback
 from moments import at_call
-from test_callbacks import fit, small_task
-from test_end_to_end import ROOT
-from test_resumption import POINTS, differing, logged, run
+from runs import POINTS, differing, logged, run
+from small_tasks import fit, small_task
 
 from inkdrop.callbacks import EMA, StopOnSignal
 from inkdrop.callbacks.checkpoint import Checkpoint

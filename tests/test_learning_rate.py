@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from test_callbacks import fit, records, small_task
+from small_tasks import fit, records, small_task
 from torch.optim import lr_scheduler
 
 from inkdrop.callbacks import Every

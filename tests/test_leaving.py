@@ -23,14 +23,13 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoint_files import content
 from entry_scripts import ROOT
 from lightning.pytorch import Callback
-from moments import at_call
-from test_callbacks import fit, small_task
-from test_checkpoints import content
-from test_ownership import SHORT
-from test_resumption import POINTS
-from test_resumption import run as trained
+from moments import at_call, full
+from runs import POINTS, SHORT
+from runs import run as trained
+from small_tasks import fit, small_task
 
 import inkdrop
 from inkdrop.callbacks import Every, StopOnSignal
@@ -177,10 +176,6 @@ def test_workers_leave_signals_to_their_parent(method: str, monkeypatch: pytest.
     finally:
         loader._iterator._shutdown_workers()
         multiprocessing.set_start_method(before, force=True)
-
-
-def full(*_: Any, **__: Any) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 WRITES: dict[str, Callable[[Path], None]] = {

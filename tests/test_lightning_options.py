@@ -10,11 +10,10 @@ from typing import Any
 import lightning.pytorch.callbacks
 import lightning.pytorch.loggers
 import pytest
-from entry_scripts import Script
-from hydra import compose, initialize_config_dir
+from entry_scripts import ROOT, Script
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
-from test_end_to_end import ROOT
+from runs import configuration
 
 from inkdrop.callbacks import ProgressBar
 from inkdrop.configuration import SETTINGS, ConfigurationError, check, check_settings
@@ -83,8 +82,7 @@ def test_classes_made_of_what_does_not_fit_are_refused_too() -> None:
 
 @pytest.mark.parametrize("advice", sorted({*OPTIONS.values(), *CALLBACKS.values(), *LOGGERS.values()}))
 def test_advice_names_options_that_there_are(advice: str) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train")
+    config = configuration("train")
     named = re.findall(r"(?<![+\w.])((?:callbacks|trainer|task|data|optimizer)\.[a-z_.]+[a-z])", advice)
     for option in named:
         place, _, name = option.rpartition(".")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from entry_scripts import Script
-from test_end_to_end import TINY
+from runs import TINY
 from tokened import Tokened
 
 from inkdrop.masking import MASK, Masking, masked, masked_override, masked_text

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from analytic import ALL_SCHEDULES
+from entry_scripts import ROOT
 from PIL import Image
 
 from inkdrop.configuration import build, check
 from inkdrop.experiment import CONF, composed, resolved
 from inkdrop.plots import schedules
 
-ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "mathematics.md").read_text()
 CODE = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", PAGE)
 FAMILIES = dict(re.findall(r"^\| ([\w ]+) \| `(schedule=[^`]+)` \|$", PAGE, re.MULTILINE))

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_end_to_end import TINY, sampled, script, trained
+from entry_scripts import script
+from runs import TINY, sampled, trained
 
 import inkdrop
 from inkdrop.data import Digits

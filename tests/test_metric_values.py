@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch_fidelity
 import yaml
+from fidelity import Images, random_inception
 from observed import ALL, Scores, clouds, observed, one_of_two, value
 from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
-from test_metrics import Images, random_inception
 from torch import Tensor
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from fidelity import Images, random_inception
 from scipy import linalg
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_statistics_to_metric
@@ -370,41 +371,6 @@ def test_fid_equals_those_of_torch_fidelity_and_torchmetrics_end_to_end(
     assert abs(frechet_distance(first, second) - metric.compute().item()) < 1e-4 * scale(first, second)
     with pytest.raises(ValueError, match="uint8"):
         extractor(images[0].float())
-
-
-class Images(torch.utils.data.Dataset):
-    def __init__(self, images: Tensor):
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> Tensor:
-        return self.images[i]
-
-
-def random_inception() -> dict[str, Tensor]:
-    """A state dict of the extractor with random convolutions, taken from an instance made without loading."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    captured: dict[str, Tensor] = {}
-
-    def capture(self: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
-        captured.update(self.state_dict())
-
-    original = torch.nn.Module.load_state_dict
-    torch.nn.Module.load_state_dict = capture  # type: ignore[method-assign, assignment]
-    try:
-        file = Path(__file__).with_name("conftest.py")
-        loader = torch.load
-        torch.load = lambda *a, **k: {}  # type: ignore[assignment]
-        try:
-            FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file))
-        finally:
-            torch.load = loader
-    finally:
-        torch.nn.Module.load_state_dict = original  # type: ignore[method-assign]
-    return {name: value.clone() for name, value in captured.items()}
 
 
 def test_thumbnails_are_mean_levels_of_the_parts_of_images_of_any_size() -> None:

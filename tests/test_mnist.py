@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from entry_scripts import ROOT
 from torch import Tensor
 
 from inkdrop.configuration import build
@@ -17,7 +18,6 @@ from inkdrop.data.augmentations import flip
 from inkdrop.metrics.make_extractor import recognised, shifted
 from inkdrop.randomness import Generators
 
-ROOT = Path(__file__).parent.parent
 needs_data = pytest.mark.skipif(
     not (Path(os.environ.get("INKDROP_DATA_DIR", "data")) / "MNIST" / "raw").is_dir(),
     reason="MNIST is not in INKDROP_DATA_DIR",
@@ -36,7 +36,7 @@ def test_all_digits_are_there() -> None:
 
 @needs_data
 def test_the_extractor_knows_the_test_digits() -> None:
-    from test_configuration import composed
+    from choices import composed
 
     split = collect(MNIST([1, 28, 28], 10, 64).splits["validation"], torch.arange(2000))
     model = build(composed(["experiment=mnist"])["extractor"])

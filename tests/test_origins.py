@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from analytic import SCHEDULES, exact_pipeline, mixture
-from test_callbacks import small_task
-from test_end_to_end import sampled, trained
+from runs import sampled, trained
+from small_tasks import small_task
 from torch import Tensor
 
 from inkdrop.calibrating import calibrate_checkpoint

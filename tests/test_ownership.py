@@ -12,17 +12,15 @@ from typing import Any
 
 import pytest
 import yaml
-from test_checkpoints import content
-from test_resumption import differing
-from test_resumption import run as trained
+from checkpoint_files import content
+from runs import SHORT, differing, files
+from runs import run as trained
 
 import inkdrop
 from inkdrop.checkpoints import CheckpointError, CheckpointFolder, find_checkpoint
 from inkdrop.checkpoints.files import complete, places, read_record
 from inkdrop.configuration import ConfigurationError
 from inkdrop.ownership import claim, locked, owner, refuse_foreign, run_id_of
-
-SHORT = ["trainer.max_steps=4", "scheduler.num_steps=4"]
 
 
 def config(run: Path, **folders: Path | str) -> dict[str, Any]:
@@ -57,10 +55,6 @@ def saved(folder: Path, run_id: str, owner: str | None = "own") -> None:
     store.owner = run_id if owner else None
     store.save({**content(), "config": {"run_id": run_id}}, 5)
     store.wait()
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 FOLDERS = ("checkpoint", "ema", "pictures", "csv")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
+from observed import Flat
 
 from inkdrop.data import Digits
 from inkdrop.metrics import CLIP, Classifier, DINOv2, Evaluation, Identity, Inception, KernelDistance
@@ -25,18 +24,6 @@ def test_every_fact_of_sampling_changes_the_hash(field: str) -> None:
     first, second = (protocol({}, {}, sampling_facts(**facts)) for facts in (SAMPLING, other))  # type: ignore[arg-type]
     assert first["hash"] != second["hash"]
     assert {name for name, value in first["sampling"].items() if value != second["sampling"][name]} == {field}
-
-
-class Flat(Extractor):
-    """The pixels, a part of which may be left out."""
-
-    def __init__(self, name: str = "flat", resize: str = "none", weight: float = 1.0):
-        super().__init__()
-        self.name, self.dim, self.resize = name, 64, resize
-        self.weight = torch.nn.Parameter(torch.tensor(weight))
-
-    def forward(self, data: Tensor) -> Tensor:
-        return self.weight * data.flatten(1)
 
 
 def record(extractor: Extractor, subset_size: int = 9) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_configuration import CONF, choices, composed
-from test_resumption import run
+from choices import CONF, choices, composed
+from runs import run
 
 from inkdrop.configuration import build
 from inkdrop.targets import CHECKPOINT_TARGETS, checkpoint_parts, locate

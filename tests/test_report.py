@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from entry_scripts import script
 from PIL import Image
-from test_end_to_end import script, trained
+from runs import trained
 
 import inkdrop.__main__
 from inkdrop.metrics.protocol import protocol

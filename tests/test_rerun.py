@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 import yaml
 from entry_scripts import ROOT, Script
-from moments import at_call
-from test_leaving import full
-from test_ownership import SHORT, files
-from test_resumption import POINTS, recorded
-from test_resumption import run as trained
+from moments import at_call, full
+from runs import POINTS, SHORT, files, recorded
+from runs import run as trained
 
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
 from inkdrop.folder_names import apart

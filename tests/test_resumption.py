@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,13 +14,12 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from moments import at_call
-from test_end_to_end import ROOT, TINY
+from entry_scripts import ROOT
+from moments import at_call, full
+from runs import POINTS, RECORDED, STEPS, TINY, differing, interrupted, logged, recorded, run
 
 from inkdrop.callbacks import EMA
 from inkdrop.checkpoints import CheckpointError, read_checkpoint
-from inkdrop.checkpoints.content import tensors
 from inkdrop.checkpoints.folder import CheckpointFolder, _Digest
 from inkdrop.configuration import ConfigurationError
 from inkdrop.data.module import DataModule
@@ -31,79 +29,12 @@ from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.ownership import locked
 from inkdrop.resumption import changed_facts, check_same, resume_point
 from inkdrop.tasks import Task
-from inkdrop.training import train
 
-STEPS = 22
-RECORDED = [
-    "logger=none",
-    f"trainer.max_steps={STEPS}",
-    "trainer.log_every_n_steps=1",
-    "+trainer.limit_val_batches=2",
-    "data.batch_size=8",
-    "callbacks.ema.decays=[0.9,0.99]",
-    "callbacks.loss_by_noise_level.every.steps=3",
-    "callbacks.checkpoint.every.steps=1",
-    "callbacks.checkpoint.keep=100",
-    "~callbacks.evaluate",
-    "~callbacks.pictures",
-]
 DIGITS = [*TINY, *RECORDED, "network.dropout=0.2", "conditioner.dropout=0.3"]
-POINTS = ["experiment=moons", *RECORDED, "network.dropout=0.2", "network.width=16", "network.num_blocks=1"]
-
-
-BATCHES = "epoch_loop.batch_progress"
-
-
-def run(folder: Path, *overrides: str, model: list[str] = POINTS) -> dict[str, Any]:
-    """Trains within this process as train.py does, in this folder; the last checkpoint."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", [*model, f"output_dir={folder}", *overrides])
-    train(config, str(folder))
-    return read_checkpoint(folder)
 
 
 def use_workers(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(DataModule, "_workers", lambda self, split: number)
-
-
-def interrupted(whole: Path, step: int, folder: Path) -> Path:
-    """The folder that the run had left if it had been killed after the checkpoint of this step."""
-    (folder / "checkpoints").mkdir(parents=True)
-    index = json.loads((whole / "checkpoints" / "index.json").read_text())
-    index["files"] = [entry for entry in index["files"] if entry["step"] <= step]
-    (folder / "checkpoints" / "index.json").write_text(json.dumps(index))
-    for entry in index["files"]:
-        (folder / "checkpoints" / entry["name"]).hardlink_to(whole / "checkpoints" / entry["name"])
-    for name in ("config.yaml", "metrics.jsonl"):  # the record goes on beyond the checkpoint
-        shutil.copy(whole / name, folder / name)
-    return folder
-
-
-def recorded(folder: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["time"]
-    return lines
-
-
-def logged(folder: Path) -> list[dict[str, float]]:
-    """What was recorded and does not depend on the clock."""
-    clocks = ("train/samples_per_second", "evaluation/")
-    return [{k: v for k, v in line.items() if not k.startswith(clocks)} for line in recorded(folder)]
-
-
-def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Names of tensors and numbers that are not equal to the bit."""
-    assert one.keys() == other.keys()
-    first, second = dict(tensors(one)), dict(tensors(other))
-    assert first.keys() == second.keys()
-    wrong = [name for name in first if not torch.equal(first[name], second[name])]
-    plain = ("global_step", "lr_schedulers", "callbacks", "metrics", "Digits", "Toy", "data_fingerprint")
-    wrong += [name for name in plain if repr(one.get(name)) != repr(other.get(name))]
-    first, second = (content["loops"]["fit_loop"] for content in (one, other))
-    wrong += ["batches"] if first[BATCHES]["total"] != second[BATCHES]["total"] else []
-    return wrong + (["logged steps"] if first["epoch_loop.state_dict"] != second["epoch_loop.state_dict"] else [])
 
 
 @pytest.mark.parametrize("validation", [True, False], ids=["validated", "not-validated"])
@@ -222,10 +153,6 @@ def test_a_run_that_counted_batches_goes_on_to_the_bit(tmp_path: Path) -> None:
 def test_a_number_of_samples_that_is_none_is_refused(state: Any) -> None:
     with pytest.raises(CheckpointError, match="take another file"):
         Toy(moons, 64, [2], 0, 8).load_state_dict(state)
-
-
-def full() -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def read_only() -> None:

@@ -12,8 +12,8 @@ from unittest.mock import Mock
 import pytest
 import torch
 from lightning.pytorch import Callback
-from test_callbacks import fit, small_task
-from test_resumption import POINTS, run
+from runs import POINTS, run
+from small_tasks import fit, small_task
 from torch import Tensor
 
 from inkdrop.callbacks import Every, LossByNoiseLevel, Throughput

@@ -6,6 +6,7 @@ from analytic import (
     SCHEDULES,
     BatchGaussian,
     ExactDenoiser,
+    GivenNoise,
     Plain,
     empirical,
     gaussian,
@@ -40,16 +41,6 @@ class TinyNetwork(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         shift = torch.sin(c_noise / 200)[:, None, None, None]
         return self.conv_2(torch.tanh(self.conv_1(x) + shift)) + 0.8 * x
-
-
-class GivenNoise(Gaussian):
-    """Hands out tensors made beforehand, so that another library can be given the same."""
-
-    def __init__(self, tensors: list[Tensor]):
-        self.tensors = tensors
-
-    def __call__(self, shape: object, generators: object, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.tensors.pop(0)
 
 
 @pytest.mark.parametrize("clip", [False, True])

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_files import CODEC, LAST, Marker, changed, put, registered
 from entry_scripts import Script
-from test_checkpoint_corpus import CODEC, LAST, Marker, changed, put, registered
-from test_resumption import POINTS, run
+from runs import POINTS, run
 
 import inkdrop
 from inkdrop.__main__ import main

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from runs import configuration
 from torch import nn
 
 import inkdrop
@@ -17,7 +17,6 @@ from inkdrop.networks import DiT, UNet
 from inkdrop.networks.positions import Rotary
 from inkdrop.training import train
 
-CONF = Path(__file__).parent.parent / "conf"
 OPTIONS = [
     "data=arrays",
     "data.shape=[1,16]",
@@ -55,9 +54,8 @@ def test_a_network_of_series_learns_waves_of_the_pitch_asked_for(options: list[s
     np.savez(tmp_path / "waves.npz", x=waves, pitch=pitch)
     folder = tmp_path / "run"
     folder.mkdir()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        run = [f"data.path={tmp_path / 'waves.npz'}", f"output_dir={folder}", "trainer.max_steps=150"]
-        train(compose("train", [*OPTIONS, *options, *run]), str(folder))
+    run = [f"data.path={tmp_path / 'waves.npz'}", f"output_dir={folder}", "trainer.max_steps=150"]
+    train(configuration("train", *OPTIONS, *options, *run), str(folder))
     pipeline = inkdrop.load(folder)
     for label in range(2):
         x = torch.as_tensor(pipeline(pipeline.conditioner.request(range(30), label=label), range(30)))

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoint_files import flip
+from entry_scripts import script
 from faulty import FaultyLoss
 from lightning.pytorch import Callback
-from test_callbacks import History, fit, parameters, small_task
-from test_checkpoints import flip
-from test_end_to_end import arrays_of, sampled, script
-from test_resumption import differing, interrupted, run
+from runs import arrays_of, differing, interrupted, run, sampled
+from small_tasks import History, fit, parameters, small_task
 from torch import Tensor
 
 import inkdrop

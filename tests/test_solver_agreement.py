@@ -10,7 +10,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from analytic import SCHEDULES, mixture
+from analytic import SCHEDULES, GivenNoise, mixture
 from solver_runs import (
     COUNT,
     NUM_STEPS,
@@ -31,7 +31,6 @@ from solver_runs import (
     start,
     theirs,
 )
-from test_samplers import GivenNoise
 
 from inkdrop.samplers import (
     DDIM,
