@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from inkdrop.leaving import left_at_once
+from inkdrop.distributed.signals import left_at_once
 
 
 def program() -> None:
@@ -10,11 +10,11 @@ def program() -> None:
     import hydra
     from omegaconf import DictConfig
 
-    from inkdrop.command_line import run, start
+    from inkdrop.commands.entry import run, start
 
     @hydra.main(version_base="1.3", config_path="conf", config_name="train")
     def main(config: DictConfig) -> Any:
-        from inkdrop.training import train  # torch and Lightning take seconds to import
+        from inkdrop.commands.train.run import train  # torch and Lightning take seconds to import
 
         return run(train, config)
 

@@ -22,7 +22,7 @@ import torch
 
 from inkdrop.checkpoints import CheckpointFolder
 from inkdrop.checkpoints.content import num_bytes
-from inkdrop.reading.tensors import tensors
+from inkdrop.files.tensors import tensors
 
 NUM_WEIGHTS, ROUNDS = 35_746_307, 7
 

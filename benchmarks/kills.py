@@ -138,7 +138,7 @@ def _in_process(run: Path, last: int) -> int:
 
 def _forked() -> Callable[[Path, int], int]:
     """Begins runs as children of this process, which has imported everything and computed nothing."""
-    for name in ("training", "command_line", "pictures", "plots", "loggers.csv", "data", "metrics", "networks"):
+    for name in ("commands.train.run", "commands.entry", "pictures", "loggers.csv", "data", "metrics", "networks"):
         __import__(f"inkdrop.{name}")
 
     def begin(run: Path, last: int) -> int:

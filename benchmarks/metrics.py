@@ -26,8 +26,8 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from inkdrop.configuration import build
+from inkdrop.configuration.compose import composed, resolved
 from inkdrop.data import DataModule, collect
-from inkdrop.experiment import composed, resolved
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.real import trivial_items
 

@@ -38,16 +38,16 @@ from safetensors.torch import save_file
 
 from inkdrop import load
 from inkdrop.checkpoints import find_checkpoint
+from inkdrop.commands.report import report
+from inkdrop.commands.train.run import train
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
+from inkdrop.configuration.compose import composed, resolved
 from inkdrop.data import Arrays
 from inkdrop.data.decoding import Decoder
 from inkdrop.data.sources import Refused
-from inkdrop.experiment import composed, resolved
+from inkdrop.files import read_json_lines, read_yaml
 from inkdrop.networks import UNet
 from inkdrop.networks.diffusers_format import read_diffusers_folder, to_diffusers
-from inkdrop.reading import read_json_lines, read_yaml
-from inkdrop.report import report
-from inkdrop.training import train
 
 SECONDS, FREE, RATIO = 20, 2**28, 64  # of a case: time, and bytes of memory, with so many for each byte of its file
 POINTS = (

@@ -24,8 +24,9 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 
 from inkdrop.callbacks import EMA, Checkpoint, Every, StopOnSignal
+from inkdrop.commands.terminal import quiet
 from inkdrop.configuration import build
-from inkdrop.experiment import composed, quiet, resolved
+from inkdrop.configuration.compose import composed, resolved
 from inkdrop.tasks import DiffusionTask
 
 WARM_UP, AFTER, EVERY = 10, 20, 750

@@ -6,7 +6,7 @@ from typing import Any
 
 from runs import ROOT, configuration
 
-from inkdrop.experiment import resolved
+from inkdrop.configuration.compose import resolved
 
 CONF = ROOT / "conf"
 

@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 
 from inkdrop.checkpoints import read_checkpoint
 from inkdrop.checkpoints.content import tensors
-from inkdrop.sampling import sample
-from inkdrop.training import train
+from inkdrop.commands.sample.run import sample
+from inkdrop.commands.train.run import train
 
 TINY = [
     "network.base_channels=8",

@@ -10,19 +10,14 @@ import pytest
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src" / "inkdrop"
 ORDER = [
-    "showing",
-    "reading",
-    "writing",
-    "locations",
-    "leaving",
-    "ranks",
+    "files",
+    "distributed",
     "finiteness",
     "randomness",
     "schedules",
     "noises",
     "predictions",
     "denoiser",
-    "self_conditioning",
     "time_samplers",
     "time_grids",
     "weightings",
@@ -37,46 +32,19 @@ ORDER = [
     "guidance",
     "networks",
     "averaging",
-    "suggestions",
-    "lightning_options",
-    "guides",
-    "targets",
     "configuration",
     "checkpoints",
     "calibration",
     "pipeline",
-    "origins",
     "likelihood",
     "pictures",
-    "plots",
     "data",
     "metrics",
-    "report",
-    "masking",
     "loggers",
     "tasks",
     "callbacks",
-    "processes",
-    "folder_names",
-    "ownership",
-    "seeds",
-    "slurm",
-    "machine",
-    "sampling_options",
-    "calibrating",
-    "costs",
-    "resumption",
-    "misfits",
-    "experiment",
-    "rerun",
-    "training",
-    "sample_files",
-    "sampling",
-    "inspection",
-    "help",
-    "command_line",
-    "describing",
-    "description",
+    "runs",
+    "commands",
 ]
 MATHEMATICS = ORDER[: ORDER.index("pictures")]
 FILES = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0].removesuffix(".py") in ORDER]
@@ -109,7 +77,7 @@ def test_a_file_imports_only_from_above(file: Path) -> None:
     below = set(ORDER[ORDER.index(own) + 1 :])
     assert not imports(file) & below
     if own == "networks":
-        assert imports(file) <= {"networks", "reading", "showing"}
+        assert imports(file) <= {"networks", "files"}
 
 
 def test_nothing_is_unpickled_and_no_shell_is_started() -> None:

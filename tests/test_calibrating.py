@@ -12,12 +12,12 @@ import pytest
 from entry_scripts import Script
 from runs import TINY, trained
 
-from inkdrop import calibrating
 from inkdrop.__main__ import main
-from inkdrop.calibrating import calibrate_checkpoint
 from inkdrop.checkpoints import read_checkpoint
-from inkdrop.experiment import composed, resolved
-from inkdrop.sampling_options import completed, find_calibration
+from inkdrop.commands import calibrate as calibrating
+from inkdrop.commands.calibrate import calibrate_checkpoint
+from inkdrop.commands.sample.options import completed, find_calibration
+from inkdrop.configuration.compose import composed, resolved
 
 SMALL = ["num_trajectories=32", "num_rounds=10", "refinement=4", "time_grid.num_steps=2"]
 TAKEN = ["sampler=calibrated", "time_grid.num_steps=2", "num_samples=2"]

@@ -44,7 +44,7 @@ from inkdrop import load
 from inkdrop.callbacks import EMA
 from inkdrop.checkpoints import CheckpointError, CheckpointFolder, find_checkpoint, read_checkpoint
 from inkdrop.checkpoints.content import FORMAT
-from inkdrop.ownership import locked
+from inkdrop.runs.ownership import locked
 
 STEPS = "trainer.max_steps=2"
 NETWORK = "pipeline.denoiser.network."
@@ -203,7 +203,7 @@ FOREIGN: dict[str, tuple[Damage, str]] = {
     "K7-class": (changed(put("datamodule_hyper_parameters", {"_class_path": "evil.Evil"})), "in _class_path"),
     "K8-system": (changed(put(CODEC, {"_target_": "os.mkdir", "path": "marker"})), "os.mkdir is not allowed"),
     "K8-module": (changed(put(CODEC, {"_target_": "evil.make"})), "evil.make is not allowed"),
-    "K8-ours": (changed(put(CODEC, {"_target_": "inkdrop.experiment.write_json"})), "write_json is not allowed"),
+    "K8-ours": (changed(put(CODEC, {"_target_": "inkdrop.runs.record.write_json"})), "write_json is not allowed"),
     "K8-sampler": (changed(put("config/pipeline/sampler/time_grid", LOADING)), "pl_load is not allowed"),
     "K8-grid": (changed(put("config/pipeline/sampler/time_grid/num_steps", LOADING)), "pl_load is not allowed"),
     "K8-reference": (changed(put(f"{CODEC}/shift", "${oc.env:HOME}")), "has a reference in pipeline"),

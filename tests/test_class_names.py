@@ -14,12 +14,12 @@ from image_files import encoded, write
 
 import inkdrop
 from inkdrop.checkpoints import find_checkpoint
+from inkdrop.commands.sample.options import image_names
 from inkdrop.conditioners.label import class_numbers, is_named
 from inkdrop.data import CIFAR10, DataError, DataModule, Mixture
 from inkdrop.data.arrays import Arrays
 from inkdrop.data.loaders import Split, collect
-from inkdrop.sampling_options import image_names
-from inkdrop.showing import file_name
+from inkdrop.files.showing import file_name
 
 TINY = [
     *("data=image_folder", "data.path=photos", "data.shape=[3,8,8]", "data.batch_size=4", "network.base_channels=8"),
@@ -93,7 +93,7 @@ def test_the_order_of_a_run_holds(script: Script, tmp_path: Path, monkeypatch: p
     assert "per class, as in the rows of grid.png: 1 1, 2 1, 10 1\n" in done.out
     # Before there were names, classes stood in the order of their bytes: such data are told to be others.
     monkeypatch.setattr("inkdrop.data.layout.ordered", lambda names: sorted(names))
-    monkeypatch.setattr("inkdrop.sampling._latest", {})
+    monkeypatch.setattr("inkdrop.commands.sample.run._latest", {})
     done = script("sample.py", *measured, *metrics, f"output_dir={tmp_path}/b")
     assert "warning: these are not the data of the run, their fingerprints differ" in done.err
 

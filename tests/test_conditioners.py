@@ -19,13 +19,13 @@ from inkdrop.callbacks.pictures import conditions
 from inkdrop.conditioners import Attributes, Combined, Conditioner, Image, Label, Unconditional
 from inkdrop.configuration import build
 from inkdrop.denoiser import Condition, Denoiser, Estimate
+from inkdrop.denoiser.self_conditioned import SelfConditioned
 from inkdrop.guidance import ClassifierFree
 from inkdrop.networks import UNet
 from inkdrop.noises import Gaussian
 from inkdrop.predictions import DataPrediction
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Point
-from inkdrop.self_conditioning import SelfConditioned
 
 
 def test_labels_become_vectors_and_some_are_dropped_in_training() -> None:

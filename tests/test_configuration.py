@@ -12,7 +12,7 @@ from choices import CONF, FILES, choices, composed
 
 from inkdrop.classifier import NoisyClassifier
 from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, ConfigurationError, build, check, check_settings
-from inkdrop.help import comments_in
+from inkdrop.configuration.help import comments_in
 from inkdrop.pipeline import Pipeline
 
 # What needs a file of its own, which is not here.
@@ -101,13 +101,13 @@ def test_foreign_targets_are_refused_at_any_depth_without_import(
     [
         "torch.optim.AdamW",
         "lightning.pytorch.loggers.CSVLogger",
-        "inkdrop.experiment.write_json",
-        "inkdrop.training.train",
-        "inkdrop.inspection.inspect",
-        "inkdrop.metrics.make_extractor.make_extractor",
+        "inkdrop.runs.record.write_json",
+        "inkdrop.commands.train.run.train",
+        "inkdrop.commands.check_data.inspect",
+        "inkdrop.metrics.fitting.make_extractor",
         "inkdrop.loggers.jsonl.JSONLines",
         "inkdrop.networks.diffusers_format.Path",
-        "inkdrop.noises.partial",
+        "inkdrop.noises.brownian.partial",
     ],
 )
 def test_a_checkpoint_may_name_parts_of_a_model_only(target: str) -> None:

@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from runs import TINY, trained
 
 from inkdrop.configuration import check_settings
+from inkdrop.configuration.compose import composed, resolved
+from inkdrop.configuration.secrets import from_environment, masked
 from inkdrop.data import DataError, Digits
-from inkdrop.experiment import composed, resolved
-from inkdrop.machine import check_held_out, check_items
-from inkdrop.masking import from_environment, masked
+from inkdrop.runs.machine import check_held_out, check_items
 
 
 def refuse(*arguments: Any) -> None:
@@ -197,7 +197,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
 
 @pytest.mark.parametrize(("overrides", "parts"), TRAIN.values(), ids=TRAIN)
 def test_train_refuses(overrides: list[str], parts: list[str], script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inkdrop.training.train", refuse)
+    monkeypatch.setattr("inkdrop.commands.train.run.train", refuse)
     assert_refused(script("train.py", *overrides), *parts)
 
 
@@ -257,7 +257,7 @@ SAMPLE: dict[str, tuple[list[str], list[str]]] = {
 def test_sample_refuses(
     overrides: list[str], parts: list[str], script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inkdrop.sampling.sample", refuse)
+    monkeypatch.setattr("inkdrop.commands.sample.run.sample", refuse)
     assert_refused(script("sample.py", "checkpoint=nowhere", *overrides), *parts)
 
 
@@ -276,7 +276,7 @@ FILES = {
 def test_a_file_is_refused(
     text: str, message: str, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inkdrop.training.train", refuse)
+    monkeypatch.setattr("inkdrop.commands.train.run.train", refuse)
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     (tmp_path / "own" / "experiment" / "bad.yaml").write_text(f"# @package _global_\n{text}\n")
     searchpath = f"hydra.searchpath=[file://{tmp_path / 'own'}]"
@@ -388,7 +388,7 @@ def test_c35_a_sweep_ends_with_the_table_of_the_trials_that_worked(
         (Path(output_dir) / "result.json").write_text(json.dumps({"metrics": metrics}))
         return metrics
 
-    monkeypatch.setattr("inkdrop.training.train", train)
+    monkeypatch.setattr("inkdrop.commands.train.run.train", train)
     Path("sweep/1").mkdir(parents=True)
     Path("sweep/1/result.json").write_text('{"metrics": {"loss": 9.0}}')  # of another sweep
     ended = script("train.py", "-m", "seed=3,4,5", "output_dir=sweep")
@@ -422,7 +422,7 @@ def test_c35_an_objective_is_one_number(script: Script, monkeypatch: pytest.Monk
     """As a sweeper that searches is given it: a trial without one fails, and the others go on."""
     given: list[Any] = []
     results = iter([{"fd": float("nan")}, {"loss": 1.0}, {"fd": 2.0}, {"fd": 3.0}])
-    monkeypatch.setattr("inkdrop.training.train", lambda *_: next(results))
+    monkeypatch.setattr("inkdrop.commands.train.run.train", lambda *_: next(results))
     told = property(lambda job: given.append(job._return_value), JobReturn.return_value.fset)  # type: ignore[attr-defined]
     monkeypatch.setattr(JobReturn, "return_value", told)
     ended = script("train.py", "-m", "seed=0,1,2", "objective=fd", "output_dir=sweep")

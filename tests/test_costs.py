@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from inkdrop import costs
+from inkdrop.commands.describe import costs
 from inkdrop.configuration import build
-from inkdrop.experiment import composed, resolved
+from inkdrop.configuration.compose import composed, resolved
 
 CPU = torch.device("cpu")
 

@@ -14,16 +14,16 @@ import torch
 from entry_scripts import ROOT, Script
 from torch import Tensor, nn
 
-from inkdrop import costs
 from inkdrop.__main__ import main
 from inkdrop.codecs import Standardize
+from inkdrop.commands.describe import costs
+from inkdrop.commands.describe.facts import describe
+from inkdrop.commands.describe.page import markdown
 from inkdrop.conditioners import Label, Unconditional
 from inkdrop.denoiser import NetworkDenoiser
-from inkdrop.describing import describe
-from inkdrop.description import markdown
 from inkdrop.losses import DenoisingLoss
+from inkdrop.pictures.plots import process
 from inkdrop.pipeline import Pipeline
-from inkdrop.plots import process
 from inkdrop.predictions import FlowPrediction
 from inkdrop.samplers import DDIM
 from inkdrop.schedules import EDM, LinearInterpolation

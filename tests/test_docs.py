@@ -82,7 +82,7 @@ def test_command_lines_of_the_readme_compose(line: str, tmp_path: Path, monkeypa
     (tmp_path / "PHOTOS").mkdir()  # whose images say the shape
     Image.new("RGB", (96, 64)).save(tmp_path / "PHOTOS" / "0.png")
     config = configuration("train", *line.split())
-    from inkdrop.experiment import resolved
+    from inkdrop.configuration.compose import resolved
 
     check(resolved(config, "nowhere"))
 

@@ -16,8 +16,8 @@ from runs import TINY, arrays_of, points, sampled, trained
 
 import inkdrop
 from inkdrop.checkpoints import CheckpointError, find_checkpoint
+from inkdrop.commands.describe.facts import describe
 from inkdrop.data import Digits
-from inkdrop.describing import describe
 from inkdrop.networks import UNet
 from inkdrop.networks.diffusers_format import to_diffusers
 
@@ -202,11 +202,11 @@ def test_trials_of_a_sweep_share_model_data_and_what_is_known_of_them(
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, **k: (made.append(name), original(*a, **k))[1])
 
-    counted(inkdrop.sampling, "restored")
+    counted(inkdrop.commands.sample.run, "restored")
     counted(Digits, "load")
     counted(inkdrop.metrics.panel, "real")
     counted(inkdrop.metrics.evaluation, "trivial_items")
-    monkeypatch.setattr(inkdrop.sampling, "_latest", {})
+    monkeypatch.setattr(inkdrop.commands.sample.run, "_latest", {})
     results = []
     for steps in (2, 3):
         options = ["num_samples=20", "evaluate=true", f"time_grid.num_steps={steps}"]

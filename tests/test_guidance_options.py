@@ -14,6 +14,7 @@ from runs import TINY, sampled, trained
 from torch import Tensor
 
 import inkdrop
+from inkdrop.configuration.guides import guides
 from inkdrop.guidance import (
     Autoguidance,
     ClassifierFree,
@@ -22,7 +23,6 @@ from inkdrop.guidance import (
     Guidance,
     mean_value,
 )
-from inkdrop.guides import guides
 from inkdrop.pipeline import loaded
 
 OPTIONS = [option for option in TINY if not option.startswith("guidance")]

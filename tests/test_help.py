@@ -8,8 +8,8 @@ import pytest
 from entry_scripts import ROOT
 from hydra.errors import SearchPathException
 
-from inkdrop.experiment import CONF
-from inkdrop.help import show
+from inkdrop.configuration.compose import CONF
+from inkdrop.configuration.help import show
 
 HEAVY = ("torch", "lightning", "wandb", "torchmetrics", "torchvision", "torch_fidelity", "sklearn", "numpy", "pydantic")
 

@@ -35,10 +35,10 @@ from image_files import (
 from PIL import Image
 from torch import Tensor
 
+from inkdrop.commands.check_data import inspect
 from inkdrop.data import WebDataset
 from inkdrop.data.decoding import Decoder
 from inkdrop.data.module import DataError
-from inkdrop.inspection import inspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:all images of .* lie in one folder")
 BACKGROUND = np.array([10, 200, 90])

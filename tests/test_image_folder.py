@@ -24,14 +24,14 @@ from PIL import Image
 from runs import configuration
 
 from inkdrop.__main__ import main
+from inkdrop.commands.check_data import inspect
 from inkdrop.configuration import ConfigurationError, build, check
+from inkdrop.configuration.compose import resolved
 from inkdrop.data import CIFAR10, Digits, ImageFolder
 from inkdrop.data.image_folder import held_out
 from inkdrop.data.images import Images
 from inkdrop.data.module import DataError
-from inkdrop.experiment import resolved
-from inkdrop.inspection import inspect
-from inkdrop.locations import data_dir
+from inkdrop.files.locations import data_dir
 
 pytestmark = pytest.mark.filterwarnings("ignore:all images of .* lie in one folder")
 

@@ -22,9 +22,9 @@ from small_tasks import fit, small_task
 from inkdrop.callbacks import EMA, StopOnSignal
 from inkdrop.callbacks.checkpoint import Checkpoint
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
-from inkdrop.leaving import SIGNALS
+from inkdrop.distributed.signals import SIGNALS
+from inkdrop.distributed.slurm import folder_option, job, requeue
 from inkdrop.loggers.jsonl import JSONLines
-from inkdrop.slurm import folder_option, job, requeue
 from inkdrop.tasks import DiffusionTask
 
 # Long enough to be met in the middle, and slow enough: a step waits a little.

@@ -37,10 +37,10 @@ from inkdrop.callbacks.checkpoint import Checkpoint
 from inkdrop.callbacks.interruption import Interrupted
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
 from inkdrop.data.loaders import ShuffledLoader
-from inkdrop.leaving import EXIT_CODES, SIGNALS, heard, left_at_once
+from inkdrop.distributed.signals import EXIT_CODES, SIGNALS, heard, left_at_once
+from inkdrop.files.writing import WriteError, append_text, make_folder, replacing, write_text
 from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
-from inkdrop.writing import WriteError, append_text, make_folder, replacing, write_text
 
 
 def exceptions() -> list[type[Exception]]:
@@ -210,9 +210,9 @@ DISASTERS: dict[str, tuple[str, str, int]] = {
     "record": ("inkdrop.loggers.jsonl", "append_text", 3),
     "picture": ("inkdrop.pictures", "replacing", 1),
     "table": ("inkdrop.loggers.csv", "append_text", 2),
-    "result": ("inkdrop.experiment", "write_text", 1),
-    "configuration": ("inkdrop.training", "write_text", 1),
-    "owner": ("inkdrop.ownership", "write_text", 1),
+    "result": ("inkdrop.commands.check", "write_text", 1),
+    "configuration": ("inkdrop.commands.train.run", "write_text", 1),
+    "owner": ("inkdrop.runs.ownership", "write_text", 1),
 }
 PICTURES = [*(each for each in POINTS if each not in ("~callbacks.pictures", "logger=none")), *SHORT, "logger=csv"]
 

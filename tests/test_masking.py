@@ -10,7 +10,7 @@ from entry_scripts import Script
 from runs import TINY
 from tokened import Tokened
 
-from inkdrop.masking import MASK, Masking, masked, masked_override, masked_text
+from inkdrop.configuration.secrets import MASK, Masking, masked, masked_override, masked_text
 
 SECRET = "hunter2-s3cret"
 TOKENED = ["allow_targets=[tokened.]", "+logger.mine={_target_: tokened.Tokened}", f"+logger.mine.api_token={SECRET}"]

@@ -13,8 +13,8 @@ from entry_scripts import ROOT
 from PIL import Image
 
 from inkdrop.configuration import build, check
-from inkdrop.experiment import CONF, composed, resolved
-from inkdrop.plots import schedules
+from inkdrop.configuration.compose import CONF, composed, resolved
+from inkdrop.pictures.plots import schedules
 
 PAGE = (ROOT / "docs" / "mathematics.md").read_text()
 CODE = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", PAGE)

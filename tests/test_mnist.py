@@ -15,7 +15,7 @@ from torch import Tensor
 from inkdrop.configuration import build
 from inkdrop.data import MNIST, DataError, collect
 from inkdrop.data.augmentations import flip
-from inkdrop.metrics.make_extractor import recognised, shifted
+from inkdrop.metrics.fitting import recognised, shifted
 from inkdrop.randomness import Generators
 
 needs_data = pytest.mark.skipif(

@@ -13,10 +13,10 @@ from runs import sampled, trained
 from small_tasks import small_task
 from torch import Tensor
 
-from inkdrop.calibrating import calibrate_checkpoint
-from inkdrop.experiment import composed, resolved
+from inkdrop.commands.calibrate import calibrate_checkpoint
+from inkdrop.commands.sample.origins import Interpolation, Reconstruction
+from inkdrop.configuration.compose import composed, resolved
 from inkdrop.noises import slerp
-from inkdrop.origins import Interpolation, Reconstruction
 from inkdrop.samplers import Ancestral, Calibrated, abm
 from inkdrop.time_grids import Centred, Explicit, Trailing
 

@@ -20,7 +20,7 @@ import inkdrop
 from inkdrop.checkpoints import CheckpointError, CheckpointFolder, find_checkpoint
 from inkdrop.checkpoints.files import complete, places, read_record
 from inkdrop.configuration import ConfigurationError
-from inkdrop.ownership import claim, locked, owner, refuse_foreign, run_id_of
+from inkdrop.runs.ownership import claim, locked, owner, refuse_foreign, run_id_of
 
 
 def config(run: Path, **folders: Path | str) -> dict[str, Any]:

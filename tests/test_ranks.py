@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from inkdrop.command_line import run
-from inkdrop.ranks import disband, from_all_ranks, place
+from inkdrop.commands.entry import run
+from inkdrop.distributed.ranks import disband, from_all_ranks, place
 
 
 def together(folder: Path) -> None:
@@ -26,7 +26,7 @@ def test_alone_there_is_nothing_to_part_from() -> None:
 
 
 def test_processes_part_when_a_script_has_done_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = {"check": {"_target_": "inkdrop.experiment.CheckConfiguration"}}
+    checked = {"check": {"_target_": "inkdrop.commands.check.CheckConfiguration"}}
     runtime = SimpleNamespace(output_dir=str(tmp_path))
     hydra = SimpleNamespace(mode=RunMode.RUN, callbacks=checked, runtime=runtime)
     monkeypatch.setattr(HydraConfig, "get", lambda: hydra)

@@ -18,7 +18,7 @@ from choices import CONF, choices, composed
 from runs import run
 
 from inkdrop.configuration import build
-from inkdrop.targets import CHECKPOINT_TARGETS, checkpoint_parts, locate
+from inkdrop.configuration.building import CHECKPOINT_TARGETS, checkpoint_parts, locate
 
 # Events of Python's audit hooks by which a program opens, fetches, starts or writes something.
 EVENTS = ("open", "os.", "shutil.", "socket.", "subprocess.", "urllib.", "http.", "tempfile.", "ctypes.dlopen", "pty.")
@@ -186,5 +186,5 @@ def test_a_part_that_reads_when_it_is_made_is_found(monkeypatch: pytest.MonkeyPa
             Path("/dev/null").read_bytes()
 
     monkeypatch.setattr("inkdrop.codecs.Pixels", Reading)
-    monkeypatch.setattr("inkdrop.targets._defined_as", lambda target: "inkdrop.codecs.pixels.Pixels")
+    monkeypatch.setattr("inkdrop.configuration.building._defined_as", lambda target: "inkdrop.codecs.pixels.Pixels")
     assert made({"_target_": "inkdrop.codecs.Pixels"})

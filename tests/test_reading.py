@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from inkdrop.reading import MAX_DEPTH, UnreadableError, read_bytes, read_json, read_json_lines, read_yaml
+from inkdrop.files import MAX_DEPTH, UnreadableError, read_bytes, read_json, read_json_lines, read_yaml
 
 
 @pytest.fixture(autouse=True)

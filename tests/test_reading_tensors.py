@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import save_file
 
 from inkdrop.checkpoints import CheckpointError, read_checkpoint
-from inkdrop.reading import UnreadableError
-from inkdrop.reading.arrays import Npz, decode_npy, map_npy
-from inkdrop.reading.tensors import read_safetensors, read_torch
+from inkdrop.files import UnreadableError
+from inkdrop.files.arrays import Npz, decode_npy, map_npy
+from inkdrop.files.tensors import read_safetensors, read_torch
 
 
 @pytest.fixture(autouse=True)

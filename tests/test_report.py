@@ -18,8 +18,8 @@ from PIL import Image
 from runs import trained
 
 import inkdrop.__main__
+from inkdrop.commands.report import report
 from inkdrop.metrics.protocol import protocol
-from inkdrop.report import report
 
 
 def result(calls: int, value: float, sampler: str = "DDIM", **measurement: Any) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from runs import POINTS, SHORT, files, recorded
 from runs import run as trained
 
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
-from inkdrop.folder_names import apart
-from inkdrop.ownership import locked
+from inkdrop.runs.folder_names import apart
+from inkdrop.runs.ownership import locked
 
 OPTIONS = [*POINTS, *SHORT]
 
@@ -183,7 +183,7 @@ def test_two_that_sample_into_one_folder(run: Path, script: Script, monkeypatch:
         Path("out/result.json").write_text("{}")
 
     with monkeypatch.context() as patch:  # the other one was quicker, after all was checked
-        at_call(patch, sys.modules["inkdrop.sampling"], "locked", 1, other)
+        at_call(patch, sys.modules["inkdrop.commands.sample.run"], "locked", 1, other)
         assert script(*sample).code == 2
     assert files(Path("out")) == {"lock": b"", "result.json": b"{}"}
     ended = script(*sample[:-1], "output_dir=run")

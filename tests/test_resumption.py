@@ -26,8 +26,8 @@ from inkdrop.data.module import DataModule
 from inkdrop.data.toys import Toy, moons
 from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
-from inkdrop.ownership import locked
-from inkdrop.resumption import changed_facts, check_same, resume_point
+from inkdrop.runs.ownership import locked
+from inkdrop.runs.resumption import changed_facts, check_same, resume_point
 from inkdrop.tasks import Task
 
 DIGITS = [*TINY, *RECORDED, "network.dropout=0.2", "conditioner.dropout=0.3"]

@@ -21,11 +21,11 @@ import inkdrop
 from inkdrop.__main__ import main
 from inkdrop.checkpoints import CheckpointError, checked_data, checked_part, read_checkpoint
 from inkdrop.configuration import ConfigurationError, build, check
+from inkdrop.configuration.building import KINDS, checkpoint_parts
+from inkdrop.configuration.compose import composed
 from inkdrop.data import DataError
-from inkdrop.experiment import composed
-from inkdrop.locations import outside
+from inkdrop.files.locations import outside
 from inkdrop.metrics import CLIP, Inception
-from inkdrop.targets import KINDS, checkpoint_parts
 
 PACKAGE = Path(inkdrop.__file__).parent
 SCHEDULE = "config/pipeline/denoiser/schedule"
@@ -34,7 +34,7 @@ PIPE = {
     "_target_": "inkdrop.data.shards.ShardColumn",
     "store": {
         "_target_": "inkdrop.data.shards.ShardStore",
-        "folder": {"_target_": "inkdrop.locations.cache_dir"},
+        "folder": {"_target_": "inkdrop.files.locations.cache_dir"},
         "cache_size": 10,
         "x": ["npy"],
         "label": None,
@@ -101,7 +101,7 @@ MODELS: dict[str, tuple[str, Any, str]] = {
     "pickle as codec": (CODEC, PICKLE, "codec=Inception: input should be an instance of Codec"),
     "network as codec": (CODEC, {"_target_": "inkdrop.networks.layers.Attention"}, "codec"),
     "reader of arrays": (CODEC, {"_target_": "inkdrop.data.arrays.open_arrays", "path": "evil.pt"}, "is not allowed"),
-    "maker of folders": (CODEC, {"_target_": "inkdrop.writing.make_folder", "path": "marker"}, "is not allowed"),
+    "maker of folders": (CODEC, {"_target_": "inkdrop.files.writing.make_folder", "path": "marker"}, "is not allowed"),
     "loader of weights": (CODEC, {"_target_": "inkdrop.pipeline.restored", "checkpoint": {}}, "is not allowed"),
     "base of a kind": (CODEC, {"_target_": "inkdrop.codecs.Codec"}, "inkdrop.codecs.Codec is not allowed"),
     "import of a kind": (SCHEDULE, {"_target_": "inkdrop.schedules.tables.torch.load"}, "cannot be imported"),
@@ -301,7 +301,7 @@ def test_every_text_that_data_are_found_by_is_a_location() -> None:
     """A new argument of a data set that is a text is a `Location`, or stands here."""
     from inkdrop.configuration import _annotations
     from inkdrop.data import DataModule
-    from inkdrop.locations import is_location
+    from inkdrop.files.locations import is_location
 
     names = {"label", "sha256", "validation_sha256"}
     texts = {
@@ -321,8 +321,8 @@ IMPORTED = [
     "lightning.pytorch.core.saving.pl_load",
     "torch.optim.adamw.torch.load",
     "torch.optim.lr_scheduler.warnings.warn",
-    "inkdrop.slurm.subprocess.run",
-    "inkdrop.writing.os.remove",
+    "inkdrop.distributed.slurm.subprocess.run",
+    "inkdrop.files.writing.os.remove",
     "inkdropping.anything",
 ]
 
@@ -459,22 +459,22 @@ def test_each_check_of_a_target_is_needed(part: str, monkeypatch: pytest.MonkeyP
     }
     nodes = {
         "_fits": ({"_target_": "inkdrop.data.shards.ShardColumn"}, tuple(KINDS)),
-        "_defined_as": ({"_target_": "inkdrop.slurm.subprocess.run", "args": ["true"]}, ("inkdrop.",)),
+        "_defined_as": ({"_target_": "inkdrop.distributed.slurm.subprocess.run", "args": ["true"]}, ("inkdrop.",)),
     }
     node, allowed = nodes[part]
     with pytest.raises(ConfigurationError, match=r"is not allowed|cannot be imported"):
         check(node, allowed)
-    monkeypatch.setattr(f"inkdrop.targets.{part}", stand_ins[part])
+    monkeypatch.setattr(f"inkdrop.configuration.building.{part}", stand_ins[part])
     if part == "_fits":
         with pytest.raises(ConfigurationError, match="is missing"):  # it is taken for a part
             check(node, allowed)
     else:
-        module = {"_target_": "inkdrop.slurm.requeue"}
+        module = {"_target_": "inkdrop.distributed.slurm.requeue"}
         check(module, allowed)
 
 
 def test_links_would_be_followed_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inkdrop.writing import append_text
+    from inkdrop.files.writing import append_text
 
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "precious")

@@ -6,12 +6,12 @@ from analytic import SCHEDULES, Plain
 from torch import Tensor, nn
 
 from inkdrop.conditioners import Unconditional
+from inkdrop.denoiser.self_conditioned import SelfConditioned
 from inkdrop.losses import DenoisingLoss
 from inkdrop.pipeline import Pipeline, calls_counted
 from inkdrop.predictions import DataPrediction
 from inkdrop.randomness import Generators
 from inkdrop.samplers import DDIM
-from inkdrop.self_conditioning import SelfConditioned
 from inkdrop.time_grids import Trailing
 from inkdrop.time_samplers import Uniform
 from inkdrop.weightings import Unit

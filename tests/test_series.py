@@ -13,9 +13,9 @@ from runs import configuration
 from torch import nn
 
 import inkdrop
+from inkdrop.commands.train.run import train
 from inkdrop.networks import DiT, UNet
 from inkdrop.networks.positions import Rotary
-from inkdrop.training import train
 
 OPTIONS = [
     "data=arrays",

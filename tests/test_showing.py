@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from inkdrop.showing import cell, harmless, harmless_lines, markdown
+from inkdrop.files.showing import cell, harmless, harmless_lines, markdown
 
 TERMINAL = ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "a\rb", "a\nb", "a\x08b", "\u202eabc", "\u2066", "\u200b",
             "\u2028", "\x00", "\x7f", "\ud800", "\ufeff", "\U000e0041"]  # fmt: skip

@@ -26,8 +26,8 @@ from inkdrop.callbacks.checkpoint import Checkpoint
 from inkdrop.checkpoints import CheckpointError, CheckpointFolder, read_checkpoint, reconstructed
 from inkdrop.checkpoints.content import tensors
 from inkdrop.checkpoints.snapshots import MAX_RESIDUAL, find_snapshots
+from inkdrop.commands.sample.options import check_average
 from inkdrop.configuration import ConfigurationError
-from inkdrop.sampling_options import check_average
 from inkdrop.time_samplers import Uniform
 from inkdrop.weightings import Unit
 

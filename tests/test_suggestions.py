@@ -9,8 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from inkdrop.configuration import ConfigurationError
-from inkdrop.resumption import check_same
-from inkdrop.suggestions import options
+from inkdrop.configuration.suggestions import options
+from inkdrop.runs.resumption import check_same
 from inkdrop.tasks import ClassifierTask, DiffusionTask
 
 PATHS = [

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from inkdrop import writing
-from inkdrop.writing import (
+from inkdrop.files import writing
+from inkdrop.files.writing import (
     append_text,
     make_folder,
     open_plain,

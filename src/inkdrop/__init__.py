@@ -4,12 +4,19 @@ A noised sample is `x_t = alpha(t) x_0 + sigma(t) eps` with t in [0, 1]: 0 is da
 `inkdrop.load(path)` turns a run folder or a checkpoint into a pipeline that makes samples.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inkdrop.pipeline import Pipeline, load
 
 __version__ = "0.1.0"
+# Modules that files of earlier versions name, and where their content is today.
+MOVED = {
+    "experiment": "commands.check",
+    "masking": "configuration.secrets",
+    "self_conditioning": "denoiser.self_conditioned",
+}
 __all__ = ["Pipeline", "__version__", "load"]
 
 
@@ -19,4 +26,6 @@ def __getattr__(name: str) -> Any:
         from inkdrop import pipeline
 
         return getattr(pipeline, name)
+    if name in MOVED:
+        return importlib.import_module(f"inkdrop.{MOVED[name]}")
     raise AttributeError(f"module 'inkdrop' has no attribute '{name}'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from inkdrop.leaving import left_at_once
+from inkdrop.distributed.signals import left_at_once
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
     try:
         arguments.run(arguments)
     except Exception as error:
-        from inkdrop.experiment import exit_code, stop
+        from inkdrop.commands.terminal import exit_code, stop
 
         if exit_code(error) is None:
             raise
@@ -68,8 +68,9 @@ def main() -> None:
 def _make_extractor(arguments: argparse.Namespace) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
-    from inkdrop.experiment import composed, resolved, stop
-    from inkdrop.metrics.make_extractor import make_extractor
+    from inkdrop.commands.terminal import stop
+    from inkdrop.configuration.compose import composed, resolved
+    from inkdrop.metrics.fitting import make_extractor
 
     try:
         config = resolved(composed("make_extractor", arguments.overrides))
@@ -82,11 +83,12 @@ def _make_extractor(arguments: argparse.Namespace) -> None:
 def _calibrate(arguments: argparse.Namespace) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
-    from inkdrop.experiment import composed, resolved, stop
+    from inkdrop.commands.terminal import stop
+    from inkdrop.configuration.compose import composed, resolved
 
     try:
         plain = resolved(composed("calibrate", arguments.overrides))
-        from inkdrop.calibrating import calibrate_checkpoint
+        from inkdrop.commands.calibrate import calibrate_checkpoint
 
         done = calibrate_checkpoint(plain)
     except (ValueError, OmegaConfBaseException) as error:
@@ -103,15 +105,15 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
 
 def _check_data(arguments: argparse.Namespace) -> None:
-    from inkdrop.inspection import check_data
+    from inkdrop.commands.check_data import check_data
 
     check_data(arguments.overrides, arguments.output)
 
 
 def _describe(arguments: argparse.Namespace) -> None:
-    from inkdrop.describing import describe
-    from inkdrop.description import markdown
-    from inkdrop.experiment import stop
+    from inkdrop.commands.describe.facts import describe
+    from inkdrop.commands.describe.page import markdown
+    from inkdrop.commands.terminal import stop
 
     try:
         found = describe(arguments.overrides, arguments.probe, arguments.plot)
@@ -122,9 +124,9 @@ def _describe(arguments: argparse.Namespace) -> None:
 
 def _plot_schedules(arguments: argparse.Namespace) -> None:
     from inkdrop.configuration import build
-    from inkdrop.experiment import CONF, composed, resolved
-    from inkdrop.plots import schedules
-    from inkdrop.writing import replacing
+    from inkdrop.configuration.compose import CONF, composed, resolved
+    from inkdrop.files.writing import replacing
+    from inkdrop.pictures.plots import schedules
 
     names = sorted(file.stem for file in (CONF / "schedule").glob("*.yaml"))
     named = {name: build(resolved(composed("train", [f"schedule={name}"]))["schedule"]) for name in names}
@@ -135,10 +137,10 @@ def _plot_schedules(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from inkdrop.experiment import stop
-    from inkdrop.reading import UnreadableError
-    from inkdrop.report import report
-    from inkdrop.showing import harmless
+    from inkdrop.commands.report import report
+    from inkdrop.commands.terminal import stop
+    from inkdrop.files import UnreadableError
+    from inkdrop.files.showing import harmless
 
     try:
         found = report(arguments.folder, arguments.protocol)

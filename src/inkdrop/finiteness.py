@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from inkdrop.ranks import from_all_ranks
+from inkdrop.distributed.ranks import from_all_ranks
 
 
 class NonFiniteError(FloatingPointError):

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from pydantic import AllowInfNan
 
 from inkdrop.checkpoints import CheckpointError
-from inkdrop.reading import open_regular, read_json
-from inkdrop.reading.fields import wrong_field
-from inkdrop.showing import harmless
-from inkdrop.writing import make_folder, write_text
+from inkdrop.files import open_regular, read_json
+from inkdrop.files.fields import wrong_field
+from inkdrop.files.showing import harmless
+from inkdrop.files.writing import make_folder, write_text
 
 _NUMBER = Annotated[float, AllowInfNan(False)]
 _FIELDS: dict[str, Any] = {"times": list[_NUMBER], "coefficients": list[list[_NUMBER]], "checkpoint_sha256": str}

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from inkdrop.callbacks.step import BetweenSteps
-from inkdrop.leaving import EXIT_CODES, given_back, heard, let_go
+from inkdrop.distributed.signals import EXIT_CODES, given_back, heard, let_go
 
 
 class Interrupted(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import Trainer
 
-from inkdrop.showing import warn
+from inkdrop.files.showing import warn
 
 
 def measured(trainer: Trainer) -> dict[str, float]:

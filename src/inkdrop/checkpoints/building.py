@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from inkdrop.checkpoints.files import CheckpointError
 from inkdrop.configuration import build
-from inkdrop.showing import harmless
+from inkdrop.files.showing import harmless
 
 MAX_MODELS = 16  # that a checkpoint is made of
 ROOM = 2**29  # bytes that parts without weights in the file may take, such as tables of a schedule

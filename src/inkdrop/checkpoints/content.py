@@ -11,8 +11,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from inkdrop.conditioners.attributes import UNKNOWN
-from inkdrop.reading.fields import wrong_field
-from inkdrop.reading.tensors import tensors
+from inkdrop.files.fields import wrong_field
+from inkdrop.files.tensors import tensors
 
 FORMAT = 5
 

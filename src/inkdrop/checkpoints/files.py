@@ -15,10 +15,10 @@ from annotated_types import Ge
 from pydantic import StringConstraints
 
 from inkdrop.checkpoints.content import migrated
-from inkdrop.reading import UnreadableError, open_regular, read_json, read_yaml
-from inkdrop.reading.fields import wrong_field
-from inkdrop.reading.tensors import ForeignError, check_archive, load_torch
-from inkdrop.showing import harmless, warn
+from inkdrop.files import UnreadableError, open_regular, read_json, read_yaml
+from inkdrop.files.fields import wrong_field
+from inkdrop.files.showing import harmless, warn
+from inkdrop.files.tensors import ForeignError, check_archive, load_torch
 
 INDEX = "index.json"  # in a folder of checkpoints: what is complete, and whose it is
 RECORD = "run.json"  # in a run folder: which run this is, and where its files lie

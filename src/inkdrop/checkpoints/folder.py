@@ -14,8 +14,8 @@ from annotated_types import Ge
 
 from inkdrop.checkpoints.content import Content, not_finite, num_bytes, snapshot
 from inkdrop.checkpoints.files import INDEX, CheckpointError, read_index
+from inkdrop.files.writing import make_folder, remove_unfinished, replacing, write_text
 from inkdrop.finiteness import NonFiniteError
-from inkdrop.writing import make_folder, remove_unfinished, replacing, write_text
 
 
 class CheckpointFolder:

@@ -9,9 +9,9 @@ from typing import Any
 
 from inkdrop.checkpoints.files import CheckpointError
 from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, arguments, check
-from inkdrop.locations import data_dir, fetches, is_location, outside
-from inkdrop.showing import harmless
-from inkdrop.suggestions import options
+from inkdrop.configuration.suggestions import options
+from inkdrop.files.locations import data_dir, fetches, is_location, outside
+from inkdrop.files.showing import harmless
 
 
 def checked_part(

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
-from inkdrop.reading import UnreadableError, open_regular
-from inkdrop.reading.arrays import Npz, map_npy
-from inkdrop.showing import harmless
+from inkdrop.files import UnreadableError, open_regular
+from inkdrop.files.arrays import Npz, map_npy
+from inkdrop.files.showing import harmless
 
 _MODES = {1: "L", 3: "RGB"}
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
-from inkdrop.showing import harmless
+from inkdrop.files.showing import harmless
 
 
 class Label(Conditioner):

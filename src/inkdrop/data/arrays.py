@@ -14,11 +14,11 @@ from torch import Tensor
 from inkdrop.data.classes import numbered
 from inkdrop.data.loaders import Augment, Column, Split
 from inkdrop.data.module import DataError, DataModule
-from inkdrop.locations import Location
+from inkdrop.files.arrays import Npz, map_npy
+from inkdrop.files.locations import Location
+from inkdrop.files.showing import harmless
+from inkdrop.files.tensors import read_torch
 from inkdrop.randomness import Generators
-from inkdrop.reading.arrays import Npz, map_npy
-from inkdrop.reading.tensors import read_torch
-from inkdrop.showing import harmless
 
 MAX_CLASSES = 10**6
 

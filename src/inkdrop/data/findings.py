@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from inkdrop.showing import harmless
+from inkdrop.files.showing import harmless
 
 if TYPE_CHECKING:
     from inkdrop.data.loaders import Split

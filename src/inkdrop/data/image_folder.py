@@ -20,8 +20,8 @@ from inkdrop.data.layout import Place, check_level, class_names, only_place, pla
 from inkdrop.data.loaders import Augment, Split
 from inkdrop.data.module import DataError, DataModule
 from inkdrop.data.sources import Source, open_source
-from inkdrop.locations import Location
-from inkdrop.showing import harmless
+from inkdrop.files.locations import Location
+from inkdrop.files.showing import harmless
 
 _NAMED = 5  # broken files that an error names
 _CONVERT = "Convert those that are images to PNG, JPEG or WebP, with a name that ends so"

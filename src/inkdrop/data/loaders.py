@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from inkdrop.leaving import held, only_end_by
+from inkdrop.distributed.signals import held, only_end_by
 from inkdrop.randomness import Generators
 
 

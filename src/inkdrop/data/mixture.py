@@ -14,8 +14,8 @@ from torch import Tensor
 
 from inkdrop.data.loaders import Augment, Column, Order, ShuffledPasses, Split, content
 from inkdrop.data.module import DataError, DataModule
+from inkdrop.files.showing import harmless
 from inkdrop.randomness import Generators
-from inkdrop.showing import harmless
 
 ROUND = 10_000  # positions that weights are met in exactly
 

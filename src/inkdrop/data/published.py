@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inkdrop.data.loaders import Augment, Split
 from inkdrop.data.module import DataError, DataModule
-from inkdrop.locations import Fetches, Location, data_dir
+from inkdrop.files.locations import Fetches, Location, data_dir
 
 
 class Published(DataModule):

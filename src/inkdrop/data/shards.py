@@ -20,10 +20,10 @@ from inkdrop.data.arrays import as_tensor
 from inkdrop.data.decoding import Decoder
 from inkdrop.data.module import DataError
 from inkdrop.data.sources import Refused
-from inkdrop.reading import UnreadableError
-from inkdrop.reading.arrays import Npz, decode_npy
-from inkdrop.showing import harmless
-from inkdrop.writing import replacing
+from inkdrop.files import UnreadableError
+from inkdrop.files.arrays import Npz, decode_npy
+from inkdrop.files.showing import harmless
+from inkdrop.files.writing import replacing
 
 _NPY = b"\x93NUMPY"  # what a .npy begins with
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from inkdrop.data.module import DataError
 from inkdrop.data.sources import Refused, Source
-from inkdrop.reading import json_of
-from inkdrop.showing import harmless
+from inkdrop.files import json_of
+from inkdrop.files.showing import harmless
 
 MAX_BYTES, MAX_VALUES = 2**27, 10**7  # of one table: a line for each image
 EDM, LINES, CSV = "dataset.json", "metadata.jsonl", "metadata.csv"

@@ -14,7 +14,7 @@ from inkdrop.data.decoding import Decoder
 from inkdrop.data.loaders import Augment, Column, Order, Split
 from inkdrop.data.module import DataModule
 from inkdrop.data.shards import Shard, ShardColumn, ShardStore
-from inkdrop.locations import Location, cache_dir
+from inkdrop.files.locations import Location, cache_dir
 from inkdrop.randomness import Generators
 
 

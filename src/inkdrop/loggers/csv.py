@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from inkdrop.files.writing import append_text, make_folder, write_text
 from inkdrop.loggers.record import Record
-from inkdrop.writing import append_text, make_folder, write_text
 
 
 class CSV(Record):

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from inkdrop.files.writing import append_text, shorten
 from inkdrop.loggers.record import Record
-from inkdrop.writing import append_text, shorten
 
 
 class JSONLines(Record):

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from inkdrop.masking import masked_override
-from inkdrop.writing import make_folder
+from inkdrop.configuration.secrets import masked_override
+from inkdrop.files.writing import make_folder
 
 T = TypeVar("T")
 

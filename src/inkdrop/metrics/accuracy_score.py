@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le
 
 from inkdrop.data.loaders import ShuffledLoader, Split, collect
 from inkdrop.metrics.extractors import Classifier, Extractor
-from inkdrop.metrics.make_extractor import fit, recognised
+from inkdrop.metrics.fitting import fit, recognised
 from inkdrop.metrics.metric import Extracted, Metric, Results
 from inkdrop.randomness import MAX_SEED
 

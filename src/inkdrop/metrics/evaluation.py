@@ -14,6 +14,7 @@ from torch import Tensor
 
 from inkdrop.data.loaders import Split
 from inkdrop.data.module import DataModule
+from inkdrop.distributed.ranks import from_all_ranks, share
 from inkdrop.finiteness import raised_together
 from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.extractors import Extractor
@@ -23,7 +24,6 @@ from inkdrop.metrics.panel import Observed, Panel
 from inkdrop.metrics.protocol import over_repeats, protocol, short
 from inkdrop.metrics.real import trivial_items
 from inkdrop.pipeline import Pipeline, calls_counted
-from inkdrop.ranks import from_all_ranks, share
 
 
 class Evaluation:

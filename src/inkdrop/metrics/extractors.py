@@ -15,8 +15,8 @@ import torch
 from annotated_types import Ge, Len
 from torch import Tensor, nn
 
-from inkdrop.reading import open_regular
-from inkdrop.showing import harmless
+from inkdrop.files import open_regular
+from inkdrop.files.showing import harmless
 
 
 class Extractor(nn.Module):

@@ -7,13 +7,13 @@ from typing import Any
 
 from inkdrop.data.loaders import collect
 from inkdrop.data.module import DataModule
+from inkdrop.distributed.ranks import from_all_ranks, share
 from inkdrop.finiteness import raised_together
 from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.metric import Results
 from inkdrop.metrics.protocol import short
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
-from inkdrop.ranks import from_all_ranks, share
 
 
 def of_held_out(

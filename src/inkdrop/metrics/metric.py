@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from inkdrop.data.loaders import Split
+from inkdrop.distributed.ranks import from_all_ranks
 from inkdrop.finiteness import require_finite
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import GaussianStatistics, Statistics
-from inkdrop.ranks import from_all_ranks
 
 Results: TypeAlias = dict[str, float]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy import stats
 
-from inkdrop.showing import harmless
+from inkdrop.files.showing import harmless
 
 _DERIVED = re.compile(r"(_floor(_\d+k?)?|_baseline|_low|_high|_min)?(@.*)?$")
 

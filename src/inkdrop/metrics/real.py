@@ -12,16 +12,16 @@ from torch import Tensor
 
 from inkdrop.data.loaders import Split
 from inkdrop.data.module import DataModule
+from inkdrop.distributed.ranks import from_all_ranks, place, share
+from inkdrop.files import UnreadableError
+from inkdrop.files.locations import cache_dir
+from inkdrop.files.tensors import read_torch
+from inkdrop.files.writing import replacing
 from inkdrop.finiteness import raised_together
-from inkdrop.locations import cache_dir
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import Statistics
 from inkdrop.metrics.metric import Collector, Extracted
 from inkdrop.randomness import Generators
-from inkdrop.ranks import from_all_ranks, place, share
-from inkdrop.reading import UnreadableError
-from inkdrop.reading.tensors import read_torch
-from inkdrop.writing import replacing
 
 _TRIVIAL_FROM = 10_000  # items that the trivial generator is fitted to, at most
 

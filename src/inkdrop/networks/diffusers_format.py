@@ -11,10 +11,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from inkdrop.files import read_json
+from inkdrop.files.showing import harmless
+from inkdrop.files.tensors import read_safetensors, read_torch
 from inkdrop.networks.unet import UNet
-from inkdrop.reading import read_json
-from inkdrop.reading.tensors import read_safetensors, read_torch
-from inkdrop.showing import harmless
 
 # Names of a residual block and of an attention layer, ours and theirs.
 _RESIDUAL = {

@@ -1,0 +1,292 @@
+"""What training a task costs in operations, memory and time, measured on random data."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
+
+from inkdrop.callbacks.step import AfterStep
+from inkdrop.classifier import NoisyClassifier
+from inkdrop.pipeline import Pipeline, compile_network
+from inkdrop.runs.machine import SILENT, check_devices
+from inkdrop.tasks.base import Task
+
+Inputs: TypeAlias = tuple[tuple[Tensor, ...], dict[str, Tensor]]
+
+_WARM_UP = 2  # steps
+_LONG, _LARGE = 86400.0, 0.5  # seconds, and share of a device's memory, above which a run says so before it begins
+_EFFICIENCY = 0.5  # of a network, beside the product of two matrices that fill the device
+
+
+def random_batch(pipeline: Pipeline | NoisyClassifier, count: int) -> dict[str, Tensor]:
+    """A raw batch of noise, under the conditions of the first seeds; `ValueError` if only the user can say these."""
+    device = next(pipeline.parameters()).device
+    request = pipeline.request(range(count))
+    x = pipeline.codec.decode(torch.randn(count, *pipeline.shape, device=device))
+    batch = {"x": x, **request, "position": torch.arange(count)}
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def inputs(task: Task, batch: Mapping[str, Tensor]) -> Inputs:
+    """What the network is given in training on a raw batch: x, c_noise, and conditions by name."""
+    seen: list[Inputs] = []
+    handle = task.pipeline.network.register_forward_pre_hook(
+        lambda network, args, conditions: seen.append((args, conditions)), with_kwargs=True
+    )
+    with torch.no_grad():
+        _loss(task, batch)
+    handle.remove()
+    return seen[-1]
+
+
+@torch.no_grad()
+def output(task: Task, given: Inputs) -> Any:
+    """What the network says to these inputs: F, or F and a dict of further outputs."""
+    args, conditions = given
+    return task.pipeline.network(*args, **conditions)
+
+
+def parameters(task: Task) -> dict[str, Any]:
+    """Numbers of parameters: of each child of the network, of each part, and of all that is trained."""
+    network: nn.Module = task.pipeline.network
+    children = {name: _count(child) for name, child in network.named_children()}
+    parts = {**dict(task.pipeline.named_children()), "network": network, "loss": task.loss}
+    return {
+        "children": {name: count for name, count in children.items() if count},
+        **{name: _count(part) for name, part in parts.items()},
+        "trained": sum(each.numel() for each in task.parameters() if each.requires_grad),
+    }
+
+
+def operations(task: Task) -> dict[str, int]:
+    """Floating-point operations of matrix products and convolutions for one sample, two for a product and its sum.
+
+    `call` is one of the network, `training` the loss with its backward pass.
+    """
+    given = inputs(task, random_batch(task.pipeline, 1))
+    with FlopCounterMode(display=False) as call:
+        output(task, given)
+    with FlopCounterMode(display=False) as training:
+        _loss(task, random_batch(task.pipeline, 1)).backward()
+    task.zero_grad()
+    return {"call": call.get_total_flops(), "training": training.get_total_flops()}
+
+
+def memory(task: Task, num_averages: int, batch_size: int, precision: str) -> dict[str, int]:
+    """Bytes on each device that training holds at the end of a forward pass over this many samples.
+
+    `activations` are what the backward pass has found kept, for one and for two samples, on a straight line.
+    """
+    trained = [each for each in task.parameters() if each.requires_grad]
+    one, two = (_kept(task, count, precision) for count in (1, 2))
+    return {
+        "weights": sum(_bytes(each) for each in itertools.chain(task.parameters(), task.buffers())),
+        "gradients": sum(_bytes(each) for each in trained),
+        "optimizer": _optimizer_state(task, trained),
+        "averages": 4 * num_averages * sum(each.numel() for each in trained),
+        "activations": one + (batch_size - 1) * (two - one),
+    }
+
+
+def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: float, compiled: bool) -> dict[str, float]:
+    """Training steps and forward passes a second on one device, from a few steps that take about `seconds`.
+
+    The steps are those of `task` under the options of its trainer, without averages, pictures and evaluation. Where one
+    on `batch_size` samples takes long, it is made on fewer (`measured_on`) and scaled.
+    """
+    watch, devices = _Stopwatch(seconds / 2), options.get("devices")
+    alone = {"devices": devices[:1] if isinstance(devices, list) else 1, "num_nodes": 1, "strategy": "auto"}
+    endless = {"max_steps": -1, "max_epochs": -1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": None}
+    trainer = Trainer(**{**options, **SILENT, **alone, **endless}, callbacks=[watch], num_sanity_val_steps=0)
+    task.max_gradient_norm = math.inf  # of noise it says nothing
+    task.to(trainer.strategy.root_device)
+    count = 1
+    with trainer.precision_plugin.forward_context():
+        while count < batch_size and _seconds(task, count) < seconds / 6:
+            count = min(2 * count, batch_size)
+    batch = random_batch(task.pipeline, count)
+    given = inputs(task, batch)
+    if compiled:
+        compile_network(task.pipeline)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a validation without data
+        trainer.fit(task, itertools.repeat({name: value.cpu() for name, value in batch.items()}))
+    task.to(trainer.strategy.root_device)
+    with trainer.precision_plugin.forward_context():
+        _finished(task, given)
+        start = time.monotonic()
+        _finished(task, given)
+        called = time.monotonic() - start
+    scale = count / batch_size
+    return {
+        "steps_per_second": watch.rate * scale / options.get("accumulate_grad_batches", 1),
+        "calls_per_second": scale / called,
+        "measured_on": count,
+    }
+
+
+def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device) -> list[str]:
+    """What a run will want of this device that is much: most of its memory, or days; each with a remedy.
+
+    Nothing is computed for it but one product of matrices: the network is followed without its numbers, on torch's meta
+    device. What cannot be followed so is not foreseen.
+    """
+    trainer, batch_size = plain["trainer"], plain["data"]["batch_size"] // check_devices(plain["trainer"])
+    try:
+        with torch.random.fork_rng(devices=[]):  # what is drawn here is not missed in training
+            flops, kept = _followed(task)
+    except (ValueError, RuntimeError, NotImplementedError):
+        return []
+    kept = kept if trainer.get("precision", "32-true") == "32-true" else kept // 2
+    fixed = 4 * sum(_bytes(each) for each in task.parameters())  # weights, gradients, two averages of the optimizer
+    found = []
+    if fixed + batch_size * kept > _LARGE * (memory := _memory(device)):
+        fits = max(1, int((_LARGE * memory - fixed) // kept))
+        accumulated = trainer.get("accumulate_grad_batches", 1) * -(-plain["data"]["batch_size"] // fits)
+        found.append(
+            f"training needs at least {(fixed + batch_size * kept) / 1e9:.3g} GB of the {memory / 1e9:.3g} GB of this "
+            f"{device.type}: data.batch_size={fits} trainer.accumulate_grad_batches={accumulated} takes less at once, "
+            "and so do checkpoint_activations=true, a smaller data.shape or network.base_channels"
+        )
+    samples = trainer["max_steps"] * trainer.get("accumulate_grad_batches", 1) * batch_size
+    if (seconds := samples * flops / _rate(device)) > _LONG:
+        found.append(
+            f"training takes about {seconds / _LONG:.2g} days on this {device.type}: half of data.shape takes a "
+            "quarter of it, half of network.base_channels not much more, and a GPU is faster"
+        )
+    return found
+
+
+def _followed(task: Task) -> tuple[int, int]:
+    """Operations of training on one sample, and bytes kept for its backward pass, by shapes alone."""
+
+    class Seen(Exception):
+        pass
+
+    def see(network: nn.Module, args: Any, conditions: Any) -> None:
+        raise Seen(args, conditions)
+
+    network = task.pipeline.network
+    handle = network.register_forward_pre_hook(see, with_kwargs=True)
+    try:
+        _loss(task, random_batch(task.pipeline, 1))
+    except Seen as seen:
+        args, conditions = tree_map_only(Tensor, lambda each: each.detach().to("meta"), seen.args)
+    finally:
+        handle.remove()
+    own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    shapes = {name: each.detach().to("meta").requires_grad_(each.requires_grad) for name, each in own.items()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
+        given = torch.func.functional_call(network, shapes, args, conditions)
+        sum(each.sum() for each in tree_leaves(given)).backward()
+    for each in shapes.values():
+        kept.pop(each.untyped_storage()._cdata, None)
+    return counter.get_total_flops(), sum(kept.values())
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of memory that the device has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _rate(device: torch.device) -> float:
+    """Operations a second that a network may reach on the device, from a product of two matrices."""
+    size, best = 1024, math.inf
+    x = torch.ones(size, size, device=device)
+    for _ in range(3):
+        start = time.monotonic()
+        float((x @ x)[0, 0])  # waits for the device
+        best = min(best, time.monotonic() - start)
+    return _EFFICIENCY * 2 * size**3 / best
+
+
+class _Stopwatch(AfterStep):
+    """Ends training after some seconds and at least one step beyond the first few."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.rate, self._start = seconds, 0.0, 0.0
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        now = time.monotonic()
+        if trainer.global_step == _WARM_UP:
+            self._start = now
+        elif trainer.global_step > _WARM_UP and now - self._start >= self.seconds:
+            self.rate = (trainer.global_step - _WARM_UP) / (now - self._start)
+            trainer.should_stop = True
+
+
+def _finished(task: Task, given: Inputs) -> None:
+    float(output(task, given)[0].sum())  # waits for the device
+
+
+def _loss(task: Task, batch: Mapping[str, Tensor]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there is no trainer to log to
+        return task.training_step(dict(batch), 0)["loss"]
+
+
+def _seconds(task: Task, count: int) -> float:
+    batch = random_batch(task.pipeline, count)
+    start = time.monotonic()
+    loss = _loss(task, batch)
+    loss.backward()
+    float(loss.detach())  # waits for the device
+    task.zero_grad()
+    return time.monotonic() - start
+
+
+def _kept(task: Task, count: int, precision: str) -> int:
+    own = {each.untyped_storage().data_ptr() for each in task.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        loss = _loss(task, random_batch(task.pipeline, count))
+    del loss  # only here may its tensors' memory be used again
+    return sum(size for place, size in kept.items() if place not in own)
+
+
+def _optimizer_state(task: Task, trained: list[nn.Parameter]) -> int:
+    """Bytes that the optimizer keeps after a step, tried on parameters of the same shapes one by one."""
+    sizes: dict[tuple[Any, ...], int] = {}
+    for each in trained:
+        if (key := (each.shape, each.dtype)) not in sizes:
+            alike = nn.Parameter(torch.zeros(each.shape, dtype=each.dtype))
+            alike.grad = torch.zeros_like(alike)
+            optimizer = task.optimizer([alike])
+            optimizer.step()
+            sizes[key] = sum(_bytes(value) for value in optimizer.state[alike].values() if isinstance(value, Tensor))
+    return sum(sizes[each.shape, each.dtype] for each in trained)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _count(module: nn.Module) -> int:
+    return sum(each.numel() for each in module.parameters())

@@ -1,0 +1,242 @@
+"""`python -m inkdrop describe`: what a configuration of train.py means, and what it costs, before it is run."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from inkdrop.callbacks import EMA
+from inkdrop.commands.check import CheckConfiguration
+from inkdrop.commands.describe import costs
+from inkdrop.commands.entry import explained
+from inkdrop.commands.terminal import quiet
+from inkdrop.configuration import USER_TARGETS, build
+from inkdrop.configuration.compose import CONF, resolved
+from inkdrop.data import DataError, DataModule
+from inkdrop.files.writing import replacing
+from inkdrop.networks.recomputing import recompute_activations
+from inkdrop.pictures.plots import process, schedules
+from inkdrop.pipeline import Pipeline
+from inkdrop.runs.machine import check_devices
+from inkdrop.tasks.base import Task
+from inkdrop.weightings import weights_at
+
+_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_QUANTILES = (0.05, 0.25, 0.75, 0.95)
+
+
+class _CheckWithoutData(CheckConfiguration):
+    """The checks of train.py; data that are not here are only noted."""
+
+    remark = ""
+
+    def check_data(self, data: DataModule) -> Tensor | None:
+        try:
+            return super().check_data(data)
+        except DataError as error:
+            self.remark = str(error)
+            return None
+
+
+def describe(overrides: list[str], seconds: float = 3.0, plot: Path | None = None) -> dict[str, Any]:
+    """Facts about the run that train.py would make of these overrides; `seconds` of training on noise, or 0 for none.
+
+    Ends as train.py does for a configuration that cannot work.
+    """
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("train", overrides, return_hydra_config=True)
+    except HydraException as error:
+        raise ValueError(explained(error, overrides)) from None
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # of trainers, made to ask
+    check = _CheckWithoutData()
+    check.check(config, config.hydra)
+    return {**facts(resolved(config), seconds, plot), "data": check.remark}
+
+
+def facts(plain: Mapping[str, Any], seconds: float, plot: Path | None = None) -> dict[str, Any]:
+    """The facts about a checked configuration: plain data, times in seconds, sizes in bytes."""
+    quiet()
+    allowed = (*USER_TARGETS, *plain["allow_targets"])
+    torch.manual_seed(plain["seed"])
+    task: Task = build(plain["task"], allowed)
+    used = {**dict(_used(plain)), "loss": plain["task"]["loss"]}
+    law = build(used.get("time_sampler"), allowed)
+    weighting = build(used.get("weighting"), allowed)
+    if plot is not None:
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(plot) as file:
+            _figure(task, plain["name"], law, weighting).savefig(file)
+    training = _training(plain)
+    found = {
+        "name": plain["name"],
+        "estimate": task.estimate,
+        "shape": list(task.pipeline.shape),
+        "parts": {
+            name: {"is": _named(node, plain), "does": _first_sentence(node, allowed)} for name, node in used.items()
+        },
+        "coefficients": _coefficients(task, weighting),
+        "trained_log_snr": law and _quantiles(task.schedule, law),
+        "parameters": costs.parameters(task),
+        "training": training,
+        "conditions": None,
+    }
+    try:
+        batch = costs.random_batch(task.pipeline, 1)
+    except ValueError:  # only the user can say what this model is told
+        return found
+    averages = [each for each in build(list(plain["callbacks"].values()), allowed) if isinstance(each, EMA)]
+    count = sum(len(each.names) for each in averages)
+    found |= _measured(task, plain, batch, count, training["samples_per_device"], seconds)
+    return found
+
+
+def _measured(
+    task: Task,
+    plain: Mapping[str, Any],
+    batch: dict[str, Tensor],
+    num_averages: int,
+    batch_size: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """What is known only when the network is called."""
+    pipeline = task.pipeline
+    given = costs.inputs(task, batch)
+    found: dict[str, Any] = {"conditions": {name: list(value.shape[1:]) for name, value in given[1].items()}}
+    if "sampler" in plain["task"]["pipeline"]:
+        found["sampling"] = _sampling(pipeline, costs.output(task, given))
+    if plain["channels_last"]:
+        pipeline.to(memory_format=torch.channels_last)
+    if plain["checkpoint_activations"]:
+        recompute_activations(pipeline.network)
+    found["operations"] = costs.operations(task)
+    found["memory"] = costs.memory(task, num_averages, batch_size, plain["trainer"].get("precision", "32-true"))
+    if seconds:
+        found["speed"] = costs.speed(task, plain["trainer"], batch_size, seconds, plain["compile"])
+    return found
+
+
+def _training(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """How many steps on how many samples."""
+    trainer, batch_size = plain["trainer"], plain["data"]["batch_size"]
+    devices = check_devices(trainer)
+    return {
+        "steps": trainer.get("max_steps", 0),
+        "samples_per_step": batch_size * trainer.get("accumulate_grad_batches", 1),
+        "samples_per_device": batch_size // devices,
+        "devices": devices,
+        "precision": trainer.get("precision", "32-true"),
+    }
+
+
+def _used(plain: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The parts by their groups, without what the task does not refer to."""
+    for name, node in plain.items():
+        if name in ("task", "pipeline", "optimizer", "scheduler") or not isinstance(node, Mapping):
+            continue
+        for key, part in (
+            {name: node}.items() if "_target_" in node else {f"{name}.{k}": v for k, v in node.items()}.items()
+        ):
+            if isinstance(part, Mapping) and "_target_" in part and _occurs(part, plain["task"]):
+                yield key, part
+
+
+def _occurs(part: Any, node: Any) -> bool:
+    below = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
+    return part == node or any(_occurs(part, each) for each in below)
+
+
+def _named(node: Any, plain: Mapping[str, Any]) -> str:
+    """A part as a call with its options, without those that are parts of their own."""
+    if not isinstance(node, Mapping):
+        return f"{node:g}" if isinstance(node, float) else str(node)
+    own = {name: value for name, value in node.items() if name not in ("_target_", "_partial_") and value is not None}
+    told = [
+        f"{name}={_named(value, plain)}"
+        for name, value in own.items()
+        if not (isinstance(value, Mapping) and value in plain.values())
+    ]
+    called = node.get("_target_", "").rpartition(".")[2]
+    return f"{called}({', '.join(told)})" if told or not called else called
+
+
+def _first_sentence(node: Mapping[str, Any], allowed: tuple[str, ...]) -> str:
+    target = build({"_target_": node["_target_"], "_partial_": True}, allowed).func
+    return re.split(r"(?<!\.)\.\s+(?=[A-Z`])", " ".join((inspect.getdoc(target) or "").split()))[0].rstrip(".")
+
+
+def _weight(task: Task, weighting: Any, t: Tensor) -> Tensor:
+    """The weighting's factor at times (B)."""
+    return weights_at(weighting, task.schedule, task.pipeline.denoiser.prediction, t)
+
+
+def _coefficients(task: Task, weighting: Any) -> list[dict[str, float]]:
+    """alpha, sigma, log-SNR, the model's coefficients and the weight at some times; without the latter below t_min."""
+    schedule: Any = task.schedule
+    rows = []
+    for point in schedule.points(sorted({0.0, *(schedule.snap(max(t, schedule.t_min)) for t in _TIMES)})):
+        row = {"t": point.t, "alpha": point.alpha, "sigma": point.sigma, "log-SNR": 2 * point.half}
+        if point.t > 0:
+            row |= task.pipeline.coefficients(point)
+            if weighting is not None:
+                row["weight"] = float(_weight(task, weighting, torch.tensor([point.t]).double()))
+        rows.append(row)
+    return rows
+
+
+def _figure(task: Task, name: str, law: Any, weighting: Any) -> Figure:
+    if law is None or weighting is None:  # a loss without them
+        return schedules({name: task.schedule})
+    return process(task.schedule, name, _drawn(task.schedule, law), lambda t: _weight(task, weighting, t))
+
+
+def _drawn(schedule: Any, law: Any) -> Tensor:
+    """log-SNRs that training draws, evenly by probability."""
+    return schedule.log_snr(law.quantile(schedule, (torch.arange(10_000).double() + 0.5) / 10_000))
+
+
+def _quantiles(schedule: Any, law: Any) -> list[float]:
+    return _drawn(schedule, law).quantile(torch.tensor(_QUANTILES).double()).tolist()
+
+
+class _Recorded(nn.Module):
+    """A network that always says the same, and counts its calls and the samples in them."""
+
+    def __init__(self, output: Any):
+        super().__init__()
+        self.F, self.extras = output if isinstance(output, tuple) else (output, {})
+        self.num_calls = self.num_samples = 0
+
+    def forward(self, x: Tensor, c_noise: Tensor, **cond: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        self.num_calls, self.num_samples = self.num_calls + 1, self.num_samples + len(x)
+        return self.F.expand_as(x), {
+            name: value.expand(len(x), *value.shape[1:]) for name, value in self.extras.items()
+        }
+
+
+def _sampling(pipeline: Pipeline, output: Any) -> dict[str, Any]:
+    """The times, and how often one sample needs a network that always says the same, which adaptive samplers go by."""
+    network, schedule = pipeline.network, pipeline.denoiser.schedule
+    pipeline.denoiser.network = recorded = _Recorded(output)
+    try:
+        pipeline(pipeline.request([0]), [0])
+    finally:
+        pipeline.denoiser.network = network
+    points: Any = pipeline.sampler.points(schedule)
+    return {
+        "times": [point.t for point in points],
+        "noise_levels": [math.exp(-point.half) for point in points if point.sigma > 0],
+        "calls": recorded.num_calls,
+        "passes": recorded.num_samples,
+    }

@@ -1,0 +1,1 @@
+"""`sample`: from a checkpoint to samples, and what is measured on them."""

@@ -1,0 +1,94 @@
+"""What a sampling run leaves in its folder: arrays and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inkdrop.data.loaders import Column
+from inkdrop.data.module import DataModule
+from inkdrop.files.writing import replacing
+from inkdrop.metrics import Evaluation
+from inkdrop.metrics.real import of, real
+from inkdrop.pictures import as_array, class_rows, is_images, save_gif, save_png, sheet
+
+_SHOWN = 8  # samples in a picture that shows more than the samples themselves
+_TIMES = 10  # states on the way from noise to a sample
+_NEIGHBOURS = 4
+
+
+def write_samples(
+    output: Path, samples: Tensor, batch: Mapping[str, Tensor], seeds: Sequence[int], classes: Sequence[str] = ()
+) -> None:
+    """`samples.npz` with `x`, `seeds` and conditions, and `grid.png`: one class per row, where there are classes.
+
+    `classes` in the archive are the names of the classes, which `label` counts from 0.
+    """
+    x = as_array(samples) if is_images(samples) else samples.numpy()
+    arrays: dict[str, Any] = {"x": x, "seeds": np.array(seeds), **{name: each.numpy() for name, each in batch.items()}}
+    if classes and "label" in batch:
+        arrays["classes"] = np.array(classes, str)
+    with replacing(output / "samples.npz") as file:
+        np.savez_compressed(file, **arrays)
+    labelled = is_images(samples) and "label" in batch and len(batch["label"].unique()) > 1
+    save_png(class_rows(samples, batch["label"]) if labelled else sheet(samples), output / "grid.png")
+
+
+def write_images(output: Path, samples: Tensor, names: Sequence[str]) -> None:
+    """Every sample as a PNG of its own of this name, if they are images."""
+    if is_images(samples):
+        for name, each in zip(names, as_array(samples), strict=True):
+            save_png(each, output / "images" / name)
+
+
+def write_way(output: Path, states: Sequence[Tensor], gif: bool, trajectory: bool) -> None:
+    """`denoising.gif` of all states (B, *) of a batch, and `trajectory.png` of some of them: a sample in each row."""
+    if gif:
+        save_gif([sheet(state) for state in states], output / "denoising.gif")
+    if trajectory and is_images(states[0]):
+        chosen = [states[i] for i in np.linspace(0, len(states) - 1, min(_TIMES, len(states))).round().astype(int)]
+        rows = torch.stack([state[:_SHOWN] for state in chosen], 1)
+        save_png(sheet(rows.flatten(0, 1), columns=len(chosen)), output / "trajectory.png")
+
+
+class Seen(NamedTuple):
+    """Features (N, D) of samples, of the training items and of held-out items."""
+
+    samples: Tensor
+    train: Tensor
+    held_out: Tensor
+
+
+def seen(samples: Tensor, evaluation: Evaluation, data: DataModule) -> Seen:
+    """What the extractor of an evaluation sees of samples and of the data; to be asked for by all processes at once."""
+    needs, extractor, size = frozenset({"features"}), evaluation.extractor, evaluation.batch_size
+    count = min(len(data.splits["validation"]["x"]), len(samples))
+    sets = [
+        of(extractor, {"x": samples}, len(samples), needs, size, "samples"),
+        real(extractor, data, evaluation.reference, len(data.splits[evaluation.reference]["x"]), needs, size),
+        real(extractor, data, "validation", count, needs, size),
+    ]
+    return Seen(*(each.features for each in sets if each.features is not None))
+
+
+def write_neighbours(output: Path, samples: Tensor, features: Seen, train: Column) -> None:
+    """`neighbours.png`: images of samples, each before the training items nearest to it in feature space."""
+    if is_images(samples):
+        nearest = torch.cdist(features.samples[:_SHOWN], features.train).topk(_NEIGHBOURS, largest=False).indices
+        rows = torch.cat([samples[:_SHOWN, None], train[nearest.flatten()].unflatten(0, nearest.shape)], 1)
+        save_png(sheet(rows.flatten(0, 1), columns=1 + _NEIGHBOURS), output / "neighbours.png")
+
+
+def write_features(output: Path, features: Seen) -> None:
+    """`features.png`: samples and held-out items on the axes along which features of the training data vary most."""
+    from inkdrop.pictures.plots import clouds
+
+    axes, centre = torch.pca_lowrank(features.train, 2)[2], features.train.mean(0)
+    named = {"held out": features.held_out, "samples": features.samples}
+    with replacing(output / "features.png") as file:
+        clouds({name: (each - centre) @ axes for name, each in named.items()}).savefig(file)

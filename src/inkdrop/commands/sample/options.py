@@ -1,0 +1,180 @@
+"""How a checkpoint is sampled: as in its run, unless the options say otherwise, and whether that can work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from inkdrop.calibration import calibration_file, read_calibration
+from inkdrop.checkpoints import checked_data, checked_part, find_checkpoint, read_checkpoint
+from inkdrop.checkpoints.building import built
+from inkdrop.checkpoints.snapshots import find_snapshots
+from inkdrop.conditioners.label import is_named
+from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, build
+from inkdrop.configuration.guides import SHORT, acting, assigned, differing
+from inkdrop.configuration.suggestions import options
+from inkdrop.files.showing import file_name
+from inkdrop.randomness import MAX_SEED
+
+_NOISE = 3.0  # sigma / alpha that a run from noise alone may begin with
+CALIBRATED = "inkdrop.samplers.Calibrated"
+_EVALUATION = {  # options of sample.py that take the place of fields of the evaluation
+    **{name: name for name in ("extractor", "likelihood", "num_samples", "repeats", "seed")},
+    "metric": "metrics",
+}
+
+
+def data_of(config: DictConfig) -> dict[str, Any] | None:
+    """The data of the checkpoint where the configuration names an extractor, which may refer to them."""
+    if not config.get("checkpoint") or config.get("extractor") is None:
+        return None
+    targets, folders = (config.get(name) or [] for name in ("allow_targets", "data_folders"))
+    return checked_data(config.checkpoint, read_checkpoint(config.checkpoint), targets, folders)
+
+
+def completed(plain: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with sampler, time grid, guidance and evaluation of the run where it names none of its own.
+
+    `ValueError` if the checkpoint cannot be read or names what it must not, or for options that only matter to an
+    evaluation without one.
+    """
+    if not plain["evaluate"]:
+        for option in ("likelihood", "metric", "extractor", "save_neighbours", "save_features"):
+            if plain.get(option):
+                raise ValueError(f"{option} is for comparing samples with the data: set evaluate=true")
+    run = _part(plain, "pipeline")
+    if "sampler" not in run:
+        guide = options({"guidance": "classifier", "guidance.checkpoint": plain["checkpoint"]})
+        raise ValueError(f"checkpoint={plain['checkpoint']} is a classifier, which guides another model: {guide}")
+    sampler, grid = plain.get("sampler") or run["sampler"], plain["time_grid"]
+    grid = {name: value for name, value in grid.items() if value is not None}
+    if "_target_" not in grid:
+        grid = {**run["sampler"]["time_grid"], **grid}
+    guidance = plain.get("guidance")
+    if guidance is None or set(guidance) & set(SHORT):
+        guidance = assigned(run["guidance"], guidance or {})
+    if sampler["_target_"] == CALIBRATED and sampler.get("coefficients") is None:
+        sampler, grid = _calibrated({**plain, "guidance": guidance}, sampler, grid.get("num_steps"))
+    chosen = {field: plain.get(option) for option, field in _EVALUATION.items() if plain.get(option) is not None}
+    return {
+        **plain,
+        "time_grid": grid,
+        "sampler": {**sampler, "time_grid": grid},
+        "guidance": guidance,
+        "evaluation": {**_part(plain, "evaluation"), **chosen} if plain["evaluate"] else None,
+    }
+
+
+def sampled_model(plain: dict[str, Any]) -> dict[str, Any]:
+    """Which weights, under which guidance, a completed configuration samples; equal however one model is asked for."""
+    check_average(plain)
+    weights: Any = str(plain["weights"])
+    if (length := plain["ema"]["length"]) is not None:
+        last = find_snapshots(plain["checkpoint"], plain["ema"]["step"])[-1]
+        weights = {"length": float(length), "step": last["step"]}
+    elif weights == "ema":
+        weights = next(iter(read_checkpoint(plain["checkpoint"]).get("ema", {})), "raw")
+    return {"weights": weights, "guidance": acting(plain["guidance"])}
+
+
+def model_options(plain: dict[str, Any]) -> str:
+    """Checkpoint, weights and guidance of a completed configuration as options of a command, for a shell."""
+    chosen = {"checkpoint": plain["checkpoint"]}
+    if plain["weights"] != "ema":
+        chosen["weights"] = plain["weights"]
+    chosen |= {f"ema.{name}": value for name, value in plain["ema"].items() if value is not None}
+    chosen |= differing(plain["guidance"], _part(plain, "pipeline")["guidance"])
+    if plain["allow_targets"]:
+        chosen["allow_targets"] = plain["allow_targets"]
+    return options(chosen)
+
+
+def find_calibration(plain: dict[str, Any], num_steps: int) -> Path:
+    """Where the calibration of what a completed configuration samples is kept for so many steps."""
+    return calibration_file(find_checkpoint(plain["checkpoint"]), sampled_model(plain), num_steps)
+
+
+def _calibrated(
+    plain: dict[str, Any], sampler: dict[str, Any], num_steps: int | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sampler and the time grid that were fitted to this model."""
+    if num_steps is None:
+        raise ConfigurationError("sampler=calibrated needs time_grid.num_steps, as calibrated")
+    if [name for name, value in plain["time_grid"].items() if name != "num_steps" and value is not None]:
+        raise ConfigurationError(
+            "sampler=calibrated has times of its own: give time_grid.num_steps and no other time_grid"
+        )
+    command = f"python -m inkdrop calibrate {model_options(plain)} time_grid.num_steps={num_steps}"
+    found = read_calibration(find_calibration(plain, num_steps), find_checkpoint(plain["checkpoint"]), command)
+    grid = {"_target_": "inkdrop.time_grids.Explicit", "times": found["times"]}
+    return {**sampler, "coefficients": found["coefficients"]}, grid
+
+
+def check_seeds(plain: dict[str, Any]) -> None:
+    """`ValueError` if the seeds of the samples run over the largest."""
+    count = plain["num_samples"] * plain["repeats"]
+    if plain["seed"] + count - 1 > MAX_SEED:
+        sets = f" in {plain['repeats']} sets" * (plain["repeats"] > 1)
+        told = f"seed={plain['seed']} and num_samples={plain['num_samples']}{sets}"
+        raise ValueError(f"{told} go beyond the largest seed, {MAX_SEED}")
+
+
+def image_names(seeds: Sequence[int], labels: Sequence[int] | None = None, classes: Sequence[str] = ()) -> list[str]:
+    """The files of samples that are kept as PNGs of their own: the seed, and the class where it has a name."""
+    if labels is None or not is_named(classes):
+        return [f"{seed:06d}.png" for seed in seeds]
+    return [f"{seed:06d}-{file_name(classes[label])}.png" for seed, label in zip(seeds, labels, strict=True)]
+
+
+def check_images(folder: Path, names: Sequence[str]) -> None:
+    """`ValueError` if there are images in the folder already that the new ones, of these names, would not replace."""
+    there = {file.name for file in (folder / "images").glob("*")}
+    if others := sorted(there - set(names)):
+        raise ConfigurationError(f"{folder / 'images' / others[0]} is none of these samples: choose a new folder")
+
+
+def check_sampling(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
+    """`ValueError` if the options of a completed configuration do not fit its run, its schedule or this machine."""
+    check_graphs(plain)
+    check_grid(plain, allowed)
+    check_average(plain)
+
+
+def check_grid(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
+    """`ValueError` if sampler and times of a completed configuration do not fit the schedule of the run."""
+    trusted = (*CHECKPOINT_TARGETS, *plain["allow_targets"])
+    schedule = built(plain["checkpoint"], _part(plain, "pipeline")["denoiser"]["schedule"], trusted)
+    first, whole = build(plain["sampler"], allowed).points(schedule)[0], schedule.points([1.0])[0]
+    if first.half > max(whole.half, -math.log(_NOISE)) + 1e-9:
+        raise ConfigurationError(
+            f"the time grid begins at t = {first.t:.3g}, where sigma / alpha is {math.exp(-first.half):.2g}: samples "
+            "begin with noise alone, which this is not; begin nearer to t = 1"
+        )
+
+
+def check_graphs(plain: dict[str, Any]) -> None:
+    """`ValueError` for CUDA graphs of a network that is not compiled, or without a CUDA device."""
+    if plain["cuda_graphs"] and not (plain["compile"] and torch.cuda.is_available()):
+        raise ConfigurationError("cuda_graphs=true needs compile=true and a CUDA device")
+
+
+def check_average(plain: dict[str, Any]) -> None:
+    """`ValueError` if an average of another length is asked for, but not alone, or there is none at this step."""
+    length, step = plain["ema"]["length"], plain["ema"]["step"]
+    if length is None:
+        if step is not None:
+            raise ConfigurationError(f"ema.step={step} says where an average of ema.length ends: give ema.length too")
+        return
+    if plain["weights"] != "ema":
+        raise ConfigurationError(f"ema.length={length} makes weights of its own: leave weights={plain['weights']} out")
+    find_snapshots(plain["checkpoint"], step)
+
+
+def _part(plain: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of the configuration in the checkpoint, which may name parts of models only."""
+    return checked_part(plain["checkpoint"], read_checkpoint(plain["checkpoint"]), name, plain["allow_targets"])

@@ -1,0 +1,42 @@
+"""How a command ends when something is wrong, and what libraries print."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from typing import NoReturn
+
+from inkdrop.configuration.secrets import masked_text
+from inkdrop.files.showing import harmless_lines
+from inkdrop.files.writing import DISK, WriteError
+
+EXIT_CONFIGURATION = 2
+
+
+def exit_code(error: Exception) -> int | None:
+    """The code that an error ends the program with, its message alone; None for a fault, which needs a traceback."""
+    on_disk = isinstance(error, OSError) and error.errno in DISK  # met by a library that writes
+    code: int | None = getattr(error, "exit_code", WriteError.exit_code if on_disk else None)
+    return code
+
+
+def stop(error: Exception) -> NoReturn:
+    """Ends with the error's message alone and its exit code, else 2: it needs no traceback."""
+    print(harmless_lines(masked_text(f"error: {error}")), file=sys.stderr)
+    sys.exit(exit_code(error) or EXIT_CONFIGURATION)
+
+
+_CHATTER = ("litlogger", "litmodels", "LOCAL_RANK", "GPU available", "TPU available", "HPU available", "`weights_only`")
+
+
+def quiet() -> None:
+    """Silences what libraries tell every time and nobody can act on."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addFilter(lambda record: not any(text in record.getMessage() for text in _CHATTER))
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).propagate = False  # Lightning prints by itself; Hydra's handler would repeat it
+    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # a compiler's own question
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")  # Lightning 2.6 on torch 2.15

@@ -1,0 +1,132 @@
+"""All that does not fit in a configuration of train.py, told at once, with options that do."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from inkdrop.configuration.suggestions import words, written
+
+if TYPE_CHECKING:
+    from inkdrop.data import DataModule
+
+_WITHOUT = ("data", "evaluation", "hydra", "optimizer", "pipeline", "scheduler", "task", "trainer")
+_PARTS = ("codec", "conditioner", "experiment", "extractor", "guidance", "metric", "network")
+_LEAST = 2  # samples of a batch that is suggested
+
+
+def told(
+    error: ValueError, plain: Mapping[str, Any], overrides: list[str], conf: str, check: Callable[[Any], None]
+) -> ValueError:
+    """The error with everything else that does not fit, and with a command that `check` lets pass, if there is one.
+
+    A value that the user has typed is an error of its own and is left alone, and so is all else on data of inkdrop's.
+    """
+    typed = {_name(each) for each in overrides}
+    if "_target_" not in (plain.get("data") or ()):
+        return error
+    if not any(_below(name, {"data"}) for name in typed) or str(error).partition("=")[0].endswith(tuple(typed)):
+        return error
+    try:
+        data = _data(plain)
+    except (ValueError, OSError):  # without them nothing is known that something could fit
+        return error
+    others = [each for each in dict.fromkeys(_misfits(plain, data)) if each not in str(error)]
+    lines = [str(error), *(f"also {each}" for each in others)]
+    for keep in (True, False):
+        chosen = _fitting(data, typed if keep else set())
+        replaced = {*chosen} if keep else {*chosen, *_PARTS}
+        kept = [each for each in overrides if not _below(_name(each), replaced)]
+        command = [*kept, *(f"{name}={written(value)}" for name, value in chosen.items())]
+        if chosen and _passes(conf, command, check):
+            lines.append(f"these options fit: python train.py {words(command)}")
+            break
+    error.args = ("\n".join(lines), *error.args[1:])
+    return error
+
+
+def _name(override: str) -> str:
+    return override.partition("=")[0].lstrip("~+")
+
+
+def _below(name: str, names: set[str]) -> bool:
+    return any(name == each or name.startswith((f"{each}.", f"{each}@")) for each in names)
+
+
+def _data(plain: Mapping[str, Any]) -> DataModule:
+    from inkdrop.configuration import USER_TARGETS, build, check
+
+    allowed = (*USER_TARGETS, *plain["allow_targets"])
+    check(plain["data"], allowed, "data")
+    data: DataModule = build(plain["data"], allowed)
+    return data
+
+
+def _misfits(plain: Mapping[str, Any], data: DataModule) -> Iterator[str]:
+    """What is wrong with each part by itself, and with these data."""
+    from inkdrop.configuration import USER_TARGETS, build, check
+
+    allowed, wrong = (*USER_TARGETS, *plain["allow_targets"]), list[Any]()
+    for name, node in plain.items():
+        if not isinstance(node, Mapping) or name in _WITHOUT or any(_holds(node, each) for each in wrong):
+            continue
+        try:
+            check(node, allowed, name)
+            part = build(node, allowed)
+            if name in ("codec", "extractor"):
+                part.check(data.example())
+        except (ValueError, RuntimeError) as error:
+            wrong.append(node)
+            yield str(error)
+
+
+def _holds(node: Any, part: Any) -> bool:
+    below = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
+    return any(each == part or _holds(each, part) for each in below)
+
+
+def _fitting(data: DataModule, typed: set[str]) -> dict[str, Any]:
+    """Options that fit data of this kind, without groups that the user has chosen."""
+    item, classes = data.example(), data.num_classes > 0
+    if not item.is_floating_point() and item.ndim == 4 and item.shape[1] in (1, 3):
+        chosen: dict[str, Any] = {"experiment": "photos"}
+        if classes:
+            chosen |= {"conditioner": "label", "guidance": ["classifier_free", "clip"], "data.num_classes": None}
+    else:
+        chosen = {
+            "prediction": "v",
+            "network": "mlp" if item.ndim == 2 else "unet",
+            "conditioner": "label" if classes else "none",
+            "guidance": ["classifier_free"] if classes else "none",
+            "codec": "standardize",
+            "extractor": "identity",
+            "metric": ["sliced_wasserstein"],
+        }
+    if (count := data.num_train()) is not None and _LEAST <= count < data.batch_size:
+        chosen["data.batch_size"] = 2 ** int(math.log2(count))
+    return {name: value for name, value in chosen.items() if name not in typed or name.startswith("data.")}
+
+
+def _passes(conf: str, overrides: list[str], check: Callable[[Any], None]) -> bool:
+    with contextlib.suppress(HydraException, OmegaConfBaseException, ValueError, RuntimeError):
+        check(_composed(conf, overrides))
+        return True
+    return False
+
+
+def _composed(conf: str, overrides: list[str]) -> Any:
+    """train.yaml under overrides, also within a program that Hydra has started."""
+    program = GlobalHydra.instance()
+    started, program.hydra = program.hydra, None
+    try:
+        with initialize_config_dir(conf, version_base="1.3"):
+            return compose("train", overrides, return_hydra_config=True)
+    finally:
+        program.hydra = started

@@ -1,0 +1,31 @@
+"""From plain configuration to objects: which targets are allowed, whether the values fit, and the building.
+
+A node with `_target_` names a class or function by its import path; the other keys are its arguments, and its signature
+with the ranges annotated in it is the schema. `_partial_: true` makes a `functools.partial` of it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inkdrop.configuration.building import CHECKPOINT_TARGETS, USER_TARGETS, ConfigurationError, build
+    from inkdrop.configuration.schema import arguments, check
+    from inkdrop.configuration.settings import check_settings
+
+__all__ = [
+    "CHECKPOINT_TARGETS",
+    "USER_TARGETS",
+    "ConfigurationError",
+    "arguments",
+    "build",
+    "check",
+    "check_settings",
+]
+_PLACES = {"arguments": "schema", "check": "schema", "check_settings": "settings"}
+
+
+def __getattr__(name: str) -> Any:
+    # Help and suggestions lie in this package too, and are to answer before pydantic and torch are imported.
+    if name in __all__:
+        return getattr(importlib.import_module(f"inkdrop.configuration.{_PLACES.get(name, 'building')}"), name)
+    raise AttributeError(f"module 'inkdrop.configuration' has no attribute '{name}'")

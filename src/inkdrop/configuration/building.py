@@ -1,0 +1,197 @@
+"""From plain configuration to objects: which targets a user and a checkpoint may name, and the building."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from inkdrop import MOVED
+
+# The user's own configuration may name what lies below these.
+USER_TARGETS = ("inkdrop.", "torch.optim.", "lightning.pytorch.")
+# A checkpoint may name the parts of a model, of its data and of its evaluation: here by the place where they are
+# defined, and their kinds. A part is a concrete class of a kind, a function that is annotated to return one, or a
+# function that is called like the kind; where a kind names a function, there is no other. Making one opens no file but
+# for `loaded`, which reads another checkpoint.
+KINDS: dict[str, tuple[str, ...]] = {
+    "inkdrop.classifier": ("inkdrop.classifier.NoisyClassifier",),
+    "inkdrop.codecs": ("inkdrop.codecs.Codec",),
+    "inkdrop.conditioners": ("inkdrop.conditioners.Conditioner",),
+    "inkdrop.data": (
+        *("inkdrop.data.DataModule", "inkdrop.data.decoding.Decoder"),
+        *("inkdrop.data.loaders.Augment", "inkdrop.data.toys.Draw"),
+    ),
+    "inkdrop.denoiser": ("inkdrop.denoiser.Denoiser",),
+    "inkdrop.deviations": ("inkdrop.deviations.Deviation",),
+    "inkdrop.guidance": (
+        *("inkdrop.guidance.Guidance", "inkdrop.guidance.Mix", "inkdrop.guidance.Scale"),
+        "inkdrop.guidance.gradient.Energy",
+    ),
+    "inkdrop.likelihood": ("inkdrop.likelihood.Likelihood",),
+    "inkdrop.metrics": ("inkdrop.metrics.Evaluation", "inkdrop.metrics.Extractor", "inkdrop.metrics.metric.Metric"),
+    "inkdrop.networks": ("torch.nn.Module", "inkdrop.networks.layers.Attend"),
+    "inkdrop.noises": ("inkdrop.noises.Noise",),
+    "inkdrop.pipeline": ("inkdrop.pipeline.Pipeline", "inkdrop.pipeline.loaded"),
+    "inkdrop.predictions": ("inkdrop.predictions.Prediction",),
+    "inkdrop.samplers": (
+        *("inkdrop.samplers.Sampler", "inkdrop.samplers.coordinates.Coordinate"),
+        "inkdrop.samplers.quadrature.Rule",
+    ),
+    "inkdrop.schedules": ("inkdrop.schedules.Schedule",),
+    "inkdrop.time_grids": ("inkdrop.time_grids.TimeGrid",),
+}
+CHECKPOINT_TARGETS = tuple(KINDS)
+
+
+class TargetError(ValueError):
+    """A target is not allowed or does not exist; the message completes "TARGET ..."."""
+
+
+class ConfigurationError(ValueError):
+    """A value, key or target in the configuration is wrong; the message names it and what is allowed."""
+
+
+def build(node: Any, allowed: Iterable[str] = USER_TARGETS) -> Any:
+    """Builds a plain configuration: what has a `_target_` is called, innermost first; the rest stays plain.
+
+    Hydra's own `instantiate` is not used: its partials cost 0.1 ms a call, and its list of targets is one of the
+    forbidden, not of the allowed. `ConfigurationError` for a target that is not allowed.
+    """
+    if isinstance(node, list):
+        return [build(each, allowed) for each in node]
+    if not isinstance(node, Mapping):
+        return node
+    arguments = {k: build(v, allowed) for k, v in node.items() if k not in ("_target_", "_partial_")}
+    if "_target_" not in node:
+        return arguments
+    target = located(node["_target_"], allowed, "")
+    return functools.partial(target, **arguments) if node.get("_partial_") else target(**arguments)
+
+
+def located(name: Any, allowed: Iterable[str], path: str) -> Callable[..., Any]:
+    """As `locate`; a `ConfigurationError` names the place in the configuration."""
+    try:
+        return locate(name, allowed)
+    except TargetError as error:
+        raise ConfigurationError(f"{path}._target_={name} {error}") from None
+
+
+def locate(name: Any, allowed: Iterable[str]) -> Callable[..., Any]:
+    """The class or function of an import path, which must be allowed, and so must the place where it is defined.
+
+    A module has much at hand that it has only imported, such as `subprocess.call`. `allowed` are packages, with or
+    without a dot at the end, names, and `KINDS`. No module is imported for a name that is not allowed. `TargetError`
+    for others.
+    """
+    allowed, name = tuple(allowed), current(name)
+    if not isinstance(name, str) or _is_private(name) or not any(_covers(each, name) for each in allowed):
+        raise _refused(allowed)
+    module, _, attribute = name.rpartition(".")
+    try:
+        target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise TargetError(f"cannot be imported: {error}") from None
+    defined = _defined_as(target)
+    if not any(_covers(each, name) and _covers(each, defined) and _fits(target, each) for each in allowed):
+        raise _refused(allowed)
+    return target
+
+
+def current(name: Any) -> Any:
+    """The import path of today for one that a file of an earlier version names; anything else as it is."""
+    first, _, rest = name.removeprefix("inkdrop.").partition(".") if isinstance(name, str) else ("", "", "")
+    return f"inkdrop.{MOVED[first]}.{rest}" if first in MOVED and name.startswith("inkdrop.") else name
+
+
+def checkpoint_parts() -> dict[str, Callable[..., Any]]:
+    """Everything that a checkpoint may name, by the name under which it is defined."""
+    parts: dict[str, Callable[..., Any]] = {}
+    for kind in KINDS:
+        for module in _modules(kind):
+            for each in vars(module).values():
+                name = _defined_as(each)
+                if _covers(kind, name) and not _is_private(name) and _fits(each, kind):
+                    parts[name] = each
+    return parts
+
+
+def _modules(kind: str) -> Iterator[Any]:
+    """The modules of a kind, or the one that holds it."""
+    try:
+        package = importlib.import_module(kind)
+    except ModuleNotFoundError:
+        package = importlib.import_module(kind.rpartition(".")[0])
+    yield package
+    for each in pkgutil.walk_packages(getattr(package, "__path__", []), f"{package.__name__}."):
+        yield importlib.import_module(each.name)
+
+
+def _refused(allowed: tuple[str, ...]) -> TargetError:
+    if set(KINDS) <= set(allowed):
+        return TargetError(
+            "is not allowed: a checkpoint names parts of models, data and evaluations of inkdrop, and what is defined "
+            "in a package of your own that allow_targets=[your_package.] names on the command line"
+        )
+    packages = ", ".join(each.removesuffix(".") for each in allowed)
+    return TargetError(
+        f"is not allowed: a target is defined in {packages}; allow_targets=[your_package.] on the command line adds "
+        "your own"
+    )
+
+
+def _covers(entry: str, name: str) -> bool:
+    """Whether a name is that of an entry or lies below it."""
+    return name == entry or name.startswith(f"{entry.removesuffix('.')}.")
+
+
+def _is_private(name: str) -> bool:
+    return any(part.startswith("_") for part in name.split("."))
+
+
+def _defined_as(target: Any) -> str:
+    """The name under which a class or function is defined; an empty one for anything else."""
+    if not (inspect.isclass(target) or inspect.isroutine(target)):
+        return ""
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+@functools.cache
+def _fits(target: Any, entry: str) -> bool:
+    """Whether a class or function is a part of the kind, where the entry is one."""
+    members = [_imported(name) for name in KINDS.get(entry, ())]
+    classes = tuple(each for each in members if inspect.isclass(each))
+    if inspect.isclass(target):
+        return not members or (issubclass(target, classes) and not _unfinished(target))
+    if not members or target in members:
+        return True
+    if any(inspect.isroutine(each) for each in members):
+        return False
+    hints = typing.get_type_hints(target)
+    returned = hints.get("return")
+    own = tuple(each for each in classes if each.__module__.startswith("inkdrop."))  # helpers return modules of torch
+    if inspect.isclass(returned) and issubclass(returned, own):
+        return True
+    parameters = inspect.signature(target).parameters
+    required = [hints.get(name) for name, each in parameters.items() if each.default is each.empty]
+    calls = [typing.get_args(each) for each in members if typing.get_origin(each) is Callable]
+    return (required, returned) in calls
+
+
+def _imported(name: str) -> Any:
+    """What an import path names, however deep in a module it stands."""
+    parts = name.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        with contextlib.suppress(ModuleNotFoundError):
+            return functools.reduce(getattr, parts[length:], importlib.import_module(".".join(parts[:length])))
+    raise AssertionError(name)
+
+
+def _unfinished(target: type) -> bool:
+    """Whether a class leaves a method to those below it."""
+    return any(getattr(getattr(target, name, None), "__isabstractmethod__", False) for name in dir(target))

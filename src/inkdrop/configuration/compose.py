@@ -1,0 +1,152 @@
+"""A configuration of `conf/` under overrides, and as plain data with every reference followed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from inkdrop.configuration.guides import guides
+from inkdrop.configuration.seed import draw_seed
+from inkdrop.configuration.suggestions import no_option
+from inkdrop.files import read_yaml
+from inkdrop.files.showing import harmless
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+
+
+def composed(name: str, overrides: list[str]) -> DictConfig:
+    """A configuration of `conf/` under overrides; `ValueError` for what Hydra refuses."""
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose(name, overrides)
+    except (HydraException, OSError, TypeError, ValueError) as error:  # of what is no name of a group
+        raise ValueError(str(error)) from None
+    refuse_unread(config, name)
+    refuse_foreign_targets(config, overrides, {})
+    return config
+
+
+def resolved(config: DictConfig, output_dir: str | None = None, data: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The configuration, settled, as plain data with every reference followed."""
+    plain: Any = OmegaConf.to_container(settled(config, output_dir, data), resolve=True, throw_on_missing=True)
+    return plain
+
+
+def settled(config: DictConfig, output_dir: str | None = None, data: dict[str, Any] | None = None) -> DictConfig:
+    """The configuration with its references, without Hydra's own part, and with all that is found or drawn.
+
+    Where `data.shape` or `data.num_classes` is null it is found in the data; a null seed is drawn, and a callback,
+    guide, likelihood or logger that is null is left out.
+    `output_dir` is the folder that Hydra made; a name with the time in it would be another one in every process.
+    `data` are those of a checkpoint, to which options may refer.
+    """
+    config = config.copy()
+    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra", None)
+    draw_seed(config, output_dir)
+    place_guidance(config)
+    _leave_out(config)
+    if data is not None:
+        config.data = data
+    if output_dir is not None:
+        config.output_dir = output_dir
+    if isinstance(own := config.get("data"), DictConfig):
+        find_facts(own, config.get("allow_targets") or [])
+    return config
+
+
+def place_guidance(config: DictConfig) -> None:
+    """Puts the short options of guidance where they belong."""
+    if isinstance(config.get("guidance"), DictConfig):
+        chosen: Any = OmegaConf.to_container(config.guidance, resolve=False)
+        config.guidance = guides(chosen)
+
+
+def _leave_out(config: DictConfig) -> None:
+    """Removes what null switches off, before anything refers to it; to sample.py a null group is that of the run."""
+    if OmegaConf.select(config, "trainer.enable_progress_bar") is False and config.get("callbacks"):
+        config.callbacks.progress = None  # Lightning refuses the one without the other
+    for name in ("callbacks", "guidance", "likelihood", "logger", "metric"):
+        if "task" in config and config.get(name) is None:
+            config[name] = {}
+        if name != "guidance" and isinstance(parts := config.get(name), DictConfig):
+            for key in [key for key, part in parts.items() if part is None]:
+                del parts[key]
+
+
+def find_facts(data: DictConfig, allow_targets: Iterable[str]) -> None:
+    """Puts shape and number of classes in the place of null, as the data themselves show them: others refer to them."""
+    from inkdrop.configuration import USER_TARGETS, build, check
+
+    if not (unknown := [name for name in ("shape", "num_classes") if data.get(name, 0) is None]):
+        return
+    allowed = (*USER_TARGETS, *allow_targets)
+    node: Any = OmegaConf.to_container(data, resolve=True, throw_on_missing=True)
+    if "shape" in unknown:  # parts of the data, such as a decoder, refer to it, and are not needed to see it
+        node = {
+            name: value for name, value in node.items() if not isinstance(value, Mapping) or "_target_" not in value
+        }
+    check(node, allowed, "data")
+    found = build(node, allowed)
+    for name in unknown:
+        data[name] = getattr(found, name)
+
+
+def refuse_unread(config: DictConfig, name: str) -> None:
+    """`ValueError` for an option at the top that no file of conf/ and no reference knows: nothing would read it.
+
+    The file is that of this name, or else the one that a user's own is built on, or has most in common with. Further
+    down, the signatures say what is read. An option that the file has must be there still.
+    """
+    files = {file.stem: OmegaConf.load(file) for file in CONF.glob("*.yaml")}
+    known: Any = {stem: OmegaConf.to_container(content, resolve=False) for stem, content in files.items()}
+    own = name.removesuffix(".yaml") not in known
+    base = max(known, key=lambda each: len(known[each].keys() & set(config))) if own else name.removesuffix(".yaml")
+    content = known[base]
+    defaults = [str(key) for each in content.pop("defaults") if isinstance(each, dict) for key in each]
+    groups = [key for key in defaults if key != "experiment" and not key.startswith("override ")]
+    text = OmegaConf.to_yaml(config)
+    for key in map(str, config):
+        if key not in (*content, *groups, "hydra") and not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text):
+            raise ValueError(no_option(key, [*content, *groups], "; --help explains them"))
+    if missing := sorted(set(content) - {"hydra"} - set(config)):
+        advice = f"`defaults: [{base}, _self_]` in {name} gives it" if own else f"~{missing[0]} takes it away"
+        raise ValueError(f"{missing[0]} is missing: {base}.yaml has it, {advice}")
+
+
+def refuse_foreign_targets(config: DictConfig, overrides: Iterable[str], primary: Mapping[str, Any]) -> None:
+    """`ValueError` for targets that are allowed by a file which a configuration only includes.
+
+    What may be executed is for the user to say: on the command line, or in the primary configuration itself.
+    """
+    named = config.get("allow_targets")
+    allowed: Any = OmegaConf.to_container(named, resolve=False) if OmegaConf.is_list(named) else []
+    given = any(each.lstrip("+").partition("=")[0] == "allow_targets" for each in overrides)
+    if allowed and not given and allowed != primary.get("allow_targets"):
+        raise ValueError(
+            f"allow_targets={harmless(allowed)} stands in a file that this configuration includes, and counts on the "
+            "command line or in a primary configuration of your own alone: give it there, if you trust all of them"
+        )
+
+
+def overrides_of(hydra: Any) -> list[str]:
+    """The options of the command line as they were typed: references in them are not followed."""
+    typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return typed
+
+
+def primary_of(hydra: Any) -> dict[str, Any]:
+    """The primary configuration as its own file has it."""
+    for source in hydra.runtime.config_sources:
+        file = Path(source.path) / f"{str(hydra.job.config_name).removesuffix('.yaml')}.yaml"
+        if source.schema == "file" and file.is_file():
+            primary: dict[str, Any] = read_yaml(file)
+            return primary
+    return {}

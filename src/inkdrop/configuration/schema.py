@@ -1,0 +1,125 @@
+"""Whether the values of a plain configuration fit the signatures of what it names."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from inkdrop.configuration.building import USER_TARGETS, ConfigurationError, located
+from inkdrop.configuration.lightning_options import instead
+from inkdrop.configuration.suggestions import no_option
+
+_LARGEST = 2**63 - 1  # of a tensor
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+
+
+def check(node: Any, allowed: Iterable[str] = USER_TARGETS, path: str = "") -> None:
+    """Checks a plain configuration all the way down before anything of it is built.
+
+    `ConfigurationError` for a target that is not allowed or does not exist, an argument it does not have or that is
+    missing, and a value of the wrong type or outside its range. No module is imported for a target not allowed.
+    """
+    if isinstance(node, list):
+        for i, each in enumerate(node):
+            check(each, allowed, f"{path}[{i}]")
+    elif isinstance(node, int) and abs(node) > _LARGEST:
+        raise ConfigurationError(f"{path}={node} is beyond the largest whole number, {_LARGEST}")
+    elif isinstance(node, Mapping):
+        if "_target_" in node:
+            _check_call(node, allowed, path)
+        for key, value in node.items():
+            check(value, allowed, f"{path}.{key}" if path else str(key))
+
+
+def arguments(node: Any, allowed: Iterable[str] = USER_TARGETS) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """All arguments of inkdrop's own targets in a plain configuration: where each stands, its name, its annotation."""
+    for each in node if isinstance(node, list) else node.values() if isinstance(node, dict) else ():
+        yield from arguments(each, allowed)
+    if isinstance(node, dict) and "_target_" in node:
+        annotations = _annotations(located(node["_target_"], allowed, ""))
+        yield from ((node, name, annotations[name]) for name in node if name in annotations)
+
+
+def _check_call(node: Mapping[str, Any], allowed: Iterable[str], path: str) -> None:
+    target = located(node["_target_"], allowed, path)
+    if advice := instead(target):
+        raise ConfigurationError(f"{path}._target_={node['_target_']} is not available: {advice}")
+    parameters = inspect.signature(target).parameters
+    if [p.kind for p in parameters.values()] == [inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD]:
+        parameters = types.MappingProxyType({})  # of a base class that takes none, such as torch's Module
+    given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        check_names(path, given, parameters)
+    for name, parameter in parameters.items():
+        required = parameter.default is parameter.empty and parameter.kind in (
+            parameter.KEYWORD_ONLY,
+            parameter.POSITIONAL_OR_KEYWORD,
+        )
+        if required and not node.get("_partial_") and name not in given:
+            raise ConfigurationError(f"{path}.{name} is missing: {node['_target_']} needs it")
+    annotations = _annotations(target)
+    for key, value in given.items():
+        if key in annotations:
+            with contextlib.suppress(_Unknown):
+                check_value(f"{path}.{key}", annotations[key], _stood_in(value, allowed, f"{path}.{key}"))
+
+
+def check_names(path: str, given: Iterable[str], parameters: Mapping[str, Any]) -> None:
+    for key in given:
+        if key not in parameters:
+            raise ConfigurationError(no_option(f"{path}.{key}", parameters))
+
+
+@functools.cache
+def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
+    """The annotated types of a target's arguments; only inkdrop's own are schemas."""
+    if not getattr(target, "__module__", "").startswith("inkdrop."):
+        return {}
+    function = target.__init__ if inspect.isclass(target) else target
+    return typing.get_type_hints(function, include_extras=True)
+
+
+class _Unknown(Exception):
+    """Nobody can say what a target makes before it is called."""
+
+
+def _stood_in(value: Any, allowed: Iterable[str], path: str) -> Any:
+    """A value in which an object of the right class stands for each `_target_`; none of them is called."""
+    if isinstance(value, list):
+        return [_stood_in(each, allowed, f"{path}[{i}]") for i, each in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return value
+    if "_target_" not in value:
+        return {key: _stood_in(each, allowed, f"{path}.{key}") for key, each in value.items()}
+    target = located(value["_target_"], allowed, path)
+    if value.get("_partial_"):
+        return functools.partial(target)
+    made = target if inspect.isclass(target) else typing.get_type_hints(target).get("return")
+    classes = typing.get_args(made) or (made,)
+    if not all(inspect.isclass(each) for each in classes):
+        raise _Unknown
+    name = " or ".join(each.__name__ for each in classes)
+    stand_in = type(name, classes, {"__init__": lambda self: None, "__repr__": lambda self: name})
+    stand_in.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
+    return stand_in()
+
+
+def check_value(path: str, annotation: Any, value: Any) -> None:
+    try:
+        _adapter(annotation).validate_python(value)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{path}={value}: {said[0].lower()}{said[1:]}") from None
+
+
+@functools.cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=_STRICT)

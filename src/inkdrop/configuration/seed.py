@@ -1,0 +1,45 @@
+"""The seed of a run whose configuration says null."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from inkdrop.distributed.processes import is_first
+from inkdrop.files import UnreadableError, read_json, read_yaml
+
+_DRAWN = "INKDROP_DRAWN_SEED"
+
+
+def draw_seed(config: DictConfig, folder: str | Path | None = None, told: bool = False) -> None:
+    """Draws the seed if it is null, and prints it, or takes that of the run in the folder (`output_dir`) already.
+
+    The processes of further devices inherit that of the first.
+
+    `ValueError` if the processes were started from outside, where none is the first to draw it.
+    """
+    if "seed" not in config or config.seed is not None:
+        return
+    if (earlier := _earlier(Path(folder or config.output_dir))) is not None:
+        config.seed = earlier
+        return
+    if is_first() and all(int(os.environ.get(name) or 1) == 1 for name in ("WORLD_SIZE", "SLURM_NTASKS")):
+        os.environ[_DRAWN] = str(secrets.randbelow(2**31))
+        if told:
+            print(f"seed       {os.environ[_DRAWN]} (drawn)")
+    if _DRAWN not in os.environ:
+        raise ValueError("seed=null with several processes: give a number, so that they agree")
+    config.seed = int(os.environ[_DRAWN])
+
+
+def _earlier(folder: Path) -> int | None:
+    """The seed of the run in a folder, if there is one."""
+    for read in (lambda: read_json(folder / "run.json").get("config", {}), lambda: read_yaml(folder / "config.yaml")):
+        with contextlib.suppress(UnreadableError):
+            if isinstance(seed := read().get("seed"), int):
+                return seed
+    return None

@@ -1,0 +1,33 @@
+"""Whether the fields of what was read are of their types, where a type is any annotation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from inkdrop.files.showing import harmless
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+@functools.cache
+def _adapter(name: str, annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=_STRICT)
+
+
+def wrong_field(content: Mapping[str, Any], fields: Mapping[str, Any], needed: Iterable[str] = ()) -> str | None:
+    """The first field that is not of its type, or lacks although it is needed, in words; None if all is well."""
+    for name in needed:
+        if name not in content:
+            return f"it lacks {name}"
+    for name in fields.keys() & content.keys():
+        try:
+            _adapter(name, fields[name]).validate_python(content[name])
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False)[0]
+            path = harmless(".".join(map(str, (name, *found["loc"]))))
+            return f"{path}: {found['msg'][0].lower()}{found['msg'][1:]}"
+    return None

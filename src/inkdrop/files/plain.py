@@ -1,0 +1,215 @@
+"""JSON, YAML and JSON lines."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from inkdrop.files.showing import harmless
+
+MAX_BYTES = 2**24  # of a JSON file
+MAX_YAML_BYTES = 2**20
+MAX_LINE = 2**20  # bytes of one JSON line
+MAX_DEPTH = 64  # of lists and mappings in each other
+MAX_VALUES = 10**6  # with what aliases repeat
+_END = object()
+_LONGEST_NUMBER = 1000  # characters: Python takes quadratic time over long ones
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+
+
+class UnreadableError(ValueError):
+    """A file is absent, is no regular file, or does not hold what it should; the message names it and the reason."""
+
+    exit_code = 3
+
+
+def open_regular(path: str | Path) -> io.BufferedReader:
+    """A regular file opened for reading, at once whatever lies there; `OSError` for what is none."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is no regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES, error: type[ValueError] = UnreadableError) -> bytes:
+    """The content of a regular file of at most so many bytes; else `error`."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(min(size, max_bytes) + 1)  # as much room is made as is asked for
+    except (OSError, ValueError) as reason:  # ValueError for a name with a null in it
+        raise _unreadable(path, getattr(reason, "strerror", None) or reason, error) from None
+    if max(size, len(content)) > max_bytes:
+        raise _unreadable(path, f"it has more than {max_bytes:,} bytes", error)
+    return content
+
+
+def read_json(
+    path: str | Path, kind: type = dict, max_bytes: int = MAX_BYTES, error: type[ValueError] = UnreadableError
+) -> Any:
+    """What a JSON file holds, which must be of this kind; else `error`."""
+    return json_of(read_bytes(path, max_bytes, error), path, kind, error)
+
+
+def json_of(
+    text: bytes,
+    path: str | Path,
+    kind: type = dict,
+    error: type[ValueError] = UnreadableError,
+    max_values: int = MAX_VALUES,
+) -> Any:
+    """What a JSON text that was read from `path` holds, as in `read_json`."""
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise _unreadable(path, f"it is more than {MAX_DEPTH} deep", error) from None
+    except ValueError as reason:
+        raise _unreadable(path, f"it is no JSON: {reason}", error) from None
+    return _checked(content, path, kind, error, max_values)
+
+
+def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The objects in a file of JSON lines; what is none, as when the disk was full, is left out.
+
+    `UnreadableError` for what is no regular file.
+    """
+    try:
+        with open_regular(path) as file:
+            while line := file.readline(MAX_LINE):
+                with contextlib.suppress(ValueError, RecursionError):
+                    content = json.loads(line)
+                    if isinstance(content, dict) and not misfit(content):
+                        yield content
+    except OSError as reason:
+        raise _unreadable(path, reason.strerror or reason, UnreadableError) from None
+
+
+def read_yaml(
+    path: str | Path, kind: type = dict, max_bytes: int = MAX_YAML_BYTES, error: type[ValueError] = UnreadableError
+) -> Any:
+    """What a YAML file holds as plain data, with numbers as Hydra reads them (1e-3), of this kind; else `error`.
+
+    Aliases count with all that they repeat. Tags other than those of plain data are refused, references stay texts.
+    """
+    content = read_bytes(path, max_bytes, error)
+    if misfit := _misfit_of_yaml(content):
+        raise _unreadable(path, misfit, error)
+    import yaml
+
+    try:
+        plain = yaml.load(content, Loader=_loader())
+    except Exception as reason:  # the constructors run into anything on a foreign file
+        raise _unreadable(path, f"it is no plain YAML: {_short(reason)}", error) from None
+    return _checked(plain, path, kind, error)
+
+
+def _misfit_of_yaml(content: bytes) -> str | None:
+    """Why a YAML text is not to be read, before any of it is built."""
+    import yaml
+
+    depth = values = 0
+    sizes: dict[str, int] = {}  # values below each anchor
+    opened: list[tuple[str | None, int]] = []
+    try:
+        for event in yaml.parse(content, Loader=_loader()):
+            values += 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                opened.append((event.anchor, values))
+                depth = max(depth, len(opened))
+            elif isinstance(event, yaml.CollectionEndEvent):
+                anchor, before = opened.pop()
+                if anchor is not None:
+                    sizes[anchor] = values - before
+            elif isinstance(event, yaml.AliasEvent):
+                if event.anchor not in sizes:  # of a list that is still open, or of nothing
+                    return f"its alias {harmless(event.anchor, 40)} refers to what holds it, or to nothing"
+                values += sizes[event.anchor]
+            elif isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
+                sizes[event.anchor] = 1
+            if depth > MAX_DEPTH:
+                return f"it is more than {MAX_DEPTH} deep"
+            if values > MAX_VALUES:
+                return f"it holds more than {MAX_VALUES:,} values"
+    except (yaml.YAMLError, ValueError) as error:
+        return f"it is no YAML: {_short(error)}"
+    return None
+
+
+def _loader() -> Any:
+    """PyYAML's safe loader, narrowed to plain data; dates are texts, and 1e-3 is a number."""
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Plain(base):
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            if node.tag not in _PLAIN_TAGS:
+                raise ValueError(f"it has the tag {node.tag}")
+            if (
+                isinstance(node, yaml.ScalarNode)
+                and not node.tag.endswith(":str")
+                and len(node.value) > _LONGEST_NUMBER
+            ):
+                raise ValueError(f"a number in it has {len(node.value)} digits")
+            return super().construct_object(node, deep)
+
+    exponent = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
+    Plain.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
+    Plain.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
+        for first, known in Plain.yaml_implicit_resolvers.items()
+    }
+    return Plain
+
+
+def _checked(content: Any, path: str | Path, kind: type, error: type[ValueError], max_values: int = MAX_VALUES) -> Any:
+    if not isinstance(content, kind):
+        raise _unreadable(path, f"it holds a {type(content).__name__} and no {kind.__name__}", error)
+    if (wrong := misfit(content, max_values)) is not None:
+        raise _unreadable(path, wrong, error)
+    return content
+
+
+def misfit(content: Any, most: int = MAX_VALUES) -> str | None:
+    """Why plain data are not to be used: more than `most` values with what is repeated, or too deep, as a cycle is.
+
+    A loop of its own, as they may be deeper than calls can be.
+    """
+    values, opened = 1, [_below(content)]
+    while opened:
+        if (node := next(opened[-1], _END)) is _END:
+            opened.pop()
+            continue
+        values += 1
+        if values > most:
+            return f"it holds more than {most:,} values"
+        if isinstance(node, Mapping | list | tuple):
+            if len(opened) == MAX_DEPTH:
+                return f"it is more than {MAX_DEPTH} deep"
+            opened.append(_below(node))
+    return None
+
+
+def _below(node: Any) -> Iterator[Any]:
+    if isinstance(node, Mapping):
+        return iter(node.values())
+    return iter(node if isinstance(node, list | tuple) else ())
+
+
+def _short(error: Exception) -> str:
+    return harmless(" ".join(str(error).split()))
+
+
+def _unreadable(path: str | Path, reason: object, error: type[ValueError]) -> ValueError:
+    return error(f"{harmless(path)} cannot be read: {reason}")

@@ -1,0 +1,51 @@
+"""Where a sampling run takes the noise of its moves from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from inkdrop.noises.laws import Noise
+from inkdrop.randomness import Generators
+from inkdrop.schedules import Point
+
+
+class Move(NamedTuple):
+    """One move of a sampling run: its number, how many up-moves came before it, and its two ends."""
+
+    number: int
+    loops: int
+    now: Point
+    next: Point
+
+
+class Draw(Protocol):
+    """Noise of one move: `draw(like, purpose)` has the shape, type and device of `like` (B, *)."""
+
+    def __call__(self, like: Tensor, purpose: str, *position: int) -> Tensor: ...
+
+
+class Source(Protocol):
+    """Where a sampling run takes the noise of its moves from."""
+
+    def at(self, move: Move) -> Draw:
+        """The noise of this move."""
+
+
+@dataclass(frozen=True)
+class NoiseSource:
+    """All noise of one sampling run, a pure function of the sample's seed, the move and the purpose."""
+
+    law: Noise
+    generators: Generators
+
+    def at(self, move: Move) -> Draw:
+        """The noise of this move."""
+
+        def draw(like: Tensor, purpose: str, *position: int) -> Tensor:
+            generators = self.generators.at(purpose, move.number, *position)
+            return self.law(like.shape[1:], generators, like.dtype).to(like.device, non_blocking=True)
+
+        return draw

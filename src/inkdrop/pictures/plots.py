@@ -1,0 +1,159 @@
+"""Plots of functions of time, and of quality against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter, NullLocator
+from torch import Tensor
+
+from inkdrop.files.showing import harmless
+from inkdrop.schedules import Schedule
+
+# Okabe and Ito's colours, which most eyes tell apart, with grey in place of their yellow.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
+_DASH = 4.0  # points; each dashed curve begins elsewhere and the first solid ones are wider, so that none hides another
+
+
+def schedules(named: Mapping[str, Schedule]) -> Figure:
+    """alpha, sigma and log-SNR of schedules over t in three panels: chains solid, continuous schedules dashed.
+
+    The axis of sigma is linear up to 1 and logarithmic above; the log-SNR is cut at -16 and 16.
+    """
+    chains = {name: each for name, each in named.items() if each.num_timesteps is not None}
+    continuous = {name: each for name, each in named.items() if name not in chains}
+    figure = Figure(figsize=(13, 5.8), dpi=110, layout="constrained")
+    panels = _panels(figure.subplots(1, 3))
+    solid = [_curves(panels, each, name, i, "-", 3 - i / 5) for i, (name, each) in enumerate(chains.items())]
+    dashed = [
+        _curves(panels, each, name, i, (i * _DASH / 2, (_DASH, _DASH)), 1.8)
+        for i, (name, each) in enumerate(continuous.items())
+    ]
+    _legend(figure, solid, "chains (tables)", "outside lower left")
+    _legend(figure, dashed, "continuous in t", "outside lower right")
+    return figure
+
+
+def process(schedule: Schedule, name: str, drawn: Tensor, weight: Callable[[Tensor], Tensor]) -> Figure:
+    """A schedule as in `schedules`, and what training makes of it over the log-SNR.
+
+    Below are the loss weight at times (B), the density of the log-SNRs (N) that are drawn, and the product of both,
+    each with largest value 1.
+    """
+    figure = Figure(figsize=(13, 7.6), dpi=110, layout="constrained")
+    above, below = figure.subplots(2, 3)
+    _curves(_panels(above), schedule, name, 0, "-", 2.4)
+    density, edges = np.histogram(drawn.numpy(), bins=40, density=True)
+    middles = torch.from_numpy((edges[1:] + edges[:-1]) / 2)
+    weights = weight(schedule.time(middles)).numpy()
+    titles = ("loss weight", "density of the noise levels in training", "weight x density")
+    for axes, title, values in zip(below, titles, (weights, density, weights * density), strict=True):
+        axes.plot(middles.numpy(), values / values.max(), color=_COLOURS[0], linewidth=2.4)
+        axes.set(title=title, xlabel="log-SNR, from noise (left) to data (right)", ylim=(0, 1.05))
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], floors: Mapping[str, float], x: str
+) -> Figure:
+    """A panel for each name with its labelled lines of points, and its floor dashed; both axes logarithmic."""
+    figure = Figure(figsize=(5.6 * len(panels), 4.6), dpi=110, layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for number, (label, points) in enumerate(lines.items()):
+            places, values = zip(*points, strict=True)
+            style = {"color": _COLOURS[number % len(_COLOURS)], "label": _text(label), "markersize": 4}
+            axes.plot(places, values, "o-", **style)
+        if title in floors:
+            axes.axhline(floors[title], color="black", linestyle="--", linewidth=1, label="floor")
+        positive = all(value > 0 for points in lines.values() for _, value in points)
+        ticks = sorted({place for points in lines.values() for place, _ in points})
+        axes.set(title=_text(title), xlabel=x, xscale="log", yscale="log" if positive else "linear")
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+        axes.xaxis.set_minor_locator(NullLocator())
+        if positive:
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    return figure
+
+
+def clouds(points: Mapping[str, Tensor]) -> Figure:
+    """Named clouds of points (N, 2) over each other, the last on top."""
+    figure = Figure(figsize=(5.6, 5.2), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    for number, (name, each) in enumerate(points.items()):
+        x, y = each.T.numpy()
+        axes.scatter(x, y, s=6, linewidths=0, alpha=0.6, color=_COLOURS[number], label=f"{name} ({len(each)})")
+    axes.legend(frameon=False, markerscale=2)
+    return figure
+
+
+def strips(rows: Mapping[str, np.ndarray]) -> Figure:
+    """Pictures (H, W, C) under each other with their names beside them."""
+    first = next(iter(rows.values()))
+    height = 8 * first.shape[0] / first.shape[1]
+    figure = Figure(figsize=(11, (height + 0.06) * len(rows)), dpi=110)
+    for number, (name, picture) in enumerate(rows.items()):
+        axes = figure.add_axes((3 / 11, 1 - (number + 1) / len(rows), 8 / 11, 0.96 / len(rows)))
+        axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+        axes.axis("off")
+        figure.text(2.9 / 11, 1 - (number + 0.5) / len(rows), _text(name), ha="right", va="center", fontsize=9)
+    return figure
+
+
+def _text(text: str) -> str:
+    """A text from a file as it is: between dollars matplotlib reads formulas, and what begins with _ it leaves out."""
+    told = harmless(text, 50).replace("$", r"\$")
+    return f" {told}" if told.startswith("_") else told
+
+
+def _panels(subplots: Iterable[Axes]) -> list[Axes]:
+    panels = list(subplots)
+    titles = ("signal: alpha", "noise: sigma (logarithmic above 1)", "log-SNR: 2 log(alpha / sigma)")
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set(title=title, xlabel="t, from data (0) to noise (1)", xlim=(0, 1))
+        axes.grid(alpha=0.3)
+    alphas, sigmas, log_snrs = panels
+    alphas.set_ylim(0, 1.05)
+    sigmas.set_yscale("symlog", linthresh=1, linscale=3)
+    sigmas.set(ylim=(0, 100), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1, 10, 100])
+    sigmas.yaxis.set_major_formatter("{x:g}")
+    sigmas.yaxis.set_minor_locator(NullLocator())
+    log_snrs.set_ylim(-16, 16)
+    return panels
+
+
+def _curves(
+    panels: list[Axes],
+    schedule: Schedule,
+    name: str,
+    number: int,
+    style: str | tuple[float, tuple[float, float]],
+    width: float,
+) -> Line2D:
+    """One curve in each panel; returns the last."""
+    t = torch.linspace(0, 1, 4001, dtype=torch.float64)
+    lines: list[Line2D] = []
+    for axes, values in zip(panels, (schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t)), strict=True):
+        colour = _COLOURS[number % len(_COLOURS)]
+        lines += axes.plot(t.numpy(), values.numpy(), color=colour, linestyle=style, linewidth=width, label=name)
+    return lines[-1]
+
+
+def _legend(
+    figure: Figure, lines: list[Line2D], title: str, place: Literal["outside lower left", "outside lower right"]
+) -> None:
+    if lines:
+        legend = figure.legend(
+            handles=lines, loc=place, ncols=4, title=title, alignment="left", frameon=False, handlelength=3.4
+        )
+        for line in legend.get_lines():
+            line.set_linestyle("-" if title.startswith("chains") else "--")

@@ -1,0 +1,240 @@
+"""Going on with a run that was interrupted: whether there is one, and whether the configuration is still its own."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+from omegaconf import DictConfig
+
+from inkdrop.checkpoints import CheckpointError, read_checkpoint
+from inkdrop.checkpoints.files import RECORD, complete, latest_sound, places, read_record
+from inkdrop.configuration import ConfigurationError
+from inkdrop.configuration.building import current
+from inkdrop.configuration.secrets import from_environment, masked
+from inkdrop.configuration.suggestions import options
+from inkdrop.distributed.processes import is_first
+from inkdrop.files.showing import harmless
+from inkdrop.files.writing import reason, refuse_links
+from inkdrop.runs.ownership import is_run, refuse_foreign
+
+# What may differ without a word: it changes where a run is computed and what is shown, not what is computed.
+FREE = (
+    "output_dir",
+    "run_id",
+    "timeout_minutes",
+    "objective",
+    "resume",
+    "resume_allow",
+    "logger",
+    "checkpoint_activations",
+    "data.num_workers",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.strategy",
+    "trainer.enable_progress_bar",
+    "callbacks.progress",
+    "callbacks.throughput",
+)
+
+_ABSENT = "(nothing)"
+_NEEDED = (
+    *("pytorch-lightning_version", "global_step", "world_size", "data_fingerprint", "facts", "metrics", "callbacks"),
+    *("optimizer_states", "lr_schedulers", "loops"),
+)
+
+
+@dataclass
+class Resumed:
+    """A run that is gone on with: its checkpoint, the step it stands at, and what differs since then."""
+
+    checkpoint: Path
+    step: int
+    run_id: str | None
+    world_size: int
+    data_fingerprint: str
+    classes: list[str]
+    facts: dict[str, Any]
+    latest: dict[str, float]  # values that were measured by then
+    protocol: dict[str, Any]  # of the latest evaluation
+    logged: dict[str, int]  # bytes of each record that were written by then
+    remarks: list[str]
+
+
+def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -> Resumed | None:
+    """The run in a folder that a resolved configuration goes on with, or None for a fresh one.
+
+    `secret` are the paths of values that records do not show. `CheckpointError` and `ConfigurationError` as in
+    `refuse_foreign`, `resume_point` and `check_same`.
+    """
+    if is_first():
+        refuse_foreign(folder, plain)
+    config = masked(plain, secret)
+    checkpoint = resume_point(folder, config["resume"])
+    if checkpoint is None:
+        if old := read_record(folder).get("config"):  # it ended before its first checkpoint
+            check_same(masked(old, secret), config, config["resume_allow"])
+        elif (folder / "config.yaml").exists() and is_first():
+            print(f"warning: {folder / 'config.yaml'} cannot be read, and is written again", file=sys.stderr)
+        return None
+    content = read_checkpoint(checkpoint)
+    if "logged" not in content:
+        raise CheckpointError(
+            f"{checkpoint} is of a version whose runs cannot go on: begin with {options({'init_from': checkpoint})}"
+        )
+    if lacking := [name for name in _NEEDED if content.get(name) in (None, [])]:
+        raise CheckpointError(f"{harmless(checkpoint)} is damaged: it lacks {lacking[0]}, and its run cannot go on")
+    version = str(content["pytorch-lightning_version"])
+    if _release(version) > _release(lightning.__version__):
+        raise CheckpointError(
+            f"{checkpoint} was written with Lightning {version}, newer than {lightning.__version__}: update lightning"
+        )
+    remarks = [f"changed: {line}" for line in check_same(content["config"], config, config["resume_allow"])]
+    return Resumed(
+        checkpoint,
+        content["global_step"],
+        content["config"].get("run_id"),
+        content["world_size"],
+        content["data_fingerprint"],
+        content.get("classes", []),
+        content["facts"],
+        content.get("latest", content["metrics"]),
+        _mapping(content["callbacks"].get("Evaluate", {}).get("protocol")),
+        content["logged"],
+        remarks,
+    )
+
+
+def _release(version: str) -> list[int]:
+    """Major and minor number: between these the state of a training may change its form."""
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+
+
+def _mapping(node: Any) -> dict[str, Any]:
+    return node if isinstance(node, dict) else {}
+
+
+def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two records of versions, threads and commit: equal to the bit is promised without."""
+    old, new = ({**_mapping(record.get("versions")), **record} for record in (before, now))
+    names = [name for name in new if name in old and name != "versions" and old[name] != new[name]]
+    return [f"now {name} {new[name]} instead of {old[name]}" for name in names]
+
+
+def check_folder(folder: Path, config: DictConfig, plain: Mapping[str, Any]) -> None:
+    """`ValueError` if the folder cannot be made, or another run lies in it; ranks after the first find it made."""
+    if not is_first():
+        return
+    if files := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
+        raise ConfigurationError(f"output_dir={folder} cannot be a folder: {files[0]} is a file")
+    _refuse_links(folder)
+    if "resume" in plain:
+        resumed(folder, plain, from_environment(config))
+    else:
+        refuse_results(folder)
+
+
+def refuse_results(folder: Path) -> None:
+    """`ConfigurationError` for a folder that holds a run, or samples, which others must not replace."""
+    if holds_run(folder):
+        raise ConfigurationError(f"output_dir={folder} holds other samples, or a run: choose a new folder")
+
+
+def _refuse_links(folder: Path) -> None:
+    try:
+        refuse_links(folder)
+    except OSError as error:
+        raise ConfigurationError(f"output_dir={folder} cannot be written to: {reason(error)}") from None
+
+
+def check_sweep_folder(folder: Path, config: DictConfig) -> None:
+    """`ValueError` if the trials of a sweep that cannot go on would lie, and be shown, among results of others."""
+    if not is_first():
+        return
+    _refuse_links(folder)
+    if isinstance(config.get("run_id"), str):  # for which a sweep gives one name, not several
+        raise ConfigurationError(f"run_id={config.run_id} would be that of all trials: leave it out, each draws one")
+    if "resume" not in config and any(folder.rglob("result.json")):
+        raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
+
+
+def resume_point(folder: Path, resume: str) -> Path | None:
+    """The checkpoint that a run in this folder goes on from; None for a fresh run.
+
+    `resume` is auto, must, or never. `ConfigurationError` for a folder that holds a run although never is asked for,
+    `CheckpointError` if one must be there and is not, or if none of its files is sound.
+    """
+    if resume == "never":
+        if holds_run(folder) and is_first():  # the others find what the first one has begun
+            raise ConfigurationError(f"output_dir={folder} holds another run: choose a new folder, or resume=auto")
+        return None
+    if files := complete(places(folder, "checkpoints")):
+        if (latest := latest_sound(files)) is not None:
+            return latest
+        where = files[-1].parent
+        raise CheckpointError(f"no checkpoint in {where} is sound: resume=never in a new folder begins again")
+    if resume == "must":
+        raise CheckpointError(f"resume=must, but {folder} holds no checkpoint: resume=auto begins one")
+    if (folder / "result.json").exists() or ((folder / "metrics.jsonl").exists() and not is_run(folder)):
+        raise ConfigurationError(f"output_dir={folder} holds another run, without checkpoints: choose a new folder")
+    return None
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun in this folder."""
+    names = (RECORD, "config.yaml", "metrics.jsonl", "result.json", "checkpoints")
+    return any((folder / name).exists() for name in names)
+
+
+def check_same(old: Mapping[str, Any], new: Mapping[str, Any], allow: Sequence[str]) -> list[str]:
+    """The lines of the difference between two resolved configurations that is allowed.
+
+    `ConfigurationError` shows the rest: what begins with none of `allow`, and is no option that never matters.
+    """
+    changed = _changes(old, new)
+    refused = {path: values for path, values in changed.items() if not _within(path, [*FREE, *allow])}
+    if refused:
+        lines = "\n".join(
+            f"  {harmless(path)}: {harmless(before)} -> {harmless(after)}" for path, (before, after) in refused.items()
+        )
+        raise ConfigurationError(
+            f"this run was begun with another configuration:\n{lines}\n"
+            f"set it back, choose a new output_dir, or accept it: {options({'resume_allow': [*allow, *refused]})}"
+        )
+    return [f"{path}: {before} -> {after}" for path, (before, after) in changed.items() if _within(path, allow)]
+
+
+def _within(path: str, names: Sequence[str]) -> bool:
+    return any(path == name or path.startswith((f"{name}.", f"{name}[")) for name in names)
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The values that differ, by path, without those that only repeat another one through a reference."""
+    before, after = (dict(_leaves(config, folder=str(config.get("output_dir", "")))) for config in (old, new))
+    changed = {
+        path: (before.get(path, _ABSENT), after.get(path, _ABSENT))
+        for path in dict.fromkeys([*before, *after])
+        if repr(before.get(path, _ABSENT)) != repr(after.get(path, _ABSENT))  # nan is equal to itself here
+    }
+
+    def repeats(path: str) -> bool:
+        tails = (path.split(".", n)[-1] for n in range(1, path.count(".") + 1))
+        return any(repr(changed.get(tail)) == repr(changed[path]) for tail in tails)
+
+    return {path: values for path, values in changed.items() if not repeats(path)}
+
+
+def _leaves(node: Any, path: str = "", folder: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by path; where they lie in the run folder, it goes by a common name, as it may have been moved."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key), folder)
+    else:
+        node = current(node) if path.endswith("_target_") else node
+        inside = isinstance(node, str) and f"{node}/".startswith(f"{folder}/")
+        yield path, node.replace(folder, "output_dir", 1) if inside else node
