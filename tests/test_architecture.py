@@ -10,9 +10,9 @@ import pytest
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src" / "inkdrop"
 ORDER = [
+    "errors",
     "files",
     "distributed",
-    "finiteness",
     "randomness",
     "schedules",
     "noises",

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from inkdrop.data import Arrays, DataError
+from inkdrop.data import Arrays
 from inkdrop.data.arrays import OnDisk
 from inkdrop.data.loaders import collect
+from inkdrop.errors import DataError
 
 N = 40
 X = np.random.default_rng(0).normal(size=(N, 5, 2))

@@ -13,8 +13,9 @@ import torch
 from runs import run
 
 from inkdrop import load
-from inkdrop.checkpoints import CheckpointError, building
+from inkdrop.checkpoints import building
 from inkdrop.checkpoints.building import MAX_MODELS
+from inkdrop.errors import CheckpointError
 
 NETWORK = "config/pipeline/denoiser/network"
 

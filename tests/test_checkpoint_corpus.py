@@ -42,8 +42,9 @@ from safetensors.torch import save_file
 
 from inkdrop import load
 from inkdrop.callbacks import EMA
-from inkdrop.checkpoints import CheckpointError, CheckpointFolder, find_checkpoint, read_checkpoint
+from inkdrop.checkpoints import CheckpointFolder, find_checkpoint, read_checkpoint
 from inkdrop.checkpoints.content import FORMAT
+from inkdrop.errors import CheckpointError
 from inkdrop.runs.ownership import locked
 
 STEPS = "trainer.max_steps=2"

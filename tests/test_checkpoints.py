@@ -16,9 +16,9 @@ import pytest
 import torch
 from checkpoint_files import content, flip
 
-from inkdrop.checkpoints import CheckpointError, CheckpointFolder, read_checkpoint
+from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
 from inkdrop.conditioners import Attributes
-from inkdrop.finiteness import NonFiniteError
+from inkdrop.errors import CheckpointError, NonFiniteError
 
 
 def saved(folder: Path, *steps: int, **options: Any) -> CheckpointFolder:

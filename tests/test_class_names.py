@@ -16,9 +16,10 @@ import inkdrop
 from inkdrop.checkpoints import find_checkpoint
 from inkdrop.commands.sample.options import image_names
 from inkdrop.conditioners.label import class_numbers, is_named
-from inkdrop.data import CIFAR10, DataError, DataModule, Mixture
+from inkdrop.data import CIFAR10, DataModule, Mixture
 from inkdrop.data.arrays import Arrays
 from inkdrop.data.loaders import Split, collect
+from inkdrop.errors import DataError
 from inkdrop.files.showing import file_name
 
 TINY = [

@@ -11,8 +11,9 @@ import yaml
 from choices import CONF, FILES, choices, composed
 
 from inkdrop.classifier import NoisyClassifier
-from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, ConfigurationError, build, check, check_settings
+from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
 from inkdrop.configuration.help import comments_in
+from inkdrop.errors import ConfigurationError
 from inkdrop.pipeline import Pipeline
 
 # What needs a file of its own, which is not here.

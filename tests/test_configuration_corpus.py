@@ -21,7 +21,8 @@ from runs import TINY, trained
 from inkdrop.configuration import check_settings
 from inkdrop.configuration.compose import composed, resolved
 from inkdrop.configuration.secrets import from_environment, masked
-from inkdrop.data import DataError, Digits
+from inkdrop.data import Digits
+from inkdrop.errors import DataError
 from inkdrop.runs.machine import check_held_out, check_items
 
 

@@ -15,9 +15,10 @@ from PIL import Image
 from runs import TINY, arrays_of, points, sampled, trained
 
 import inkdrop
-from inkdrop.checkpoints import CheckpointError, find_checkpoint
+from inkdrop.checkpoints import find_checkpoint
 from inkdrop.commands.describe.facts import describe
 from inkdrop.data import Digits
+from inkdrop.errors import CheckpointError
 from inkdrop.networks import UNet
 from inkdrop.networks.diffusers_format import to_diffusers
 

@@ -24,7 +24,7 @@ from inkdrop.callbacks import EMA, Every, LossByNoiseLevel, SamplePictures
 from inkdrop.callbacks.checkpoint import Checkpoint
 from inkdrop.checkpoints import find_checkpoint, read_checkpoint
 from inkdrop.data.toys import Toy, moons
-from inkdrop.finiteness import NonFiniteError, require_finite
+from inkdrop.errors import NonFiniteError, require_finite
 from inkdrop.guidance import Clip
 from inkdrop.metrics import Evaluation, FrechetDistance
 from inkdrop.metrics.extractors import Identity

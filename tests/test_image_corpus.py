@@ -38,7 +38,7 @@ from torch import Tensor
 from inkdrop.commands.check_data import inspect
 from inkdrop.data import WebDataset
 from inkdrop.data.decoding import Decoder
-from inkdrop.data.module import DataError
+from inkdrop.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:all images of .* lie in one folder")
 BACKGROUND = np.array([10, 200, 90])

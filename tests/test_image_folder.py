@@ -25,12 +25,12 @@ from runs import configuration
 
 from inkdrop.__main__ import main
 from inkdrop.commands.check_data import inspect
-from inkdrop.configuration import ConfigurationError, build, check
+from inkdrop.configuration import build, check
 from inkdrop.configuration.compose import resolved
 from inkdrop.data import CIFAR10, Digits, ImageFolder
 from inkdrop.data.image_folder import held_out
 from inkdrop.data.images import Images
-from inkdrop.data.module import DataError
+from inkdrop.errors import ConfigurationError, DataError
 from inkdrop.files.locations import data_dir
 
 pytestmark = pytest.mark.filterwarnings("ignore:all images of .* lie in one folder")

@@ -11,8 +11,9 @@ import pytest
 import torch
 from image_files import encoded, folder, pixels, sound, write
 
-from inkdrop.data import DataError, ImageFolder
+from inkdrop.data import ImageFolder
 from inkdrop.data.classes import numbered, ordered, renumbered
+from inkdrop.errors import DataError
 
 
 def placed(kind: str, tmp_path: Path, files: dict[str, bytes]) -> Path:

@@ -38,7 +38,8 @@ from inkdrop.callbacks.interruption import Interrupted
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
 from inkdrop.data.loaders import ShuffledLoader
 from inkdrop.distributed.signals import EXIT_CODES, SIGNALS, heard, left_at_once
-from inkdrop.files.writing import WriteError, append_text, make_folder, replacing, write_text
+from inkdrop.errors import WriteError
+from inkdrop.files.writing import append_text, make_folder, replacing, write_text
 from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
 

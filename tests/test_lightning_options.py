@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 from runs import configuration
 
 from inkdrop.callbacks import ProgressBar
-from inkdrop.configuration import ConfigurationError, check, check_settings
+from inkdrop.configuration import check, check_settings
 from inkdrop.configuration.lightning_options import CALLBACKS, LOGGERS, OPTIONS, instead
 from inkdrop.configuration.settings import SETTINGS
+from inkdrop.errors import ConfigurationError
 
 FITTING_CALLBACKS = {"Callback"}  # which does nothing, and which those of a user are made of
 FITTING_LOGGERS = {"CometLogger", "MLFlowLogger"}

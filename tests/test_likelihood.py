@@ -17,7 +17,7 @@ from inkdrop.codecs import Codec, Pixels, Standardize
 from inkdrop.conditioners import Label, Unconditional
 from inkdrop.denoiser import Condition, Denoiser, Estimate, NetworkDenoiser
 from inkdrop.deviations import Deviation, large, learned, small
-from inkdrop.finiteness import NonFiniteError
+from inkdrop.errors import NonFiniteError
 from inkdrop.likelihood import LossByNoiseLevel, ODELikelihood, VariationalBound
 from inkdrop.networks import MLP
 from inkdrop.noises import Gaussian, Noise

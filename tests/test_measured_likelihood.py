@@ -104,7 +104,7 @@ def test_shares_of_several_ranks_add_up(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
-    monkeypatch.setattr("inkdrop.finiteness.from_all_ranks", lambda value: [value])
+    monkeypatch.setattr("inkdrop.distributed.ranks.from_all_ranks", lambda value: [value])
     for rank in range(4):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
         together = evaluation.likelihoods(pipeline, digits(), 3)

@@ -17,7 +17,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torchmetrics.image.inception import InceptionScore as TheirInceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, build, check
+from inkdrop.configuration import CHECKPOINT_TARGETS, build, check
+from inkdrop.errors import ConfigurationError
 from inkdrop.metrics import (
     Classifier,
     DensityCoverage,

@@ -15,7 +15,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from inkdrop.data import Digits
 from inkdrop.data.toys import Toy, moons
-from inkdrop.finiteness import NonFiniteError
+from inkdrop.errors import NonFiniteError
 from inkdrop.metrics import (
     Classifier,
     Evaluation,

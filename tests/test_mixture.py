@@ -10,11 +10,12 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from inkdrop.data import DataError, DataModule, Digits, Mixture, Split, Toy
+from inkdrop.data import DataModule, Digits, Mixture, Split, Toy
 from inkdrop.data.augmentations import flip
 from inkdrop.data.loaders import Order, ShuffledPasses, collect
 from inkdrop.data.mixture import ROUND, Joined, Rounds
 from inkdrop.data.toys import moons
+from inkdrop.errors import DataError
 
 COUNTS = {"a": 30, "b": 10, "c": 60}
 WEIGHTS = {"a": 1.0, "b": 2.0, "c": 5.0}

@@ -13,8 +13,9 @@ from entry_scripts import ROOT
 from torch import Tensor
 
 from inkdrop.configuration import build
-from inkdrop.data import MNIST, DataError, collect
+from inkdrop.data import MNIST, collect
 from inkdrop.data.augmentations import flip
+from inkdrop.errors import DataError
 from inkdrop.metrics.fitting import recognised, shifted
 from inkdrop.randomness import Generators
 

@@ -17,9 +17,9 @@ from runs import SHORT, differing, files
 from runs import run as trained
 
 import inkdrop
-from inkdrop.checkpoints import CheckpointError, CheckpointFolder, find_checkpoint
+from inkdrop.checkpoints import CheckpointFolder, find_checkpoint
 from inkdrop.checkpoints.files import complete, places, read_record
-from inkdrop.configuration import ConfigurationError
+from inkdrop.errors import CheckpointError, ConfigurationError
 from inkdrop.runs.ownership import claim, locked, owner, refuse_foreign, run_id_of
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from inkdrop.files import MAX_DEPTH, UnreadableError, read_bytes, read_json, read_json_lines, read_yaml
+from inkdrop.errors import UnreadableError
+from inkdrop.files import MAX_DEPTH, read_bytes, read_json, read_json_lines, read_yaml
 
 
 @pytest.fixture(autouse=True)

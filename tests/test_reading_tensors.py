@@ -21,8 +21,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from inkdrop.checkpoints import CheckpointError, read_checkpoint
-from inkdrop.files import UnreadableError
+from inkdrop.checkpoints import read_checkpoint
+from inkdrop.errors import CheckpointError, UnreadableError
 from inkdrop.files.arrays import Npz, decode_npy, map_npy
 from inkdrop.files.tensors import read_safetensors, read_torch
 

@@ -19,11 +19,11 @@ from moments import at_call, full
 from runs import POINTS, RECORDED, STEPS, TINY, differing, interrupted, logged, recorded, run
 
 from inkdrop.callbacks import EMA
-from inkdrop.checkpoints import CheckpointError, read_checkpoint
+from inkdrop.checkpoints import read_checkpoint
 from inkdrop.checkpoints.folder import CheckpointFolder, _Digest
-from inkdrop.configuration import ConfigurationError
 from inkdrop.data.module import DataModule
 from inkdrop.data.toys import Toy, moons
+from inkdrop.errors import CheckpointError, ConfigurationError
 from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.runs.ownership import locked

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inkdrop.callbacks import Every, LossByNoiseLevel, Throughput
 from inkdrop.callbacks.checkpoint import Checkpoint
-from inkdrop.finiteness import NonFiniteError
+from inkdrop.errors import NonFiniteError
 from inkdrop.loggers.jsonl import JSONLines
 
 EVERYTHING = [

@@ -19,11 +19,11 @@ from runs import POINTS, run
 
 import inkdrop
 from inkdrop.__main__ import main
-from inkdrop.checkpoints import CheckpointError, checked_data, checked_part, read_checkpoint
-from inkdrop.configuration import ConfigurationError, build, check
+from inkdrop.checkpoints import checked_data, checked_part, read_checkpoint
+from inkdrop.configuration import build, check
 from inkdrop.configuration.building import KINDS, checkpoint_parts
 from inkdrop.configuration.compose import composed
-from inkdrop.data import DataError
+from inkdrop.errors import CheckpointError, ConfigurationError, DataError
 from inkdrop.files.locations import outside
 from inkdrop.metrics import CLIP, Inception
 

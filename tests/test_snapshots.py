@@ -23,11 +23,11 @@ import inkdrop
 from inkdrop.averaging import gamma_of
 from inkdrop.callbacks import EMA, Every
 from inkdrop.callbacks.checkpoint import Checkpoint
-from inkdrop.checkpoints import CheckpointError, CheckpointFolder, read_checkpoint, reconstructed
+from inkdrop.checkpoints import CheckpointFolder, read_checkpoint, reconstructed
 from inkdrop.checkpoints.content import tensors
 from inkdrop.checkpoints.snapshots import MAX_RESIDUAL, find_snapshots
 from inkdrop.commands.sample.options import check_average
-from inkdrop.configuration import ConfigurationError
+from inkdrop.errors import CheckpointError, ConfigurationError
 from inkdrop.time_samplers import Uniform
 from inkdrop.weightings import Unit
 

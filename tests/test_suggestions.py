@@ -8,8 +8,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from inkdrop.configuration import ConfigurationError
 from inkdrop.configuration.suggestions import options
+from inkdrop.errors import ConfigurationError
 from inkdrop.runs.resumption import check_same
 from inkdrop.tasks import ClassifierTask, DiffusionTask
 

@@ -20,12 +20,13 @@ import pytest
 import torch
 from PIL import Image
 
-from inkdrop.data import DataError, Mixture, WebDataset
+from inkdrop.data import Mixture, WebDataset
 from inkdrop.data.augmentations import flip
 from inkdrop.data.decoding import Decoder
 from inkdrop.data.loaders import ShuffledLoader, collect
 from inkdrop.data.shards import ShardColumn
 from inkdrop.data.webdataset import ShardPasses
+from inkdrop.errors import DataError
 
 # Held-out samples have classes of their own here, as each sample has.
 pytestmark = pytest.mark.filterwarnings("ignore:no training item has class")

@@ -139,7 +139,7 @@ def _plot_schedules(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from inkdrop.commands.report import report
     from inkdrop.commands.terminal import stop
-    from inkdrop.files import UnreadableError
+    from inkdrop.errors import UnreadableError
     from inkdrop.files.showing import harmless
 
     try:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.deviations import Deviation, decoder, large
-from inkdrop.finiteness import NonFiniteError
+from inkdrop.errors import NonFiniteError
 from inkdrop.losses import DenoisingLoss
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators

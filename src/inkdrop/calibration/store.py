@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AllowInfNan
 
-from inkdrop.checkpoints import CheckpointError
+from inkdrop.errors import CheckpointError
 from inkdrop.files import open_regular, read_json
 from inkdrop.files.fields import wrong_field
 from inkdrop.files.showing import harmless

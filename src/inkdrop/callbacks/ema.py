@@ -15,9 +15,10 @@ from torch import Tensor
 from inkdrop.averaging import LONGEST, beta, gamma_of
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.step import AfterStep
-from inkdrop.checkpoints import CheckpointError, CheckpointFolder
+from inkdrop.checkpoints import CheckpointFolder
 from inkdrop.checkpoints.content import FORMAT
 from inkdrop.checkpoints.snapshots import name_of
+from inkdrop.errors import CheckpointError
 
 
 class EMA(AfterStep):

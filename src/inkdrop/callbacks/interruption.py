@@ -13,9 +13,10 @@ from lightning.pytorch import LightningModule, Trainer
 
 from inkdrop.callbacks.step import BetweenSteps
 from inkdrop.distributed.signals import EXIT_CODES, given_back, heard, let_go
+from inkdrop.errors import InkdropError
 
 
-class Interrupted(Exception):
+class Interrupted(InkdropError):
     """A signal asked the run to stop; raised between two steps on every rank at once, when nothing is half done."""
 
     def __init__(self, signum: int, step: int):
@@ -26,7 +27,7 @@ class Interrupted(Exception):
         return f"stopped by {signal.Signals(self.signum).name} after step {self.step}"
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> int:  # type: ignore[override]
         """That of the signal."""
         return EXIT_CODES[signal.Signals(self.signum)]
 

@@ -15,7 +15,7 @@ from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.ema import averaged_weights
 from inkdrop.callbacks.step import AfterStep
 from inkdrop.data.loaders import Split
-from inkdrop.finiteness import raised_together
+from inkdrop.distributed.ranks import raised_together
 from inkdrop.pictures import save_png, sheet
 from inkdrop.pipeline import Pipeline
 

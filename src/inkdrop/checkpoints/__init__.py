@@ -1,10 +1,11 @@
 """Checkpoints: written whole or not at all, verified before they are believed, never executed."""
 
 from inkdrop.checkpoints.content import model_weights
-from inkdrop.checkpoints.files import CheckpointError, find_checkpoint, read_checkpoint
+from inkdrop.checkpoints.files import find_checkpoint, read_checkpoint
 from inkdrop.checkpoints.folder import CheckpointFolder
 from inkdrop.checkpoints.parts import checked_data, checked_part
 from inkdrop.checkpoints.snapshots import reconstructed
+from inkdrop.errors import CheckpointError
 
 __all__ = [
     "CheckpointError",

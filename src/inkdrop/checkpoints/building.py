@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from inkdrop.checkpoints.files import CheckpointError
 from inkdrop.configuration import build
+from inkdrop.errors import CheckpointError
 from inkdrop.files.showing import harmless
 
 MAX_MODELS = 16  # that a checkpoint is made of

@@ -15,7 +15,8 @@ from annotated_types import Ge
 from pydantic import StringConstraints
 
 from inkdrop.checkpoints.content import migrated
-from inkdrop.files import UnreadableError, open_regular, read_json, read_yaml
+from inkdrop.errors import CheckpointError, UnreadableError
+from inkdrop.files import open_regular, read_json, read_yaml
 from inkdrop.files.fields import wrong_field
 from inkdrop.files.showing import harmless, warn
 from inkdrop.files.tensors import ForeignError, check_archive, load_torch
@@ -32,12 +33,6 @@ _ENTRY: dict[str, Any] = {
     "sha256": str,
     "metrics": dict[str, float],
 }
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is absent, damaged or foreign; the message names the file and what to do."""
-
-    exit_code = 4
 
 
 def find_checkpoint(path: str | Path, option: str = "checkpoint") -> Path:

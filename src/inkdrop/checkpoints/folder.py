@@ -13,9 +13,9 @@ import torch
 from annotated_types import Ge
 
 from inkdrop.checkpoints.content import Content, not_finite, num_bytes, snapshot
-from inkdrop.checkpoints.files import INDEX, CheckpointError, read_index
+from inkdrop.checkpoints.files import INDEX, read_index
+from inkdrop.errors import CheckpointError, NonFiniteError
 from inkdrop.files.writing import make_folder, remove_unfinished, replacing, write_text
-from inkdrop.finiteness import NonFiniteError
 
 
 class CheckpointFolder:

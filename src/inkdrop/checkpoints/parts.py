@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inkdrop.checkpoints.files import CheckpointError
-from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, arguments, check
+from inkdrop.configuration import CHECKPOINT_TARGETS, arguments, check
 from inkdrop.configuration.suggestions import options
+from inkdrop.errors import CheckpointError, ConfigurationError
 from inkdrop.files.locations import data_dir, fetches, is_location, outside
 from inkdrop.files.showing import harmless
 

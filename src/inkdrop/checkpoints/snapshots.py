@@ -12,7 +12,8 @@ from torch import Tensor
 
 from inkdrop.averaging import gamma_of, reconstruction_weights
 from inkdrop.checkpoints.content import Content
-from inkdrop.checkpoints.files import CheckpointError, places, read_checkpoint, read_index
+from inkdrop.checkpoints.files import places, read_checkpoint, read_index
+from inkdrop.errors import CheckpointError
 
 # `benchmarks/ema.py` finds errors below 1% of the distance to the raw weights up to here, and of 26% before 5%.
 MAX_RESIDUAL = 0.01

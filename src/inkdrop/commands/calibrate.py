@@ -13,10 +13,11 @@ from rich.progress import Progress
 from torch import Tensor
 
 from inkdrop.calibration import calibrate, read_calibration, rms, way, write_calibration
-from inkdrop.checkpoints import CheckpointError, find_checkpoint
+from inkdrop.checkpoints import find_checkpoint
 from inkdrop.commands.sample.options import completed, find_calibration, model_options, sampled_model
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.denoiser import Condition, Denoiser
+from inkdrop.errors import CheckpointError
 from inkdrop.pipeline import Pipeline, load
 from inkdrop.samplers import Calibrated, Sampler
 from inkdrop.time_grids import Explicit

@@ -20,7 +20,8 @@ from inkdrop.configuration import USER_TARGETS, build, check
 from inkdrop.configuration.compose import composed, find_facts
 from inkdrop.data.findings import Findings
 from inkdrop.data.loaders import OrderedLoader, ShuffledLoader, Split
-from inkdrop.data.module import DataError, DataModule
+from inkdrop.data.module import DataModule
+from inkdrop.errors import DataError
 from inkdrop.files.showing import harmless
 from inkdrop.files.writing import make_folder, write_text
 from inkdrop.pictures import save_png, sheet

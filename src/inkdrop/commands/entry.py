@@ -30,18 +30,19 @@ from inkdrop.configuration.seed import draw_seed
 from inkdrop.configuration.suggestions import no_option
 from inkdrop.distributed.signals import EXIT_CODES
 from inkdrop.distributed.slurm import folder_option
+from inkdrop.errors import InkdropError
 from inkdrop.files.showing import harmless_lines
 
 
-class TrialError(Exception):
+class TrialError(InkdropError):
     """A trial of a sweep failed; what was wrong has been printed."""
 
     def __init__(self, number: int, code: int):
         super().__init__(number, code)  # which it is made of again in another process
-        self.number, self.code = number, code
+        self.number, self.exit_code = number, code  # type: ignore[misc]
 
     def __str__(self) -> str:
-        return f"trial {self.number} failed with exit code {self.code}"
+        return f"trial {self.number} failed with exit code {self.exit_code}"
 
 
 def start(main: Callable[[], Any], name: str, description: str) -> None:
@@ -57,7 +58,7 @@ def start(main: Callable[[], Any], name: str, description: str) -> None:
     except TrialError as error:  # which Hydra raises before it calls on_multirun_end
         CheckConfiguration.show_results()
         print(f"error: {error}; other trials may have failed too, see above", file=sys.stderr)
-        sys.exit(error.code)
+        sys.exit(error.exit_code)
     except (HydraException, YAMLError, OSError, TypeError, ValueError) as error:  # those of a run end in `run`
         print(harmless_lines(masked_text(f"error: {explained(error, arguments)}")), file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION)
@@ -108,7 +109,7 @@ def _objective(config: DictConfig, metrics: dict[str, Any]) -> Any:
     """
     if (name := config.get("objective")) is None:
         return metrics
-    from inkdrop.finiteness import NonFiniteError
+    from inkdrop.errors import NonFiniteError
 
     if name not in metrics:
         stop(ValueError(f"objective={name} was not measured: there are {', '.join(metrics)}"))

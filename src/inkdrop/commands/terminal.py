@@ -8,8 +8,9 @@ import warnings
 from typing import NoReturn
 
 from inkdrop.configuration.secrets import masked_text
+from inkdrop.errors import WriteError
 from inkdrop.files.showing import harmless_lines
-from inkdrop.files.writing import DISK, WriteError
+from inkdrop.files.writing import DISK
 
 EXIT_CONFIGURATION = 2
 

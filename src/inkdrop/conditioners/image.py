@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
-from inkdrop.files import UnreadableError, open_regular
+from inkdrop.errors import UnreadableError
+from inkdrop.files import open_regular
 from inkdrop.files.arrays import Npz, map_npy
 from inkdrop.files.showing import harmless
 

@@ -8,9 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inkdrop.configuration.building import CHECKPOINT_TARGETS, USER_TARGETS, ConfigurationError, build
+    from inkdrop.configuration.building import CHECKPOINT_TARGETS, USER_TARGETS, build
     from inkdrop.configuration.schema import arguments, check
     from inkdrop.configuration.settings import check_settings
+    from inkdrop.errors import ConfigurationError
 
 __all__ = [
     "CHECKPOINT_TARGETS",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from inkdrop import MOVED
+from inkdrop.errors import ConfigurationError
 
 # The user's own configuration may name what lies below these.
 USER_TARGETS = ("inkdrop.", "torch.optim.", "lightning.pytorch.")
@@ -51,10 +52,6 @@ CHECKPOINT_TARGETS = tuple(KINDS)
 
 class TargetError(ValueError):
     """A target is not allowed or does not exist; the message completes "TARGET ..."."""
-
-
-class ConfigurationError(ValueError):
-    """A value, key or target in the configuration is wrong; the message names it and what is allowed."""
 
 
 def build(node: Any, allowed: Iterable[str] = USER_TARGETS) -> Any:

@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from inkdrop.configuration.building import USER_TARGETS, ConfigurationError, located
+from inkdrop.configuration.building import USER_TARGETS, located
 from inkdrop.configuration.lightning_options import instead
 from inkdrop.configuration.suggestions import no_option
+from inkdrop.errors import ConfigurationError
 
 _LARGEST = 2**63 - 1  # of a tensor
 

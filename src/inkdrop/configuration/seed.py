@@ -10,7 +10,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from inkdrop.distributed.processes import is_first
-from inkdrop.files import UnreadableError, read_json, read_yaml
+from inkdrop.errors import UnreadableError
+from inkdrop.files import read_json, read_yaml
 
 _DRAWN = "INKDROP_DRAWN_SEED"
 

@@ -11,9 +11,9 @@ from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator
 
 from inkdrop.averaging import LONGEST
-from inkdrop.configuration.building import ConfigurationError
 from inkdrop.configuration.lightning_options import OPTIONS
 from inkdrop.configuration.schema import check_names, check_value
+from inkdrop.errors import ConfigurationError
 from inkdrop.randomness import MAX_SEED
 
 

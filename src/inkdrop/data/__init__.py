@@ -7,9 +7,10 @@ from inkdrop.data.image_folder import ImageFolder
 from inkdrop.data.loaders import Split, collect
 from inkdrop.data.mixture import Mixture
 from inkdrop.data.mnist import MNIST
-from inkdrop.data.module import DataError, DataModule
+from inkdrop.data.module import DataModule
 from inkdrop.data.toys import Toy
 from inkdrop.data.webdataset import WebDataset
+from inkdrop.errors import DataError
 
 __all__ = [
     "CIFAR10",

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from inkdrop.data.classes import numbered
 from inkdrop.data.loaders import Augment, Column, Split
-from inkdrop.data.module import DataError, DataModule
+from inkdrop.data.module import DataModule
+from inkdrop.errors import DataError
 from inkdrop.files.arrays import Npz, map_npy
 from inkdrop.files.locations import Location
 from inkdrop.files.showing import harmless

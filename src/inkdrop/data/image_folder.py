@@ -18,8 +18,9 @@ from inkdrop.data.findings import Findings
 from inkdrop.data.images import Images, scan, typical_shape
 from inkdrop.data.layout import Place, check_level, class_names, only_place, places
 from inkdrop.data.loaders import Augment, Split
-from inkdrop.data.module import DataError, DataModule
+from inkdrop.data.module import DataModule
 from inkdrop.data.sources import Source, open_source
+from inkdrop.errors import DataError
 from inkdrop.files.locations import Location
 from inkdrop.files.showing import harmless
 

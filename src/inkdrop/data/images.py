@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from inkdrop.data.decoding import Decoder, Format
-from inkdrop.data.module import DataError
 from inkdrop.data.sources import Refused, Source
+from inkdrop.errors import DataError
 
 _CHUNK_BYTES = 2**22  # of pixels that a process hands over at once
 _FEW = 2000  # files for which starting processes does not pay

@@ -10,9 +10,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from inkdrop.configuration.suggestions import options
 from inkdrop.data.classes import numbered, ordered
-from inkdrop.data.module import DataError
 from inkdrop.data.sources import Listing, Source, image_by_name
 from inkdrop.data.tables import Table, read_table
+from inkdrop.errors import DataError
 from inkdrop.files.showing import harmless
 
 _SPLITS = {

@@ -13,7 +13,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from inkdrop.data.loaders import Augment, Column, Order, ShuffledPasses, Split, content
-from inkdrop.data.module import DataError, DataModule
+from inkdrop.data.module import DataModule
+from inkdrop.errors import DataError
 from inkdrop.files.showing import harmless
 from inkdrop.randomness import Generators
 

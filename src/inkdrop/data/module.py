@@ -14,18 +14,12 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from inkdrop.checkpoints import CheckpointError
 from inkdrop.data.classes import numbered, renumbered
 from inkdrop.data.findings import Findings
 from inkdrop.data.loaders import Augment, Order, OrderedLoader, ShuffledLoader, Split, content
+from inkdrop.errors import CheckpointError, DataError
 
 _NAMED = 5  # classes in a warning
-
-
-class DataError(ValueError):
-    """Data are absent, broken or not what the configuration says; the message names them and what to do."""
-
-    exit_code = 3
 
 
 class DataModule(LightningDataModule, ABC):

@@ -9,7 +9,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from inkdrop.data.loaders import Augment, Split
-from inkdrop.data.module import DataError, DataModule
+from inkdrop.data.module import DataModule
+from inkdrop.errors import DataError
 from inkdrop.files.locations import Fetches, Location, data_dir
 
 

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from inkdrop.data.arrays import as_tensor
 from inkdrop.data.decoding import Decoder
-from inkdrop.data.module import DataError
 from inkdrop.data.sources import Refused
-from inkdrop.files import UnreadableError
+from inkdrop.errors import DataError, UnreadableError
 from inkdrop.files.arrays import Npz, decode_npy
 from inkdrop.files.showing import harmless
 from inkdrop.files.writing import replacing

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from inkdrop.data.classes import in_order
 from inkdrop.data.findings import ABOVE, BESIDE, HIDDEN, NO_IMAGE
-from inkdrop.data.module import DataError
+from inkdrop.errors import DataError
 from inkdrop.files.locations import data_dir
 
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from inkdrop.data.module import DataError
 from inkdrop.data.sources import Refused, Source
+from inkdrop.errors import DataError
 from inkdrop.files import json_of
 from inkdrop.files.showing import harmless
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from inkdrop.errors import NonFiniteError
 
 T = TypeVar("T")
 
@@ -40,3 +44,15 @@ def disband() -> None:
 
 def _several() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+@contextmanager
+def raised_together() -> Iterator[None]:
+    """What one process finds not finite within the block, all processes raise at its end: none waits for the others."""
+    found: str | None = None
+    try:
+        yield
+    except NonFiniteError as error:
+        found = str(error)
+    if messages := dict.fromkeys(message for message in from_all_ranks(found) if message is not None):
+        raise NonFiniteError("; ".join(messages))

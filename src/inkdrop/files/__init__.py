@@ -4,9 +4,9 @@ A named pipe, a device or a folder is refused and never waited for. What is refu
 `reading.arrays` and `reading.tensors` have the formats of numpy and torch.
 """
 
+from inkdrop.errors import UnreadableError
 from inkdrop.files.plain import (
     MAX_DEPTH,
-    UnreadableError,
     json_of,
     misfit,
     open_regular,

@@ -12,7 +12,8 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from inkdrop.files.plain import UnreadableError, open_regular
+from inkdrop.errors import UnreadableError
+from inkdrop.files.plain import open_regular
 from inkdrop.files.showing import harmless
 
 MAX_RATIO, FREE = 200, 2**28  # a .npz may unpack to this multiple of its size, and to so many bytes in any case

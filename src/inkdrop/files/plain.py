@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from inkdrop.errors import UnreadableError
 from inkdrop.files.showing import harmless
 
 MAX_BYTES = 2**24  # of a JSON file
@@ -22,12 +23,6 @@ MAX_VALUES = 10**6  # with what aliases repeat
 _END = object()
 _LONGEST_NUMBER = 1000  # characters: Python takes quadratic time over long ones
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
-
-
-class UnreadableError(ValueError):
-    """A file is absent, is no regular file, or does not hold what it should; the message names it and the reason."""
-
-    exit_code = 3
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from inkdrop.files.plain import UnreadableError, misfit, open_regular, read_bytes
+from inkdrop.errors import UnreadableError
+from inkdrop.files.plain import misfit, open_regular, read_bytes
 from inkdrop.files.showing import harmless
 
 MAX_TENSORS_BYTES = 2**40

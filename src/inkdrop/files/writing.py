@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from inkdrop.errors import RefusedError, WriteError
+
 UNFINISHED = ".unfinished"
 # What file systems answer that cannot sync a file or a folder: there is nothing to be done about it.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EISDIR}
@@ -21,22 +23,6 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES
 
 # What the disk answers, whoever writes to it, when the user has to do something.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG}
-
-
-class WriteError(OSError):
-    """A file cannot be written, such as on a full disk or into a folder that is gone; the message names it."""
-
-    exit_code = 4
-
-    def __str__(self) -> str:
-        return f"{self.filename} cannot be written: {self.strerror}"
-
-
-class RefusedError(WriteError):
-    """Something is in a file's place that is not written to, such as a symbolic link; the message names it."""
-
-    def __str__(self) -> str:
-        return f"{self.filename} {self.strerror}"
 
 
 @contextlib.contextmanager

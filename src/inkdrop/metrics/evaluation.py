@@ -14,8 +14,7 @@ from torch import Tensor
 
 from inkdrop.data.loaders import Split
 from inkdrop.data.module import DataModule
-from inkdrop.distributed.ranks import from_all_ranks, share
-from inkdrop.finiteness import raised_together
+from inkdrop.distributed.ranks import from_all_ranks, raised_together, share
 from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.likelihoods import of_held_out, settings_of

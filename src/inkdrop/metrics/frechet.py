@@ -10,7 +10,7 @@ from scipy import linalg
 from torch import Tensor
 from torchmetrics import Metric
 
-from inkdrop.finiteness import require_finite
+from inkdrop.errors import require_finite
 
 
 class Statistics(NamedTuple):

@@ -7,8 +7,7 @@ from typing import Any
 
 from inkdrop.data.loaders import collect
 from inkdrop.data.module import DataModule
-from inkdrop.distributed.ranks import from_all_ranks, share
-from inkdrop.finiteness import raised_together
+from inkdrop.distributed.ranks import from_all_ranks, raised_together, share
 from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.metric import Results
 from inkdrop.metrics.protocol import short

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inkdrop.data.loaders import Split
 from inkdrop.distributed.ranks import from_all_ranks
-from inkdrop.finiteness import require_finite
+from inkdrop.errors import require_finite
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import GaussianStatistics, Statistics
 

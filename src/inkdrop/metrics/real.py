@@ -12,12 +12,11 @@ from torch import Tensor
 
 from inkdrop.data.loaders import Split
 from inkdrop.data.module import DataModule
-from inkdrop.distributed.ranks import from_all_ranks, place, share
-from inkdrop.files import UnreadableError
+from inkdrop.distributed.ranks import from_all_ranks, place, raised_together, share
+from inkdrop.errors import UnreadableError
 from inkdrop.files.locations import cache_dir
 from inkdrop.files.tensors import read_torch
 from inkdrop.files.writing import replacing
-from inkdrop.finiteness import raised_together
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.frechet import Statistics
 from inkdrop.metrics.metric import Collector, Extracted

@@ -16,7 +16,7 @@ from inkdrop.conditioners import Conditioner
 from inkdrop.conditioners.label import class_numbers
 from inkdrop.constraints import Constraint
 from inkdrop.denoiser import Condition, Denoiser
-from inkdrop.finiteness import require_finite
+from inkdrop.errors import require_finite
 from inkdrop.guidance import Guidance
 from inkdrop.noises import NoiseSource
 from inkdrop.predictions import Prediction

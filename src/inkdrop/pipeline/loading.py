@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from inkdrop.checkpoints import CheckpointError, checked_part, model_weights, read_checkpoint, reconstructed
+from inkdrop.checkpoints import checked_part, model_weights, read_checkpoint, reconstructed
 from inkdrop.checkpoints.building import built, opened
 from inkdrop.checkpoints.content import require_fit
 from inkdrop.classifier import NoisyClassifier
 from inkdrop.configuration import CHECKPOINT_TARGETS
+from inkdrop.errors import CheckpointError
 from inkdrop.files.showing import warn
 from inkdrop.pipeline.base import Pipeline
 

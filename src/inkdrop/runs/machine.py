@@ -12,8 +12,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.utilities import rank_zero_warn
 
-from inkdrop.data import DataError, DataModule
+from inkdrop.data import DataModule
 from inkdrop.data.loaders import OrderedLoader
+from inkdrop.errors import DataError
 
 SILENT: dict[str, Any] = {
     "logger": False,

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from inkdrop.checkpoints import CheckpointError, read_checkpoint
+from inkdrop.checkpoints import read_checkpoint
 from inkdrop.checkpoints.files import INDEX, KINDS, RECORD, complete, folder_of, latest_sound, read_index, read_record
-from inkdrop.configuration import ConfigurationError
 from inkdrop.distributed.processes import is_first
+from inkdrop.errors import CheckpointError, ConfigurationError
 from inkdrop.files.writing import make_folder, open_plain, reason, refuse_links, remove_unfinished, write_text
 
 LOCK = "lock"

@@ -12,13 +12,13 @@ from typing import Any
 import lightning
 from omegaconf import DictConfig
 
-from inkdrop.checkpoints import CheckpointError, read_checkpoint
+from inkdrop.checkpoints import read_checkpoint
 from inkdrop.checkpoints.files import RECORD, complete, latest_sound, places, read_record
-from inkdrop.configuration import ConfigurationError
 from inkdrop.configuration.building import current
 from inkdrop.configuration.secrets import from_environment, masked
 from inkdrop.configuration.suggestions import options
 from inkdrop.distributed.processes import is_first
+from inkdrop.errors import CheckpointError, ConfigurationError
 from inkdrop.files.showing import harmless
 from inkdrop.files.writing import reason, refuse_links
 from inkdrop.runs.ownership import is_run, refuse_foreign

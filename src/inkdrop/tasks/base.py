@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from inkdrop.checkpoints import CheckpointError
 from inkdrop.checkpoints.content import require_fit
-from inkdrop.finiteness import NonFiniteError, listed
+from inkdrop.errors import CheckpointError, NonFiniteError, listed
 from inkdrop.loggers.rows import Rows, record
 from inkdrop.losses import Loss, LossTerms, NoisyCrossEntropy
 from inkdrop.randomness import Generators

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from inkdrop.distributed.ranks import from_all_ranks
-from inkdrop.finiteness import listed
+from inkdrop.errors import listed
 
 ADVICE = "try a lower optimizer.lr, a lower trainer.gradient_clip_val, or trainer.precision=32-true"
 

@@ -23,7 +23,8 @@ from inkdrop.commands.entry import explained
 from inkdrop.commands.terminal import quiet
 from inkdrop.configuration import USER_TARGETS, build
 from inkdrop.configuration.compose import CONF, resolved
-from inkdrop.data import DataError, DataModule
+from inkdrop.data import DataModule
+from inkdrop.errors import DataError
 from inkdrop.files.writing import replacing
 from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.pictures.plots import process, schedules

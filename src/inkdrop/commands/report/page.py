@@ -13,7 +13,7 @@ from typing import Any
 
 from inkdrop.commands.report.results import Result, leaves, read_results
 from inkdrop.commands.report.strips import strips_of
-from inkdrop.files import UnreadableError
+from inkdrop.errors import UnreadableError
 from inkdrop.files.showing import cell, harmless, markdown
 from inkdrop.files.writing import replacing, write_text
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Len
 
-from inkdrop.files import UnreadableError, read_json
+from inkdrop.errors import UnreadableError
+from inkdrop.files import read_json
 from inkdrop.files.fields import wrong_field
 from inkdrop.files.showing import harmless
 from inkdrop.metrics.protocol import metric_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inkdrop.files import UnreadableError
+from inkdrop.errors import UnreadableError
 from inkdrop.files.arrays import Npz
 
 _SHOWN = 12  # samples of each setting

@@ -15,9 +15,10 @@ from inkdrop.checkpoints import checked_data, checked_part, find_checkpoint, rea
 from inkdrop.checkpoints.building import built
 from inkdrop.checkpoints.snapshots import find_snapshots
 from inkdrop.conditioners.label import is_named
-from inkdrop.configuration import CHECKPOINT_TARGETS, ConfigurationError, build
+from inkdrop.configuration import CHECKPOINT_TARGETS, build
 from inkdrop.configuration.guides import SHORT, acting, assigned, differing
 from inkdrop.configuration.suggestions import options
+from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import file_name
 from inkdrop.randomness import MAX_SEED
 

@@ -33,7 +33,8 @@ from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check
 from inkdrop.configuration.compose import resolved
 from inkdrop.data.module import DataModule
 from inkdrop.distributed.processes import is_first
-from inkdrop.finiteness import NonFiniteError, raised_together
+from inkdrop.distributed.ranks import raised_together
+from inkdrop.errors import NonFiniteError
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.protocol import sampling_facts, told
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network, restored

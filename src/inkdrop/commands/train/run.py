@@ -23,7 +23,7 @@ from torch import Tensor
 
 from inkdrop.callbacks import Evaluate, Interrupted, StopOnSignal
 from inkdrop.callbacks.measured import latest
-from inkdrop.checkpoints import CheckpointError, model_weights, read_checkpoint
+from inkdrop.checkpoints import model_weights, read_checkpoint
 from inkdrop.checkpoints.files import folder_of, places
 from inkdrop.commands.describe.costs import foreseen
 from inkdrop.commands.terminal import exit_code, quiet, stop
@@ -32,13 +32,12 @@ from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.configuration.compose import resolved, settled
 from inkdrop.configuration.secrets import from_environment, masked
 from inkdrop.configuration.suggestions import options
-from inkdrop.data.module import DataError
 from inkdrop.distributed.processes import is_first
 from inkdrop.distributed.slurm import requeue
-from inkdrop.files import UnreadableError, read_json
+from inkdrop.errors import CheckpointError, DataError, NonFiniteError, UnreadableError
+from inkdrop.files import read_json
 from inkdrop.files.showing import harmless, harmless_lines
 from inkdrop.files.writing import write_text
-from inkdrop.finiteness import NonFiniteError
 from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.metrics.protocol import told

@@ -1,0 +1,72 @@
+"""Errors that end a command with their message alone; each class has the exit code that the command ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class InkdropError(Exception):
+    """The base of all errors that a user can mend; the message says what is wrong and how."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigurationError(InkdropError, ValueError):
+    """A value, key or target in the configuration is wrong; the message names it and what is allowed."""
+
+
+class UnreadableError(InkdropError, ValueError):
+    """A file is absent, is no regular file, or does not hold what it should; the message names it and the reason."""
+
+    exit_code = 3
+
+
+class DataError(InkdropError, ValueError):
+    """Data are absent, broken or not what the configuration says; the message names them and what to do."""
+
+    exit_code = 3
+
+
+class CheckpointError(InkdropError, ValueError):
+    """A checkpoint is absent, damaged or foreign; the message names the file and what to do."""
+
+    exit_code = 4
+
+
+class WriteError(InkdropError, OSError):
+    """A file cannot be written, such as on a full disk or into a folder that is gone; the message names it."""
+
+    exit_code = 4
+
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be written: {self.strerror}"
+
+
+class RefusedError(WriteError):
+    """Something is in a file's place that is not written to, such as a symbolic link; the message names it."""
+
+    def __str__(self) -> str:
+        return f"{self.filename} {self.strerror}"
+
+
+class NonFiniteError(InkdropError, FloatingPointError):
+    """A loss, gradient, sample or feature is NaN or infinite; the message says which."""
+
+    exit_code = 5
+
+
+def require_finite(values: Tensor, what: str, names: Sequence[object]) -> None:
+    """`NonFiniteError` with `what` and the names (B) of the rows of values (B, *) that are not finite."""
+    if not bool(values.isfinite().all()):
+        wrong = ~values.reshape(len(values), -1).isfinite().all(1)
+        raise NonFiniteError(f"not finite: {what} {listed(names[row] for row in wrong.nonzero()[:, 0].tolist())}")
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """The first few names, and how many more there are."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
