@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 MOVED = {
     "experiment": "commands.check",
     "masking": "configuration.secrets",
-    "self_conditioning": "denoiser.self_conditioned",
+    "self_conditioning": "denoiser",
 }
 __all__ = ["Pipeline", "__version__", "load"]
 
