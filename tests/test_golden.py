@@ -2,12 +2,14 @@
 
 Each folder of `golden/` is a set that `golden/make.py` made by the code of its time. Names, hashes and weights are
 compared exactly everywhere. What is computed is equal to the bit on a machine like that of the set, and nearly
-elsewhere. No test here names a module within inkdrop, for modules may move.
+elsewhere. Modules may move, so that of inkdrop's own only what stays is named here.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import logging.config
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import yaml
 from entry_scripts import Ended, Script
 from golden.make import loaded, machine
+from hydra.utils import get_class
+
+from inkdrop.configuration import build, check
 
 SETS = {file.parent.name: json.loads(file.read_text()) for file in Path(__file__).parent.glob("golden/*/commands.json")}
 COMMAND = "src/inkdrop/__main__.py"  # python -m inkdrop
@@ -25,7 +31,7 @@ COMMAND = "src/inkdrop/__main__.py"  # python -m inkdrop
 FREE = ("time", "seconds", "samples_per_second", "train/samples_per_second", "evaluation_seconds", "logged", "facts")
 FREE += ("evaluation_share_of_time", "versions", "git_commit", "threads", "config", "format", "loops")
 FREE += ("pytorch-lightning_version",)
-# Points in the plane are drawn with sine and cosine, and their fingerprint is of all bits: other processors have another.
+# Points in the plane are drawn with sine and cosine; their fingerprint is of all bits, and so differs by processor.
 DRAWN = ("data_fingerprint", "fingerprint", "hash")
 RTOL, ATOL, LEVELS = 1e-4, 1e-5, 1
 
@@ -119,6 +125,14 @@ def options(config: Any, place: str = "") -> Iterator[str]:
         yield f"{place}.{name}"
         if isinstance(value, dict):
             yield from options(value, f"{place}.{name}")
+
+
+def targets(node: Any) -> Iterator[str]:
+    """All import paths in a configuration."""
+    for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from targets(each)
+    if isinstance(node, dict) and "_target_" in node:
+        yield node["_target_"]
 
 
 def assert_equal_runs(then: Path, now: Path, exact: bool) -> None:
@@ -218,3 +232,36 @@ def test_results_stand_side_by_side_under_their_protocols(golden: Golden, script
     measured = {value["hash"] for each in results for value in each.get("protocol", {}).get("metrics", {}).values()}
     assert len(measured) >= 3
     assert [each for each in measured if each not in ended.out] == []
+
+
+# All that the YAML files of conf/ named when these sets were begun, and what a user's own files may therefore name.
+TARGETS = (Path(__file__).parent / "golden" / "targets.txt").read_text().split()
+HYDRA = {"inkdrop.experiment.CheckConfiguration", "inkdrop.masking.Masking"}  # which Hydra itself makes
+
+
+def test_a_file_of_a_user_may_name_all_that_conf_named(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("".join(f"- _target_: {name}\n  _partial_: true\n" for name in TARGETS if name not in HYDRA))
+    parts = yaml.safe_load(file.read_text())
+    assert len(parts) == len(TARGETS) - 2 == 173
+    check(parts)
+    for part, made in zip(parts, build(parts), strict=True):
+        assert isinstance(made, functools.partial)
+        assert made.func.__name__ == part["_target_"].rpartition(".")[2]  # the name of a state, in hashes and caches
+
+
+def test_a_file_of_a_user_may_name_what_hydra_makes() -> None:
+    assert set(TARGETS) > HYDRA
+    assert get_class("inkdrop.experiment.CheckConfiguration").__name__ == "CheckConfiguration"
+    made = logging.config.DictConfigurator({}).configure_filter({"()": "inkdrop.masking.Masking"})  # type: ignore[attr-defined]
+    assert type(made).__name__ == "Masking"
+    assert made.filter(logging.makeLogRecord({"msg": "text"}))
+
+
+@cases("load")
+def test_all_that_a_checkpoint_names_is_found(golden: Golden, name: str) -> None:
+    """The parts of training too, which loading a model builds none of."""
+    config = content(Path(golden.commands["load"][name]["path"]))["config"]
+    found = list(targets(config))
+    assert len(set(found)) >= 25
+    check([{"_target_": each, "_partial_": True} for each in found])
