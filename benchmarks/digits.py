@@ -1,4 +1,4 @@
-"""Quality of a digits run: `python benchmarks/digits.py RUN` prints the table of the README.
+"""Quality of a digits run: `python benchmarks/digits.py RUN` prints the table of docs/results.md.
 
 EMA samples by the sampler of the run, under the labels of the 350 held-out digits, for five sampling seeds:
 - fd_digits against the training digits, as a ratio to the floor that the held-out digits reach at equal n and labels,

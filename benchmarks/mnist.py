@@ -1,4 +1,4 @@
-"""Quality of an MNIST run: `python benchmarks/mnist.py RUN` prints the table of the README.
+"""Quality of an MNIST run: `python benchmarks/mnist.py RUN` prints the table of docs/results.md.
 
 EMA samples by the sampler of the run under the labels of the test digits:
 - fd_mnist against the training digits, as a ratio to the floor that the test digits reach at equal n and labels;

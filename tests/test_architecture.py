@@ -1,6 +1,7 @@
 """The order of the parts: a file imports only from what stands above it, and the mathematics stays light."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,12 @@ def test_no_test_file_imports_another() -> None:
 def test_every_part_has_its_place() -> None:
     parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert parts - {"__init__", "__main__"} == set(ORDER)
+
+
+def test_the_map_of_the_code_shows_the_parts_in_this_order() -> None:
+    page = (PACKAGE.parents[1] / "docs" / "map.md").read_text().split("## ")[2]
+    named = [name for name in re.findall(r"^(\w+)/? {2,}", page, re.MULTILINE) if name in ORDER]
+    assert named == ORDER
 
 
 def test_the_mathematics_imports_neither_lightning_nor_hydra() -> None:

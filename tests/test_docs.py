@@ -2,19 +2,26 @@
 
 import math
 import re
+import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from analytic import SCHEDULES, gaussian, source
+from documented import PAGES, blocks, commands, commands_in_sentences, file_name, make_files
 from entry_scripts import ROOT
-from PIL import Image
-from runs import configuration
+from generated import PRIVATE, api, choices, explanation
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from inkdrop.__main__ import main as inkdrop_main
 from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import check
+from inkdrop.configuration.compose import composed, resolved
 from inkdrop.data.module import DataModule
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
@@ -67,24 +74,104 @@ def test_the_example_of_a_condition_makes_tokens_and_its_null_is_what_dropout_gi
     assert torch.equal(conditioner(batch, Generators.from_seeds([5, 6]))["tokens"], null)
 
 
-def test_the_readme_names_every_choice_of_every_group() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for group in sorted(each for each in (ROOT / "conf").iterdir() if each.is_dir() and each.name != "experiment"):
-        row = next(line for line in readme.splitlines() if line.startswith(f"| `{group.name}` |"))
-        assert set(row.split("|")[2].replace(",", " ").split()) == {file.stem for file in group.glob("*.yaml")}
+def test_the_page_of_choices_says_what_every_choice_is(tmp_path: Path) -> None:
+    page = choices()
+    for file in (ROOT / "conf").glob("*/*.yaml"):
+        assert page.count(f"\n| `{file.parent.name}={file.stem}` | ") == 1
+    (tmp_path / "sampler").mkdir()
+    (tmp_path / "sampler" / "mine.yaml").write_text(
+        "# @package _global_\n# Steps of x_0 | mine.\n_target_: mine.Mine\n"
+    )
+    assert "\n| `sampler=mine` | Steps of x\\_0 \\| mine. |\n" in choices(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "line", re.findall(r"^python train\.py (?!-m)(.*?)(?:\s+#.*)?$", (ROOT / "README.md").read_text(), re.M)
-)
-def test_command_lines_of_the_readme_compose(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_choice_without_an_explanation_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("_target_: mine.Mine  # not at the top\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml has to begin with a comment"):
+        explanation(tmp_path / "mine.yaml")
+
+
+def test_the_api_shows_what_a_package_exports_once() -> None:
+    pages = api()
+    assert "::: inkdrop.predictions\n" in pages["api/predictions.md"]
+    assert "::: inkdrop.samplers\n" in pages["api/samplers.md"]
+    assert "::: inkdrop.samplers.coordinates\n" in pages["api/samplers.md"]  # which the package does not export
+    assert "::: inkdrop.samplers.ddim\n" not in pages["api/samplers.md"]  # whose only class it does export
+    assert {f"api/{name}.md" for name in PRIVATE} & set(pages) == set()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text()) <= 6000
+
+
+def test_files_that_pages_name_exist() -> None:
+    for page in PAGES:
+        text = page.read_text()
+        named = re.findall(r"`((?:src/inkdrop|tests|benchmarks|conf)/[\w/.]+\.(?:py|yaml))`", text)
+        named += [f"tests/{name}" for name in re.findall(r"`(test_\w+\.py)`", text)]
+        assert [name for name in named if not (ROOT / name).is_file()] == [], page.name
+        links = re.findall(r"\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)", text)
+        assert [link for link in links if not (page.parent / link).exists()] == [], page.name
+
+
+def lines(page: Path) -> list[list[str]]:
+    """The words of each command of a page, in blocks of the shell and within sentences."""
+    text = page.read_text()
+    written = [line for language, block in blocks(text) if language == "bash" for line in commands(block)]
+    return [shlex.split(line) for line in written + commands_in_sentences(text)]
+
+
+def trials(options: list[str]) -> Iterator[list[str]]:
+    """The options of a command that runs once; of a sweep those of its first and of its last trial."""
+    parsed = OverridesParser.create().parse_overrides([each for each in options if each != "-m"])
+    for place in (0, -1):
+        yield [
+            f"{each.get_key_element()}={list(each.sweep_string_iterator())[place]}"
+            if each.is_sweep_override()
+            else str(each.input_line)
+            for each in parsed
+        ]
+        if "-m" not in options:
+            return
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with what pages take for the reader's own, and with the files that they show."""
+    make_files(tmp_path, "PHOTOS .zip .npy")
+    np.savez(tmp_path / "table.npz", x=np.zeros((9, 13), "float32"), label=np.arange(9) % 3)
+    for page in PAGES:
+        for name, block in ((file_name(block), block) for _, block in blocks(page.read_text())):
+            if name.startswith("my_"):
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).write_text(block)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "PHOTOS").mkdir()  # whose images say the shape
-    Image.new("RGB", (96, 64)).save(tmp_path / "PHOTOS" / "0.png")
-    config = configuration("train", *line.split())
-    from inkdrop.configuration.compose import resolved
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
 
-    check(resolved(config, "nowhere"))
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_of_pages_compose(page: Path, reader: Path) -> None:
+    for program, script, *options in (words for words in lines(page) if words[1:2] in (["train.py"], ["sample.py"])):
+        assert program == "python"
+        if {"--help", "--cfg", "--config-dir"} & {*options} or "NAME" in " ".join(options):
+            continue
+        for overrides in trials(options):
+            config = composed(script.removesuffix(".py"), overrides)
+            if script == "train.py":
+                check(resolved(config, "nowhere"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_verbs_of_pages_are_known(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in lines(page):
+        if words[:3] != ["python", "-m", "inkdrop"]:
+            continue
+        monkeypatch.setattr(sys, "argv", ["inkdrop", words[3], "--help"])
+        with pytest.raises(SystemExit, match=r"^0$"):
+            inkdrop_main()
+        overrides = [word for word in words[4:] if "=" in word and "NAME" not in word]
+        composed({"calibrate": "calibrate", "make-extractor": "make_extractor"}.get(words[3], "train"), overrides)
 
 
 def test_yaml_of_the_page_is_yaml() -> None:
