@@ -1,4 +1,4 @@
-"""What DDPM++, NCSN++ and EDM2 promise as `UNet` does: doors, residuals, dimensions, autocast, compilation."""
+"""What every UNet promises: doors, skips, residuals, dimensions, autocast, compilation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,32 +7,46 @@ import pytest
 import torch
 from torch import Tensor
 
-from inkdrop.networks import EDM2UNet, NCSNpp
+from inkdrop.networks import EDM2UNet, NCSNpp, UNet
 from inkdrop.networks.layers import scaled_dot_product
 from inkdrop.networks.ncsnpp import Fourier
 from inkdrop.networks.resampling import ResidualInput, SkipInput
 
+SMALL: dict[str, Any] = {"base_channels": 8, "channel_multipliers": [1, 2], "num_blocks": 1, "head_dim": 8}
+
+
+def small(sizes: list[int], options: dict[str, Any]) -> dict[str, Any]:
+    return {**SMALL, "shape": [3, *sizes], "attention_resolutions": [sizes[0] // 2], **options}
+
+
+def unet(sizes: list[int], **options: Any) -> torch.nn.Module:
+    return UNet(**small(sizes, options), norm_groups=4)
+
+
+def adm(sizes: list[int], **options: Any) -> torch.nn.Module:
+    return UNet(**small(sizes, options), norm_groups=4, scale_shift=True, resample_in_block=True)
+
 
 def ddpmpp(sizes: list[int], **options: Any) -> torch.nn.Module:
-    return NCSNpp([3, *sizes], 8, [1, 2], 1, [sizes[0] // 2], [1, 1], head_dim=8, **options)
+    return NCSNpp(**small(sizes, options), resample=[1, 1])
 
 
 def ncsnpp(sizes: list[int], **options: Any) -> torch.nn.Module:
     variant: dict[str, Any] = {"embedding": Fourier, "progressive_input": ResidualInput}
-    return NCSNpp([3, *sizes], 8, [1, 2], 1, [sizes[0] // 2], [1, 3, 3, 1], head_dim=8, **variant, **options)
+    return NCSNpp(**small(sizes, options), resample=[1, 3, 3, 1], **variant)
 
 
 def pyramids(sizes: list[int], **options: Any) -> torch.nn.Module:
     variant: dict[str, Any] = {"progressive_input": SkipInput, "output_levels": 2}
-    return NCSNpp([3, *sizes], 8, [1, 2], 1, [sizes[0] // 2], [1, 3, 3, 1], head_dim=8, **variant, **options)
+    return NCSNpp(**small(sizes, options), resample=[1, 3, 3, 1], **variant)
 
 
 def edm2(sizes: list[int], **options: Any) -> torch.nn.Module:
-    return EDM2UNet([3, *sizes], 8, [1, 2], 1, [sizes[0] // 2], head_dim=8, **options)
+    return EDM2UNet(**small(sizes, options))
 
 
 Make = Callable[..., torch.nn.Module]
-ALL = pytest.mark.parametrize("make", [ddpmpp, ncsnpp, pyramids, edm2])
+ALL = pytest.mark.parametrize("make", [unet, adm, ddpmpp, ncsnpp, pyramids, edm2])
 
 
 def randomised(network: torch.nn.Module) -> torch.nn.Module:
@@ -87,6 +101,23 @@ def test_residuals_are_added_to_the_skips_and_the_middle(make: Make) -> None:
 
 
 @ALL
+def test_each_block_on_the_way_up_gets_the_newest_skip(make: Make) -> None:
+    """Beside the features; `encode` and residuals have them in the order in which they are left."""
+    network: Any = randomised(make([8, 8], num_blocks=2))
+    x, c_noise, joined = torch.randn(1, 3, 8, 8), torch.tensor([0.3]), []
+    for level in network.up:
+        for block in level.blocks:
+            block.register_forward_hook(lambda block, given, output: joined.append(given[0]))
+    with torch.no_grad():
+        _, skips, _ = network.encode(x, c_noise)
+        network(x, c_noise)
+    assert len(joined) == len(skips) == 6
+    for both, skip in zip(joined, reversed(skips), strict=True):
+        taken = both[:, -skip.shape[1] :]  # EDM2 scales it
+        assert torch.allclose(taken / taken.norm(), skip / skip.norm(), atol=1e-6)
+
+
+@ALL
 @pytest.mark.parametrize("sizes", [[16], [8, 12], [4, 8, 4]])
 def test_one_two_and_three_dimensions(make: Make, sizes: list[int]) -> None:
     network = randomised(make(sizes))
@@ -109,8 +140,8 @@ def test_attention_can_be_replaced_and_outputs_added(make: Make) -> None:
 
     network = make([8, 8], attend=counted, out_channels=6)
     assert network(torch.randn(2, 3, 8, 8), torch.tensor([0.1, 0.5])).shape == (2, 6, 8, 8)
-    assert set(calls) == {(2, 2, 16, 8)}
-    assert len(calls) in (3, 4)  # one block down, the middle, one or both blocks up
+    # One block down, the middle, and on the way up both blocks, or the last one of score SDEs.
+    assert calls == [(2, 2, 16, 8)] * (3 if isinstance(network, NCSNpp) else 4)
 
 
 @ALL
@@ -133,7 +164,7 @@ def test_in_bfloat16_it_is_the_same_function(make: Make) -> None:
     assert 0 < (rounded.float() - y).square().mean().sqrt() < 0.05 * y.square().mean().sqrt()
 
 
-@pytest.mark.parametrize("make", [pyramids, edm2])
+@pytest.mark.parametrize("make", [adm, pyramids, edm2])
 def test_it_compiles_whole_and_in_training(make: Make) -> None:
     network = randomised(make([8, 8], vector_dim=5, token_dim=6)).train()
     x, c_noise, told = torch.randn(2, 3, 8, 8), torch.tensor([0.1, 0.5]), conditions()

@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Len, Lt
 from torch import Tensor, nn
 
-from inkdrop.networks.layers import Attend, check_doors, scaled_dot_product, sinusoidal, zeroed
+from inkdrop.networks.layers import Attend, check_doors, doors, scaled_dot_product, sinusoidal, zeroed
 from inkdrop.networks.positions import MakePositions, SineCosine
 
 # Sines and cosines of the time. Their rates are DDPM's, exp(-i ln(1e4) / 127), as in diffusers; the code of the authors
@@ -128,15 +128,14 @@ class DiT(nn.Module):
     ):
         super().__init__()
         in_channels, *sizes = shape
-        concat_channels += shown_channels
         if any(size % patch_size for size in sizes):
             raise ValueError(f"network.patch_size={patch_size} does not divide the sizes {sizes} of the data")
         if width % num_heads:
             raise ValueError(f"network.num_heads={num_heads} does not divide network.width={width}")
         self.patch_size, self.grid = patch_size, [size // patch_size for size in sizes]
-        self.doors = {"vector": vector_dim, "tokens": token_dim, "concat": concat_channels, "mask": token_dim}
+        self.doors = doors(vector_dim, token_dim, concat_channels + shown_channels)
         pixels = patch_size ** len(sizes)
-        self.patch = nn.Linear((in_channels + concat_channels) * pixels, width)
+        self.patch = nn.Linear((in_channels + self.doors["concat"]) * pixels, width)
         self.positions = positions(self.grid, width, width // num_heads)
         self.time = nn.Sequential(nn.Linear(_NUM_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.vector = nn.Identity() if vector_dim in (0, width) else nn.Linear(vector_dim, width)

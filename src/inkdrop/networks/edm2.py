@@ -15,10 +15,10 @@ import torch
 from annotated_types import Ge, Gt, Le, Len, Lt
 from torch import Tensor, nn
 
-from inkdrop.networks.layers import Attend, add_residuals, check_doors, resolutions, scaled_dot_product
+from inkdrop.networks.layers import POOL, Attend, doors, resolutions, scaled_dot_product
+from inkdrop.networks.u_shaped import UShaped, channels, level
 
 _CONVOLVE = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
-_POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 def normalised(x: Tensor, dim: int | list[int]) -> Tensor:
@@ -150,16 +150,7 @@ class _Block(nn.Module):
         return x
 
 
-class _Level(nn.Module):
-    """The blocks of one resolution on the way up, each of which takes a skip, and the block to the next."""
-
-    def __init__(self, blocks: list[_Block], resample: _Block | None):
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.resample = resample
-
-
-class EDM2UNet(nn.Module):
+class EDM2UNet(UShaped):
     """`network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`.
 
     Each resolution has `channel_multipliers[i] * base_channels` channels and `num_blocks` residual blocks, one more on
@@ -193,8 +184,8 @@ class EDM2UNet(nn.Module):
     ):
         super().__init__()
         in_channels, *sizes = shape
-        concat_channels += shown_channels
         dims = len(sizes)
+        self.doors = doors(vector_dim, token_dim, concat_channels + shown_channels)
         widths, attended = resolutions(sizes, base_channels, channel_multipliers, attention_resolutions, head_dim)
         embedding_dim = max(widths)
 
@@ -211,58 +202,37 @@ class EDM2UNet(nn.Module):
         self.time = MPLayer(base_channels, embedding_dim)
         self.vector = MPLayer(vector_dim, embedding_dim) if vector_dim else None
         # One more channel, of ones, stands for the biases that the layers do not have.
-        self.conv_in = MPLayer(in_channels + concat_channels + 1, widths[0], [3] * dims)
-        self.doors = {"vector": vector_dim, "tokens": token_dim, "concat": concat_channels, "mask": token_dim}
-
-        width, skips = widths[0], [widths[0]]
-        self.down: Any = nn.ModuleList()
-        for level, target in enumerate(widths):
-            if level > 0:
-                self.down.append(block(width, width, True, False, _POOL[dims](2)))
-                skips.append(width)
-            for _ in range(num_blocks):
-                self.down.append(block(width, target, True, attended[level]))
-                width = target
-                skips.append(width)
+        self.conv_in = MPLayer(in_channels + self.doors["concat"] + 1, widths[0], [3] * dims)
+        down, up = channels(widths[0], widths, num_blocks)
+        width = widths[-1]
+        self.down = nn.ModuleList()
+        for i in range(len(widths)):
+            if i > 0:
+                self.down.append(block(widths[i - 1], widths[i - 1], True, False, POOL[dims](2)))
+            self.down.extend(block(*each, True, attended[i]) for each in down[i])
         self.middle = nn.ModuleList([block(width, width, False, True), block(width, width, False, False)])
-        self.up: Any = nn.ModuleList()
-        for level in reversed(range(len(widths))):
-            blocks = []
-            for _ in range(num_blocks + 1):
-                blocks.append(block(width + skips.pop(), widths[level], False, attended[level]))
-                width = widths[level]
-            higher = block(width, width, False, False, nn.Upsample(scale_factor=2)) if level > 0 else None
-            self.up.append(_Level(blocks, higher))
-        self.conv_out = MPLayer(width, out_channels or in_channels, [3] * dims)
+        self.up = nn.ModuleList()
+        for i, width in reversed([*enumerate(widths)]):
+            blocks = [block(*each, False, attended[i]) for each in up[i]]
+            higher = block(width, width, False, False, nn.Upsample(scale_factor=2)) if i > 0 else None
+            self.up.append(level(blocks, higher))
+        self.conv_out = MPLayer(widths[0], out_channels or in_channels, [3] * dims)
         self.gain = nn.Parameter(torch.zeros(()))
 
-    def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        vector: Tensor | None = None,
-        tokens: Tensor | None = None,
-        concat: Tensor | None = None,
-        mask: Tensor | None = None,
-        residuals: Sequence[Tensor] | None = None,
-    ) -> Tensor:
-        check_doors(self.doors, vector=vector, tokens=tokens, concat=concat, mask=mask)
-        embedding = self.time(self.embedding(c_noise).to(x.dtype))
+    def embed(self, c_noise: Tensor, vector: Tensor | None, dtype: torch.dtype) -> Tensor:
+        embedding = self.time(self.embedding(c_noise).to(dtype))
         if self.vector is not None:
             embedding = mp_sum(embedding, self.vector(normalised(vector, 1)), 0.5)  # type: ignore[arg-type]
-        conditions = mp_silu(embedding), tokens, mask
-        h = self.conv_in(torch.cat([x, *([] if concat is None else [concat]), torch.ones_like(x[:, :1])], dim=1))
-        skips = [h]
-        for block in self.down:
-            h = block(h, *conditions)
-            skips.append(h)
-        for block in self.middle:
-            h = block(h, *conditions)
-        if residuals is not None:
-            *skips, h = add_residuals([*skips, h], residuals)
-        for level in self.up:
-            for block in level.blocks:
-                h = block(mp_cat(h, skips.pop()), *conditions)
-            if level.resample is not None:
-                h = level.resample(h, *conditions)
+        return mp_silu(embedding)
+
+    def input(self, x: Tensor, concat: Tensor | None) -> Tensor:
+        return torch.cat([x, *([] if concat is None else [concat]), torch.ones_like(x[:, :1])], dim=1)
+
+    def descent(self) -> list[tuple[nn.Module, nn.Module | None]]:
+        return [(block, None) for block in self.down]
+
+    def join(self, h: Tensor, skip: Tensor) -> Tensor:
+        return mp_cat(h, skip)
+
+    def output(self, h: Tensor, outputs: Sequence[Tensor]) -> Tensor:
         return self.conv_out(h, self.gain)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _MOST_POSITIONS = 1024  # that the middle of a UNet attends to
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
@@ -54,11 +55,13 @@ def zeroed(module: nn.Module) -> nn.Module:
     return module
 
 
-def check_doors(doors: Mapping[str, int], **conditions: Tensor | None) -> None:
-    """`ValueError` for a condition that a network has no door for (width 0), or a door that gets none.
+def doors(vector_dim: int, token_dim: int, concat_channels: int) -> dict[str, int]:
+    """The width of each condition that a network takes, 0 for none; a mask says which tokens count."""
+    return {"vector": vector_dim, "tokens": token_dim, "concat": concat_channels, "mask": token_dim}
 
-    `doors` is the width of each condition that a network takes; a mask may be left out.
-    """
+
+def check_doors(doors: Mapping[str, int], **conditions: Tensor | None) -> None:
+    """`ValueError` for a condition that a network has no door for (width 0), or a door that gets none but a mask."""
     for name, value in conditions.items():
         if value is not None and not doors[name]:
             option = {"vector": "vector_dim", "concat": "concat_channels"}.get(name, "token_dim")
@@ -120,13 +123,6 @@ def _num_levels(sizes: Sequence[int]) -> int:
             f"data.shape=[C,{nearest}]; network.channel_multipliers=[1] takes any, at that cost"
         )
     return level + 1
-
-
-def add_residuals(outputs: Sequence[Tensor], residuals: Sequence[Tensor]) -> list[Tensor]:
-    """Residuals added to the skips of a UNet and, last, to its middle; `ValueError` for another number of them."""
-    if len(residuals) != len(outputs):
-        raise ValueError(f"{len(residuals)} residuals for {len(outputs) - 1} skips and the middle")
-    return [output + residual for output, residual in zip(outputs, residuals, strict=True)]
 
 
 class Attention(nn.Module):

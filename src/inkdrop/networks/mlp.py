@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Len, Lt
 from torch import Tensor, nn
 
-from inkdrop.networks.layers import sinusoidal, zeroed
+from inkdrop.networks.layers import check_doors, sinusoidal, zeroed
 
 
 class _Block(nn.Module):
@@ -39,7 +39,7 @@ class MLP(nn.Module):
         vector_dim: Annotated[int, Ge(0)] = 0,
     ):
         super().__init__()
-        self.width, self.vector_dim = width, vector_dim
+        self.width, self.doors = width, {"vector": vector_dim}
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.vector = nn.Linear(vector_dim, width) if vector_dim else None
         self.input = nn.Linear(shape[0], width)
@@ -47,8 +47,7 @@ class MLP(nn.Module):
         self.output = nn.Sequential(nn.LayerNorm(width), zeroed(nn.Linear(width, shape[0])))
 
     def forward(self, x: Tensor, c_noise: Tensor, vector: Tensor | None = None) -> Tensor:
-        if (vector is None) != (self.vector is None):
-            raise ValueError(f"network.vector_dim={self.vector_dim} does not fit the condition: choose a conditioner")
+        check_doors(self.doors, vector=vector)
         embedding = self.time(sinusoidal(c_noise, self.width).to(x.dtype))
         if self.vector is not None:
             embedding = embedding + self.vector(vector)

@@ -5,6 +5,7 @@ B batch, C channels, * spatial sizes, E width of the embedding (4 x base_channel
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -16,9 +17,8 @@ from torch import Tensor, nn
 from inkdrop.networks.layers import (
     Attend,
     Attention,
-    add_residuals,
-    check_doors,
     convolution,
+    doors,
     initialised,
     resolutions,
     scaled_dot_product,
@@ -26,6 +26,7 @@ from inkdrop.networks.layers import (
     zeroed,
 )
 from inkdrop.networks.resampling import Downsample, Upsample
+from inkdrop.networks.u_shaped import UShaped, channels, level
 
 
 class Positional(nn.Module):
@@ -100,16 +101,7 @@ class _Block(nn.Module):
         return h
 
 
-class _Level(nn.Module):
-    """The blocks of one resolution, the block to the next, and what meets the input or the output there."""
-
-    def __init__(self, blocks: list[_Block], resample: _Block | None, beside: nn.Module | None):
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.resample, self.beside = resample, beside
-
-
-class NCSNpp(nn.Module):
+class NCSNpp(UShaped):
     """`network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`.
 
     Each resolution has `channel_multipliers[i] * base_channels` channels and `num_blocks` residual blocks, one more on
@@ -148,8 +140,8 @@ class NCSNpp(nn.Module):
     ):
         super().__init__()
         in_channels, *sizes = shape
-        concat_channels += shown_channels
         dims = len(sizes)
+        self.doors = doors(vector_dim, token_dim, concat_channels + shown_channels)
         widths, attended = resolutions(sizes, base_channels, channel_multipliers, attention_resolutions, head_dim)
         if output_levels > len(widths):
             raise ValueError(f"network.output_levels={output_levels}, but there are {len(widths)} resolutions")
@@ -171,76 +163,35 @@ class NCSNpp(nn.Module):
             initialised(nn.Linear(embedding_dim, embedding_dim)),
             nn.SiLU(),
         )
-        self.conv_in = convolution(in_channels + concat_channels, base_channels, 3, dims)
-        self.doors = {"vector": vector_dim, "tokens": token_dim, "concat": concat_channels, "mask": token_dim}
-
-        width, beside, last = base_channels, in_channels + concat_channels, len(widths) - 1
-        skips = [width]
-        self.down: Any = nn.ModuleList()
-        for level, target in enumerate(widths):
-            blocks = [block(width if i == 0 else target, target, attended[level]) for i in range(num_blocks)]
-            width = target
+        beside = in_channels + self.doors["concat"]
+        self.conv_in = convolution(beside, base_channels, 3, dims)
+        down, up = channels(base_channels, widths, num_blocks)
+        last = len(widths) - 1
+        self.down = nn.ModuleList()
+        for i, width in enumerate(widths):
+            blocks = [block(*each, attended[i]) for each in down[i]]
             lower, pyramid = None, None
-            if level < last:
+            if i < last:
                 lower = block(width, width, resampled=Downsample(resample, dims))
                 if progressive_input is not None:
                     pyramid = progressive_input(beside, width, resample, dims)
                     beside = pyramid.channels  # type: ignore[assignment]
-            self.down.append(_Level(blocks, lower, pyramid))
-            skips += [width] * (num_blocks + (level < last))
+            self.down.append(level(blocks, lower, pyramid))
         self.middle = nn.ModuleList([block(width, width, True), block(width, width)])
-        self.up: Any = nn.ModuleList()
-        for level in range(last, -1, -1):
-            blocks = []
-            for i in range(num_blocks + 1):
-                blocks.append(block(width + skips.pop(), widths[level], attended[level] and i == num_blocks))
-                width = widths[level]
-            higher = block(width, width, resampled=Upsample(resample, dims)) if level > 0 else None
-            head = _head(width, out_channels or in_channels, norm_eps, dims) if level < output_levels else None
-            self.up.append(_Level(blocks, higher, head))
+        self.up = nn.ModuleList()
+        for i, width in reversed([*enumerate(widths)]):
+            blocks = [block(*each, attended[i] and number == num_blocks) for number, each in enumerate(up[i])]
+            higher = block(width, width, resampled=Upsample(resample, dims)) if i > 0 else None
+            head = _head(width, out_channels or in_channels, norm_eps, dims) if i < output_levels else None
+            self.up.append(level(blocks, higher, head))
         self.upsample = Upsample(resample, dims)
 
-    def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        vector: Tensor | None = None,
-        tokens: Tensor | None = None,
-        concat: Tensor | None = None,
-        mask: Tensor | None = None,
-        residuals: Sequence[Tensor] | None = None,
-    ) -> Tensor:
-        check_doors(self.doors, vector=vector, tokens=tokens, concat=concat, mask=mask)
-        embedding = self.embedding(c_noise).to(x.dtype)
-        if self.vector is not None:
-            embedding = embedding + self.vector(vector)
-        conditions = self.time(embedding), tokens, mask
-        pyramid = x if concat is None else torch.cat([x, concat], dim=1)
-        h = self.conv_in(pyramid)
-        skips = [h]
-        for level in self.down:
-            for block in level.blocks:
-                h = block(h, *conditions)
-                skips.append(h)
-            if level.resample is not None:
-                h = level.resample(h, *conditions)
-                if level.beside is not None:
-                    pyramid, h = level.beside(pyramid, h)
-                skips.append(h)
-        for block in self.middle:
-            h = block(h, *conditions)
-        if residuals is not None:
-            *skips, h = add_residuals([*skips, h], residuals)
-        output: Any = None
-        for level in self.up:
-            for block in level.blocks:
-                h = block(torch.cat([h, skips.pop()], dim=1), *conditions)
-            if level.beside is not None:
-                head = level.beside(h)
-                output = head if output is None else self.upsample(output) + head
-            if level.resample is not None:
-                h = level.resample(h, *conditions)
-        return output
+    def embed(self, c_noise: Tensor, vector: Tensor | None, dtype: torch.dtype) -> Tensor:
+        embedding = self.embedding(c_noise).to(dtype)
+        return self.time(embedding if self.vector is None else embedding + self.vector(vector))
+
+    def output(self, h: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+        return functools.reduce(lambda lower, higher: self.upsample(lower) + higher, outputs)
 
 
 def _groups(channels: int) -> int:

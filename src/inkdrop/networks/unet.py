@@ -6,7 +6,7 @@ B batch, C channels, * spatial sizes, E width of the embedding (4 x base_channel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Len, Lt
@@ -14,17 +14,16 @@ from torch import Tensor, nn
 
 from inkdrop.networks.layers import (
     CONVOLUTION,
+    POOL,
     Attend,
     Attention,
-    add_residuals,
-    check_doors,
+    doors,
     resolutions,
     scaled_dot_product,
     sinusoidal,
     zeroed,
 )
-
-_POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+from inkdrop.networks.u_shaped import UShaped, channels, level
 
 
 class _Downsample(nn.Module):
@@ -35,7 +34,7 @@ class _Downsample(nn.Module):
         self.padding = (0, 1) * dims
         self.conv = CONVOLUTION[dims](channels, channels, 3, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
         return self.conv(nn.functional.pad(x, self.padding))
 
 
@@ -46,7 +45,7 @@ class _Upsample(nn.Module):
         super().__init__()
         self.conv = CONVOLUTION[dims](channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
         return self.conv(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -80,7 +79,7 @@ class _Residual(nn.Module):
         self.conv_2 = zeroed(convolution(out_channels, out_channels, 3, padding=1))
         self.shortcut = nn.Identity() if in_channels == out_channels else convolution(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, *conditions: Tensor | None) -> Tensor:
         h = self.conv_1(self.resample(nn.functional.silu(self.norm_1(x))))
         embedded = self.embedding(nn.functional.silu(embedding))
         embedded = embedded.reshape(*embedded.shape, *(1,) * (x.dim() - 2))
@@ -108,16 +107,7 @@ class _Block(nn.Module):
         return x
 
 
-class _Level(nn.Module):
-    """The blocks of one resolution and the way to the next: a convolution, a resampling block, or nothing."""
-
-    def __init__(self, blocks: list[_Block], resample: nn.Module | None):
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.resample = resample
-
-
-class UNet(nn.Module):
+class UNet(UShaped):
     """`network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`.
 
     Each resolution has `channel_multipliers[i] * base_channels` channels and `num_blocks` residual blocks, one more on
@@ -154,13 +144,13 @@ class UNet(nn.Module):
     ):
         super().__init__()
         in_channels, *sizes = shape
-        concat_channels += shown_channels
         dims = len(sizes)
         widths, attended = resolutions(sizes, base_channels, channel_multipliers, attention_resolutions, head_dim)
         if any(width % norm_groups for width in widths):
             raise ValueError(f"network.norm_groups={norm_groups} does not divide the channels {widths}")
         embedding_dim = 4 * base_channels
-        self.base_channels, self.num_blocks, self.widths, self.sizes = base_channels, num_blocks, widths, sizes
+        self.base_channels, self.widths, self.sizes = base_channels, widths, sizes
+        self.doors = doors(vector_dim, token_dim, concat_channels + shown_channels)
         convolution = CONVOLUTION[dims]
 
         def residual(width_in: int, width_out: int, resample: nn.Module | None = None) -> _Residual:
@@ -168,15 +158,15 @@ class UNet(nn.Module):
                 width_in, width_out, embedding_dim, dims, dropout, scale_shift, norm_groups, norm_eps, resample
             )
 
-        def block(width_in: int, width_out: int, attended: bool) -> _Block:
+        def block(width_in: int, width_out: int, attends: bool) -> _Block:
             def attention(tokens: int) -> Attention:
                 return Attention(width_out, head_dim, norm_groups, norm_eps, attend, tokens)
 
-            cross_attention = attention(token_dim) if attended and token_dim else None
-            return _Block(residual(width_in, width_out), attention(0) if attended else None, cross_attention)
+            cross_attention = attention(token_dim) if attends and token_dim else None
+            return _Block(residual(width_in, width_out), attention(0) if attends else None, cross_attention)
 
         def downsample(width: int) -> nn.Module:
-            return residual(width, width, _POOL[dims](2)) if resample_in_block else _Downsample(width, dims)
+            return residual(width, width, POOL[dims](2)) if resample_in_block else _Downsample(width, dims)
 
         def upsample(width: int) -> nn.Module:
             return residual(width, width, nn.Upsample(scale_factor=2)) if resample_in_block else _Upsample(width, dims)
@@ -185,75 +175,24 @@ class UNet(nn.Module):
             nn.Linear(base_channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
         self.vector = nn.Linear(vector_dim, embedding_dim) if vector_dim else None
-        self.conv_in = convolution(in_channels + concat_channels, widths[0], 3, padding=1)
-        self.doors = {"vector": vector_dim, "tokens": token_dim, "concat": concat_channels, "mask": token_dim}
-
-        skips = [widths[0]]
-        self.down: Any = nn.ModuleList()
-        width, last = widths[0], len(widths) - 1
-        for level, target in enumerate(widths):
-            blocks = [block(width if i == 0 else target, target, attended[level]) for i in range(num_blocks)]
-            width = target
-            self.down.append(_Level(blocks, downsample(width) if level < last else None))
-            skips += [width] * (num_blocks + (level < last))
+        self.conv_in = convolution(in_channels + self.doors["concat"], widths[0], 3, padding=1)
+        down, up = channels(widths[0], widths, num_blocks)
+        width, last = widths[-1], len(widths) - 1
+        self.down = nn.ModuleList(
+            level([block(*each, attended[i]) for each in down[i]], downsample(widths[i]) if i < last else None)
+            for i in range(len(widths))
+        )
         self.middle = nn.ModuleList([block(width, width, True), block(width, width, False)])
-        self.up: Any = nn.ModuleList()
-        for level in range(last, -1, -1):
-            blocks = []
-            for _ in range(num_blocks + 1):
-                blocks.append(block(width + skips.pop(), widths[level], attended[level]))
-                width = widths[level]
-            self.up.append(_Level(blocks, upsample(width) if level > 0 else None))
-        self.norm_out = nn.GroupNorm(norm_groups, width, norm_eps)
-        self.conv_out = zeroed(convolution(width, out_channels or in_channels, 3, padding=1))
+        self.up = nn.ModuleList(
+            level([block(*each, attended[i]) for each in up[i]], upsample(widths[i]) if i > 0 else None)
+            for i in reversed(range(len(widths)))
+        )
+        self.norm_out = nn.GroupNorm(norm_groups, widths[0], norm_eps)
+        self.conv_out = zeroed(convolution(widths[0], out_channels or in_channels, 3, padding=1))
 
-    def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        vector: Tensor | None = None,
-        tokens: Tensor | None = None,
-        concat: Tensor | None = None,
-        mask: Tensor | None = None,
-        residuals: Sequence[Tensor] | None = None,
-    ) -> Tensor:
-        h, skips, embedding = self.encode(x, c_noise, vector, tokens, concat, mask)
-        if residuals is not None:
-            *skips, h = add_residuals([*skips, h], residuals)
-        for level in self.up:
-            for block in level.blocks:
-                h = block(torch.cat([h, skips.pop()], dim=1), embedding, tokens, mask)
-            if level.resample is not None:
-                h = _resample(level.resample, h, embedding)
+    def embed(self, c_noise: Tensor, vector: Tensor | None, dtype: torch.dtype) -> Tensor:
+        embedding = self.time(sinusoidal(c_noise, self.base_channels).to(dtype))
+        return embedding if self.vector is None else embedding + self.vector(vector)
+
+    def output(self, h: Tensor, outputs: Sequence[Tensor]) -> Tensor:
         return self.conv_out(nn.functional.silu(self.norm_out(h)))
-
-    def encode(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        vector: Tensor | None = None,
-        tokens: Tensor | None = None,
-        concat: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """The way down: features of the middle (B, widths[-1], *), the skips, and the embedding (B, E)."""
-        check_doors(self.doors, vector=vector, tokens=tokens, concat=concat, mask=mask)
-        embedding = self.time(sinusoidal(c_noise, self.base_channels).to(x.dtype))
-        if self.vector is not None:
-            embedding = embedding + self.vector(vector)
-        h = self.conv_in(x if concat is None else torch.cat([x, concat], dim=1))
-        skips = [h]
-        for level in self.down:
-            for block in level.blocks:
-                h = block(h, embedding, tokens, mask)
-                skips.append(h)
-            if level.resample is not None:
-                h = _resample(level.resample, h, embedding)
-                skips.append(h)
-        for block in self.middle:
-            h = block(h, embedding, tokens, mask)
-        return h, skips, embedding
-
-
-def _resample(module: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
-    return module(h, embedding) if isinstance(module, _Residual) else module(h)
