@@ -24,12 +24,11 @@ check: $(READY)
 # The lock holds the exact version and the hashes of everything; --no-deps then adds only inkdrop itself.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("inkdrop needs Python 3.11 or later: make PYTHON=python3.12")'
-	@echo "Setting up .venv, once: about 5 GB of packages are downloaded, most of them parts of PyTorch."
+	@echo "Setting up .venv, once: about 3 GB are downloaded, most of them parts of PyTorch, and take 6 GB on the disk ..."
 	@$(PYTHON) -m venv .venv
-	@echo "Installing the packages of requirements.lock, which takes some minutes ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@echo "The environment is ready: . .venv/bin/activate makes it that of your shell."
+	@echo "The environment is ready. '. .venv/bin/activate' makes it the one of your shell."
 	@touch $@
 
 # The site reads the sources without importing them, so that its own small environment is enough.

@@ -22,7 +22,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from inkdrop.commands.check import CheckConfiguration, only_checked
-from inkdrop.commands.terminal import EXIT_CONFIGURATION, exit_code, stop
+from inkdrop.commands.terminal import EXIT_CONFIGURATION, exit_code, quiet, stop
 from inkdrop.configuration.compose import CONF
 from inkdrop.configuration.help import show
 from inkdrop.configuration.secrets import masked_override, masked_text
@@ -47,6 +47,7 @@ class TrialError(InkdropError):
 
 def start(main: Callable[[], Any], name: str, description: str) -> None:
     """Runs an entry script, or prints its help; a configuration that Hydra refuses ends it with code 2."""
+    quiet()  # before anything is imported that tells what it does
     arguments = sys.argv[1:]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its errors itself, and ends with code 1
     try:
