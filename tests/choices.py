@@ -57,5 +57,5 @@ def composed(overrides: list[str], name: str = "train") -> dict[str, Any]:
 
 def choices() -> list[list[str]]:
     """The options of each choice."""
-    found = [[f"{file.parent.name}={file.stem}"] for file in FILES if file.parent != CONF]
+    found = [[f"{file.parent.name}={file.stem}"] for file in FILES if file.parent.parent == CONF]
     return [choice + COMPANIONS.get(choice[0], []) for choice in found]
