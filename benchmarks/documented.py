@@ -26,31 +26,29 @@ ROOT = Path(__file__).parent.parent
 FIRST = (ROOT / "README.md", ROOT / "docs" / "first-hour.md")
 PAGES = [*FIRST, *sorted({*(ROOT / "docs").glob("*.md")} - {*FIRST}), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 FEW_STEPS = "trainer.max_steps=20 trainer.log_every_n_steps=10"
-# (a part of a command, what is added to it unless --full is given); the first that fits counts
+# (pattern of a command, what is added to it unless --full is given); the first that fits counts
 SHORTER = [
-    ("--cfg", ""),
-    ("trainer.max_steps=0", ""),
-    ("-m inkdrop describe", "--no-probe"),
-    ("-m inkdrop make-extractor", "num_steps=20"),
-    ("experiment=mnist", f"{FEW_STEPS} ~callbacks.evaluate callbacks.pictures.num_samples=4"),
-    ("python train.py", FEW_STEPS),
-    ("benchmarks/ema.py", "--num-seeds 1 --num-samples 140 --lengths 0.1"),
+    (r"--cfg|trainer\.max_steps=0|-m inkdrop describe", ""),
+    (r"-m inkdrop make-extractor", "num_steps=20"),
+    (r"train\.py .*experiment=mnist", f"{FEW_STEPS} ~callbacks.evaluate callbacks.pictures.num_samples=4"),
+    (r"python train\.py", FEW_STEPS),
+    (r"benchmarks/ema\.py", "--num-seeds 1 --num-samples 140 --lengths 0.1"),
 ]
-# (a part of a command, why it is not run)
+# (pattern of a command, why it is not run)
 SKIPPED = [
-    ("make ", "needs an environment of its own, which --set-up makes"),
-    ("-m pytest", "is what continuous integration runs"),
-    ("pre-commit", "changes the repository"),
-    ("activate", "the environment is given"),
-    ("git clone", "each page has its clone"),
-    ("cd inkdrop", "each page has its clone"),
-    ("=cifar10_jpeg", "takes long without a GPU"),
-    ("trainer.devices=2", "needs two devices"),
-    ("extractor=inception", "needs the weights of Inception"),
-    ("benchmarks/kills.py", "takes an hour"),
-    ("THEIR_FOLDER", "needs a stranger"),
-    ("/scratch/", "needs a second disk"),
+    (r"^make ", "it makes an environment of its own"),
+    (r"^\. ", "the environment is given"),
+    (r"-m pytest", "continuous integration runs it"),
+    (r"pre-commit", "it changes the repository"),
+    (r"train\.py .*=cifar10_jpeg|extractor=cifar10_jpeg", "it takes long without a GPU"),
+    (r"trainer\.devices=[24]", "it needs several devices"),
+    (r"extractor=inception", "it needs the weights of Inception"),
+    (r"benchmarks/kills\.py", "it takes an hour"),
+    (r"THEIR_FOLDER", "it needs a stranger"),
+    (r"/scratch/", "it needs a second disk"),
 ]
+# Those that need the whole of a training, and are run with --full only.
+WHOLE = r"step=1000|ema\.py runs/mnist"
 RUN = (
     f"python train.py {FEW_STEPS} callbacks.ema.lengths=[0.05,0.1] "
     "'callbacks.ema.snapshots={_target_: inkdrop.callbacks.Every, steps: 5}' output_dir="
@@ -130,13 +128,20 @@ def carried_out(page: Path, folder: Path, full: bool, set_up: bool) -> Iterator[
             (shell.clone / name).parent.mkdir(parents=True, exist_ok=True)
             (shell.clone / name).write_text(block)
         for line in commands(block) if language == "bash" else []:
-            if why := next((why for part, why in SKIPPED if part in line), ""):
-                yield Done(page.name, line, f"not run: it {why}", 0)
+            if why := not_run(line, full):
+                yield Done(page.name, line, f"not run: {why}", 0)
             else:
-                more = "" if full else next((options for part, options in SHORTER if part in line), "")
+                more = "" if full else next((options for fits, options in SHORTER if re.search(fits, line)), "")
                 yield shell(page, f"{line} {more}".strip())
-    if python:
-        yield shell(page, f"python -c {shlex.quote(chr(10).join(['import inkdrop', *python]))}", "its Python")
+    if python and not not_run(code := "\n".join(python), full):
+        yield shell(page, f"python -c {shlex.quote(code)}", "its Python")
+
+
+def not_run(command: str, full: bool) -> str:
+    """Why a command is not run; empty if it is."""
+    if not full and re.search(WHOLE, command):
+        return "it needs the whole training of --full"
+    return next((why for fits, why in SKIPPED if re.search(fits, command)), "")
 
 
 class Shell:

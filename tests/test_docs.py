@@ -152,9 +152,11 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_of_pages_compose(page: Path, reader: Path) -> None:
+    written = (Path(file_name(block)) for _, block in blocks(page.read_text()))
+    added = {f"{file.parent.name}={file.stem}" for file in written if file.parts[:1] == ("conf",)}
     for program, script, *options in (words for words in lines(page) if words[1:2] in (["train.py"], ["sample.py"])):
         assert program == "python"
-        if {"--help", "--cfg", "--config-dir"} & {*options} or "NAME" in " ".join(options):
+        if {"--help", "--cfg", "--config-dir", *added} & {*options} or "NAME" in " ".join(options):
             continue
         for overrides in trials(options):
             config = composed(script.removesuffix(".py"), overrides)
@@ -170,7 +172,9 @@ def test_verbs_of_pages_are_known(page: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(sys, "argv", ["inkdrop", words[3], "--help"])
         with pytest.raises(SystemExit, match=r"^0$"):
             inkdrop_main()
-        overrides = [word for word in words[4:] if "=" in word and "NAME" not in word]
+        overrides = [
+            word for word in words[4:] if "=" in word and word not in ("data=NAME", "network=NAME", "data=stripes")
+        ]
         composed({"calibrate": "calibrate", "make-extractor": "make_extractor"}.get(words[3], "train"), overrides)
 
 
