@@ -34,7 +34,7 @@ $(READY): requirements.lock pyproject.toml
 # The site reads the sources without importing them, so that its own small environment is enough.
 docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
-	@echo "Open site/index.html in a browser."
+	@echo "python -m http.server --directory site shows the site, with its search, at localhost:8000."
 
 .venv-docs/.ready: pyproject.toml
 	@echo "Setting up .venv-docs, once ..."
