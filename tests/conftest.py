@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: sums are equal to the bit on equal numbers of threads
+os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}  # no network, and no tracking account
 
 import pytest
 import torch
@@ -17,10 +18,8 @@ from entry_scripts import ROOT, Ended, Script
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network, no caches of the user, no tracking account, and a fixed global seed."""
+    """No caches of the user, and a fixed global seed."""
     monkeypatch.setenv("INKDROP_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("WANDB_MODE", "offline")
     torch.manual_seed(0)
 
 

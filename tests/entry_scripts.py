@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from warm import process
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,13 +27,28 @@ class Ended:
 Script = Callable[..., Ended]
 
 
-def script(name: str, *arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
-    """train.py or sample.py in a process of its own; of the environment, null leaves a variable out."""
-    return subprocess.run(
-        [sys.executable, name, *arguments],
-        cwd=ROOT,
-        env={key: value for key, value in {**os.environ, **environment}.items() if value is not None},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def begin(
+    *command: str,
+    fresh: bool = False,
+    cwd: Path = ROOT,
+    environment: Mapping[str, str | None] | None = None,
+    **options: Any,
+) -> subprocess.Popen[str]:
+    """A process of `python COMMAND`, with the options of `subprocess.Popen`; null takes a variable away.
+
+    It is forked from a process that has imported the libraries already, unless it is to start afresh: where the start
+    itself is tested, or what an interpreter or a library reads of the environment as it begins.
+    """
+    variables = {**os.environ, **(environment or {})}
+    named = {name: value for name, value in variables.items() if value is not None}
+    return process([sys.executable, *command], fresh, cwd=cwd, env=named, text=True, **options)
+
+
+def completed(
+    *command: str, fresh: bool = False, cwd: Path = ROOT, **environment: str | None
+) -> subprocess.CompletedProcess[str]:
+    """How `python COMMAND` ended, and what it said."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with begin(*command, fresh=fresh, cwd=cwd, environment=environment, **streams) as begun:
+        out, err = begun.communicate()
+    return subprocess.CompletedProcess(begun.args, begun.returncode, out, err)

@@ -1,9 +1,10 @@
-"""Something that happens at a chosen moment of a run."""
+"""Something that happens at a chosen moment of a run, and waiting for it."""
 
 from __future__ import annotations
 
 import errno
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,3 +29,11 @@ def at_call(
 def full(*_: Any, **__: Any) -> None:
     """The disk is full."""
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
+    """Returns when something has happened; the limit is for what never does, on a machine that is busy."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"it did not happen within {seconds} seconds"
+        time.sleep(0.02)

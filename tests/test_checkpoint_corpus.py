@@ -7,8 +7,6 @@ import functools
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -34,7 +32,7 @@ from checkpoint_files import (
     saved,
     without,
 )
-from entry_scripts import ROOT, Script
+from entry_scripts import Script, completed
 from image_files import GREY, encoded
 from omegaconf import OmegaConf
 from runs import POINTS, interrupted, run
@@ -509,8 +507,7 @@ def test_k18_a_run_of_two_devices_goes_on_with_one(
 def test_k18_a_run_of_one_device_goes_on_with_two(whole: Path, tmp_path: Path) -> None:
     folder = interrupted(whole, 1, tmp_path / "run")
     devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
-    command = [sys.executable, "train.py", *POINTS, STEPS, *devices, f"output_dir={folder}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = completed("train.py", *POINTS, STEPS, *devices, f"output_dir={folder}")
     assert done.returncode == 0, done.stderr
     assert "warning: now 2 devices instead of 1: the same samples, but their sums" in done.stdout
     found = read_checkpoint(folder)
@@ -528,7 +525,7 @@ IN_FOLDER: dict[str, tuple[Damage, str]] = {
 }
 
 
-@pytest.mark.timeout(60)  # a pipe would be read for ever
+@pytest.mark.timeout(300)  # a pipe would be read for ever
 @pytest.mark.usefixtures("evil")
 @pytest.mark.parametrize(("damage", "message"), IN_FOLDER.values(), ids=IN_FOLDER)
 def test_what_cannot_be_read_in_a_run_is_passed_over(

@@ -136,7 +136,7 @@ def test_files_are_synced_before_they_get_their_name(tmp_path: Path, monkeypatch
 
 
 KILLED = """
-import os, random, signal, sys, time, torch
+import itertools, os, random, signal, sys, time, torch
 from pathlib import Path
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
 torch.set_num_threads(1)
@@ -152,7 +152,9 @@ def save(folder, steps):
 start = time.monotonic()
 save(root / "warm", range(10))
 one = (time.monotonic() - start) / 10  # seconds, on this disk
-for instant in range(100):
+for instant in itertools.count():
+    if instant >= 100 and last > 20:  # on a machine that is busy it may take more
+        break
     child = os.fork()
     if child == 0:
         save(root, range(last + 1, 10**6))
@@ -167,7 +169,6 @@ for instant in range(100):
     assert step >= last, (step, last)
     assert bool((found["state_dict"]["w"] == step).all())
     last = step
-assert last > 20, last
 print(last)
 """
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from entry_scripts import ROOT, Ended, Script
+from entry_scripts import ROOT, Ended, Script, completed
 from hydra.core.utils import JobReturn
 from image_files import GREY, encoded, pixels
 from omegaconf import DictConfig, OmegaConf
@@ -306,8 +304,7 @@ def test_an_option_of_a_file_that_something_refers_to_is_read(script: Script, tm
     ids=["C1", "C12", "C3 help", "C34", "sample.py"],
 )
 def test_scripts_end_with_a_code(arguments: list[str], code: int, part: str, tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / arguments[0], *arguments[1:]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = completed(str(ROOT / arguments[0]), *arguments[1:], cwd=tmp_path)
     assert done.returncode == code
     assert part in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from entry_scripts import script
+from entry_scripts import completed
 from peers import diffusers_small
 from PIL import Image
 from runs import TINY, arrays_of, points, sampled, trained
@@ -30,9 +30,10 @@ def picture(path: Path) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of train.py itself, with W&B but without a key."""
+    """A run of train.py itself, with W&B but without a key; afresh, as what is said at the start is tested."""
     folder = tmp_path_factory.mktemp("session") / "run"
-    done = script("train.py", *TINY, f"output_dir={folder}", WANDB_MODE=None, HOME=str(folder.parent))
+    home = {"WANDB_MODE": None, "HOME": str(folder.parent)}
+    done = completed("train.py", *TINY, f"output_dir={folder}", fresh=True, **home)
     assert done.returncode == 0, done.stderr
     (folder / "terminal.txt").write_text(done.stdout + done.stderr)
     return folder
@@ -68,7 +69,7 @@ def test_the_terminal_tells_where_things_are_and_what_to_try(run: Path) -> None:
 
 
 def test_sample_script_follows_its_contract(run: Path, tmp_path: Path) -> None:
-    done = script(
+    done = completed(
         "sample.py",
         f"checkpoint={run}",
         "num_samples=10",
@@ -102,11 +103,11 @@ def test_images_of_an_unfinished_run_are_replaced_and_others_refused(run: Path, 
     options = [f"checkpoint={run}", "num_samples=2", "time_grid.num_steps=2", "save_images=true", f"output_dir={out}"]
     (out / "images").mkdir(parents=True)
     (out / "images" / "000001.png").write_text("half")
-    done = script("sample.py", *options)
+    done = completed("sample.py", *options)
     assert done.returncode == 0, done.stderr
     assert picture(out / "images" / "000001.png").shape == (8, 8)
     (out / "result.json").unlink()
-    done = script("sample.py", *options, "seed=1")
+    done = completed("sample.py", *options, "seed=1")
     assert done.returncode == 2
     assert "000000.png is none of these samples: choose a new folder" in done.stderr
     assert len(list((out / "images").iterdir())) == 2
@@ -114,7 +115,7 @@ def test_images_of_an_unfinished_run_are_replaced_and_others_refused(run: Path, 
 
 def test_pictures_show_samples_beside_what_they_come_from(run: Path, tmp_path: Path) -> None:
     wanted = [f"save_{name}=true" for name in ("trajectory", "neighbours", "features")]
-    done = script("sample.py", f"checkpoint={run}", *wanted, f"output_dir={tmp_path / 'refused'}")
+    done = completed("sample.py", f"checkpoint={run}", *wanted, f"output_dir={tmp_path / 'refused'}")
     assert done.returncode == 2
     assert "save_neighbours is for comparing samples with the data: set evaluate=true" in done.stderr
     arrays, _ = sampled(run, tmp_path / "out", "num_samples=12", "time_grid.num_steps=3", "evaluate=true", *wanted)
@@ -167,7 +168,7 @@ def test_sampling_is_as_in_the_run_unless_it_is_said(run: Path, tmp_path: Path) 
 
 
 def test_a_time_grid_that_does_not_fit_the_run_is_refused_before_anything_exists(run: Path, tmp_path: Path) -> None:
-    done = script("sample.py", f"checkpoint={run}", "time_grid.num_steps=1001", f"output_dir={tmp_path / 'out'}")
+    done = completed("sample.py", f"checkpoint={run}", "time_grid.num_steps=1001", f"output_dir={tmp_path / 'out'}")
     assert done.returncode == 2
     assert "more than the schedule has steps" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -267,15 +268,17 @@ def test_parts_train_and_are_measured_from_the_command_line(overrides: list[str]
 
 
 def test_several_devices_train_and_sample_as_one(tmp_path: Path) -> None:
+    """Afresh, as Lightning begins the other rank, and as both end."""
     folder = tmp_path / "two"
-    done = script("train.py", *TINY, "trainer.devices=2", "logger=none", f"output_dir={folder}")
+    done = completed("train.py", *TINY, "trainer.devices=2", "logger=none", f"output_dir={folder}", fresh=True)
     assert done.returncode == 0, done.stderr
     trained(tmp_path / "one")
     two, one = (json.loads((tmp_path / each / "result.json").read_text())["metrics"] for each in ("two", "one"))
     for name in ("train/loss", "validation/loss", "fd_digits_20", "fd_digits_20_floor"):
         assert two[name] == pytest.approx(one[name], rel=1e-3), name
     options = ["num_samples=9", "batch_size=2", "time_grid.num_steps=3"]
-    done = script("sample.py", f"checkpoint={folder}", *options, "trainer.devices=2", f"output_dir={tmp_path / 's2'}")
+    further = ["trainer.devices=2", f"output_dir={tmp_path / 's2'}"]
+    done = completed("sample.py", f"checkpoint={folder}", *options, *further, fresh=True)
     assert done.returncode == 0, done.stderr
     alone, _ = sampled(folder, tmp_path / "s1", *options)
     assert np.abs(arrays_of(tmp_path / "s2")["x"].astype(int) - alone["x"]).max() <= 1
@@ -335,7 +338,8 @@ def test_other_loggers_and_missing_packages(tmp_path: Path) -> None:
     blocked.mkdir()
     (blocked / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
     folder = tmp_path / "run"
-    done = script("train.py", *TINY, "logger=[tensorboard,csv]", f"output_dir={folder}", PYTHONPATH=str(blocked))
+    options = [*TINY, "logger=[tensorboard,csv]", f"output_dir={folder}"]
+    done = completed("train.py", *options, fresh=True, PYTHONPATH=str(blocked))
     assert done.returncode == 0, done.stderr
     assert "validation/loss" in next((folder / "csv").glob("metrics.csv")).read_text()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -396,7 +400,7 @@ def test_a_published_network_is_where_training_begins(tmp_path: Path) -> None:
 
 
 def test_a_measurement_of_too_few_samples_is_refused_before_training(tmp_path: Path) -> None:
-    done = script("train.py", "evaluation.num_samples=64", "logger=none", f"output_dir={tmp_path / 'run'}")
+    done = completed("train.py", "evaluation.num_samples=64", "logger=none", f"output_dir={tmp_path / 'run'}")
     assert done.returncode == 2
     assert "64 samples are too few for metric frechet, which takes at least 65" in done.stderr
     assert not list((tmp_path / "run").glob("*.yaml"))
@@ -404,7 +408,7 @@ def test_a_measurement_of_too_few_samples_is_refused_before_training(tmp_path: P
 
 def test_a_finished_run_is_not_overwritten(run: Path) -> None:
     before = (run / "result.json").read_bytes()
-    done = script("train.py", f"output_dir={run}")
+    done = completed("train.py", f"output_dir={run}")
     assert done.returncode == 2
     assert "this run was begun with another configuration" in done.stderr
     assert (run / "result.json").read_bytes() == before

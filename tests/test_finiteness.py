@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from entry_scripts import script
+from entry_scripts import completed
 from faulty import FaultyLoss, FaultyMLP
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
@@ -423,7 +423,7 @@ def test_training_ends_with_code_5_on_all_ranks(devices: int, tmp_path: Path) ->
         f"+loss.rank={devices - 1}",
         f"output_dir={tmp_path / 'run'}",
     ]
-    done = script("train.py", *options, **with_tests())
+    done = completed("train.py", *options, **with_tests())
     assert done.returncode == 5, done.stderr
     place = "rank 1, position 75" if devices == 2 else "position 67"
     assert done.stderr.count(f"error: optimizer step 5: the loss is not finite at {place} (item ") == devices
@@ -451,7 +451,9 @@ def test_a_checkpoint_that_one_of_two_ranks_cannot_write_ends_both(tmp_path: Pat
         "~callbacks.pictures",
     ]
     fault = ["loss._target_=faulty.FaultyLoss", "+loss.calls=[1]", "+loss.factor=1e6", "data.batch_size=16"]
-    done = script("train.py", *MOONS, *fault, *options, "trainer.devices=2", f"output_dir={tmp_path}", **with_tests())
+    done = completed(
+        "train.py", *MOONS, *fault, *options, "trainer.devices=2", f"output_dir={tmp_path}", **with_tests()
+    )
     assert done.returncode == 5, done.stderr
     assert done.stderr.count("error: step 1: no checkpoint was written, as weights.pipeline.") == 1
     assert "Traceback" not in done.stderr
@@ -464,7 +466,7 @@ def test_sampling_ends_with_code_5_and_writes_nothing(tmp_path: Path) -> None:
     checkpoint["config"]["pipeline"]["denoiser"]["network"]["_target_"] = "faulty.FaultyMLP"
     torch.save(checkpoint, tmp_path / "faulty.ckpt")
     options = [f"checkpoint={tmp_path / 'faulty.ckpt'}", "seed=7", "num_samples=6", "allow_targets=[faulty.]"]
-    done = script("sample.py", *options, f"output_dir={tmp_path / 'out'}", **with_tests())
+    done = completed("sample.py", *options, f"output_dir={tmp_path / 'out'}", **with_tests())
     assert done.returncode == 5, done.stderr
     assert "error: not finite: the samples with seeds 8; nothing was written" in done.stderr
     assert "Traceback" not in done.stderr

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from entry_scripts import ROOT
+from entry_scripts import ROOT, completed
 from hydra.errors import SearchPathException
 
 from inkdrop.configuration.compose import CONF
@@ -25,8 +25,7 @@ def test_help_imports_nothing_heavy(script: str) -> None:
 
 
 def test_help_shows_each_option_with_value_and_explanation() -> None:
-    command = [sys.executable, "train.py", "experiment=moons", "optimizer.lr=0.5", "--help"]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    output = completed("train.py", "experiment=moons", "optimizer.lr=0.5", "--help").stdout
     assert "usage: python train.py" in output
     assert "[moons]" in output
     line = next(line for line in output.splitlines() if line.strip().startswith("optimizer.lr="))
@@ -35,15 +34,13 @@ def test_help_shows_each_option_with_value_and_explanation() -> None:
 
 
 def test_help_of_a_choice_that_changes_another_explains_what_it_leaves() -> None:
-    command = [sys.executable, "train.py", "network=unet_1d", "--help"]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    output = completed("train.py", "network=unet_1d", "--help").stdout
     assert "lengths at which blocks attend" in output
     assert "groups of the normalisation" in output
 
 
 def test_help_of_a_wrong_choice_names_the_choices() -> None:
-    command = [sys.executable, "train.py", "sampler=nope", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = completed("train.py", "sampler=nope", "--help")
     assert done.returncode != 0
     assert "ancestral" in done.stderr
 

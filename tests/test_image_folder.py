@@ -8,7 +8,6 @@ import os
 import pickle
 import re
 import shlex
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from entry_scripts import ROOT
+from entry_scripts import ROOT, completed
 from image_files import SHAPE, SIDE, encoded, folder, pixels, sound, write
 from PIL import Image
 from runs import configuration
@@ -203,25 +202,13 @@ def test_the_yaml_states_the_defaults_of_the_decoder(name: str) -> None:
     assert stated == vars(ImageFolder("nowhere", SHAPE, 2, 4).decoder)
 
 
-def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command line in the root of the repository."""
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
-
-
 @pytest.mark.slow
 def test_training_and_a_sweep_find_the_number_of_classes(tmp_path: Path) -> None:
     for name, classes in (("two", "ab"), ("three", "abc")):
         write(tmp_path / name, sound(*classes))
     small = ["data=image_folder", "data.shape=[3,8,8]", "data.batch_size=4", "logger=none", "trainer.max_steps=1"]
     options = [*small, "~callbacks.evaluate", f"output_dir={tmp_path}/runs"]
-    done = run("train.py", "-m", f"data.path={tmp_path}/two,{tmp_path}/three", *options)
+    done = completed("train.py", "-m", f"data.path={tmp_path}/two,{tmp_path}/three", *options)
     assert done.returncode == 0, done.stderr
     for number, classes in ((0, 2), (1, 3)):
         config = json.loads((tmp_path / "runs" / str(number) / "run.json").read_text())["config"]

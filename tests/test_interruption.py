@@ -8,14 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import entry_scripts
 import pytest
 from entry_scripts import ROOT
 from lightning.pytorch import Callback
-from moments import at_call
+from moments import at_call, wait_until
 from runs import POINTS, differing, logged, run
 from small_tasks import fit, small_task
 
@@ -27,6 +27,7 @@ from inkdrop.distributed.slurm import folder_option, job, requeue
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.tasks import DiffusionTask
 
+LIMIT = 300  # seconds, for what never ends
 # Long enough to be met in the middle, and slow enough: a step waits a little.
 SLOW = [
     *(option for option in POINTS if "checkpoint.every" not in option and "max_steps" not in option),
@@ -41,35 +42,29 @@ SLOW = [
 
 
 def begin(folder: Path | None, *overrides: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT / 'src'}"}
-    named = [] if folder is None else [f"output_dir={folder}"]
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *SLOW, *named, *overrides],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    """train.py in a session of its own."""
+    options = [*SLOW, *([] if folder is None else [f"output_dir={folder}"]), *overrides]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    modules = {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT / 'src'}"}
+    return entry_scripts.begin(str(ROOT / "train.py"), *options, cwd=cwd, environment=modules, **streams)
 
 
-def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int, seconds: float = 200) -> None:
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
     """Returns when the record tells of this step."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    record = folder / "metrics.jsonl"
+
+    def reached() -> bool:
         assert process.poll() is None, process.communicate()[1]
-        record = folder / "metrics.jsonl"
-        if record.exists() and any(
-            json.loads(line)["step"] >= step for line in record.read_text().splitlines(True)[:-1]
-        ):
-            return
-        time.sleep(0.02)
-    raise AssertionError("the run does not get there")
+        lines = record.read_text().splitlines(True)[:-1] if record.exists() else []
+        return any(json.loads(line)["step"] >= step for line in lines)
+
+    wait_until(reached)
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+def other_rank(process: subprocess.Popen[str]) -> int:
+    """The only process that rank 0 has begun."""
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(child)
 
 
 def alive(pid: int) -> bool:
@@ -98,7 +93,7 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(
     process = begin(folder)
     wait_for_step(process, folder, 7)
     process.send_signal(signum)
-    _, errors = process.communicate(timeout=150)
+    _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == code, errors
     assert "the same command goes on from there" in errors
     assert "Traceback" not in errors
@@ -181,7 +176,7 @@ def test_a_job_of_slurm_is_requeued_once_and_finds_its_folder(
     folder = tmp_path / "runs" / "moons" / "slurm-71"
     wait_for_step(process, folder, 7)
     process.send_signal(signum)
-    _, errors = process.communicate(timeout=150)
+    _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 143, errors
     assert ("job 71 is back in the queue" in errors) == bool(asked)
     assert differing(run(folder, "loss.seconds=0.0", "resume_allow=[loss.seconds]", model=SLOW), whole) == []
@@ -206,16 +201,14 @@ def test_jobs_are_named_as_scontrol_names_them(
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
-    process = begin(tmp_path / "run", "loss.seconds=30.0")
-    end = time.monotonic() + 200
-    while not (tmp_path / "run" / "config.yaml").exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    time.sleep(5)  # within the first step
+    process = begin(tmp_path / "run", "loss.seconds=1000.0", f"+loss.begun={tmp_path / 'begun'}")
+    wait_until((tmp_path / "begun").exists)  # within the first step
     process.send_signal(signal.SIGINT)
-    time.sleep(1)
+    assert process.stderr is not None
+    assert any("stopping after this step" in line for line in process.stderr)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=LIMIT)
     assert process.returncode == -signal.SIGINT
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -239,6 +232,7 @@ def test_handlers_are_given_back_however_a_run_ends(tmp_path: Path) -> None:
 
 
 TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
+IMPATIENT = ["timeout_minutes=10", "+loss.minutes=10", "+loss.patience=15"]
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +240,7 @@ def whole_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoints of each step of a run of two ranks that nobody disturbs."""
     folder = tmp_path_factory.mktemp("two") / "run"
     process = begin(folder, *TWO, "resume=never", "loss.seconds=0.0", "callbacks.checkpoint.every.steps=1")
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, errors
     return folder / "checkpoints"
 
@@ -257,17 +251,14 @@ def test_two_ranks_leave_together(target: str, step: int, whole_of_two: Path, tm
     folder = tmp_path / "run"
     process = begin(folder, *TWO)
     wait_for_step(process, folder, step)
-    (other,) = [pid for pid in children(process) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    other = other_rank(process)
     if target == "group":
         os.killpg(process.pid, signal.SIGTERM)
     else:
         os.kill(process.pid if target == "rank 0" else other, signal.SIGTERM)
-    _, errors = process.communicate(timeout=150)
+    _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 143, errors
-    end = time.monotonic() + 20
-    while alive(other) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not alive(other)
+    wait_until(lambda: not alive(other))
     (file,) = (folder / "checkpoints").glob("step-*.ckpt")
     stopped = read_checkpoint(file)
     assert stopped["world_size"] == 2
@@ -293,49 +284,43 @@ def test_a_rank_that_fails_in_the_code_leaves_nobody(rank: int, hangs: bool, tmp
         f"+loss.rank={rank}",
         f"+loss.hangs={hangs}",
     ]
-    options = ["timeout_minutes=0.25", "data._target_=faulty.WorkedToy", "callbacks.checkpoint.every.steps=3"]
-    process = begin(tmp_path / "run", *TWO, *fault, *options)
+    options = ["data._target_=faulty.WorkedToy", "callbacks.checkpoint.every.steps=3"]
+    process = begin(tmp_path / "run", *TWO, *IMPATIENT, *fault, *options)
     wait_for_step(process, tmp_path / "run", 6)
     assert len(session(process)) >= 6  # two ranks with two worker processes each
-    _, errors = process.communicate(timeout=75)  # it also waits for all who can still write
+    _, errors = process.communicate(timeout=LIMIT)  # it also waits for all who can still write
     assert process.returncode not in (0, None), errors
     assert hangs or "rank 1 has a fault" in errors
-    end = time.monotonic() + 10
-    while session(process) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert session(process) == []
+    wait_until(lambda: not session(process))
     assert read_checkpoint(tmp_path / "run")["global_step"] in (3, 6)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
 def test_a_rank_that_fails_ends_the_other(signum: int, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    devices = ["trainer.devices=2", "trainer.strategy=ddp", "timeout_minutes=0.5", "callbacks.checkpoint.every.steps=3"]
-    process = begin(folder, *devices, "trainer.max_steps=1000", "scheduler.num_steps=1000")
+    options = ["callbacks.checkpoint.every.steps=3", "trainer.max_steps=10000", "scheduler.num_steps=10000"]
+    process = begin(folder, *TWO, *IMPATIENT, *options)
     wait_for_step(process, folder, 7)
-    (other,) = [pid for pid in children(process) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    other = other_rank(process)
     os.kill(other, signum)
-    _, errors = process.communicate(timeout=30 if signum == signal.SIGKILL else 60)
+    _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode not in (0, None), errors
-    end = time.monotonic() + 10
-    while alive(other) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not alive(other)
+    wait_until(lambda: not alive(other))
     assert read_checkpoint(folder)["global_step"] % 3 == 0
 
 
 def test_two_ranks_go_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    devices = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.max_steps=14", "scheduler.num_steps=14"]
+    devices = [*TWO, "trainer.max_steps=14", "scheduler.num_steps=14"]
     quick = begin(tmp_path / "whole", *devices, "loss.seconds=0.0")
-    _, errors = quick.communicate(timeout=200)
+    _, errors = quick.communicate(timeout=LIMIT)
     assert quick.returncode == 0, errors
     process = begin(tmp_path / "run", *devices)
     wait_for_step(process, tmp_path / "run", 5)
     process.terminate()
-    _, errors = process.communicate(timeout=150)
+    _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 143, errors
     again = begin(tmp_path / "run", *devices, "loss.seconds=0.0", "resume_allow=[loss.seconds]")
-    output, errors = again.communicate(timeout=200)
+    output, errors = again.communicate(timeout=LIMIT)
     assert again.returncode == 0, errors
     assert "resumed from step" in output
     one, other = (read_checkpoint(tmp_path / name) for name in ("whole", "run"))

@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ import torch
 from checkpoint_files import content
 from entry_scripts import ROOT
 from lightning.pytorch import Callback
-from moments import at_call, full
+from moments import at_call, full, wait_until
 from runs import POINTS, SHORT
 from runs import run as trained
 from small_tasks import fit, small_task
@@ -172,7 +171,7 @@ def test_workers_leave_signals_to_their_parent(method: str, monkeypatch: pytest.
         assert worker.is_alive()
         assert len({tuple(batch["position"].tolist()) for batch in [first, *later]}) == 21
         worker.terminate()  # as the parent does with one that hangs
-        worker.join(20)
+        worker.join(300)
         assert worker.exitcode == 0
     finally:
         loader._iterator._shutdown_workers()
@@ -267,10 +266,13 @@ def test_a_terminal_that_is_gone_leaves_a_checkpoint(tmp_path: Path) -> None:
     child, terminal = pty.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, str(ROOT / "train.py"), *POINTS, *options])
-    end = time.monotonic() + 120
-    while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < end:
+
+    def begun() -> bool:
         if select.select([terminal], [], [], 0.05)[0]:
             os.read(terminal, 10_000)
+        return (tmp_path / "run" / "metrics.jsonl").exists()
+
+    wait_until(begun)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
     assert read_checkpoint(tmp_path / "run")["global_step"] > 0

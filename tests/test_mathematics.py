@@ -1,15 +1,13 @@
 """The page on the mathematics names what exists, and the plot of the schedules shows all of them."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from analytic import ALL_SCHEDULES
-from entry_scripts import ROOT
+from entry_scripts import ROOT, completed
 from PIL import Image
 
 from inkdrop.configuration import build, check
@@ -92,8 +90,8 @@ def test_curves_that_share_a_line_style_differ_in_colour() -> None:
 
 
 def test_the_command_draws_every_yaml(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "inkdrop", "plot-schedules", str(tmp_path / "new" / "plot.png")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = completed("-m", "inkdrop", "plot-schedules", str(tmp_path / "new" / "plot.png"))
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip().split(": ")[1].split(", ") == YAMLS
     with Image.open(tmp_path / "new" / "plot.png") as drawn, Image.open(ROOT / "docs" / "schedules.png") as shown:
         assert drawn.size == shown.size

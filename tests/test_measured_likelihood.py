@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from entry_scripts import script
+from entry_scripts import completed
 from runs import TINY, sampled, trained
 
 import inkdrop
@@ -116,7 +116,9 @@ def test_shares_of_several_ranks_add_up(folder: Path, monkeypatch: pytest.Monkey
 def test_two_devices_measure_what_one_does(folder: Path, tmp_path: Path) -> None:
     options = ["num_samples=3", "evaluate=true", "likelihood=variational", "likelihood.bound.num_steps=3"]
     _, one = sampled(folder, tmp_path / "one", *options)
-    done = script("sample.py", f"checkpoint={folder}", *options, "trainer.devices=2", f"output_dir={tmp_path / 'two'}")
+    done = completed(
+        "sample.py", f"checkpoint={folder}", *options, "trainer.devices=2", f"output_dir={tmp_path / 'two'}"
+    )
     assert done.returncode == 0, done.stderr
     two = json.loads((tmp_path / "two" / "result.json").read_text())
     for name in ("bits_per_dim_bound_3", "fd_digits_3"):
@@ -125,12 +127,12 @@ def test_two_devices_measure_what_one_does(folder: Path, tmp_path: Path) -> None
 
 def test_what_cannot_be_measured_is_refused_before_anything_exists(folder: Path, tmp_path: Path) -> None:
     options = ["schedule=vp", "time_sampler=uniform", "likelihood=variational", f"output_dir={tmp_path / 'out'}"]
-    done = script("train.py", *TINY, "logger=none", *options)
+    done = completed("train.py", *TINY, "logger=none", *options)
     assert done.returncode == 2
     assert "set likelihood.bound.num_steps" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
-    done = script("sample.py", f"checkpoint={folder}", "likelihood=ode", f"output_dir={tmp_path / 's'}")
+    done = completed("sample.py", f"checkpoint={folder}", "likelihood=ode", f"output_dir={tmp_path / 's'}")
     assert done.returncode == 2
     assert "evaluate=true" in done.stderr
     data = digits()

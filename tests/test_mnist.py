@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from entry_scripts import ROOT
+from entry_scripts import completed
 from torch import Tensor
 
 from inkdrop.configuration import build
@@ -58,8 +56,7 @@ def test_two_ranks_train_on_the_batches_of_one(seed: int) -> None:
 
 
 def test_absent_files_end_with_code_3_the_remedy_and_nothing_created(tmp_path: Path) -> None:
-    command = [sys.executable, "train.py", "experiment=mnist", f"data.root={tmp_path}", f"output_dir={tmp_path}/run"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = completed("train.py", "experiment=mnist", f"data.root={tmp_path}", f"output_dir={tmp_path}/run")
     assert done.returncode == 3
     assert "INKDROP_DATA_DIR" in done.stderr
     assert "Traceback" not in done.stderr
@@ -102,11 +99,12 @@ def test_shifts_move_by_whole_pixels_and_fill_with_0() -> None:
 
 def test_an_extractor_is_fitted_by_one_command(tmp_path: Path) -> None:
     output = tmp_path / "new" / "mine.safetensors"
-    command = [sys.executable, "-m", "inkdrop", "make-extractor", f"output={output}", "num_steps=150", "lr=5e-3"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["-m", "inkdrop", "make-extractor", f"output={output}", "num_steps=150", "lr=5e-3"]
+    done = completed(*command)
+    assert done.returncode == 0, done.stderr
     assert output.is_file()
     accuracy = float(done.stdout.rsplit(": ", 1)[1].split("%")[0])
     assert accuracy > 80
-    wrong = subprocess.run([*command, "+batchsize=3"], cwd=ROOT, capture_output=True, text=True, check=False)
+    wrong = completed(*command, "+batchsize=3")
     assert wrong.returncode == 2
     assert "batchsize" in wrong.stderr

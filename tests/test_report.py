@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from entry_scripts import script
+from entry_scripts import completed
 from PIL import Image
 from runs import trained
 
@@ -98,7 +98,7 @@ def test_intervals_and_variants_go_by_the_protocol_of_their_metric(tmp_path: Pat
 
 def test_the_table_goes_to_wandb(tmp_path: Path) -> None:
     folder = write(tmp_path, [result(5, 3.0), result(10, 2.0)])
-    done = script("-m", "inkdrop", "report", str(folder), "--wandb", "comparisons")
+    done = completed("-m", "inkdrop", "report", str(folder), "--wandb", "comparisons")
     assert done.returncode == 0, done.stderr
     assert "W&B stopped" not in done.stderr
     (table,) = folder.glob("wandb/offline-run-*/files/media/table/report_*.table.json")
@@ -168,7 +168,7 @@ def test_a_folder_without_results_and_a_broken_file_are_told(tmp_path: Path) -> 
 def test_a_sweep_at_sampling_time_ends_with_its_table(tmp_path: Path) -> None:
     trained(tmp_path / "run")
     options = ["num_samples=20", "evaluate=true", "time_grid.num_steps=2,3", "sampler=ddim,heun", "guidance=none"]
-    done = script("sample.py", "-m", f"checkpoint={tmp_path / 'run'}", *options, f"output_dir={tmp_path / 'sweep'}")
+    done = completed("sample.py", "-m", f"checkpoint={tmp_path / 'run'}", *options, f"output_dir={tmp_path / 'sweep'}")
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.index("| sampler") :]
     assert table.count("| DDIM |") == table.count("| heun |") == 2
@@ -177,7 +177,7 @@ def test_a_sweep_at_sampling_time_ends_with_its_table(tmp_path: Path) -> None:
     assert (tmp_path / "sweep" / "strips.png").exists()  # the same seeds under every setting
     found = {(row.settings["sampler"], row.network_calls) for row in report(tmp_path / "sweep").rows}
     assert found == {("DDIM", 2), ("DDIM", 3), ("heun", 3), ("heun", 5)}
-    alone = script(
+    alone = completed(
         "sample.py", f"checkpoint={tmp_path / 'run'}", "num_samples=20", "evaluate=true", "time_grid.num_steps=3",
         "sampler=ddim", "guidance=none", f"output_dir={tmp_path / 'alone'}",
     )  # fmt: skip
@@ -187,7 +187,7 @@ def test_a_sweep_at_sampling_time_ends_with_its_table(tmp_path: Path) -> None:
         row for row in report(tmp_path / "sweep").rows if row.settings["sampler"] == "DDIM" and row.network_calls == 3
     ]
     assert metrics == same.metrics
-    shown = script("-m", "inkdrop", "report", str(tmp_path / "sweep"))
+    shown = completed("-m", "inkdrop", "report", str(tmp_path / "sweep"))
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("| sampler | num_steps | network calls | fd_digits_20 |")
 

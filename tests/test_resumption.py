@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from entry_scripts import ROOT
+from entry_scripts import completed
 from moments import at_call, full
 from runs import POINTS, RECORDED, STEPS, TINY, differing, interrupted, logged, recorded, run
 
@@ -93,8 +91,7 @@ def test_two_devices_go_on_with_the_samples_of_one(tmp_path: Path) -> None:
     run(tmp_path / "whole", *options)
     folder = interrupted(tmp_path / "whole", 3, tmp_path / "3")
     devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
-    command = [sys.executable, "train.py", *POINTS, *options, *devices, f"output_dir={folder}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = completed("train.py", *POINTS, *options, *devices, f"output_dir={folder}")
     assert done.returncode == 0, done.stderr
     assert "dropout in the network, loss.coupling" in done.stdout
     one, two = (

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_files import flip
-from entry_scripts import script
+from entry_scripts import completed
 from faulty import FaultyLoss
 from lightning.pytorch import Callback
 from runs import arrays_of, differing, interrupted, run, sampled
@@ -299,7 +299,9 @@ def test_options_that_contradict_each_other_are_refused(options: dict[str, Any],
 
 def test_sampling_at_a_length_from_the_command_line(points: Path, tmp_path: Path) -> None:
     out, options = tmp_path / "out", ["num_samples=9", "time_grid.num_steps=4"]
-    done = script("sample.py", f"checkpoint={points}", "ema.length=0.07", "ema.step=20", *options, f"output_dir={out}")
+    done = completed(
+        "sample.py", f"checkpoint={points}", "ema.length=0.07", "ema.step=20", *options, f"output_dir={out}"
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads((out / "result.json").read_text())
     facts = reconstructed(points, 0.07, 20)["reconstruction"]
@@ -325,7 +327,7 @@ def test_sampling_at_a_length_from_the_command_line(points: Path, tmp_path: Path
 def test_a_length_that_cannot_be_had_is_refused_before_anything_exists(
     options: list[str], code: int, message: str, points: Path, tmp_path: Path
 ) -> None:
-    done = script("sample.py", f"checkpoint={points}", *options, f"output_dir={tmp_path / 'out'}")
+    done = completed("sample.py", f"checkpoint={points}", *options, f"output_dir={tmp_path / 'out'}")
     assert done.returncode == code
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
