@@ -228,8 +228,8 @@ PLACES: dict[str, tuple[list[str], int, str]] = {
 def test_a_place_is_refused(
     arguments: list[str], code: int, part: str, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("training.train", "sampling.sample"):
-        monkeypatch.setattr(f"inkdrop.{name}", refuse)
+    for name in ("train.run.train", "sample.run.sample"):
+        monkeypatch.setattr(f"inkdrop.commands.{name}", refuse)
     Path("file").touch()
     for name in ("empty", "other"):
         Path(name).mkdir()

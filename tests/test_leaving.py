@@ -208,9 +208,9 @@ def remove(folder: Path) -> None:
 # name: (what is called, how many times until the disk is full or the folder is gone)
 DISASTERS: dict[str, tuple[str, str, int]] = {
     "record": ("inkdrop.loggers.jsonl", "append_text", 3),
-    "picture": ("inkdrop.pictures", "replacing", 1),
+    "picture": ("inkdrop.pictures.sheets", "replacing", 1),
     "table": ("inkdrop.loggers.csv", "append_text", 2),
-    "result": ("inkdrop.commands.check", "write_text", 1),
+    "result": ("inkdrop.runs.record", "write_text", 1),
     "configuration": ("inkdrop.commands.train.run", "write_text", 1),
     "owner": ("inkdrop.runs.ownership", "write_text", 1),
 }
