@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,34 +52,41 @@ MATHEMATICS = ORDER[: ORDER.index("pictures")]
 FILES = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0].removesuffix(".py") in ORDER]
 
 
-def part(module: str) -> str:
-    """The part of inkdrop that a module belongs to."""
-    return module.split(".")[1]
+MODULES = {
+    ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in PACKAGE.rglob("*.py")
+}
 
 
 def imports(file: Path) -> set[str]:
-    """Parts of inkdrop that a file imports, without those for type checkers only."""
-    found: set[str] = set()
-    tree = ast.parse(file.read_text())
-    checked = {
-        id(node)
-        for branch in ast.walk(tree)
-        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
-        for node in ast.walk(branch)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and id(node) not in checked and (node.module or "").startswith("inkdrop."):
-            found.add(part(node.module or ""))
-    return found
+    """Modules of inkdrop that a file imports: at its top, within functions, and for type checkers only."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, file
+            names |= {f"{node.module}.{each.name}" for each in node.names}
+    own = {name for name in names if name.startswith("inkdrop.") and name != "inkdrop.__version__"}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in own}
+
+
+def parts(modules: set[str]) -> set[str]:
+    """The parts of inkdrop that modules belong to."""
+    return {module.split(".")[1] for module in modules}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_file_imports_only_from_above(file: Path) -> None:
-    own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    below = set(ORDER[ORDER.index(own) + 1 :])
-    assert not imports(file) & below
+    own, found = file.relative_to(PACKAGE).parts[0].removesuffix(".py"), imports(file)
+    assert "inkdrop" not in found, "what lies at the top only hands on what is below"
+    assert not parts(found) & set(ORDER[ORDER.index(own) + 1 :])
     if own == "networks":
-        assert imports(file) <= {"networks", "files"}
+        assert parts(found) <= {"networks", "files"}
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    TopologicalSorter({module: imports(file) for module, file in MODULES.items()}).prepare()
 
 
 def test_nothing_is_unpickled_and_no_shell_is_started() -> None:
@@ -106,8 +114,8 @@ def test_no_test_file_imports_another() -> None:
 
 
 def test_every_part_has_its_place() -> None:
-    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
-    assert parts - {"__init__", "__main__"} == set(ORDER)
+    found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert found - {"__init__", "__main__"} == set(ORDER)
 
 
 def test_the_map_of_the_code_shows_the_parts_in_this_order() -> None:

@@ -11,12 +11,6 @@ if TYPE_CHECKING:
     from inkdrop.pipeline import Pipeline, load
 
 __version__ = "0.1.0"
-# Modules that files of earlier versions name, and where their content is today.
-MOVED = {
-    "experiment": "commands.check",
-    "masking": "configuration.secrets",
-    "self_conditioning": "denoiser",
-}
 __all__ = ["Pipeline", "__version__", "load"]
 
 
@@ -26,6 +20,8 @@ def __getattr__(name: str) -> Any:
         from inkdrop import pipeline
 
         return getattr(pipeline, name)
+    from inkdrop.configuration.moved import MOVED
+
     if name in MOVED:
         return importlib.import_module(f"inkdrop.{MOVED[name]}")
     raise AttributeError(f"module 'inkdrop' has no attribute '{name}'")

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from inkdrop import MOVED
+from inkdrop.configuration.moved import MOVED
 from inkdrop.errors import ConfigurationError
 
 # The user's own configuration may name what lies below these.

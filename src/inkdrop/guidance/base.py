@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from inkdrop.conditioners import Conditioner
 from inkdrop.denoiser import Denoiser
+from inkdrop.samplers import Sampler
 
-if TYPE_CHECKING:
-    from inkdrop.pipeline import Pipeline
+
+class Guided(Protocol):
+    """What guidance may know of the pipeline that it is called for: `shape` is that of x without the batch."""
+
+    conditioner: Conditioner
+    sampler: Sampler
+    shape: tuple[int, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
 
 
 class Guidance(ABC):
@@ -23,7 +35,7 @@ class Guidance(ABC):
     names: tuple[str, ...] = ()
 
     @abstractmethod
-    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+    def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         """A denoiser around `denoiser`; the pipeline knows how to make and to empty conditions."""
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
-from inkdrop.guidance.base import Guidance
+from inkdrop.guidance.base import Guidance, Guided
 from inkdrop.schedules import Point
-
-if TYPE_CHECKING:
-    from inkdrop.pipeline import Pipeline
 
 
 class _Clipped(Wrapper):
@@ -37,5 +34,5 @@ class Clip(Guidance):
             raise ValueError(f"low={low} must be smaller than high={high}")
         self.low, self.high = low, high
 
-    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+    def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         return _Clipped(denoiser, self.low, self.high)

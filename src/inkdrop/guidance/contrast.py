@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inkdrop.conditioners import Conditioner
 from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
-from inkdrop.guidance.base import Guidance
+from inkdrop.guidance.base import Guidance, Guided
 from inkdrop.guidance.mixes import Linear, Mix
 from inkdrop.guidance.scales import Interval, Scale, Within
 from inkdrop.schedules import Point
-
-if TYPE_CHECKING:
-    from inkdrop.pipeline import Pipeline
 
 
 class _Pair(ABC):
@@ -118,7 +115,7 @@ class ClassifierFree(Guidance):
     ):
         self.scale, self.emptied, self.mix = Within(scale, interval), names, mix or Linear()
 
-    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+    def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         if self.scale.scale is None:
             return denoiser
         conditioner = pipeline.conditioner
@@ -158,10 +155,10 @@ class Autoguidance(Guidance):
             raise ValueError("guidance.checkpoint is a classifier, which is for guidance=classifier: give a pipeline")
         self.weak, self.scale, self.mix = weak, Within(scale, interval), mix or Linear()
 
-    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+    def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         if self.scale.scale is None:
             return denoiser
-        own, other = (each.denoiser.schedule.points([0.25, 0.5, 1.0]) for each in (pipeline, self.weak))
+        own, other = (each.schedule.points([0.25, 0.5, 1.0]) for each in (denoiser, self.weak.denoiser))
         if own != other or pipeline.shape != self.weak.shape:
             raise ValueError("guidance.weak must be a model of the same data on the same schedule")
         weak = self.weak.to(pipeline.device).eval()

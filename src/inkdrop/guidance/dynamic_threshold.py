@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt, Le
 from torch import Tensor
 
 from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
-from inkdrop.guidance.base import Guidance
+from inkdrop.guidance.base import Guidance, Guided
 from inkdrop.schedules import Point
-
-if TYPE_CHECKING:
-    from inkdrop.pipeline import Pipeline
 
 
 class _Thresholded(Wrapper):
@@ -41,5 +38,5 @@ class DynamicThreshold(Guidance):
     def __init__(self, quantile: Annotated[float, Gt(0), Le(1)] = 0.995, limit: Annotated[float, Gt(0)] = 1.0):
         self.quantile, self.limit = quantile, limit
 
-    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+    def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         return _Thresholded(denoiser, self.quantile, self.limit)

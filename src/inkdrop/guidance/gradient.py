@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,12 +17,9 @@ from torch import Tensor
 from inkdrop.classifier import NoisyClassifier
 from inkdrop.conditioners.label import labels
 from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
-from inkdrop.guidance.base import Guidance
+from inkdrop.guidance.base import Guidance, Guided
 from inkdrop.guidance.scales import Interval, Scale, Within
 from inkdrop.schedules import Point, Schedule
-
-if TYPE_CHECKING:
-    from inkdrop.pipeline import Pipeline
 
 # energy(x_0 (B, *), raw batch) -> (B): low where samples should be.
 Energy: TypeAlias = Callable[[Tensor, Mapping[str, Any]], Tensor]
@@ -36,7 +33,7 @@ def _check_signal(now: Point, schedule: Schedule) -> None:
         )
 
 
-def _check_way(scale: Within, denoiser: Denoiser, pipeline: Pipeline) -> None:
+def _check_way(scale: Within, denoiser: Denoiser, pipeline: Guided) -> None:
     """`ValueError` if the sampler visits a point without signal where there is to be guidance."""
     for now in pipeline.sampler.points(denoiser.schedule):
         if scale(now) is not None:
@@ -120,7 +117,7 @@ class ClassifierGuidance(Guidance):
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         return {"label": labels(seeds, self.classifier.num_classes, condition.get("label"))}
 
-    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+    def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         if self.scale.scale is None:
             return denoiser
         own, other = (each.schedule.points([0.25, 0.5, 1.0]) for each in (denoiser, self.classifier))
@@ -144,7 +141,7 @@ class EnergyGuidance(Guidance):
     def __init__(self, energy: Energy, scale: float | Scale | None = 1.0, interval: Interval | None = None):
         self.energy, self.scale = energy, Within(scale, interval)
 
-    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+    def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         if self.scale.scale is None:
             return denoiser
         _check_way(self.scale, denoiser, pipeline)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
-from inkdrop.guidance.base import Guidance
+from inkdrop.guidance.base import Guidance, Guided
 from inkdrop.schedules import Point
-
-if TYPE_CHECKING:
-    from inkdrop.pipeline import Pipeline
 
 
 class _Rescaled(Wrapper):
@@ -38,5 +35,5 @@ class Rescale(Guidance):
     def __init__(self, deviation: Annotated[float, Gt(0)], share: Annotated[float, Ge(0), Le(1)] = 0.7):
         self.deviation, self.share = deviation, share
 
-    def __call__(self, denoiser: Denoiser, pipeline: Pipeline, batch: Mapping[str, Any]) -> Denoiser:
+    def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         return _Rescaled(denoiser, self.deviation, self.share)

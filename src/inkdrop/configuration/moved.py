@@ -1,0 +1,7 @@
+"""Modules that files of earlier versions name, and where their content is today."""
+
+MOVED = {
+    "experiment": "commands.check",
+    "masking": "configuration.secrets",
+    "self_conditioning": "denoiser",
+}
