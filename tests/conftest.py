@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,17 @@ import torch
 from entry_scripts import ROOT, Ended, Script
 
 
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders for caches, made when something is kept there."""
+    return map(tmp_path_factory.mktemp("caches").joinpath, map(str, itertools.count()))
+
+
 @pytest.fixture(autouse=True)
-def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _isolated(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """No caches of the user, and a fixed global seed."""
-    monkeypatch.setenv("INKDROP_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-    torch.manual_seed(0)
+    monkeypatch.setenv("INKDROP_CACHE_DIR", str(next(_caches)))
+    torch.default_generator.manual_seed(0)  # as torch.manual_seed, which notes the stack for each device there may be
 
 
 @pytest.fixture

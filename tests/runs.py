@@ -83,8 +83,9 @@ def points(folder: Path, *overrides: str) -> dict[str, float]:
     """Trains a small network on points of the plane, whose samples are not rounded to 8 bits."""
     folder.mkdir()
     options = [option for option in TINY if not option.startswith(("network.", "guidance"))]
-    small = ["experiment=moons", "network.width=16", "network.num_blocks=1", "trainer.max_steps=40", "logger=none"]
-    return train(configuration("train", *options, *small, f"output_dir={folder}", *overrides), str(folder))
+    small = ["experiment=moons", "network.width=16", "network.num_blocks=1", "logger=none"]
+    short = ["trainer.max_steps=40", "+trainer.limit_val_batches=4"]
+    return train(configuration("train", *options, *small, *short, f"output_dir={folder}", *overrides), str(folder))
 
 
 def run(folder: Path, *overrides: str, model: list[str] = POINTS) -> dict[str, Any]:

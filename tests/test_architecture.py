@@ -7,7 +7,7 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
+from cases import every
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src" / "inkdrop"
@@ -76,7 +76,7 @@ def parts(modules: set[str]) -> set[str]:
     return {module.split(".")[1] for module in modules}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+@every({str(file.relative_to(PACKAGE)): file for file in FILES})
 def test_a_file_imports_only_from_above(file: Path) -> None:
     own, found = file.relative_to(PACKAGE).parts[0].removesuffix(".py"), imports(file)
     assert "inkdrop" not in found, "what lies at the top only hands on what is below"

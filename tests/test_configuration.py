@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cases import every
 from choices import CONF, FILES, choices, composed
 
 from inkdrop.classifier import NoisyClassifier
@@ -45,7 +46,7 @@ def test_every_choice_composes_checks_and_builds(overrides: list[str]) -> None:
     build(list(plain["callbacks"].values()))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONF)))
+@every({str(file.relative_to(CONF)): file for file in FILES})
 def test_every_option_is_explained_beside_it(file: Path) -> None:
     explained = dict(comments_in(file, ""))
     options = [path for path in _options(yaml.safe_load(file.read_text()) or {}) if file.parent.name != "experiment"]
@@ -65,7 +66,7 @@ def _options(node: Any, path: str = "") -> list[str]:
     return [] if isinstance(node, str) and "${" in node and "now:" not in node else [path] if path else []
 
 
-@pytest.mark.parametrize("overrides", choices(), ids=lambda overrides: overrides[0])
+@every({overrides[0]: overrides for overrides in choices()})
 def test_defaults_in_python_equal_those_in_yaml(overrides: list[str]) -> None:
     """A default that stands in both places must be one; experiments may differ."""
     group, name = overrides[0].split("=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import lightning.pytorch.callbacks
 import lightning.pytorch.loggers
 import pytest
+from cases import every
 from entry_scripts import ROOT, Script
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
@@ -82,13 +84,16 @@ def test_classes_made_of_what_does_not_fit_are_refused_too() -> None:
     assert instead(Bar) is instead(Own) is instead(ProgressBar) is instead(len) is None
 
 
-@pytest.mark.parametrize("advice", sorted({*OPTIONS.values(), *CALLBACKS.values(), *LOGGERS.values()}))
+ADVICE = {advice: advice for advice in (*OPTIONS.values(), *CALLBACKS.values(), *LOGGERS.values())}
+TRAIN = functools.cache(lambda: configuration("train"))
+
+
+@every(ADVICE)
 def test_advice_names_options_that_there_are(advice: str) -> None:
-    config = configuration("train")
     named = re.findall(r"(?<![+\w.])((?:callbacks|trainer|task|data|optimizer)\.[a-z_.]+[a-z])", advice)
     for option in named:
         place, _, name = option.rpartition(".")
-        assert name in OmegaConf.select(config, place), option
+        assert name in OmegaConf.select(TRAIN(), place), option
     groups = re.findall(r"logger=\[?([a-z,]+)\]?", advice)
     for name in (each for names in groups for each in names.split(",")):
         assert (ROOT / "conf" / "logger" / f"{name}.yaml").exists()

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from analytic import ALL_SCHEDULES, SCHEDULES
+from cases import every
 
 from inkdrop.predictions import (
     DataPrediction,
@@ -25,11 +26,11 @@ PREDICTIONS = [
     ScorePrediction(),
     KarrasPrediction(0.5),
 ]
-EVERY = [
-    pytest.param(prediction, schedule, id=f"{type(prediction).__name__}-{name}")
+EVERY = {
+    f"{type(prediction).__name__} on {name}": (prediction, schedule)
     for prediction in PREDICTIONS
     for name, schedule in ALL_SCHEDULES.items()
-]
+}
 
 
 def times(prediction: Prediction, schedule: Schedule) -> list[float]:
@@ -41,8 +42,9 @@ def times(prediction: Prediction, schedule: Schedule) -> list[float]:
     return [*start, *inner, *end]
 
 
-@pytest.mark.parametrize(("prediction", "schedule"), EVERY)
-def test_x_0_comes_back_from_its_own_target(prediction: Prediction, schedule: Schedule) -> None:
+@every(EVERY)
+def test_x_0_comes_back_from_its_own_target(case: tuple[Prediction, Schedule]) -> None:
+    prediction, schedule = case
     x_0, eps = torch.randn(2, 5, 3, dtype=torch.float64)
     for now in schedule.points(times(prediction, schedule)):
         x_t = now.alpha * x_0 + now.sigma * eps
@@ -52,8 +54,9 @@ def test_x_0_comes_back_from_its_own_target(prediction: Prediction, schedule: Sc
         assert torch.allclose(recovered, x_0, atol=1e-15 / max(now.alpha, 1e-8) + 1e-12), now
 
 
-@pytest.mark.parametrize(("prediction", "schedule"), EVERY)
-def test_tensors_and_floats_agree(prediction: Prediction, schedule: Schedule) -> None:
+@every(EVERY)
+def test_tensors_and_floats_agree(case: tuple[Prediction, Schedule]) -> None:
+    prediction, schedule = case
     t = times(prediction, schedule)
     tensors = [
         torch.as_tensor(c).double().expand(len(t))

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from analytic import ALL_SCHEDULES, SCHEDULES
+from cases import every
 from diffusers import DDPMScheduler
 from scipy import stats
 
@@ -48,10 +49,8 @@ NESTED: dict[str, Schedule] = {
     "shifted ve": Shifted(VE(), 2.0),
     "shifted sub_vp": Shifted(SubVP(), 2.0),
 }
-EVERY = pytest.mark.parametrize("schedule", ALL_SCHEDULES.values(), ids=ALL_SCHEDULES.keys())
-AND_NESTED = pytest.mark.parametrize(
-    "schedule", [*ALL_SCHEDULES.values(), *NESTED.values()], ids=[*ALL_SCHEDULES, *NESTED]
-)
+EVERY = every(ALL_SCHEDULES)
+AND_NESTED = every({**ALL_SCHEDULES, **NESTED})
 INNER = torch.linspace(0.0007, 0.9995, 997, dtype=torch.float64)
 
 
@@ -87,7 +86,7 @@ def test_ends(schedule: Schedule) -> None:
     assert schedule.log_snr_rate(ends[1:]) < 0
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+@every(SCHEDULES)
 def test_little_signal_is_left_at_the_end(schedule: Schedule) -> None:
     end = torch.ones(1, dtype=torch.float64)
     assert schedule.sigma(end) > 0.999
@@ -118,7 +117,7 @@ def test_an_alpha_that_changes_without_a_gradient_is_not_taken_for_constant() ->
         Looked().log_alpha_rate(INNER)
 
 
-@pytest.mark.parametrize("num_timesteps", [*range(1, 401), 1000, 4000])
+@every({str(number): number for number in (*range(1, 401), 1000, 4000)})
 def test_a_step_of_a_table_ends_its_own_interval(num_timesteps: int) -> None:
     betas = torch.linspace(1e-4, 0.2, num_timesteps, dtype=torch.float64)
     t = torch.arange(1, num_timesteps + 1, dtype=torch.float64) / num_timesteps
@@ -173,7 +172,7 @@ def test_table_is_the_product_of_its_betas() -> None:
 VARIANCE_PRESERVING = [name for name in ALL_SCHEDULES if name not in ("linear", "shifted", "sub_vp", "ve", "edm")]
 
 
-@pytest.mark.parametrize("schedule", [ALL_SCHEDULES[name] for name in VARIANCE_PRESERVING], ids=VARIANCE_PRESERVING)
+@every({name: ALL_SCHEDULES[name] for name in VARIANCE_PRESERVING})
 def test_variance_is_preserved(schedule: Schedule) -> None:
     assert torch.allclose(schedule.alpha(INNER) ** 2 + schedule.sigma(INNER) ** 2, torch.ones_like(INNER), rtol=1e-14)
 

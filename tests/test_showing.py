@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cases import every
 
 from inkdrop.files.showing import cell, harmless, harmless_lines, markdown
 
@@ -12,9 +14,9 @@ TERMINAL = ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "a\rb", "a\nb", "a\x08b", 
             "\u2028", "\x00", "\x7f", "\ud800", "\ufeff", "\U000e0041"]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", TERMINAL)
-@pytest.mark.parametrize("show", [harmless, markdown, cell])
-def test_nothing_that_a_terminal_obeys_is_left(text: str, show: Any) -> None:
+@every({f"{show.__name__} {text!r}": (show, text) for show in (harmless, markdown, cell) for text in TERMINAL})
+def test_nothing_that_a_terminal_obeys_is_left(case: tuple[Callable[[str], str], str]) -> None:
+    show, text = case
     told = show(f"before {text} after")
     assert told.isprintable()
     assert told.startswith("before ")

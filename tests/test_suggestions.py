@@ -5,6 +5,7 @@ import subprocess
 from typing import Any
 
 import pytest
+from cases import every
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -39,7 +40,7 @@ def read(typed: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("path", PATHS)
+@every({repr(path): path for path in PATHS})
 def test_paths_arrive_as_they_are(path: str) -> None:
     assert read(options({"output_dir": path})) == {"output_dir": path}
     assert read(options({"x": [path, path]})) == {"x": [path, path]}
@@ -62,7 +63,7 @@ def test_what_would_steer_a_terminal_is_escaped() -> None:
     assert "\x1b" not in options({"output_dir": "a\x1b[2Jb"})
 
 
-@pytest.mark.parametrize("path", PATHS)
+@every({repr(path): path for path in PATHS})
 def test_commands_that_are_printed_name_the_run(path: str) -> None:
     assert read(options(DiffusionTask.advice(None, path)))["checkpoint"] == path  # type: ignore[arg-type]
     assert read(options(ClassifierTask.advice(None, path)))["guidance.checkpoint"] == path  # type: ignore[arg-type]
