@@ -177,7 +177,7 @@ def make_files(folder: Path, text: str) -> None:
     from sklearn.datasets import load_digits
 
     if "PHOTOS" in text or ".zip" in text:
-        draw(folder / "PHOTOS", 40, 48, 32)
+        draw(folder / "PHOTOS", 100, 48, 32)
     if ".zip" in text:
         for i, photo in enumerate(sorted((folder / "PHOTOS").iterdir())):
             (folder / "classes" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def make_files(folder: Path, text: str) -> None:
 
 
 def make_shards(folder: Path, names: list[str]) -> None:
-    """Tar shards of 60 small images each."""
+    """Tar shards of 120 small images each."""
     import io
     import tarfile
 
@@ -204,9 +204,9 @@ def make_shards(folder: Path, names: list[str]) -> None:
     folder.mkdir()
     for name in names:
         with tarfile.open(folder / f"{name}.tar", "w") as tar:
-            for i in range(60):
+            for i in range(120):
                 image = io.BytesIO()
-                np.save(image, np.full((1, 8, 8), 4 * i, np.uint8))
+                np.save(image, np.full((1, 8, 8), 2 * i, np.uint8))
                 for ending, content in (("npy", image.getvalue()), ("cls", str(i % 10).encode())):
                     member = tarfile.TarInfo(f"{i:06d}.{ending}")
                     member.size = len(content)
