@@ -1,26 +1,11 @@
-"""Draws samples from a trained model: `python sample.py [option=value ...]`; `--help` lists the options."""
+"""Samples a trained model: `python sample.py [option=value ...]`, the same as `inkdrop sample`; see `--help`."""
 
-from typing import Any
+import sys
 
 from inkdrop.distributed.signals import left_at_once
 
-
-def program() -> None:
-    """What follows the command; libraries that take long to import are imported here."""
-    import hydra
-    from omegaconf import DictConfig
-
-    from inkdrop.commands.entry import run, start
-
-    @hydra.main(version_base="1.3", config_path="conf", config_name="sample")
-    def main(config: DictConfig) -> Any:
-        from inkdrop.commands.sample.run import sample  # torch and Lightning take seconds to import
-
-        return run(sample, config)
-
-    start(main, "sample", "Draws samples from a trained model, and measures them on request.")
-
-
 if __name__ == "__main__":
     with left_at_once():
-        program()
+        from inkdrop.commands.sample import main
+
+        main(sys.argv[1:])

@@ -36,10 +36,10 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from safetensors.torch import save_file
 
+import inkdrop
 from inkdrop import load
 from inkdrop.checkpoints import find_checkpoint
-from inkdrop.commands.report import report
-from inkdrop.commands.train.run import train
+from inkdrop.commands.report.page import report
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.configuration.compose import composed, resolved
 from inkdrop.data import Arrays
@@ -250,10 +250,10 @@ def table(path: Path) -> object:
 def made(root: Path) -> dict[str, Kind]:
     """Sound files below a folder, and the kinds of cases."""
     run = root / "run"
-    run.mkdir()
+    options = [*POINTS.split(), *SHORT.split(), f"output_dir={run}"]
     with contextlib.redirect_stdout(io.StringIO()):
-        train(config := composed("train", [*POINTS.split(), *SHORT.split(), f"output_dir={run}"]), str(run))
-    plain = resolved(config)
+        inkdrop.train(*options)
+    plain = resolved(composed("train", options))
     OPTIONS.extend(".".join(map(str, path)) for path in places(plain) if all(isinstance(part, str) for part in path))
     checkpoint = find_checkpoint(run)
     x = np.random.default_rng(0).normal(size=(20, 4, 3)).astype(np.float32)

@@ -37,7 +37,6 @@ def script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], t
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the script sets it; here it goes away again
-    monkeypatch.setenv("INKDROP_DRAWN_SEED", "0")
 
     def run(name: str, *overrides: str) -> Ended:
         monkeypatch.setattr(sys, "argv", [str(ROOT / name), *overrides])

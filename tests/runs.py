@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from entry_scripts import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+import inkdrop
 from inkdrop.checkpoints import read_checkpoint
 from inkdrop.checkpoints.content import tensors
-from inkdrop.commands.sample.run import sample
-from inkdrop.commands.train.run import train
+from inkdrop.commands.terminal import stop
+from inkdrop.errors import InkdropError
 
 TINY = [
     "network.base_channels=8",
@@ -59,18 +60,25 @@ def configuration(name: str, *overrides: str) -> DictConfig:
         return compose(name, list(overrides))
 
 
+def as_a_command(command: Callable[..., dict[str, Any]], *options: str) -> dict[str, Any]:
+    """What a command returns; an error that the user can mend ends it with its message and its code."""
+    try:
+        return command(*options)
+    except InkdropError as error:
+        stop(error)
+
+
 def trained(folder: Path, *overrides: str, logger: str = "none", options: Sequence[str] = TINY) -> dict[str, Any]:
     """Trains within this process and returns result.json."""
     folder.mkdir(parents=True)
-    train(configuration("train", *options, f"logger={logger}", f"output_dir={folder}", *overrides), str(folder))
-    return json.loads((folder / "result.json").read_text())
+    return as_a_command(inkdrop.train, *options, f"logger={logger}", f"output_dir={folder}", *overrides)
 
 
 def sampled(checkpoint: Path, folder: Path, *overrides: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Samples within this process; samples.npz and result.json."""
     folder.mkdir(parents=True)
-    sample(configuration("sample", f"checkpoint={checkpoint}", f"output_dir={folder}", *overrides), str(folder))
-    return arrays_of(folder), json.loads((folder / "result.json").read_text())
+    result = as_a_command(inkdrop.sample, f"checkpoint={checkpoint}", f"output_dir={folder}", *overrides)
+    return arrays_of(folder), result
 
 
 def arrays_of(folder: Path) -> dict[str, np.ndarray]:
@@ -85,13 +93,13 @@ def points(folder: Path, *overrides: str) -> dict[str, float]:
     options = [option for option in TINY if not option.startswith(("network.", "guidance"))]
     small = ["experiment=moons", "network.width=16", "network.num_blocks=1", "logger=none"]
     short = ["trainer.max_steps=40", "+trainer.limit_val_batches=4"]
-    return train(configuration("train", *options, *small, *short, f"output_dir={folder}", *overrides), str(folder))
+    return as_a_command(inkdrop.train, *options, *small, *short, f"output_dir={folder}", *overrides)["metrics"]
 
 
 def run(folder: Path, *overrides: str, model: list[str] = POINTS) -> dict[str, Any]:
     """Trains within this process as train.py does, in this folder; the last checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    train(configuration("train", *model, f"output_dir={folder}", *overrides), str(folder))
+    as_a_command(inkdrop.train, *model, f"output_dir={folder}", *overrides)
     return read_checkpoint(folder)
 
 

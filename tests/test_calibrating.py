@@ -13,9 +13,9 @@ from entry_scripts import Script
 from runs import TINY, trained
 
 from inkdrop.__main__ import main
-from inkdrop.checkpoints import read_checkpoint
-from inkdrop.commands import calibrate as calibrating
-from inkdrop.commands.calibrate import calibrate_checkpoint
+from inkdrop.checkpoints import open_checkpoint, read_checkpoint
+from inkdrop.commands.calibrate import fitting as calibrating
+from inkdrop.commands.calibrate.fitting import calibrate_checkpoint
 from inkdrop.commands.sample.options import completed, find_calibration
 from inkdrop.configuration.compose import composed, resolved
 
@@ -40,12 +40,13 @@ def _none_yet(run: Path) -> None:
 
 
 def plain(run: Path, *options: str) -> dict[str, Any]:
-    return resolved(composed("calibrate", [f"checkpoint='{run}'", *SMALL, *options]))
+    return resolved(composed("calibrate", [f"checkpoint='{run}'", *SMALL, *options]), empty=())
 
 
 def place(run: Path, *options: str) -> Path:
     asked = plain(run, *options)
-    return find_calibration({**asked, **completed({**asked, "evaluate": False})}, 2)
+    checkpoint = open_checkpoint(asked["checkpoint"])
+    return find_calibration({**asked, **completed({**asked, "evaluate": False}, checkpoint)}, checkpoint, 2)
 
 
 def told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str, str]:
@@ -83,7 +84,7 @@ def test_each_command_tells_the_other(
     code, out, err = told(monkeypatch, capfd, *command[3:], *SMALL)
     assert code == 0, err
     sampling = shlex.split(out.splitlines()[-1])
-    assert sampling[:2] == ["python", "sample.py"]
+    assert sampling[:2] == ["inkdrop", "sample"]
     assert script("sample.py", *sampling[2:], "num_samples=2", "output_dir=told").code == 0
     assert script("sample.py", f"checkpoint='{run}'", *options, *TAKEN, "output_dir=asked").code == 0
 
@@ -135,7 +136,7 @@ def test_a_fit_that_is_no_nearer_than_the_solver_is_not_written(run: Path, monke
 @pytest.mark.parametrize("grid", ["restart", "churn", "explicit"])
 def test_times_that_do_not_fall_in_so_many_steps_are_refused(grid: str, run: Path) -> None:
     options = [option for option in SMALL if grid == "restart" or not option.startswith("time_grid")]
-    asked = resolved(composed("calibrate", [f"checkpoint='{run}'", *options, f"time_grid={grid}"]))
+    asked = resolved(composed("calibrate", [f"checkpoint='{run}'", *options, f"time_grid={grid}"]), empty=())
     with pytest.raises(ValueError, match="a solver without noise on a grid with num_steps is calibrated"):
         calibrate_checkpoint(asked)
 

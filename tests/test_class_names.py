@@ -94,7 +94,6 @@ def test_the_order_of_a_run_holds(script: Script, tmp_path: Path, monkeypatch: p
     assert "per class, as in the rows of grid.png: 1 1, 2 1, 10 1\n" in done.out
     # Before there were names, classes stood in the order of their bytes: such data are told to be others.
     monkeypatch.setattr("inkdrop.data.layout.ordered", lambda names: sorted(names))
-    monkeypatch.setattr("inkdrop.commands.sample.run._latest", {})
     done = script("sample.py", *measured, *metrics, f"output_dir={tmp_path}/b")
     assert "warning: these are not the data of the run, their fingerprints differ" in done.err
 

@@ -13,9 +13,10 @@ import torch
 from entry_scripts import ROOT, Ended, Script, completed
 from hydra.core.utils import JobReturn
 from image_files import GREY, encoded, pixels
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from runs import TINY, trained
 
+from inkdrop.commands.train.prepare import PreparedTraining
 from inkdrop.configuration import check_settings
 from inkdrop.configuration.compose import composed, resolved
 from inkdrop.configuration.secrets import from_environment, masked
@@ -381,10 +382,10 @@ def test_c35_a_failing_trial_does_not_stop_the_others(
 def test_c35_a_sweep_ends_with_the_table_of_the_trials_that_worked(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(config: DictConfig, output_dir: str) -> dict[str, float]:
-        metrics = {"loss": float(config.seed)}
-        (Path(output_dir) / "result.json").write_text(json.dumps({"metrics": metrics}))
-        return metrics
+    def train(prepared: PreparedTraining) -> dict[str, Any]:
+        result = {"metrics": {"loss": float(prepared.plain["seed"])}}
+        (prepared.asked.path / "result.json").write_text(json.dumps(result))
+        return result
 
     monkeypatch.setattr("inkdrop.commands.train.run.train", train)
     Path("sweep/1").mkdir(parents=True)
@@ -420,7 +421,7 @@ def test_c35_an_objective_is_one_number(script: Script, monkeypatch: pytest.Monk
     """As a sweeper that searches is given it: a trial without one fails, and the others go on."""
     given: list[Any] = []
     results = iter([{"fd": float("nan")}, {"loss": 1.0}, {"fd": 2.0}, {"fd": 3.0}])
-    monkeypatch.setattr("inkdrop.commands.train.run.train", lambda *_: next(results))
+    monkeypatch.setattr("inkdrop.commands.train.run.train", lambda prepared: {"metrics": next(results)})
     told = property(lambda job: given.append(job._return_value), JobReturn.return_value.fset)  # type: ignore[attr-defined]
     monkeypatch.setattr(JobReturn, "return_value", told)
     ended = script("train.py", "-m", "seed=0,1,2", "objective=fd", "output_dir=sweep")
@@ -432,7 +433,7 @@ def test_c35_an_objective_is_one_number(script: Script, monkeypatch: pytest.Monk
         "2.0",
     ]
     assert script("train.py", "-m", "seed=0", "output_dir=other").code == 0
-    assert given[-1] == {"fd": 3.0}
+    assert given[-1] == {"metrics": {"fd": 3.0}}
 
 
 def test_c35_a_sweep_of_runs_with_several_devices_is_refused(script: Script) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from entry_scripts import completed
+from entry_scripts import Script, completed
 from peers import diffusers_small
 from PIL import Image
 from runs import TINY, arrays_of, points, sampled, trained
@@ -196,7 +197,7 @@ def test_repeats_have_seeds_of_their_own_and_tell_mean_interval_and_lowest(run: 
 
 
 def test_trials_of_a_sweep_share_model_data_and_what_is_known_of_them(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
 
@@ -204,15 +205,14 @@ def test_trials_of_a_sweep_share_model_data_and_what_is_known_of_them(
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, **k: (made.append(name), original(*a, **k))[1])
 
-    counted(inkdrop.commands.sample.run, "restored")
+    counted(importlib.import_module("inkdrop.commands.sample.prepare"), "restored")
     counted(Digits, "load")
     counted(inkdrop.metrics.panel, "real")
     counted(inkdrop.metrics.evaluation, "trivial_items")
-    monkeypatch.setattr(inkdrop.commands.sample.run, "_latest", {})
-    results = []
-    for steps in (2, 3):
-        options = ["num_samples=20", "evaluate=true", f"time_grid.num_steps={steps}"]
-        results.append(sampled(run, tmp_path / str(steps), *options)[1]["metrics"])
+    options = ["num_samples=20", "evaluate=true", "time_grid.num_steps=2,3", "output_dir=sweep"]
+    ended = script("sample.py", "-m", f"checkpoint={run}", *options)
+    assert ended.code == 0, ended.err
+    results = [json.loads(Path(f"sweep/{trial}/result.json").read_text())["metrics"] for trial in range(2)]
     assert made.count("restored") == made.count("load") == made.count("trivial_items") == 1
     assert made.count("real") == 2  # training and held-out items
     for name in ("fd_digits_20_floor", "fd_digits_20_baseline"):

@@ -33,7 +33,7 @@ from image_files import (
 from PIL import Image
 from torch import Tensor
 
-from inkdrop.commands.check_data import inspect
+from inkdrop.commands.check_data.inspection import inspect
 from inkdrop.data import WebDataset
 from inkdrop.data.decoding import Decoder
 from inkdrop.errors import DataError

@@ -23,7 +23,7 @@ from PIL import Image
 from runs import configuration
 
 from inkdrop.__main__ import main
-from inkdrop.commands.check_data import inspect
+from inkdrop.commands.check_data.inspection import inspect
 from inkdrop.configuration import build, check
 from inkdrop.configuration.compose import resolved
 from inkdrop.data import CIFAR10, Digits, ImageFolder

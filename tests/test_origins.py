@@ -13,7 +13,7 @@ from runs import sampled, trained
 from small_tasks import small_task
 from torch import Tensor
 
-from inkdrop.commands.calibrate import calibrate_checkpoint
+from inkdrop.commands.calibrate.fitting import calibrate_checkpoint
 from inkdrop.commands.sample.origins import Interpolation, Reconstruction
 from inkdrop.configuration.compose import composed, resolved
 from inkdrop.noises import slerp
@@ -123,7 +123,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "repeats=2" in capsys.readouterr().err
     for wrong in (["sampler=ancestral"], ["time_grid=explicit"]):
         with pytest.raises(ValueError, match="without noise on a grid with num_steps"):
-            calibrate_checkpoint(resolved(composed("calibrate", [f"checkpoint={run}", *wrong])))
+            calibrate_checkpoint(resolved(composed("calibrate", [f"checkpoint={run}", *wrong]), empty=()))
 
     calibrated = ["sampler=calibrated", "time_grid.num_steps=3", "num_samples=2"]
     with pytest.raises(SystemExit, match="4"):
@@ -131,7 +131,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "python -m inkdrop calibrate" in capsys.readouterr().err
     small = ["num_trajectories=4", "num_rounds=2", "refinement=4"]
     options = [f"checkpoint={run}", "time_grid.num_steps=3", *small]
-    file, content, *_ = calibrate_checkpoint(resolved(composed("calibrate", options)))
+    file, content, *_ = calibrate_checkpoint(resolved(composed("calibrate", options), empty=()))
     assert content["difference"]["after"] < content["difference"]["before"]
     _, told = sampled(run, tmp_path / "few", *calibrated)
     assert told["network_calls"] == 3

@@ -134,7 +134,7 @@ def test_a_run_is_the_same_to_the_bit(script: Script, monkeypatch: pytest.Monkey
         changed.append(network)
         recompute_activations(network)
 
-    monkeypatch.setattr("inkdrop.commands.train.run.recompute_activations", recorded)
+    monkeypatch.setattr("inkdrop.commands.train.prepare.recompute_activations", recorded)
     tiny = ["network.base_channels=8", "network.norm_groups=4", "network.dropout=0.2", "data.batch_size=16"]
     tiny += ["trainer.max_steps=3", "logger=none", "callbacks.pictures=null", "callbacks.evaluate=null"]
     weights = []

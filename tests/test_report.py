@@ -18,7 +18,7 @@ from PIL import Image
 from runs import trained
 
 import inkdrop.__main__
-from inkdrop.commands.report import report
+from inkdrop.commands.report.page import report
 from inkdrop.metrics.protocol import protocol
 
 

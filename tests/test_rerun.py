@@ -134,8 +134,7 @@ def test_a_sweep_that_only_checks_leaves_its_folder_free(script: Script) -> None
     assert ended.out.count("nothing to do") == 2
 
 
-def test_a_sweep_whose_seeds_are_drawn_goes_on(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("INKDROP_DRAWN_SEED")
+def test_a_sweep_whose_seeds_are_drawn_goes_on(script: Script) -> None:
     options = ["-m", *OPTIONS, "seed=null", "optimizer.lr=0.1,0.2", "output_dir=sweep"]
     assert script("train.py", *options).code == 0
     seeds = [json.loads((Path("sweep") / each / "result.json").read_text())["seed"] for each in "01"]
@@ -143,7 +142,6 @@ def test_a_sweep_whose_seeds_are_drawn_goes_on(script: Script, monkeypatch: pyte
     ended = script("train.py", *options)
     assert ended.code == 0, ended.err
     assert ended.out.count("nothing to do") == 2
-    monkeypatch.delenv("INKDROP_DRAWN_SEED", raising=False)
 
 
 @pytest.mark.parametrize(

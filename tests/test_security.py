@@ -299,7 +299,7 @@ def test_which_locations_are_the_users(
 
 def test_every_text_that_data_are_found_by_is_a_location() -> None:
     """A new argument of a data set that is a text is a `Location`, or stands here."""
-    from inkdrop.configuration import _annotations
+    from inkdrop.configuration.schema import _annotations
     from inkdrop.data import DataModule
     from inkdrop.files.locations import is_location
 

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import configuration
 from torch import nn
 
 import inkdrop
-from inkdrop.commands.train.run import train
 from inkdrop.networks import DiT, UNet
 from inkdrop.networks.positions import Rotary
 
@@ -55,7 +53,7 @@ def test_a_network_of_series_learns_waves_of_the_pitch_asked_for(options: list[s
     folder = tmp_path / "run"
     folder.mkdir()
     run = [f"data.path={tmp_path / 'waves.npz'}", f"output_dir={folder}", "trainer.max_steps=150"]
-    train(configuration("train", *OPTIONS, *options, *run), str(folder))
+    inkdrop.train(*OPTIONS, *options, *run)
     pipeline = inkdrop.load(folder)
     for label in range(2):
         x = torch.as_tensor(pipeline(pipeline.conditioner.request(range(30), label=label), range(30)))

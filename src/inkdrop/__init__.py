@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from inkdrop.pipeline import Pipeline, load
 
 __version__ = "0.1.0"
-__all__ = ["Pipeline", "__version__", "load"]
+__all__ = ["Pipeline", "__version__", "load", "sample", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,3 +25,26 @@ def __getattr__(name: str) -> Any:
     if name in MOVED:
         return importlib.import_module(f"inkdrop.{MOVED[name]}")
     raise AttributeError(f"module 'inkdrop' has no attribute '{name}'")
+
+
+def train(*options: str) -> dict[str, Any]:
+    """Trains as `inkdrop train` does with these options, and returns what `result.json` says.
+
+    `inkdrop.train("experiment=moons", "seed=1")`. `inkdrop.errors.InkdropError` for what the user can mend.
+    """
+    from inkdrop.commands.call import call
+    from inkdrop.commands.train import Train
+
+    return call(Train(), options)
+
+
+def sample(*options: str) -> dict[str, Any]:
+    """Samples as `inkdrop sample` does with these options, and returns what `result.json` says.
+
+    `inkdrop.sample("checkpoint=runs/moons/...", "num_samples=64")`. `inkdrop.errors.InkdropError` for what the user can
+    mend.
+    """
+    from inkdrop.commands.call import call
+    from inkdrop.commands.sample import Sample
+
+    return call(Sample(), options)

@@ -13,6 +13,7 @@ class InkdropError(Exception):
     """The base of all errors that a user can mend; the message says what is wrong and how."""
 
     exit_code: ClassVar[int] = 2
+    label: ClassVar[str] = "error: "  # before the message on a terminal
 
 
 class ConfigurationError(InkdropError, ValueError):

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import AllowInfNan
 
+from inkdrop.checkpoints import Checkpoint
 from inkdrop.errors import CheckpointError
-from inkdrop.files import open_regular, read_json
+from inkdrop.files import read_json
 from inkdrop.files.fields import wrong_field
 from inkdrop.files.showing import harmless
 from inkdrop.files.writing import make_folder, write_text
@@ -20,34 +21,29 @@ _NUMBER = Annotated[float, AllowInfNan(False)]
 _FIELDS: dict[str, Any] = {"times": list[_NUMBER], "coefficients": list[list[_NUMBER]], "checkpoint_sha256": str}
 
 
-def calibration_file(checkpoint: Path, model: Mapping[str, Any], num_steps: int) -> Path:
-    """Where the calibration of a checkpoint file is kept for so many steps.
+def calibration_file(checkpoint: Checkpoint, model: Mapping[str, Any], num_steps: int) -> Path:
+    """Where the calibration of a checkpoint is kept for so many steps.
 
     `model` says which weights and guidance it is for, one model always in the same words.
     """
     key = hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:8]
-    return checkpoint.parent / "calibrations" / f"{checkpoint.stem}-{num_steps}-steps-{key}.json"
+    return checkpoint.file.parent / "calibrations" / f"{checkpoint.file.stem}-{num_steps}-steps-{key}.json"
 
 
-def write_calibration(file: Path, checkpoint: Path, content: Mapping[str, Any]) -> None:
+def write_calibration(file: Path, checkpoint: Checkpoint, content: Mapping[str, Any]) -> None:
     """Writes a calibration with the digest of its checkpoint."""
     make_folder(file.parent)
-    write_text(file, json.dumps({"checkpoint_sha256": _digest(checkpoint), **content}, indent=2) + "\n")
+    write_text(file, json.dumps({"checkpoint_sha256": checkpoint.digest, **content}, indent=2) + "\n")
 
 
-def read_calibration(file: Path, checkpoint: Path, command: str) -> dict[str, Any]:
+def read_calibration(file: Path, checkpoint: Checkpoint, command: str) -> dict[str, Any]:
     """The times and coefficients in a file; `CheckpointError`, with the command that makes it, if there are none."""
     if not file.is_file():
-        raise CheckpointError(f"{checkpoint} has no calibration of this model in so many steps: {command}")
+        raise CheckpointError(f"{checkpoint.file} has no calibration of this model in so many steps: {command}")
     content = read_json(file, error=CheckpointError)
     if (wrong := wrong_field(content, _FIELDS, _FIELDS)) is not None:
         raise CheckpointError(f"{harmless(file)} is damaged, {wrong}: remove it, then {command}")
     times, coefficients, digest = (content[name] for name in _FIELDS)
-    if digest != _digest(checkpoint):
-        raise CheckpointError(f"{file} is for another {checkpoint.name}: {command}")
+    if digest != checkpoint.digest:
+        raise CheckpointError(f"{file} is for another {checkpoint.file.name}: {command}")
     return {"times": times, "coefficients": coefficients}
-
-
-def _digest(file: Path) -> str:
-    with open_regular(file) as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

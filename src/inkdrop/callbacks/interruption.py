@@ -19,12 +19,15 @@ from inkdrop.errors import InkdropError
 class Interrupted(InkdropError):
     """A signal asked the run to stop; raised between two steps on every rank at once, when nothing is half done."""
 
+    label = ""  # it was asked for
+
     def __init__(self, signum: int, step: int):
         super().__init__(signum, step)  # which it is made of again in another process
         self.signum, self.step = signum, step
 
     def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.signum).name} after step {self.step}"
+        told = f"stopped by {signal.Signals(self.signum).name} after step {self.step}"
+        return f"{told}: the same command goes on from there, in the same output_dir"
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]

@@ -1,19 +1,21 @@
 """Checkpoints: written whole or not at all, verified before they are believed, never executed."""
 
 from inkdrop.checkpoints.content import model_weights
-from inkdrop.checkpoints.files import find_checkpoint, read_checkpoint
+from inkdrop.checkpoints.files import Checkpoint, find_checkpoint, open_checkpoint, read_checkpoint
 from inkdrop.checkpoints.folder import CheckpointFolder
 from inkdrop.checkpoints.parts import checked_data, checked_part
 from inkdrop.checkpoints.snapshots import reconstructed
 from inkdrop.errors import CheckpointError
 
 __all__ = [
+    "Checkpoint",
     "CheckpointError",
     "CheckpointFolder",
     "checked_data",
     "checked_part",
     "find_checkpoint",
     "model_weights",
+    "open_checkpoint",
     "read_checkpoint",
     "reconstructed",
 ]

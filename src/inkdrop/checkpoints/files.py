@@ -8,6 +8,8 @@ import os
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,24 +42,27 @@ def find_checkpoint(path: str | Path, option: str = "checkpoint") -> Path:
 
     A damaged one is skipped with a warning. `CheckpointError` if there is none, or for an address.
     """
+    return _found(path, option)[0]
+
+
+def _found(path: str | Path, option: str) -> tuple[Path, str | None]:
+    """The file, and its digest if it had to be read to be found."""
     if "://" in str(path):
         raise CheckpointError(f"{option}={path} is an address: fetch the file first, and only from whom you trust")
     try:
-        return _found(Path(path), option)
+        return (Path(path), None) if Path(path).is_file() else _latest_in(Path(path), option)
     except OSError as error:  # of a folder that may not be entered
         raise CheckpointError(f"{option}={path} cannot be read: {error.strerror}") from None
 
 
-def _found(path: Path, option: str) -> Path:
-    if path.is_file():
-        return path
+def _latest_in(path: Path, option: str) -> tuple[Path, str | None]:
     if not path.exists():
         raise CheckpointError(f"{option}={path} does not exist")
     if not path.is_dir():
         raise CheckpointError(f"{option}={path} is neither a file nor a folder")
     if not (files := complete(places(path, "checkpoints"))):
         raise CheckpointError(f"{path} is no run folder: it has no checkpoints/step-*.ckpt")
-    if (latest := latest_sound(files)) is None:
+    if (latest := _latest_sound(files)) is None:
         raise CheckpointError(f"no checkpoint in {files[-1].parent} is sound")
     return latest
 
@@ -113,15 +118,19 @@ def complete(folders: Iterable[Path]) -> list[Path]:
 
 def latest_sound(files: Sequence[Path]) -> Path | None:
     """The last of these checkpoints that is as it was written; each that is not is named in a warning."""
+    return None if (latest := _latest_sound(files)) is None else latest[0]
+
+
+def _latest_sound(files: Sequence[Path]) -> tuple[Path, str | None] | None:
     for file in reversed(files):
         try:
-            verify(file)
+            digest = verify(file)
         except CheckpointError as error:
             warn(error)
             continue
         if file != files[-1]:
             warn(f"{file} is taken instead")
-        return file
+        return file, digest
     return None
 
 
@@ -146,8 +155,11 @@ def _wrong_index(index: dict[str, Any]) -> str | None:
     return next((fault for fault in faults if fault is not None), None)
 
 
-def verify(file: Path) -> None:
-    """`CheckpointError` unless the file is as it was written, by its digest in the index, or else its own checksums."""
+def verify(file: Path) -> str | None:
+    """`CheckpointError` unless the file is as it was written, by its digest in the index, or else its own checksums.
+
+    Returns the digest if it is in the index.
+    """
     known = {entry["name"]: entry for entry in (read_index(file.parent) or {"files": []})["files"]}.get(file.name)
     shown = harmless(file)
     try:
@@ -160,6 +172,7 @@ def verify(file: Path) -> None:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != known["sha256"]:
                     raise CheckpointError(f"{shown} is damaged: its digest is not the one it was written with")
             check_archive(stream, whole=known is None)  # whoever wrote it wrote the index too
+            return None if known is None else str(known["sha256"])
     except OSError as error:
         raise CheckpointError(f"{shown} cannot be read: {error.strerror or error}") from None
     except ForeignError as error:
@@ -181,15 +194,43 @@ def _kind(file: Path) -> str | None:
     return None
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, as tensors and plain data, in the present version of the format.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read from `file`, where `path` was asked for; `content` is in the present format."""
+
+    path: str | Path
+    file: Path
+    content: dict[str, Any]
+    known: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file, which is taken once."""
+        if self.known is not None:
+            return self.known
+        with open_regular(self.file) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def open_checkpoint(path: str | Path, option: str = "checkpoint") -> Checkpoint:
+    """The checkpoint that `option` names: tensors and plain data, in the present version of the format.
 
     The file is verified first. `CheckpointError` if it is damaged, of a newer version, was not written by inkdrop, or
     holds numbers that are not finite.
     """
-    file = find_checkpoint(path)
+    file, digest = _found(path, option)
     if Path(path).is_file():  # a folder's has been verified
-        verify(file)
+        digest = verify(file)
+    return Checkpoint(path, file, read_verified(file), digest)
+
+
+def read_checkpoint(path: str | Path, option: str = "checkpoint") -> dict[str, Any]:
+    """The content of a checkpoint, as in `open_checkpoint`."""
+    return open_checkpoint(path, option).content
+
+
+def read_verified(file: Path) -> dict[str, Any]:
+    """The content of a checkpoint file that was verified."""
     try:
         with open_regular(file) as stream:
             return migrated(load_torch(stream))

@@ -77,7 +77,7 @@ def reconstructed(path: str | Path, length: float, step: int | None = None) -> C
         )
     average: dict[str, Tensor] = {}
     for file, shares in zip(files, weights.reshape(len(files), -1).tolist(), strict=True):
-        stored = read_checkpoint(file)["ema"]
+        stored = (content if file == files[-1] else read_checkpoint(file))["ema"]
         for name, share in zip(kept, shares, strict=True):
             for key, value in stored[name].items():
                 average.setdefault(key, torch.zeros_like(value, dtype=torch.float64)).add_(value, alpha=share)

@@ -8,7 +8,7 @@ import warnings
 from typing import NoReturn
 
 from inkdrop.configuration.secrets import masked_text
-from inkdrop.errors import WriteError
+from inkdrop.errors import InkdropError, WriteError
 from inkdrop.files.showing import harmless_lines
 from inkdrop.files.writing import DISK
 
@@ -24,17 +24,27 @@ def exit_code(error: Exception) -> int | None:
 
 def stop(error: Exception) -> NoReturn:
     """Ends with the error's message alone and its exit code, else 2: it needs no traceback."""
-    print(harmless_lines(masked_text(f"error: {error}")), file=sys.stderr)
+    show(error)
     sys.exit(exit_code(error) or EXIT_CONFIGURATION)
+
+
+def show(error: Exception) -> None:
+    """Prints the error's message alone."""
+    label = getattr(error, "label", InkdropError.label)
+    print(harmless_lines(masked_text(f"{label}{error}")), file=sys.stderr)
 
 
 _CHATTER = ("litlogger", "litmodels", "LOCAL_RANK", "GPU available", "TPU available", "HPU available", "`weights_only`")
 
 
+def _tells(record: logging.LogRecord) -> bool:
+    return not any(text in record.getMessage() for text in _CHATTER)
+
+
 def quiet() -> None:
     """Silences what libraries tell every time and nobody can act on."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(lambda record: not any(text in record.getMessage() for text in _CHATTER))
+    logger.addFilter(_tells)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).propagate = False  # Lightning prints by itself; Hydra's handler would repeat it

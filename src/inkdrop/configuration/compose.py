@@ -3,48 +3,102 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
 from inkdrop.configuration.guides import guides
+from inkdrop.configuration.secrets import masked_override
 from inkdrop.configuration.seed import draw_seed
 from inkdrop.configuration.suggestions import no_option
+from inkdrop.errors import ConfigurationError
 from inkdrop.files import read_yaml
 from inkdrop.files.showing import harmless
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# It stands at the top of the repository, and within the package where that was installed from a wheel.
+CONF = next((each for each in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if each.is_dir()), _PACKAGE / "conf")
 
 
-def composed(name: str, overrides: list[str]) -> DictConfig:
-    """A configuration of `conf/` under overrides; `ValueError` for what Hydra refuses."""
+def composed(name: str, overrides: Sequence[str]) -> DictConfig:
+    """A configuration of `conf/` under overrides; `ConfigurationError` for what Hydra refuses."""
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(name, overrides)
+        with _beside_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose(name, list(overrides))
     except (HydraException, OSError, TypeError, ValueError) as error:  # of what is no name of a group
-        raise ValueError(str(error)) from None
+        raise ConfigurationError(explained(error, overrides)) from None
     refuse_unread(config, name)
     refuse_foreign_targets(config, overrides, {})
     return config
 
 
-def resolved(config: DictConfig, output_dir: str | None = None, data: dict[str, Any] | None = None) -> dict[str, Any]:
+_COMPOSING = threading.RLock()  # Hydra has one state for all threads
+# Groups that are empty where they are null.
+GROUPS = ("callbacks", "guidance", "likelihood", "logger", "metric")
+
+
+def explained(error: Exception, arguments: Sequence[str]) -> str:
+    """Hydra's message, with the name that was meant where an option does not exist."""
+    cause = error.__cause__
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
+        names: Any = cause.parent_node or ()
+        advice = f"; +{cause.full_key}=... gives an argument that no YAML file names"
+        return no_option(cause.full_key, map(str, names), advice)
+    if isinstance(error, OverrideParseException):
+        return f"{masked_override(str(error.override))}: {error}"
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{error}\n{cause}"
+    if isinstance(error, HydraException | YAMLError):
+        return str(error)
+    told = " ".join(map(masked_override, arguments))
+    return f"{error}, in {told}; --help lists the names of each group, none among them"
+
+
+@contextmanager
+def _beside_hydra() -> Iterator[None]:
+    """Within the block a configuration can be composed, also within a program that Hydra has started."""
+    with _COMPOSING:
+        program = GlobalHydra.instance()
+        started, program.hydra = program.hydra, None
+        try:
+            yield
+        finally:
+            program.hydra = started
+
+
+def resolved(
+    config: DictConfig,
+    output_dir: str | None = None,
+    data: dict[str, Any] | None = None,
+    empty: Iterable[str] = GROUPS,
+) -> dict[str, Any]:
     """The configuration, settled, as plain data with every reference followed."""
-    plain: Any = OmegaConf.to_container(settled(config, output_dir, data), resolve=True, throw_on_missing=True)
+    plain: Any = OmegaConf.to_container(settled(config, output_dir, data, empty), resolve=True, throw_on_missing=True)
     return plain
 
 
-def settled(config: DictConfig, output_dir: str | None = None, data: dict[str, Any] | None = None) -> DictConfig:
+def settled(
+    config: DictConfig,
+    output_dir: str | None = None,
+    data: dict[str, Any] | None = None,
+    empty: Iterable[str] = GROUPS,
+) -> DictConfig:
     """The configuration with its references, without Hydra's own part, and with all that is found or drawn.
 
     Where `data.shape` or `data.num_classes` is null it is found in the data; a null seed is drawn, and a callback,
     guide, likelihood or logger that is null is left out.
     `output_dir` is the folder that Hydra made; a name with the time in it would be another one in every process.
-    `data` are those of a checkpoint, to which options may refer.
+    `data` are those of a checkpoint, to which options may refer. `empty` are the groups that null empties; where they
+    are of a checkpoint, null stands for what it says.
     """
     config = config.copy()
     OmegaConf.set_readonly(config, False)
@@ -52,7 +106,7 @@ def settled(config: DictConfig, output_dir: str | None = None, data: dict[str, A
     config.pop("hydra", None)
     draw_seed(config, output_dir)
     place_guidance(config)
-    _leave_out(config)
+    _leave_out(config, empty)
     if data is not None:
         config.data = data
     if output_dir is not None:
@@ -69,13 +123,14 @@ def place_guidance(config: DictConfig) -> None:
         config.guidance = guides(chosen)
 
 
-def _leave_out(config: DictConfig) -> None:
-    """Removes what null switches off, before anything refers to it; to sample.py a null group is that of the run."""
+def _leave_out(config: DictConfig, empty: Iterable[str]) -> None:
+    """Removes what null switches off, before anything refers to it."""
     if OmegaConf.select(config, "trainer.enable_progress_bar") is False and config.get("callbacks"):
         config.callbacks.progress = None  # Lightning refuses the one without the other
-    for name in ("callbacks", "guidance", "likelihood", "logger", "metric"):
-        if "task" in config and config.get(name) is None:
+    for name in empty:
+        if config.get(name) is None:
             config[name] = {}
+    for name in GROUPS:
         if name != "guidance" and isinstance(parts := config.get(name), DictConfig):
             for key in [key for key, part in parts.items() if part is None]:
                 del parts[key]
@@ -99,30 +154,27 @@ def find_facts(data: DictConfig, allow_targets: Iterable[str]) -> None:
         data[name] = getattr(found, name)
 
 
-def refuse_unread(config: DictConfig, name: str) -> None:
-    """`ValueError` for an option at the top that no file of conf/ and no reference knows: nothing would read it.
+def refuse_unread(config: DictConfig, base: str, name: str | None = None) -> None:
+    """`ConfigurationError` for an option at the top that no file of conf/ and no reference knows: nothing reads it.
 
-    The file is that of this name, or else the one that a user's own is built on, or has most in common with. Further
-    down, the signatures say what is read. An option that the file has must be there still.
+    `base` is the primary configuration of the command, and `name` that of the user's own, which is built on it. Further
+    down, the signatures say what is read. An option that `base` has must be there still.
     """
-    files = {file.stem: OmegaConf.load(file) for file in CONF.glob("*.yaml")}
-    known: Any = {stem: OmegaConf.to_container(content, resolve=False) for stem, content in files.items()}
-    own = name.removesuffix(".yaml") not in known
-    base = max(known, key=lambda each: len(known[each].keys() & set(config))) if own else name.removesuffix(".yaml")
-    content = known[base]
+    content: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{base}.yaml"), resolve=False)
     defaults = [str(key) for each in content.pop("defaults") if isinstance(each, dict) for key in each]
     groups = [key for key in defaults if key != "experiment" and not key.startswith("override ")]
     text = OmegaConf.to_yaml(config)
     for key in map(str, config):
         if key not in (*content, *groups, "hydra") and not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text):
-            raise ValueError(no_option(key, [*content, *groups], "; --help explains them"))
+            raise ConfigurationError(no_option(key, [*content, *groups], "; --help explains them"))
     if missing := sorted(set(content) - {"hydra"} - set(config)):
+        own = name not in (None, base)
         advice = f"`defaults: [{base}, _self_]` in {name} gives it" if own else f"~{missing[0]} takes it away"
-        raise ValueError(f"{missing[0]} is missing: {base}.yaml has it, {advice}")
+        raise ConfigurationError(f"{missing[0]} is missing: {base}.yaml has it, {advice}")
 
 
 def refuse_foreign_targets(config: DictConfig, overrides: Iterable[str], primary: Mapping[str, Any]) -> None:
-    """`ValueError` for targets that are allowed by a file which a configuration only includes.
+    """`ConfigurationError` for targets that are allowed by a file which a configuration only includes.
 
     What may be executed is for the user to say: on the command line, or in the primary configuration itself.
     """
@@ -130,7 +182,7 @@ def refuse_foreign_targets(config: DictConfig, overrides: Iterable[str], primary
     allowed: Any = OmegaConf.to_container(named, resolve=False) if OmegaConf.is_list(named) else []
     given = any(each.lstrip("+").partition("=")[0] == "allow_targets" for each in overrides)
     if allowed and not given and allowed != primary.get("allow_targets"):
-        raise ValueError(
+        raise ConfigurationError(
             f"allow_targets={harmless(allowed)} stands in a file that this configuration includes, and counts on the "
             "command line or in a primary configuration of your own alone: give it there, if you trust all of them"
         )

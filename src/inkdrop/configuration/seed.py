@@ -10,31 +10,26 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from inkdrop.distributed.processes import is_first
-from inkdrop.errors import UnreadableError
+from inkdrop.errors import ConfigurationError, UnreadableError
 from inkdrop.files import read_json, read_yaml
 
-_DRAWN = "INKDROP_DRAWN_SEED"
 
+def draw_seed(config: DictConfig, folder: str | Path | None = None, told: bool = False) -> int | None:
+    """Draws the seed if it is null, prints it and returns it, or takes that of the run in the folder (`output_dir`).
 
-def draw_seed(config: DictConfig, folder: str | Path | None = None, told: bool = False) -> None:
-    """Draws the seed if it is null, and prints it, or takes that of the run in the folder (`output_dir`) already.
-
-    The processes of further devices inherit that of the first.
-
-    `ValueError` if the processes were started from outside, where none is the first to draw it.
+    `ConfigurationError` if several processes were started from outside, none of which is the first to draw it.
     """
     if "seed" not in config or config.seed is not None:
-        return
+        return None
     if (earlier := _earlier(Path(folder or config.output_dir))) is not None:
         config.seed = earlier
-        return
-    if is_first() and all(int(os.environ.get(name) or 1) == 1 for name in ("WORLD_SIZE", "SLURM_NTASKS")):
-        os.environ[_DRAWN] = str(secrets.randbelow(2**31))
-        if told:
-            print(f"seed       {os.environ[_DRAWN]} (drawn)")
-    if _DRAWN not in os.environ:
-        raise ValueError("seed=null with several processes: give a number, so that they agree")
-    config.seed = int(os.environ[_DRAWN])
+        return None
+    if not is_first() or any(int(os.environ.get(name) or 1) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS")):
+        raise ConfigurationError("seed=null with several processes: give a number, so that they agree")
+    config.seed = drawn = secrets.randbelow(2**31)
+    if told:
+        print(f"seed       {drawn} (drawn)")
+    return drawn
 
 
 def _earlier(folder: Path) -> int | None:

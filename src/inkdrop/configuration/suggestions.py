@@ -6,6 +6,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from inkdrop.files.showing import harmless
@@ -16,9 +17,19 @@ _BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)(?:[A-Za-z_/]|\.{1,2}/)[A-Z
 def no_option(path: str, names: Iterable[str], advice: str = "") -> str:
     """That there is no option at this path, and the name meant, or else the names beside it, and advice."""
     names = list(names)
-    if close := difflib.get_close_matches(path.rpartition(".")[2], names, 1):
-        return f"{path} is no option: did you mean {close[0]}?"
+    if (near := nearest(path.rpartition(".")[2], names)) is not None:
+        return f"{path} is no option: did you mean {near}?"
     return f"{path} is no option{': there are ' if names else ''}{', '.join(names)}{advice}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of these names that was meant; None if none is near."""
+    return next(iter(difflib.get_close_matches(name, list(names), 1)), None)
+
+
+def command(verb: str) -> str:
+    """How a verb is typed here: as the script of its name where the repository is, and else as that of the package."""
+    return f"python {verb}.py" if Path(f"{verb}.py").is_file() else f"inkdrop {verb}"
 
 
 def options(chosen: Mapping[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -24,19 +25,30 @@ SILENT: dict[str, Any] = {
 }
 
 
-def check_devices(options: Mapping[str, Any]) -> int:
-    """The number of processes that a trainer with these options works in; `ValueError` if this machine cannot."""
+@contextlib.contextmanager
+def refused_devices(options: Mapping[str, Any]) -> Iterator[None]:
+    """A trainer that cannot be made within the block is a `ValueError` that names its devices."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the run itself will tell
-            trainer = Trainer(**{**options, **SILENT})
+        yield
     except (MisconfigurationException, TypeError) as error:
         raise ValueError(f"trainer.devices={options.get('devices')} cannot be had here: {error}") from None
+
+
+def check_devices(trainer: Trainer, options: Mapping[str, Any]) -> None:
+    """`ValueError` if this machine cannot do what was asked of a trainer by these options."""
     on_cpu = isinstance(trainer.accelerator, CPUAccelerator)
     if on_cpu and trainer.num_devices > (cores := os.cpu_count() or 1):
         raise ValueError(f"trainer.devices={options.get('devices')}, but here is no GPU, and a CPU of {cores} cores")
     if on_cpu and options.get("precision") == "16-mixed":
         raise ValueError("trainer.precision=16-mixed needs a GPU: on a CPU choose bf16-mixed or 32-true")
+
+
+def world_size_of(options: Mapping[str, Any]) -> int:
+    """The number of processes that a trainer with these options works in; `ValueError` if this machine cannot."""
+    with refused_devices(options), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run itself will tell
+        trainer = Trainer(**{**options, **SILENT})
+    check_devices(trainer, options)
     return trainer.world_size
 
 

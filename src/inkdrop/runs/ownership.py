@@ -18,8 +18,17 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from inkdrop.checkpoints import read_checkpoint
-from inkdrop.checkpoints.files import INDEX, KINDS, RECORD, complete, folder_of, latest_sound, read_index, read_record
+from inkdrop.checkpoints.files import (
+    INDEX,
+    KINDS,
+    RECORD,
+    complete,
+    folder_of,
+    latest_sound,
+    read_index,
+    read_record,
+    read_verified,
+)
 from inkdrop.distributed.processes import is_first
 from inkdrop.errors import CheckpointError, ConfigurationError
 from inkdrop.files.writing import make_folder, open_plain, reason, refuse_links, remove_unfinished, write_text
@@ -55,7 +64,7 @@ def owner(folder: Path) -> Owner | None:
     if around := next((each for each in folder.parents if is_run(each)), None):
         return Owner(run_id_of(around) or "without a name", around)
     if (latest := latest_sound(complete([folder]))) is not None:  # of a version that wrote no owners
-        return Owner(read_checkpoint(latest)["config"].get("run_id") or "without a name", None)
+        return Owner(read_verified(latest)["config"].get("run_id") or "without a name", None)
     return None
 
 

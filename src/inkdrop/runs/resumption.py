@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from omegaconf import DictConfig
 
-from inkdrop.checkpoints import read_checkpoint
-from inkdrop.checkpoints.files import RECORD, complete, latest_sound, places, read_record
+from inkdrop.checkpoints.files import RECORD, complete, latest_sound, places, read_record, read_verified
 from inkdrop.configuration.building import current
-from inkdrop.configuration.secrets import from_environment, masked
+from inkdrop.configuration.secrets import masked
 from inkdrop.configuration.suggestions import options
 from inkdrop.distributed.processes import is_first
 from inkdrop.errors import CheckpointError, ConfigurationError
@@ -82,7 +80,7 @@ def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -
         elif (folder / "config.yaml").exists() and is_first():
             print(f"warning: {folder / 'config.yaml'} cannot be read, and is written again", file=sys.stderr)
         return None
-    content = read_checkpoint(checkpoint)
+    content = read_verified(checkpoint)
     if "logged" not in content:
         raise CheckpointError(
             f"{checkpoint} is of a version whose runs cannot go on: begin with {options({'init_from': checkpoint})}"
@@ -126,41 +124,20 @@ def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     return [f"now {name} {new[name]} instead of {old[name]}" for name in names]
 
 
-def check_folder(folder: Path, config: DictConfig, plain: Mapping[str, Any]) -> None:
-    """`ValueError` if the folder cannot be made, or another run lies in it; ranks after the first find it made."""
-    if not is_first():
-        return
+def refuse_unusable(folder: Path) -> None:
+    """`ConfigurationError` if a folder cannot be made, or leads elsewhere."""
     if files := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
         raise ConfigurationError(f"output_dir={folder} cannot be a folder: {files[0]} is a file")
-    _refuse_links(folder)
-    if "resume" in plain:
-        resumed(folder, plain, from_environment(config))
-    else:
-        refuse_results(folder)
-
-
-def refuse_results(folder: Path) -> None:
-    """`ConfigurationError` for a folder that holds a run, or samples, which others must not replace."""
-    if holds_run(folder):
-        raise ConfigurationError(f"output_dir={folder} holds other samples, or a run: choose a new folder")
-
-
-def _refuse_links(folder: Path) -> None:
     try:
         refuse_links(folder)
     except OSError as error:
         raise ConfigurationError(f"output_dir={folder} cannot be written to: {reason(error)}") from None
 
 
-def check_sweep_folder(folder: Path, config: DictConfig) -> None:
-    """`ValueError` if the trials of a sweep that cannot go on would lie, and be shown, among results of others."""
-    if not is_first():
-        return
-    _refuse_links(folder)
-    if isinstance(config.get("run_id"), str):  # for which a sweep gives one name, not several
-        raise ConfigurationError(f"run_id={config.run_id} would be that of all trials: leave it out, each draws one")
-    if "resume" not in config and any(folder.rglob("result.json")):
-        raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
+def refuse_results(folder: Path) -> None:
+    """`ConfigurationError` for a folder that holds a run, or samples, which others must not replace."""
+    if holds_run(folder):
+        raise ConfigurationError(f"output_dir={folder} holds other samples, or a run: choose a new folder")
 
 
 def resume_point(folder: Path, resume: str) -> Path | None:

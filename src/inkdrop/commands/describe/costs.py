@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from inkdrop.callbacks.step import AfterStep
 from inkdrop.classifier import NoisyClassifier
 from inkdrop.pipeline import Pipeline, compile_network
-from inkdrop.runs.machine import SILENT, check_devices
+from inkdrop.runs.machine import SILENT
 from inkdrop.tasks.base import Task
 
 Inputs: TypeAlias = tuple[tuple[Tensor, ...], dict[str, Tensor]]
@@ -136,13 +136,13 @@ def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: floa
     }
 
 
-def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device) -> list[str]:
+def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device, world_size: int) -> list[str]:
     """What a run will want of this device that is much: most of its memory, or days; each with a remedy.
 
     Nothing is computed for it but one product of matrices: the network is followed without its numbers, on torch's meta
     device. What cannot be followed so is not foreseen.
     """
-    trainer, batch_size = plain["trainer"], plain["data"]["batch_size"] // check_devices(plain["trainer"])
+    trainer, batch_size = plain["trainer"], plain["data"]["batch_size"] // world_size
     try:
         with torch.random.fork_rng(devices=[]):  # what is drawn here is not missed in training
             flops, kept = _followed(task)

@@ -11,25 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from inkdrop.callbacks import EMA
-from inkdrop.commands.check import CheckConfiguration
+from inkdrop.commands.command import Asked, for_the_user
 from inkdrop.commands.describe import costs
-from inkdrop.commands.entry import explained
-from inkdrop.commands.terminal import quiet
+from inkdrop.commands.train.prepare import PreparedTraining, prepare
 from inkdrop.configuration import USER_TARGETS, build
-from inkdrop.configuration.compose import CONF, resolved
-from inkdrop.data import DataModule
+from inkdrop.configuration.compose import composed
 from inkdrop.errors import DataError
 from inkdrop.files.writing import replacing
-from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.pictures.plots import process, schedules
 from inkdrop.pipeline import Pipeline
-from inkdrop.runs.machine import check_devices
 from inkdrop.tasks.base import Task
 from inkdrop.weightings import weights_at
 
@@ -37,41 +31,23 @@ _TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _QUANTILES = (0.05, 0.25, 0.75, 0.95)
 
 
-class _CheckWithoutData(CheckConfiguration):
-    """The checks of train.py; data that are not here are only noted."""
-
-    remark = ""
-
-    def check_data(self, data: DataModule) -> Tensor | None:
-        try:
-            return super().check_data(data)
-        except DataError as error:
-            self.remark = str(error)
-            return None
-
-
 def describe(overrides: list[str], seconds: float = 3.0, plot: Path | None = None) -> dict[str, Any]:
     """Facts about the run that train.py would make of these overrides; `seconds` of training on noise, or 0 for none.
 
-    Ends as train.py does for a configuration that cannot work.
+    `InkdropError` for a configuration that cannot work; data that are not here are only noted.
     """
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("train", overrides, return_hydra_config=True)
-    except HydraException as error:
-        raise ValueError(explained(error, overrides)) from None
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # of trainers, made to ask
-    check = _CheckWithoutData()
-    check.check(config, config.hydra)
-    return {**facts(resolved(config), seconds, plot), "data": check.remark}
+    config = composed("train", overrides)
+    missing: list[DataError] = []
+    with for_the_user():
+        prepared = prepare(Asked(config, Path(config.output_dir), "train", overrides), missing.append)
+    return {**facts(prepared, seconds, plot), "data": "".join(map(str, missing))}
 
 
-def facts(plain: Mapping[str, Any], seconds: float, plot: Path | None = None) -> dict[str, Any]:
-    """The facts about a checked configuration: plain data, times in seconds, sizes in bytes."""
-    quiet()
+def facts(prepared: PreparedTraining, seconds: float, plot: Path | None = None) -> dict[str, Any]:
+    """The facts about a run: plain data, times in seconds, sizes in bytes."""
+    plain, task = prepared.plain, prepared.task
     allowed = (*USER_TARGETS, *plain["allow_targets"])
-    torch.manual_seed(plain["seed"])
-    task: Task = build(plain["task"], allowed)
     used = {**dict(_used(plain)), "loss": plain["task"]["loss"]}
     law = build(used.get("time_sampler"), allowed)
     weighting = build(used.get("weighting"), allowed)
@@ -79,7 +55,7 @@ def facts(plain: Mapping[str, Any], seconds: float, plot: Path | None = None) ->
         plot.parent.mkdir(parents=True, exist_ok=True)
         with replacing(plot) as file:
             _figure(task, plain["name"], law, weighting).savefig(file)
-    training = _training(plain)
+    training = _training(plain, prepared.world_size)
     found = {
         "name": plain["name"],
         "estimate": task.estimate,
@@ -97,7 +73,7 @@ def facts(plain: Mapping[str, Any], seconds: float, plot: Path | None = None) ->
         batch = costs.random_batch(task.pipeline, 1)
     except ValueError:  # only the user can say what this model is told
         return found
-    averages = [each for each in build(list(plain["callbacks"].values()), allowed) if isinstance(each, EMA)]
+    averages = [each for each in prepared.trainer.callbacks if isinstance(each, EMA)]  # type: ignore[attr-defined]
     count = sum(len(each.names) for each in averages)
     found |= _measured(task, plain, batch, count, training["samples_per_device"], seconds)
     return found
@@ -117,10 +93,6 @@ def _measured(
     found: dict[str, Any] = {"conditions": {name: list(value.shape[1:]) for name, value in given[1].items()}}
     if "sampler" in plain["task"]["pipeline"]:
         found["sampling"] = _sampling(pipeline, costs.output(task, given))
-    if plain["channels_last"]:
-        pipeline.to(memory_format=torch.channels_last)
-    if plain["checkpoint_activations"]:
-        recompute_activations(pipeline.network)
     found["operations"] = costs.operations(task)
     found["memory"] = costs.memory(task, num_averages, batch_size, plain["trainer"].get("precision", "32-true"))
     if seconds:
@@ -128,10 +100,9 @@ def _measured(
     return found
 
 
-def _training(plain: Mapping[str, Any]) -> dict[str, Any]:
+def _training(plain: Mapping[str, Any], devices: int) -> dict[str, Any]:
     """How many steps on how many samples."""
     trainer, batch_size = plain["trainer"], plain["data"]["batch_size"]
-    devices = check_devices(trainer)
     return {
         "steps": trainer.get("max_steps", 0),
         "samples_per_step": batch_size * trainer.get("accumulate_grad_batches", 1),

@@ -1,6 +1,38 @@
-"""Results side by side, from the `result.json` of each."""
+"""`report`: results side by side, from the `result.json` of each."""
 
-from inkdrop.commands.report.page import Report, report
-from inkdrop.commands.report.results import Result
+from __future__ import annotations
 
-__all__ = ["Report", "Result", "report"]
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints and writes the table of the results in a folder; ends with code 3 if some cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="inkdrop report", description="Shows the results in a folder side by side: table, CSV and plot."
+    )
+    parser.add_argument("folder", type=Path, help="folder of runs, of a sweep, or of samples")
+    parser.add_argument("--protocol", help="show only what was measured under the protocol of this hash")
+    parser.add_argument("--wandb", metavar="PROJECT", help="also log the table to W&B, in this project")
+    given = parser.parse_args(arguments)
+    from inkdrop.commands.command import for_the_user
+    from inkdrop.commands.report.page import report
+    from inkdrop.errors import ConfigurationError, InkdropError, UnreadableError
+    from inkdrop.files.showing import harmless
+
+    try:
+        with for_the_user():
+            found = report(given.folder, given.protocol)
+            print(found.markdown())
+            print(*map(harmless, found.write(given.folder)), sep="\n", flush=True)
+    except OSError as error:
+        raise error if isinstance(error, InkdropError) else ConfigurationError(str(error)) from None
+    if given.wandb:
+        from inkdrop.loggers.wandb import WandB
+
+        tracker = WandB(str(given.folder), given.wandb, given.folder.resolve().name)
+        tracker.log_table("report", found.table())
+        tracker.finalize("success")
+    if found.unreadable:
+        raise UnreadableError("\n".join([*found.unreadable, "all others are in the table"]))

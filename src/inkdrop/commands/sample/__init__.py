@@ -1,1 +1,49 @@
 """`sample`: from a checkpoint to samples, and what is measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from inkdrop.commands.command import Asked, Command, Session
+
+if TYPE_CHECKING:
+    from inkdrop.commands.sample.prepare import PreparedSampling
+
+
+class Sample(Command["PreparedSampling"]):
+    """Draws what `conf/sample.yaml` describes; torch and Lightning, which take seconds, are imported when asked for."""
+
+    name = "sample"
+    description = "Draws samples from a trained model, and measures them on request."
+
+    def prepare(self, asked: Asked, session: Session) -> PreparedSampling:
+        from inkdrop.commands.sample.prepare import prepare
+
+        return prepare(asked, session)
+
+    def run(self, prepared: PreparedSampling) -> dict[str, Any]:
+        from inkdrop.commands.sample.run import sample
+
+        return sample(prepared)
+
+    def check_sweep(self, folder: Path, config: DictConfig) -> None:
+        from inkdrop.commands.sample.prepare import check_sweep
+
+        check_sweep(folder, config)
+
+    def check_trials(self, asked: Asked, session: Session) -> Mapping[str, Any]:
+        from inkdrop.commands.sample.prepare import resolve
+
+        trainer: Mapping[str, Any] = resolve(asked, session)[0]["trainer"]
+        return trainer
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the command on these arguments of a command line."""
+    from inkdrop.commands.entry import start
+
+    start(Sample(), arguments)

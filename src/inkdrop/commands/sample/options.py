@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 from inkdrop.calibration import calibration_file, read_calibration
-from inkdrop.checkpoints import checked_data, checked_part, find_checkpoint, read_checkpoint
-from inkdrop.checkpoints.building import built
+from inkdrop.checkpoints import Checkpoint, checked_part
 from inkdrop.checkpoints.snapshots import find_snapshots
 from inkdrop.conditioners.label import is_named
-from inkdrop.configuration import CHECKPOINT_TARGETS, build
 from inkdrop.configuration.guides import SHORT, acting, assigned, differing
 from inkdrop.configuration.suggestions import options
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import file_name
+from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import MAX_SEED
 
 _NOISE = 3.0  # sigma / alpha that a run from noise alone may begin with
@@ -30,25 +28,17 @@ _EVALUATION = {  # options of sample.py that take the place of fields of the eva
 }
 
 
-def data_of(config: DictConfig) -> dict[str, Any] | None:
-    """The data of the checkpoint where the configuration names an extractor, which may refer to them."""
-    if not config.get("checkpoint") or config.get("extractor") is None:
-        return None
-    targets, folders = (config.get(name) or [] for name in ("allow_targets", "data_folders"))
-    return checked_data(config.checkpoint, read_checkpoint(config.checkpoint), targets, folders)
-
-
-def completed(plain: dict[str, Any]) -> dict[str, Any]:
+def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
     """The configuration with sampler, time grid, guidance and evaluation of the run where it names none of its own.
 
-    `ValueError` if the checkpoint cannot be read or names what it must not, or for options that only matter to an
-    evaluation without one.
+    `ValueError` if the checkpoint names what it must not, or for options that only matter to an evaluation without
+    one.
     """
     if not plain["evaluate"]:
         for option in ("likelihood", "metric", "extractor", "save_neighbours", "save_features"):
             if plain.get(option):
                 raise ValueError(f"{option} is for comparing samples with the data: set evaluate=true")
-    run = _part(plain, "pipeline")
+    run = _part(plain, checkpoint, "pipeline")
     if "sampler" not in run:
         guide = options({"guidance": "classifier", "guidance.checkpoint": plain["checkpoint"]})
         raise ValueError(f"checkpoint={plain['checkpoint']} is a classifier, which guides another model: {guide}")
@@ -60,18 +50,18 @@ def completed(plain: dict[str, Any]) -> dict[str, Any]:
     if guidance is None or set(guidance) & set(SHORT):
         guidance = assigned(run["guidance"], guidance or {})
     if sampler["_target_"] == CALIBRATED and sampler.get("coefficients") is None:
-        sampler, grid = _calibrated({**plain, "guidance": guidance}, sampler, grid.get("num_steps"))
+        sampler, grid = _calibrated({**plain, "guidance": guidance}, checkpoint, sampler, grid.get("num_steps"))
     chosen = {field: plain.get(option) for option, field in _EVALUATION.items() if plain.get(option) is not None}
     return {
         **plain,
         "time_grid": grid,
         "sampler": {**sampler, "time_grid": grid},
         "guidance": guidance,
-        "evaluation": {**_part(plain, "evaluation"), **chosen} if plain["evaluate"] else None,
+        "evaluation": {**_part(plain, checkpoint, "evaluation"), **chosen} if plain["evaluate"] else None,
     }
 
 
-def sampled_model(plain: dict[str, Any]) -> dict[str, Any]:
+def sampled_model(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
     """Which weights, under which guidance, a completed configuration samples; equal however one model is asked for."""
     check_average(plain)
     weights: Any = str(plain["weights"])
@@ -79,29 +69,29 @@ def sampled_model(plain: dict[str, Any]) -> dict[str, Any]:
         last = find_snapshots(plain["checkpoint"], plain["ema"]["step"])[-1]
         weights = {"length": float(length), "step": last["step"]}
     elif weights == "ema":
-        weights = next(iter(read_checkpoint(plain["checkpoint"]).get("ema", {})), "raw")
+        weights = next(iter(checkpoint.content.get("ema", {})), "raw")
     return {"weights": weights, "guidance": acting(plain["guidance"])}
 
 
-def model_options(plain: dict[str, Any]) -> str:
+def model_options(plain: dict[str, Any], checkpoint: Checkpoint) -> str:
     """Checkpoint, weights and guidance of a completed configuration as options of a command, for a shell."""
     chosen = {"checkpoint": plain["checkpoint"]}
     if plain["weights"] != "ema":
         chosen["weights"] = plain["weights"]
     chosen |= {f"ema.{name}": value for name, value in plain["ema"].items() if value is not None}
-    chosen |= differing(plain["guidance"], _part(plain, "pipeline")["guidance"])
+    chosen |= differing(plain["guidance"], _part(plain, checkpoint, "pipeline")["guidance"])
     if plain["allow_targets"]:
         chosen["allow_targets"] = plain["allow_targets"]
     return options(chosen)
 
 
-def find_calibration(plain: dict[str, Any], num_steps: int) -> Path:
+def find_calibration(plain: dict[str, Any], checkpoint: Checkpoint, num_steps: int) -> Path:
     """Where the calibration of what a completed configuration samples is kept for so many steps."""
-    return calibration_file(find_checkpoint(plain["checkpoint"]), sampled_model(plain), num_steps)
+    return calibration_file(checkpoint, sampled_model(plain, checkpoint), num_steps)
 
 
 def _calibrated(
-    plain: dict[str, Any], sampler: dict[str, Any], num_steps: int | None
+    plain: dict[str, Any], checkpoint: Checkpoint, sampler: dict[str, Any], num_steps: int | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The sampler and the time grid that were fitted to this model."""
     if num_steps is None:
@@ -110,8 +100,8 @@ def _calibrated(
         raise ConfigurationError(
             "sampler=calibrated has times of its own: give time_grid.num_steps and no other time_grid"
         )
-    command = f"python -m inkdrop calibrate {model_options(plain)} time_grid.num_steps={num_steps}"
-    found = read_calibration(find_calibration(plain, num_steps), find_checkpoint(plain["checkpoint"]), command)
+    command = f"python -m inkdrop calibrate {model_options(plain, checkpoint)} time_grid.num_steps={num_steps}"
+    found = read_calibration(find_calibration(plain, checkpoint, num_steps), checkpoint, command)
     grid = {"_target_": "inkdrop.time_grids.Explicit", "times": found["times"]}
     return {**sampler, "coefficients": found["coefficients"]}, grid
 
@@ -139,18 +129,10 @@ def check_images(folder: Path, names: Sequence[str]) -> None:
         raise ConfigurationError(f"{folder / 'images' / others[0]} is none of these samples: choose a new folder")
 
 
-def check_sampling(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
-    """`ValueError` if the options of a completed configuration do not fit its run, its schedule or this machine."""
-    check_graphs(plain)
-    check_grid(plain, allowed)
-    check_average(plain)
-
-
-def check_grid(plain: dict[str, Any], allowed: tuple[str, ...]) -> None:
-    """`ValueError` if sampler and times of a completed configuration do not fit the schedule of the run."""
-    trusted = (*CHECKPOINT_TARGETS, *plain["allow_targets"])
-    schedule = built(plain["checkpoint"], _part(plain, "pipeline")["denoiser"]["schedule"], trusted)
-    first, whole = build(plain["sampler"], allowed).points(schedule)[0], schedule.points([1.0])[0]
+def check_grid(pipeline: Pipeline) -> None:
+    """`ValueError` if the sampler and its times do not fit the schedule of the run."""
+    schedule = pipeline.denoiser.schedule
+    first, whole = pipeline.sampler.points(schedule)[0], schedule.points([1.0])[0]
     if first.half > max(whole.half, -math.log(_NOISE)) + 1e-9:
         raise ConfigurationError(
             f"the time grid begins at t = {first.t:.3g}, where sigma / alpha is {math.exp(-first.half):.2g}: samples "
@@ -176,6 +158,6 @@ def check_average(plain: dict[str, Any]) -> None:
     find_snapshots(plain["checkpoint"], step)
 
 
-def _part(plain: dict[str, Any], name: str) -> dict[str, Any]:
+def _part(plain: dict[str, Any], checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     """A part of the configuration in the checkpoint, which may name parts of models only."""
-    return checked_part(plain["checkpoint"], read_checkpoint(plain["checkpoint"]), name, plain["allow_targets"])
+    return checked_part(checkpoint.path, checkpoint.content, name, plain["allow_targets"])

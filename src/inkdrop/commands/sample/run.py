@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
-from omegaconf import DictConfig
 from torch import Tensor
 
-from inkdrop.checkpoints import checked_data, find_checkpoint, read_checkpoint, reconstructed
 from inkdrop.commands.sample.files import (
     Seen,
     seen,
@@ -25,131 +19,80 @@ from inkdrop.commands.sample.files import (
     write_samples,
     write_way,
 )
-from inkdrop.commands.sample.options import check_images, check_sampling, completed, data_of, image_names
-from inkdrop.commands.sample.origins import Interpolation, Origin, Reconstruction
-from inkdrop.commands.terminal import quiet, stop
+from inkdrop.commands.sample.prepare import Measured, PreparedSampling
 from inkdrop.conditioners.label import is_named, named
-from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
-from inkdrop.configuration.compose import resolved
-from inkdrop.data.module import DataModule
 from inkdrop.distributed.processes import is_first
 from inkdrop.distributed.ranks import raised_together
 from inkdrop.errors import NonFiniteError
-from inkdrop.metrics import Evaluation
 from inkdrop.metrics.protocol import sampling_facts, told
-from inkdrop.pipeline import Pipeline, calls_counted, compile_network, restored
+from inkdrop.pipeline import Pipeline, calls_counted, compile_network
 from inkdrop.runs.ownership import locked
 from inkdrop.runs.record import facts, write_json
 from inkdrop.runs.resumption import refuse_results
 
-T = TypeVar("T")
 
+def sample(prepared: PreparedSampling) -> dict[str, Any]:
+    """Draws what was prepared and leaves it in its folder; returns what `result.json` says.
 
-def sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
-    """Draws samples from a checkpoint and leaves them in `output_dir`; returns what `result.json` says.
-
-    Each of several devices makes its share of the batches; the samples are the same as from one. The trials of a sweep
-    in one process share what they load.
+    Each of several devices makes its share of the batches; the samples are the same as from one.
     """
-    quiet()
-    with contextlib.ExitStack() as stack:
+    folder, plain = prepared.asked.path, prepared.plain
+    with prepared.open as stack:
+        stack.enter_context(locked(folder))
+        if is_first():
+            refuse_results(folder)  # of another process, which were not there when all was checked
+        fabric = Fabric(**plain["trainer"])
+        fabric.launch()
+        _to_device(prepared, fabric)
         try:
-            stack.enter_context(locked(Path(output_dir)))
-            if is_first():
-                refuse_results(Path(output_dir))  # of another process, which were not there when all was checked
-        except ValueError as error:
-            stop(error)
-        return _sample(config, output_dir)
-
-
-def _sample(config: DictConfig, output_dir: str) -> dict[str, Any]:
-    plain = resolved(config, output_dir, data_of(config))
-    fabric = Fabric(**plain["trainer"])
-    fabric.launch()
-    try:
-        task = _task(plain, (*USER_TARGETS, *plain["allow_targets"]))
-    except ValueError as error:
-        stop(error)
-    _to_device(task, fabric)
-    plain, measured, features = task.plain, task.measured, None
-    try:
-        drawn = _drawn(fabric, task)
-        result = {
-            **task.source,
-            **drawn.facts,
-            **task.origin.facts(task.pipeline, drawn.samples),
-            **_per_class(task.pipeline, task.batch),
-            "seed": plain["seed"],
-            "sampler": plain["sampler"],
-            **facts(),
-        }
-        if measured is not None:
-            with fabric.autocast():
-                result |= _values(measured, task.pipeline, drawn.samples, plain, result)
-            if plain["save_neighbours"] or plain["save_features"]:
-                features = seen(drawn.samples, measured.evaluation, measured.data)
-    except NonFiniteError as error:
-        stop(NonFiniteError(f"{error}; nothing was written: try trainer.precision=32-true, or other weights"))
-    if fabric.is_global_zero:
-        output = Path(output_dir)
-        _write(output, plain, drawn, task)
-        if measured is not None and features is not None:
-            _write_against_data(output, plain, drawn.samples, features, measured)
-        write_json(result, output / "result.json")
-        if measured is not None:
-            print(told(result["metrics"], result["protocol"]))
-        if "classes" in result and is_named(task.pipeline.classes):
-            print(f"per class, as in the rows of grid.png: {named([f'{k} {v}' for k, v in result['classes'].items()])}")
-        calls, seconds = result["network_calls"], result["seconds"]
-        print(f"{len(task.seeds)} samples in {seconds:.1f} s, {calls} network calls each: {output}")
+            drawn = _drawn(fabric, prepared)
+            result, features = _result(fabric, prepared, drawn)
+        except NonFiniteError as error:
+            told = f"{error}; nothing was written: try trainer.precision=32-true, or other weights"
+            raise NonFiniteError(told) from error
+        if fabric.is_global_zero:
+            _write(folder, prepared, drawn, features)
+            write_json(result, folder / "result.json")
+            _tell(prepared, result)
     return result
 
 
-class _Task(NamedTuple):
-    """What is to be sampled, by which model, and how it is measured."""
-
-    plain: dict[str, Any]
-    source: dict[str, Any]
-    pipeline: Pipeline
-    seeds: range
-    measured: _Measured | None
-    origin: Origin
-    batch: dict[str, Tensor]
-
-    @property
-    def image_names(self) -> list[str]:
-        """The files of samples that are kept as images."""
-        labels = self.batch["label"].tolist() if "label" in self.batch else None
-        return image_names(self.seeds, labels, self.pipeline.classes)
+def _to_device(prepared: PreparedSampling, fabric: Fabric) -> None:
+    prepared.pipeline.to(fabric.device)
+    if prepared.measured is not None:
+        prepared.measured.evaluation.to(fabric.device)
+    if prepared.plain["compile"]:
+        compile_network(prepared.pipeline, prepared.plain["cuda_graphs"])
 
 
-def _task(plain: dict[str, Any], allowed: tuple[str, ...]) -> _Task:
-    """Checks and loads everything; `ValueError` for what cannot be."""
-    plain = completed(plain)
-    check_settings(plain)
-    check(plain, allowed)
-    check_sampling(plain, allowed)
-    checkpoint, source = _source(plain)
-    pipeline = _pipeline(plain, checkpoint, source, allowed)
-    pipeline.check()  # a checkpoint of somebody's may hold parts that do not fit each other
-    seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
-    measured = _measured(plain, pipeline, checkpoint, allowed) if plain["evaluate"] else None
-    origin = _origin(plain, pipeline, checkpoint)
-    batch = origin.conditions(_batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"]))
-    first = {name: values[:1] for name, values in batch.items()}
-    pipeline.guided({"position": torch.zeros(1), **first})  # guidance that does not fit says so here
-    task = _Task(plain, source, pipeline, seeds, measured, origin, batch)
-    if plain["save_images"]:
-        check_images(Path(plain["output_dir"]), task.image_names)
-    return task
+def _result(fabric: Fabric, prepared: PreparedSampling, drawn: _Drawn) -> tuple[dict[str, Any], Seen | None]:
+    """What `result.json` says, and the features of samples and data if they are to be shown."""
+    plain, measured, features = prepared.plain, prepared.measured, None
+    result = {
+        **prepared.source,
+        **drawn.facts,
+        **prepared.origin.facts(prepared.pipeline, drawn.samples),
+        **_per_class(prepared.pipeline, prepared.batch),
+        "seed": plain["seed"],
+        "sampler": plain["sampler"],
+        **facts(),
+    }
+    if measured is not None:
+        with fabric.autocast():
+            result |= _values(measured, prepared.pipeline, drawn.samples, plain, result)
+        if plain["save_neighbours"] or plain["save_features"]:
+            features = seen(drawn.samples, measured.evaluation, measured.data)
+    return result, features
 
 
-def _to_device(task: _Task, fabric: Fabric) -> None:
-    task.pipeline.to(fabric.device)
-    if task.measured is not None:
-        task.measured.evaluation.to(fabric.device)
-    if task.plain["compile"]:
-        compile_network(task.pipeline, task.plain["cuda_graphs"])
+def _tell(prepared: PreparedSampling, result: dict[str, Any]) -> None:
+    """The last lines on the terminal: what was measured, and what it cost."""
+    if prepared.measured is not None:
+        print(told(result["metrics"], result["protocol"]))
+    if "classes" in result and is_named(prepared.pipeline.classes):
+        print(f"per class, as in the rows of grid.png: {named([f'{k} {v}' for k, v in result['classes'].items()])}")
+    calls, seconds, count = result["network_calls"], result["seconds"], len(prepared.seeds)
+    print(f"{count} samples in {seconds:.1f} s, {calls} network calls each: {prepared.asked.path}")
 
 
 class _Drawn(NamedTuple):
@@ -158,7 +101,7 @@ class _Drawn(NamedTuple):
     facts: dict[str, Any]  # how many, and what they cost
 
 
-def _drawn(fabric: Fabric, task: _Task) -> _Drawn:
+def _drawn(fabric: Fabric, task: PreparedSampling) -> _Drawn:
     plain, start = task.plain, time.monotonic()
     way: list[Tensor] = []
     with fabric.autocast(), calls_counted(task.pipeline) as calls:
@@ -182,71 +125,24 @@ def _per_class(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Any]:
     return {"classes": {pipeline.classes[k]: n for k, n in zip(labels.tolist(), counts.tolist(), strict=True)}}
 
 
-def _write(output: Path, plain: dict[str, Any], drawn: _Drawn, task: _Task) -> None:
-    write_samples(output, drawn.samples, task.batch, task.seeds, task.pipeline.classes)
+def _write(output: Path, prepared: PreparedSampling, drawn: _Drawn, features: Seen | None) -> None:
+    plain, measured = prepared.plain, prepared.measured
+    write_samples(output, drawn.samples, prepared.batch, prepared.seeds, prepared.pipeline.classes)
     if plain["save_images"]:
-        write_images(output, drawn.samples, task.image_names)
+        write_images(output, drawn.samples, prepared.image_names)
     if drawn.way:
         write_way(output, drawn.way, plain["save_gif"], plain["save_trajectory"])
-
-
-def _write_against_data(
-    output: Path, plain: dict[str, Any], samples: Tensor, features: Seen, measured: _Measured
-) -> None:
+    if measured is None or features is None:
+        return
     if plain["save_neighbours"]:
-        write_neighbours(output, samples, features, measured.data.splits[measured.evaluation.reference]["x"])
+        reference = measured.data.splits[measured.evaluation.reference]["x"]
+        write_neighbours(output, drawn.samples, features, reference)
     if plain["save_features"]:
         write_features(output, features)
 
 
-class _Measured(NamedTuple):
-    evaluation: Evaluation
-    data: DataModule
-
-
-def _source(plain: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The checkpoint that is sampled, and what `result.json` says of where its weights are from."""
-    file = find_checkpoint(plain["checkpoint"])
-
-    def read() -> dict[str, Any]:
-        return read_checkpoint(file) if own is None else reconstructed(plain["checkpoint"], **plain["ema"])
-
-    own = plain["ema"]["length"]
-    checkpoint = _kept("checkpoint", [str(file), file.stat().st_mtime_ns, plain["ema"]], read)
-    weights = plain["weights"] if plain["weights"] != "ema" else next(iter(checkpoint.get("ema", {})), "raw")
-    weights = str(weights) if own is None else checkpoint["reconstruction"]
-    return checkpoint, {"checkpoint": str(file), "weights": weights}
-
-
-def _pipeline(
-    plain: dict[str, Any], checkpoint: dict[str, Any], source: dict[str, Any], allowed: tuple[str, ...]
-) -> Pipeline:
-    key = [source, plain["allow_targets"]]
-    weights, targets, path = str(plain["weights"]), plain["allow_targets"], plain["checkpoint"]
-    pipeline = _kept("pipeline", key, lambda: restored(checkpoint, weights, targets, path))
-    pipeline.sampler = build(plain["sampler"], allowed)
-    pipeline.guidance = build(plain["guidance"], allowed)
-    return pipeline
-
-
-def _measured(
-    plain: dict[str, Any], pipeline: Pipeline, checkpoint: dict[str, Any], allowed: tuple[str, ...]
-) -> _Measured:
-    """How samples are measured, and on which data; `ValueError` if that cannot be."""
-    trusted = (*CHECKPOINT_TARGETS, *plain["allow_targets"])
-    config = checked_data(plain["checkpoint"], checkpoint, plain["allow_targets"], plain["data_folders"])
-    data: DataModule = _kept("data", config, lambda: build(config, trusted))
-    evaluation: Evaluation = _kept("evaluation", plain["evaluation"], lambda: build(plain["evaluation"], allowed))
-    if checkpoint.get("data_fingerprint") not in (None, data.fingerprint):  # older files have none
-        print("warning: these are not the data of the run, their fingerprints differ", file=sys.stderr)
-    evaluation.check(data)
-    for likelihood in evaluation.likelihood.values():
-        likelihood.check(pipeline)
-    return _Measured(evaluation, data)
-
-
 def _values(
-    measured: _Measured, pipeline: Pipeline, samples: Tensor, plain: dict[str, Any], result: dict[str, Any]
+    measured: Measured, pipeline: Pipeline, samples: Tensor, plain: dict[str, Any], result: dict[str, Any]
 ) -> dict[str, Any]:
     """The metrics, how long they took, and the protocol that they were measured under."""
     evaluation, data = measured
@@ -262,48 +158,7 @@ def _values(
     }
 
 
-def _origin(plain: dict[str, Any], pipeline: Pipeline, checkpoint: dict[str, Any]) -> Origin:
-    """What samples begin with; `ValueError` for two choices, or if they are not to be measured."""
-    if not plain["interpolate"] and not plain["reconstruct"]:
-        return Origin()
-    if plain["evaluate"] or (plain["interpolate"] and plain["reconstruct"]):
-        raise ValueError("interpolate, reconstruct and evaluate are three choices: leave two of them out")
-    if plain["repeats"] > 1:
-        raise ValueError(f"repeats={plain['repeats']} is for evaluate=true: remove it")
-    if plain["reconstruct"] and (told := [name for name, value in plain["condition"].items() if value is not None]):
-        raise ValueError(f"reconstruct=true takes the conditions of the held-out items: remove condition.{told[0]}")
-    if plain["interpolate"]:
-        return Interpolation(plain["interpolate"], plain["num_samples"])
-    config = checked_data(plain["checkpoint"], checkpoint, plain["allow_targets"], plain["data_folders"])
-    data: DataModule = _kept("data", config, lambda: build(config, (*CHECKPOINT_TARGETS, *plain["allow_targets"])))
-    return Reconstruction(pipeline, data.splits["validation"], plain["num_samples"])
-
-
-_latest: dict[str, tuple[str, Any]] = {}
-
-
-def _kept(what: str, key: object, make: Callable[[], T]) -> T:
-    """The latest of a kind is made once, however many trials of a sweep need it."""
-    text = json.dumps(key, sort_keys=True)
-    if what not in _latest or _latest[what][0] != text:
-        _latest[what] = text, make()
-    value: T = _latest[what][1]
-    return value
-
-
-def _batch(
-    pipeline: Pipeline, seeds: range, condition: dict[str, Any], measured: _Measured | None, count: int
-) -> dict[str, Tensor]:
-    given = {name: value for name, value in condition.items() if value is not None}
-    if measured is None:
-        return pipeline.request(seeds, **given)
-    if given:
-        raise ValueError("evaluate=true samples under the held-out conditions: remove condition." + next(iter(given)))
-    batch = measured.evaluation.conditions(measured.data, count)
-    return {name: values.repeat(len(seeds) // count, *[1] * (values.dim() - 1)) for name, values in batch.items()}
-
-
-def _draw(fabric: Fabric, task: _Task, way: list[Tensor] | None) -> Tensor:
+def _draw(fabric: Fabric, task: PreparedSampling, way: list[Tensor] | None) -> Tensor:
     """All samples on the CPU of every rank; the states of the first batch on its way there are added to `way`."""
     from rich.progress import Progress
 

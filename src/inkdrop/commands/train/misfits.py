@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from inkdrop.configuration.suggestions import words, written
+from inkdrop.commands.command import Asked
+from inkdrop.configuration.compose import composed, resolved
+from inkdrop.configuration.suggestions import command, words, written
+from inkdrop.errors import InkdropError
 
 if TYPE_CHECKING:
+    from inkdrop.commands.train.prepare import PreparedTraining
     from inkdrop.data import DataModule
 
 _WITHOUT = ("data", "evaluation", "hydra", "optimizer", "pipeline", "scheduler", "task", "trainer")
@@ -22,34 +26,55 @@ _PARTS = ("codec", "conditioner", "experiment", "extractor", "guidance", "metric
 _LEAST = 2  # samples of a batch that is suggested
 
 
-def told(
-    error: ValueError, plain: Mapping[str, Any], overrides: list[str], conf: str, check: Callable[[Any], None]
-) -> ValueError:
-    """The error with everything else that does not fit, and with a command that `check` lets pass, if there is one.
+def with_misfits(
+    asked: Asked, prepare: Callable[[Asked], PreparedTraining], attempt: Callable[[Asked], PreparedTraining]
+) -> PreparedTraining:
+    """What `prepare` makes; its error comes with all else that does not fit, and with options that do, by `attempt`.
 
-    A value that the user has typed is an error of its own and is left alone, and so is all else on data of inkdrop's.
+    A value that the user has typed is an error of its own and is left alone, and so is all else on data of inkdrop's,
+    in a sweep, and in a primary configuration of the user's own.
     """
-    typed = {_name(each) for each in overrides}
+    try:
+        return prepare(asked)
+    except OmegaConfBaseException:  # of the file, not of its parts
+        raise
+    except ValueError as error:
+        if asked.in_sweep or asked.name != "train":
+            raise
+        try:
+            plain = resolved(asked.config)
+        except (ValueError, OmegaConfBaseException):
+            raise error from None
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # of what is only tried
+            warnings.simplefilter("ignore")
+            _add_misfits(error, asked, plain, attempt)
+        raise
+
+
+def _add_misfits(
+    error: ValueError, asked: Asked, plain: Mapping[str, Any], prepare: Callable[[Asked], PreparedTraining]
+) -> None:
+    """Adds to the error what else does not fit, and a command that `prepare` lets pass, if there is one."""
+    typed = {_name(each) for each in asked.overrides}
     if "_target_" not in (plain.get("data") or ()):
-        return error
+        return
     if not any(_below(name, {"data"}) for name in typed) or str(error).partition("=")[0].endswith(tuple(typed)):
-        return error
+        return
     try:
         data = _data(plain)
     except (ValueError, OSError):  # without them nothing is known that something could fit
-        return error
+        return
     others = [each for each in dict.fromkeys(_misfits(plain, data)) if each not in str(error)]
     lines = [str(error), *(f"also {each}" for each in others)]
     for keep in (True, False):
         chosen = _fitting(data, typed if keep else set())
         replaced = {*chosen} if keep else {*chosen, *_PARTS}
-        kept = [each for each in overrides if not _below(_name(each), replaced)]
-        command = [*kept, *(f"{name}={written(value)}" for name, value in chosen.items())]
-        if chosen and _passes(conf, command, check):
-            lines.append(f"these options fit: python train.py {words(command)}")
+        kept = [each for each in asked.overrides if not _below(_name(each), replaced)]
+        tried = [*kept, *(f"{name}={written(value)}" for name, value in chosen.items())]
+        if chosen and _passes(asked, tried, prepare):
+            lines.append(f"these options fit: {command('train')} {words(tried)}")
             break
     error.args = ("\n".join(lines), *error.args[1:])
-    return error
 
 
 def _name(override: str) -> str:
@@ -114,19 +139,8 @@ def _fitting(data: DataModule, typed: set[str]) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if name not in typed or name.startswith("data.")}
 
 
-def _passes(conf: str, overrides: list[str], check: Callable[[Any], None]) -> bool:
-    with contextlib.suppress(HydraException, OmegaConfBaseException, ValueError, RuntimeError):
-        check(_composed(conf, overrides))
+def _passes(asked: Asked, overrides: list[str], prepare: Callable[[Asked], PreparedTraining]) -> bool:
+    with contextlib.suppress(InkdropError, OmegaConfBaseException, ValueError, RuntimeError):
+        prepare(replace(asked, config=composed("train", overrides), overrides=overrides)).open.close()
         return True
     return False
-
-
-def _composed(conf: str, overrides: list[str]) -> Any:
-    """train.yaml under overrides, also within a program that Hydra has started."""
-    program = GlobalHydra.instance()
-    started, program.hydra = program.hydra, None
-    try:
-        with initialize_config_dir(conf, version_base="1.3"):
-            return compose("train", overrides, return_hydra_config=True)
-    finally:
-        program.hydra = started

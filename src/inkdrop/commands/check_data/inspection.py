@@ -11,11 +11,10 @@ from pathlib import Path
 import rich
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.progress import track
 from torch import Tensor
 
-from inkdrop.commands.terminal import stop
+from inkdrop.commands.command import for_the_user
 from inkdrop.configuration import USER_TARGETS, build, check
 from inkdrop.configuration.compose import composed, find_facts
 from inkdrop.data.findings import Findings
@@ -30,19 +29,17 @@ _BATCH_SIZE, _IN_PICTURE, _SIZES = 512, 100, 5
 
 
 def check_data(overrides: list[str], output: Path) -> None:
-    """Inspects the data that train.py would take with these overrides.
+    """Inspects the data that training would take with these overrides; ends with code 3 if some of them are broken.
 
-    Ends with code 0 if all is well, 2 for a wrong configuration, 3 for data that are broken or absent.
+    `ConfigurationError` for a wrong configuration, `DataError` for data that are absent.
     """
-    try:
+    with for_the_user():
         config = composed("train", overrides)
         allowed = (*USER_TARGETS, *config.allow_targets)
         find_facts(config.data, config.allow_targets)
         node = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
         check(node, allowed, "data")
         fine = inspect(build(node, allowed), output)
-    except (ValueError, OmegaConfBaseException) as error:
-        stop(error)
     if not fine:
         sys.exit(DataError.exit_code)
 

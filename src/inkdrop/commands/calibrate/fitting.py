@@ -13,12 +13,12 @@ from rich.progress import Progress
 from torch import Tensor
 
 from inkdrop.calibration import calibrate, read_calibration, rms, way, write_calibration
-from inkdrop.checkpoints import find_checkpoint
-from inkdrop.commands.sample.options import completed, find_calibration, model_options, sampled_model
+from inkdrop.checkpoints import Checkpoint, open_checkpoint, reconstructed
+from inkdrop.commands.sample.options import check_average, completed, find_calibration, model_options, sampled_model
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.errors import CheckpointError
-from inkdrop.pipeline import Pipeline, load
+from inkdrop.pipeline import Pipeline, restored
 from inkdrop.samplers import Calibrated, Sampler
 from inkdrop.time_grids import Explicit
 
@@ -41,7 +41,7 @@ class Calibrating(NamedTuple):
 def calibrate_checkpoint(plain: dict[str, Any]) -> Calibrating:
     """Fits what `conf/calibrate.yaml` describes; `ValueError` where the fit comes no nearer than the solver itself."""
     begin = time.monotonic()
-    plain, pipeline, solver = _prepared(plain)
+    plain, checkpoint, pipeline, solver = _prepared(plain)
     num_steps, rounds, refinement = plain["time_grid"]["num_steps"], plain["num_rounds"], plain["refinement"]
     count = plain["num_trajectories"] or max(128, -(-16384 // torch.Size(pipeline.shape).numel()))
     first, others = (range(plain["seed"] + place * count, plain["seed"] + (place + 1) * count) for place in range(2))
@@ -52,7 +52,7 @@ def calibrate_checkpoint(plain: dict[str, Any]) -> Calibrating:
             lambda: bar.advance(shown),
         )  # fmt: skip
     few = Calibrated(Explicit(fitted.times), fitted.coefficients)
-    checkpoint, file = find_checkpoint(plain["checkpoint"]), find_calibration(plain, num_steps)
+    file = find_calibration(plain, checkpoint, num_steps)
     samplers = [solver(num_steps), few, *_earlier(file, checkpoint)]
     before, after, *earlier = _differences(_start(pipeline, others), solver(num_steps * refinement), samplers)
     if not after < before:
@@ -61,7 +61,7 @@ def calibrate_checkpoint(plain: dict[str, Any]) -> Calibrating:
             f"itself {before:.4f}: raise num_trajectories={count} or num_rounds={rounds}"
         )
     content = {
-        **sampled_model(plain),
+        **sampled_model(plain, checkpoint),
         "num_steps": num_steps,
         "times": fitted.times,
         "coefficients": fitted.coefficients,
@@ -73,19 +73,26 @@ def calibrate_checkpoint(plain: dict[str, Any]) -> Calibrating:
     kept = any(each < after for each in earlier)
     if not kept:
         write_calibration(file, checkpoint, content)
-    return Calibrating(file, content, earlier[0] if earlier else None, kept, model_options(plain))
+    return Calibrating(file, content, earlier[0] if earlier else None, kept, model_options(plain, checkpoint))
 
 
-def _prepared(plain: dict[str, Any]) -> tuple[dict[str, Any], Pipeline, Callable[[int], Sampler]]:
-    """The completed configuration, the model, and the solver for a number of steps; `ValueError` if they cannot be."""
+def _prepared(plain: dict[str, Any]) -> tuple[dict[str, Any], Checkpoint, Pipeline, Callable[[int], Sampler]]:
+    """The completed configuration, the checkpoint, the model, and the solver for a number of steps.
+
+    `ValueError` if they cannot be.
+    """
     check_settings(plain)
-    plain = {**plain, **completed({**plain, "evaluate": False})}
+    checkpoint = open_checkpoint(plain["checkpoint"])
+    plain = {**plain, **completed({**plain, "evaluate": False}, checkpoint)}
+    check_average(plain)
     allowed = (*USER_TARGETS, *plain["allow_targets"])
     check(plain, allowed)
     num_steps = plain["time_grid"].get("num_steps")
     if num_steps is None or not build(plain["sampler"], allowed).deterministic:
         raise ValueError(_WANTED)
-    pipeline = load(plain["checkpoint"], plain["weights"], plain["allow_targets"], **plain["ema"])
+    own, content = plain["ema"]["length"], checkpoint.content
+    content = content if own is None else reconstructed(checkpoint.path, **plain["ema"])
+    pipeline = restored(content, str(plain["weights"]), plain["allow_targets"], checkpoint.path)
     pipeline.to(_device(plain["device"]))
     pipeline.guidance = build(plain["guidance"], allowed)
 
@@ -96,7 +103,7 @@ def _prepared(plain: dict[str, Any]) -> tuple[dict[str, Any], Pipeline, Callable
     times = solver(num_steps).time_grid(pipeline.denoiser.schedule)
     if len(times) != num_steps + 1 or any(a <= b for a, b in pairwise(times)):
         raise ValueError(_WANTED)
-    return plain, pipeline, solver
+    return plain, checkpoint, pipeline, solver
 
 
 def _device(name: str) -> str:
@@ -118,7 +125,7 @@ def _start(pipeline: Pipeline, seeds: Sequence[int]) -> tuple[Denoiser, Tensor, 
     return denoiser, pipeline.start(seeds).to(device), cond
 
 
-def _earlier(file: Path, checkpoint: Path) -> list[Sampler]:
+def _earlier(file: Path, checkpoint: Checkpoint) -> list[Sampler]:
     """The steps in a file, if they are of this checkpoint."""
     try:
         found = read_calibration(file, checkpoint, "")

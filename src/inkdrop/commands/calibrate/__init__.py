@@ -1,0 +1,33 @@
+"""`calibrate`: a few steps of a sampler, fitted to one network."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Fits what `conf/calibrate.yaml` describes under these options, and prints how much nearer it comes."""
+    parser = argparse.ArgumentParser(
+        prog="inkdrop calibrate",
+        description="Fits a few steps to a network; sampler=calibrated takes them. Options are those of "
+        "conf/calibrate.yaml.",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="option=value")
+    given = parser.parse_args(arguments)
+    from inkdrop.commands.calibrate.fitting import calibrate_checkpoint
+    from inkdrop.commands.command import for_the_user
+    from inkdrop.configuration.compose import composed, resolved
+    from inkdrop.configuration.suggestions import command
+
+    with for_the_user():
+        done = calibrate_checkpoint(resolved(composed("calibrate", given.overrides), empty=()))
+    content = done.content
+    print("| difference to the fine solution | before | after |\n|---|---|---|")
+    for name, key in (("the samples it was fitted to", "difference"), ("others", "difference_on_other_seeds")):
+        print(f"| {name} | {content[key]['before']:.4f} | {content[key]['after']:.4f} |")
+    if done.earlier is not None:
+        what = "is nearer and was kept" if done.kept else "was replaced"
+        print(f"the earlier calibration, at {done.earlier:.4f} on the others, {what}")
+    print(f"{content['seconds']} s: {done.file}")
+    print(f"{command('sample')} {done.options} sampler=calibrated time_grid.num_steps={content['num_steps']}")

@@ -1,0 +1,221 @@
+"""What a sampling run is made of, checked and built from its configuration before anything exists."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from inkdrop.checkpoints import Checkpoint, checked_data, open_checkpoint, reconstructed
+from inkdrop.commands.command import Asked, Prepared, Session
+from inkdrop.commands.sample.options import (
+    check_average,
+    check_graphs,
+    check_grid,
+    check_images,
+    check_seeds,
+    completed,
+    image_names,
+)
+from inkdrop.commands.sample.origins import Interpolation, Origin, Reconstruction
+from inkdrop.commands.terminal import quiet
+from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
+from inkdrop.configuration.compose import refuse_foreign_targets, refuse_unread, resolved
+from inkdrop.configuration.secrets import hiding, refuse_masked
+from inkdrop.data.module import DataModule
+from inkdrop.distributed.processes import is_first
+from inkdrop.errors import ConfigurationError
+from inkdrop.files.showing import warn
+from inkdrop.metrics import Evaluation
+from inkdrop.pipeline import Pipeline, restored
+from inkdrop.runs.machine import world_size_of
+from inkdrop.runs.resumption import refuse_results, refuse_unusable
+
+
+class Measured(NamedTuple):
+    """How samples are measured, and the data that they are compared with."""
+
+    evaluation: Evaluation
+    data: DataModule
+
+
+@dataclass(kw_only=True)
+class PreparedSampling(Prepared):
+    """A sampling run that is checked and built.
+
+    `source` is what `result.json` says of where the weights are from, `origin` what samples begin with, and `batch` the
+    raw conditions of all samples.
+    """
+
+    source: dict[str, Any]
+    pipeline: Pipeline
+    seeds: range
+    measured: Measured | None
+    origin: Origin
+    batch: dict[str, Tensor]
+
+    @property
+    def image_names(self) -> list[str]:
+        """The files of samples that are kept as images."""
+        labels = self.batch["label"].tolist() if "label" in self.batch else None
+        return image_names(self.seeds, labels, self.pipeline.classes)
+
+
+def resolve(asked: Asked, session: Session) -> tuple[dict[str, Any], Checkpoint]:
+    """The configuration, completed by that of the checkpoint, once each value is checked by itself."""
+    quiet()
+    config = asked.config
+    refuse_unread(config, "sample", asked.name)
+    refuse_foreign_targets(config, asked.overrides, asked.primary)
+    data = None
+    if config.get("checkpoint") and config.get("extractor") is not None:  # which may refer to the data
+        targets, folders = (config.get(name) or [] for name in ("allow_targets", "data_folders"))
+        data = checked_data(config.checkpoint, _checkpoint(config.checkpoint, session).content, targets, folders)
+    plain = resolved(config, str(asked.path), data, empty=())
+    with hiding(config):
+        check_settings(plain)
+    check_seeds(plain)
+    checkpoint = _checkpoint(plain["checkpoint"], session)
+    plain = completed(plain, checkpoint)
+    with hiding(config):
+        check(plain, (*USER_TARGETS, *plain["allow_targets"]))
+    refuse_masked(plain)
+    if is_first():
+        refuse_unusable(asked.folder)
+        refuse_results(asked.folder)
+    return plain, checkpoint
+
+
+def prepare(asked: Asked, session: Session) -> PreparedSampling:
+    """The run; `InkdropError` or `ValueError` for what cannot work.
+
+    The trials of a sweep in one process share what they load.
+    """
+    plain, checkpoint = resolve(asked, session)
+    allowed = (*USER_TARGETS, *plain["allow_targets"])
+    check_graphs(plain)
+    check_average(plain)
+    world_size = world_size_of(plain["trainer"])
+    model, source = _source(plain, checkpoint, session)
+    pipeline = _pipeline(plain, model, source, allowed, session)
+    check_grid(pipeline)
+    pipeline.check()  # a checkpoint of somebody's may hold parts that do not fit each other
+    seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
+    measured = _measured(plain, pipeline, checkpoint, allowed, session) if plain["evaluate"] else None
+    origin = _origin(plain, pipeline, checkpoint, session)
+    batch = origin.conditions(_batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"]))
+    first = {name: values[:1] for name, values in batch.items()}
+    pipeline.guided({"position": torch.zeros(1), **first})  # guidance that does not fit says so here
+    prepared = PreparedSampling(
+        asked,
+        plain,
+        world_size,
+        contextlib.ExitStack(),
+        source=source,
+        pipeline=pipeline,
+        seeds=seeds,
+        measured=measured,
+        origin=origin,
+        batch=batch,
+    )
+    if plain["save_images"]:
+        check_images(asked.folder, prepared.image_names)
+    return prepared
+
+
+def check_sweep(folder: Path, config: DictConfig) -> None:
+    """`ConfigurationError` if the trials of a sweep would lie, and be shown, among other samples."""
+    if not is_first():
+        return
+    refuse_unusable(folder)
+    if any(folder.rglob("result.json")):
+        raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
+
+
+def _checkpoint(path: str, session: Session) -> Checkpoint:
+    return session.keep("checkpoint", path, lambda: open_checkpoint(path))
+
+
+def _source(
+    plain: dict[str, Any], checkpoint: Checkpoint, session: Session
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The content of a checkpoint with the weights that are sampled, and where `result.json` says they are from."""
+    own, content = plain["ema"]["length"], checkpoint.content
+    if own is not None:
+        key = [str(checkpoint.path), plain["ema"]]
+        content = session.keep("average", key, lambda: reconstructed(checkpoint.path, **plain["ema"]))
+    weights = plain["weights"] if plain["weights"] != "ema" else next(iter(content.get("ema", {})), "raw")
+    weights = str(weights) if own is None else content["reconstruction"]
+    return content, {"checkpoint": str(checkpoint.file), "weights": weights}
+
+
+def _pipeline(
+    plain: dict[str, Any],
+    content: Mapping[str, Any],
+    source: dict[str, Any],
+    allowed: tuple[str, ...],
+    session: Session,
+) -> Pipeline:
+    weights, targets, path = str(plain["weights"]), plain["allow_targets"], plain["checkpoint"]
+    pipeline = session.keep("pipeline", [source, targets], lambda: restored(content, weights, targets, path))
+    pipeline.sampler = build(plain["sampler"], allowed)
+    pipeline.guidance = build(plain["guidance"], allowed)
+    return pipeline
+
+
+def _data(plain: dict[str, Any], checkpoint: Checkpoint, session: Session) -> DataModule:
+    """The data of the run, which are not fetched."""
+    targets = plain["allow_targets"]
+    config = checked_data(checkpoint.path, checkpoint.content, targets, plain["data_folders"])
+    data: DataModule = session.keep("data", config, lambda: build(config, (*CHECKPOINT_TARGETS, *targets)))
+    return data
+
+
+def _measured(
+    plain: dict[str, Any], pipeline: Pipeline, checkpoint: Checkpoint, allowed: tuple[str, ...], session: Session
+) -> Measured:
+    """How samples are measured, and on which data; `ValueError` if that cannot be."""
+    data = _data(plain, checkpoint, session)
+    evaluation: Evaluation = session.keep(
+        "evaluation", plain["evaluation"], lambda: build(plain["evaluation"], allowed)
+    )
+    if checkpoint.content.get("data_fingerprint") not in (None, data.fingerprint):  # older files have none
+        warn("these are not the data of the run, their fingerprints differ")
+    evaluation.check(data)
+    for likelihood in evaluation.likelihood.values():
+        likelihood.check(pipeline)
+    return Measured(evaluation, data)
+
+
+def _origin(plain: dict[str, Any], pipeline: Pipeline, checkpoint: Checkpoint, session: Session) -> Origin:
+    """What samples begin with; `ValueError` for two choices, or if they are not to be measured."""
+    if not plain["interpolate"] and not plain["reconstruct"]:
+        return Origin()
+    if plain["evaluate"] or (plain["interpolate"] and plain["reconstruct"]):
+        raise ValueError("interpolate, reconstruct and evaluate are three choices: leave two of them out")
+    if plain["repeats"] > 1:
+        raise ValueError(f"repeats={plain['repeats']} is for evaluate=true: remove it")
+    if plain["reconstruct"] and (given := [name for name, value in plain["condition"].items() if value is not None]):
+        raise ValueError(f"reconstruct=true takes the conditions of the held-out items: remove condition.{given[0]}")
+    if plain["interpolate"]:
+        return Interpolation(plain["interpolate"], plain["num_samples"])
+    data = _data(plain, checkpoint, session)
+    return Reconstruction(pipeline, data.splits["validation"], plain["num_samples"])
+
+
+def _batch(
+    pipeline: Pipeline, seeds: range, condition: dict[str, Any], measured: Measured | None, count: int
+) -> dict[str, Tensor]:
+    given = {name: value for name, value in condition.items() if value is not None}
+    if measured is None:
+        return pipeline.request(seeds, **given)
+    if given:
+        raise ValueError("evaluate=true samples under the held-out conditions: remove condition." + next(iter(given)))
+    batch = measured.evaluation.conditions(measured.data, count)
+    return {name: values.repeat(len(seeds) // count, *[1] * (values.dim() - 1)) for name, values in batch.items()}

@@ -1,0 +1,233 @@
+"""What a training run is made of, checked and built from its configuration before anything exists."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from inkdrop.callbacks import StopOnSignal
+from inkdrop.checkpoints import model_weights, read_checkpoint
+from inkdrop.commands.command import Asked, Prepared
+from inkdrop.commands.terminal import quiet
+from inkdrop.configuration import USER_TARGETS, build, check, check_settings
+from inkdrop.configuration.compose import refuse_foreign_targets, refuse_unread, settled
+from inkdrop.configuration.secrets import from_environment, hiding, masked, refuse_masked
+from inkdrop.data.module import DataModule
+from inkdrop.distributed.processes import is_first
+from inkdrop.errors import CheckpointError, ConfigurationError, DataError
+from inkdrop.files.showing import harmless, warn
+from inkdrop.loggers.jsonl import JSONLines
+from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
+from inkdrop.networks.recomputing import recompute_activations
+from inkdrop.runs.machine import check_batch_size, check_devices, refused_devices, whole_steps
+from inkdrop.runs.ownership import LOCK, locked, refuse_shared, run_id_of
+from inkdrop.runs.rerun import startable
+from inkdrop.runs.resumption import Resumed, holds_run, refuse_results, refuse_unusable, resumed
+from inkdrop.tasks import Task
+
+Missing = Callable[[DataError], None]
+
+
+@dataclass(kw_only=True)
+class PreparedTraining(Prepared):
+    """A training run that is checked and built.
+
+    `shown` is the configuration without secrets, `start_again` the YAML from which the run begins again. `before` is
+    what the folder holds of the run already, and `initial` are weights to begin from. `begun` says whether the folder
+    held a run then, and `is_locked` whether it is kept from others.
+    """
+
+    shown: dict[str, Any]
+    start_again: str
+    before: Resumed | None
+    data: DataModule
+    task: Task
+    trainer: Trainer
+    initial: dict[str, Tensor] | None
+    begun: bool = False
+    is_locked: bool = False
+
+
+def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any]]:
+    """The configuration with its references and as plain data, once each value is checked by itself."""
+    quiet()
+    refuse_unread(asked.config, "train", asked.name)
+    refuse_foreign_targets(asked.config, asked.overrides, asked.primary)
+    config = asked.config.copy()
+    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_struct(config, False)
+    config.run_id = run_id_of(asked.folder) or config.get("run_id") or secrets.token_hex(4)
+    config = settled(config, str(asked.path))
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    with hiding(config):
+        check_settings(plain)
+        check(plain, (*USER_TARGETS, *plain["allow_targets"]))
+    refuse_masked(plain)
+    return config, plain
+
+
+def prepare_to_run(asked: Asked) -> PreparedTraining:
+    """The run as `prepare` makes it, while nobody else goes on with what its folder holds."""
+    with contextlib.ExitStack() as stack:
+        begun = is_first() and holds_run(asked.folder)
+        is_locked = begun and (asked.folder / LOCK).exists()  # none is made yet
+        if is_locked:
+            stack.enter_context(locked(asked.folder))
+        prepared = prepare(asked)
+        prepared.begun, prepared.is_locked, prepared.open = begun, is_locked, stack.pop_all()
+        return prepared
+
+
+def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
+    """The run; `InkdropError` or `ValueError` for what cannot work.
+
+    Data that are absent are an error, unless `missing` is called with it.
+    """
+    config, plain = resolve(asked)
+    if is_first():
+        refuse_unusable(asked.folder)
+    secret = from_environment(config)
+    before = resumed(asked.folder, {**plain, "run_id": asked.config.get("run_id")}, secret)
+    if before is not None and before.run_id not in (None, plain["run_id"]):  # of a version that wrote no record
+        asked.config.run_id = before.run_id
+        config, plain = resolve(asked)
+    data, task, trainer = _build(plain, asked.path)
+    _check_fit(plain, data, task, trainer, missing)
+    output_dir = OmegaConf.to_container(asked.config, resolve=False)["output_dir"]  # type: ignore[index, call-overload]
+    return PreparedTraining(
+        asked,
+        plain,
+        trainer.world_size,
+        contextlib.ExitStack(),
+        only_checked=_only_checked(plain),
+        objective=plain["objective"],
+        shown=masked(plain, secret),
+        start_again=startable(config, output_dir, secret),
+        before=before,
+        data=data,
+        task=task,
+        trainer=trainer,
+        initial=_initial(plain, task.pipeline.network),
+    )
+
+
+def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]:
+    """The data, the task and the trainer with its loggers and callbacks."""
+    allowed = (*USER_TARGETS, *plain["allow_targets"])
+    torch.manual_seed(plain["seed"])  # weights
+    data: DataModule = build(plain["data"], allowed)
+    task: Task = build(plain["task"], allowed)
+    if plain["channels_last"]:
+        task.pipeline.to(memory_format=torch.channels_last)
+    loggers: list[Logger] = [JSONLines(run / "metrics.jsonl")]
+    try:
+        loggers += build(list(plain["logger"].values()), allowed)
+    except ImportError as error:
+        raise ValueError(f"a logger needs a package that is not here: {error}") from None
+    callbacks = build(list(plain["callbacks"].values()), allowed)
+    # Lightning's own sampler would change the keyed order, and its sanity check would cost time and log a loss.
+    with refused_devices(plain["trainer"]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU.*")  # which is refused
+        trainer = Trainer(
+            **whole_steps(plain["trainer"]),
+            callbacks=[*callbacks, StopOnSignal()],
+            logger=loggers,
+            default_root_dir=run / "lightning",  # never made: on SLURM it would go on from a hpc_ckpt_*.ckpt there
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            max_epochs=-1,
+            check_val_every_n_epoch=None,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+    return data, task, trainer
+
+
+def _check_fit(
+    plain: Mapping[str, Any], data: DataModule, task: Task, trainer: Trainer, missing: Missing | None
+) -> None:
+    """`ValueError` for parts that do not fit each other, the data, or this machine."""
+    check_devices(trainer, plain["trainer"])
+    check_batch_size(plain["data"].get("batch_size", trainer.world_size), trainer.world_size)
+    pipeline = task.pipeline
+    pipeline.check()
+    if plain["checkpoint_activations"]:
+        recompute_activations(pipeline.network)  # says so where there are no blocks
+    for likelihood in build(plain["likelihood"], (*USER_TARGETS, *plain["allow_targets"])).values():
+        likelihood.check(pipeline)
+    if plain["optimizer"]["lr"] == 0:
+        warn("optimizer.lr=0: the weights stay as they are")
+    task.foresee(plain["trainer"]["max_steps"])
+    item = None
+    try:
+        data.verify()
+        item = data.example()
+    except DataError as error:
+        if missing is None:
+            raise
+        missing(error)
+    if item is not None:
+        pipeline.codec.check(item)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        getattr(callback, "verify", lambda: None)()
+        if item is not None and (evaluation := getattr(callback, "evaluation", None)) is not None:
+            evaluation.check_item(item)
+
+
+def _only_checked(plain: Mapping[str, Any]) -> bool:
+    """Whether a configuration asks for no training; says so."""
+    if plain["trainer"]["max_steps"] != 0:
+        return False
+    warn(
+        "trainer.max_steps=0: the configuration was checked and nothing is trained; the data were not read, which "
+        "`python -m inkdrop check-data` with the same options does"
+    )
+    return True
+
+
+def _initial(plain: Mapping[str, Any], network: Any) -> dict[str, Tensor] | None:
+    """Weights to begin from, of a run folder or checkpoint of inkdrop, or a published folder of diffusers.
+
+    Those of diffusers are put into the network, of which alone they are.
+    """
+    if not plain["init_from"]:
+        return None
+    path = Path(plain["init_from"])
+    if not is_diffusers_folder(path):
+        return model_weights(read_checkpoint(plain["init_from"], "init_from"))
+    try:
+        network.load_state_dict(read_diffusers_folder(path, network))
+    except ValueError as error:
+        raise CheckpointError(f"init_from={harmless(path)}: {error}") from None
+    return None
+
+
+def check_sweep(folder: Path, config: DictConfig) -> None:
+    """`ConfigurationError` if the trials of a sweep cannot lie in this folder."""
+    if not is_first():
+        return
+    refuse_unusable(folder)
+    if isinstance(config.get("run_id"), str):  # for which a sweep gives one name, not several
+        raise ConfigurationError(f"run_id={config.run_id} would be that of all trials: leave it out, each draws one")
+
+
+def check_trials(asked: Asked) -> Mapping[str, Any]:
+    """The options of the trainer of all trials; `ValueError` for what can work in none of them."""
+    config, plain = resolve(asked)
+    refuse_unusable(asked.folder)
+    if is_first():
+        refuse_results(asked.folder)
+    refuse_shared(config)
+    trainer: Mapping[str, Any] = plain["trainer"]
+    return trainer
