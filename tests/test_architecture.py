@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -100,6 +101,31 @@ def test_nothing_is_unpickled_and_no_shell_is_started() -> None:
                 assert told.get("weights_only") in (None, "True"), file
                 assert told.get("allow_pickle") in (None, "False"), file
                 assert "shell" not in told, file
+
+
+def functions(file: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
+    """The functions and methods of a file by their names, and whether each is the constructor of a network."""
+    tree = ast.parse(file.read_text())
+    in_networks = file.is_relative_to(PACKAGE / "networks")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield f"{file.relative_to(PACKAGE)}: {node.name}", node, in_networks and node.name == "__init__"
+
+
+def test_a_file_and_a_function_can_be_read_at_once() -> None:
+    lengths = {file: len(file.read_text().splitlines()) for file in PACKAGE.rglob("*.py")}
+    assert [f"{file}: {count}" for file, count in lengths.items() if count > 305] == []
+    found = [each for file in lengths for each in functions(file)]
+    assert len(found) > 1000
+    long = [name for name, node, of_a_network in found if node.end_lineno - node.lineno >= 50 and not of_a_network]  # type: ignore[operator]
+    assert long == []
+    assert len([*PACKAGE.iterdir()]) - len([*PACKAGE.glob("__pycache__")]) <= 38
+
+
+def test_functions_have_names_that_say_what_they_give() -> None:
+    bare = {"told", "own", "found", "way", "seen", "of"}
+    named = [each for file in PACKAGE.rglob("*.py") for each in functions(file)]
+    assert [name for name, node, _ in named if node.name.strip("_") in bare] == []
 
 
 def test_no_test_file_imports_another() -> None:
