@@ -23,7 +23,7 @@ from torch import Tensor
 import inkdrop
 from inkdrop.data import Digits, collect
 from inkdrop.metrics import Classifier, GaussianStatistics, frechet_distance
-from inkdrop.metrics.frechet import Statistics
+from inkdrop.metrics.moments import Statistics
 
 EXTRACTOR: dict[str, Any] = {
     "name": "digits",

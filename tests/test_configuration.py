@@ -118,6 +118,16 @@ def test_a_checkpoint_may_name_parts_of_a_model_only(target: str) -> None:
             action({"_target_": target}, CHECKPOINT_TARGETS)
 
 
+def test_a_part_is_found_under_the_import_path_of_an_earlier_version() -> None:
+    moved = {"_target_": "inkdrop.metrics.distances.FrechetDistance"}
+    for allowed in (USER_TARGETS, CHECKPOINT_TARGETS):
+        check(moved, allowed)
+        assert build(moved, allowed) == build({"_target_": "inkdrop.metrics.FrechetDistance"})
+    for wrong in ("inkdrop.metrics.distances", "inkdrop.metrics.distances.x.FrechetDistance"):
+        with pytest.raises(ConfigurationError):
+            check({"_target_": wrong})
+
+
 def test_build_calls_innermost_first_and_makes_plain_partials() -> None:
     import functools
 

@@ -30,10 +30,10 @@ from inkdrop.metrics import (
     frechet_distance,
 )
 from inkdrop.metrics.extractors import Extractor
-from inkdrop.metrics.frechet import Statistics
 from inkdrop.metrics.metric import Metric
+from inkdrop.metrics.moments import Statistics
 from inkdrop.metrics.protocol import over_repeats, protocol, short
-from inkdrop.metrics.real import of, real, trivial_items
+from inkdrop.metrics.real import extracted, real, trivial_items
 
 
 def statistics(features: Tensor, parts: int = 1) -> Statistics:
@@ -300,9 +300,9 @@ def test_what_is_taken_of_real_data_is_kept_by_content() -> None:
 def test_what_is_taken_does_not_depend_on_the_precision_of_sampling() -> None:
     extractor, items = digits_classifier(), digits().splits["validation"]
     needs = frozenset({"statistics", "features", "class_sums"})
-    plain = of(extractor, items, 32, needs, 16, "items")
+    plain = extracted(extractor, items, 32, needs, 16, "items")
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = of(extractor, items, 32, needs, 16, "items")
+        mixed = extracted(extractor, items, 32, needs, 16, "items")
     for name in ("features", "class_sums"):
         first, second = getattr(plain, name), getattr(mixed, name)
         assert torch.equal(first, second), name

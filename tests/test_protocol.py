@@ -10,7 +10,7 @@ from observed import Flat
 from inkdrop.data import Digits
 from inkdrop.metrics import CLIP, Classifier, DINOv2, Evaluation, Identity, Inception, KernelDistance
 from inkdrop.metrics.extractors import Extractor
-from inkdrop.metrics.protocol import hash_of, metric_of, protocol, sampling_facts, told
+from inkdrop.metrics.protocol import hash_of, metric_of, protocol, sampling_facts, summary
 
 SAMPLING = {"pipeline": {"sampler": "a", "guidance": "b"}, "weights": "0.99", "seed": 0, "network_calls": 5}
 SAMPLING["precision"] = "32-true"
@@ -53,8 +53,8 @@ def test_extractors_that_resize_say_how() -> None:
 def test_what_stands_beside_a_metric_has_its_hash(name: str) -> None:
     values = protocol({}, {"fd_1k": {}}, {})
     assert metric_of(name) == "fd_1k"
-    assert hash_of(name, values) == values["metrics"]["fd_1k"]["hash"] == told({name: 1.0}, values).split()[-1]
+    assert hash_of(name, values) == values["metrics"]["fd_1k"]["hash"] == summary({name: 1.0}, values).split()[-1]
 
 
 def test_what_has_no_protocol_has_no_hash() -> None:
-    assert told({"train/loss": 0.5}, protocol({}, {"fd_1k": {}}, {})) == f"{'train/loss':36} 0.5000"
+    assert summary({"train/loss": 0.5}, protocol({}, {"fd_1k": {}}, {})) == f"{'train/loss':36} 0.5000"

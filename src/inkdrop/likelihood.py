@@ -40,7 +40,7 @@ class Likelihood(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What the result depends on besides the model and the data: the kind and its options."""
-        return {"likelihood": type(self).__name__, **{name: _told(option) for name, option in vars(self).items()}}
+        return {"likelihood": type(self).__name__, **{name: _recorded(option) for name, option in vars(self).items()}}
 
     def check(self, pipeline: Pipeline) -> None:
         """`ValueError` if this likelihood does not exist for the pipeline."""
@@ -64,7 +64,7 @@ def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple
         pipeline.train(training)
 
 
-def _told(option: Any) -> Any:
+def _recorded(option: Any) -> Any:
     """An option as it stands in a record: a function by its name."""
     return getattr(getattr(option, "func", option), "__name__", option)
 

@@ -54,11 +54,11 @@ def calibrate(
     to its steps, and the coefficients fitted again. `progress()` is called after each round. Sources: Tong et al. 2024,
     arXiv 2405.15506, for fitted times; Frankel et al. 2025, arXiv 2502.17423, for coefficients too.
     """
-    x_0 = way(denoiser, eps, cond, solver(num_steps * refinement))
-    before = way(denoiser, eps, cond, solver(num_steps))
+    x_0 = solution(denoiser, eps, cond, solver(num_steps * refinement))
+    before = solution(denoiser, eps, cond, solver(num_steps))
     times = solver(num_steps).time_grid(denoiser.schedule)[:-1]
     problem = _Problem(denoiser, eps, cond, x_0, progress)
-    # Not from coefficients that suit the way of the fine solution: those overfit, and end in a worse minimum.
+    # Not from coefficients that suit the fine solution: those overfit, and end in a worse minimum.
     changes = [[0.0] * (1 + min(memory, number + 1)) for number in range(num_steps)]
     times, changes = problem.fitted(times, changes, num_rounds, move=True)
     snapped = descending(times, denoiser.schedule)[:-1]
@@ -70,7 +70,7 @@ def calibrate(
     return Calibration(times, coefficients, rms(before - x_0), rms(problem.walk(points, changes)[-1][0] - x_0))
 
 
-def way(denoiser: Denoiser, eps: Tensor, cond: Condition, sampler: Sampler) -> Tensor:
+def solution(denoiser: Denoiser, eps: Tensor, cond: Condition, sampler: Sampler) -> Tensor:
     """x_0 (B, *) of a run without noise of its own from eps (B, *)."""
     return sampler(denoiser, eps, cond, NoiseSource(denoiser.noise, Generators.from_seeds(range(len(eps)))))
 
@@ -106,17 +106,17 @@ class _Problem:
         self, points: Sequence[Point], changes: Numbers, first: int = 0, state: State | None = None
     ) -> list[State]:
         """The states before step `first` and after each from there on; in the last the estimate at x is missing."""
-        states = [state or self._seen(points[0].sigma * self.eps, points[0], ())]
+        states = [state or self._evaluated(points[0].sigma * self.eps, points[0], ())]
         for now, next, change in zip(points[first:], points[first + 1 :], changes[first:], strict=False):
             x, estimates = states[-1]
             scale, *shares = _numbers(now, next, change)
             x = x * scale
             for share, estimate in zip(shares, estimates, strict=False):
                 x.add_(estimate, alpha=share)
-            states.append(self._seen(x, next, estimates) if next.sigma > 0 else (x, estimates))
+            states.append(self._evaluated(x, next, estimates) if next.sigma > 0 else (x, estimates))
         return states
 
-    def _seen(self, x: Tensor, now: Point, estimates: tuple[Tensor, ...]) -> State:
+    def _evaluated(self, x: Tensor, now: Point, estimates: tuple[Tensor, ...]) -> State:
         return x, (self.denoiser(x, now, self.cond).x_0, *estimates)
 
     def fitted(

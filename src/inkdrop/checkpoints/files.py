@@ -42,10 +42,10 @@ def find_checkpoint(path: str | Path, option: str = "checkpoint") -> Path:
 
     A damaged one is skipped with a warning. `CheckpointError` if there is none, or for an address.
     """
-    return _found(path, option)[0]
+    return _located(path, option)[0]
 
 
-def _found(path: str | Path, option: str) -> tuple[Path, str | None]:
+def _located(path: str | Path, option: str) -> tuple[Path, str | None]:
     """The file, and its digest if it had to be read to be found."""
     if "://" in str(path):
         raise CheckpointError(f"{option}={path} is an address: fetch the file first, and only from whom you trust")
@@ -218,7 +218,7 @@ def open_checkpoint(path: str | Path, option: str = "checkpoint") -> Checkpoint:
     The file is verified first. `CheckpointError` if it is damaged, of a newer version, was not written by inkdrop, or
     holds numbers that are not finite.
     """
-    file, digest = _found(path, option)
+    file, digest = _located(path, option)
     if Path(path).is_file():  # a folder's has been verified
         digest = verify(file)
     return Checkpoint(path, file, read_verified(file), digest)

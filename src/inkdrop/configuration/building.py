@@ -102,8 +102,10 @@ def locate(name: Any, allowed: Iterable[str]) -> Callable[..., Any]:
 
 def current(name: Any) -> Any:
     """The import path of today for one that a file of an earlier version names; anything else as it is."""
-    first, _, rest = name.removeprefix("inkdrop.").partition(".") if isinstance(name, str) else ("", "", "")
-    return f"inkdrop.{MOVED[first]}.{rest}" if first in MOVED and name.startswith("inkdrop.") else name
+    for earlier, now in MOVED.items() if isinstance(name, str) else ():
+        if name.startswith(f"inkdrop.{earlier}."):
+            return f"inkdrop.{now}{name.removeprefix(f'inkdrop.{earlier}')}"
+    return name
 
 
 def checkpoint_parts() -> dict[str, Callable[..., Any]]:

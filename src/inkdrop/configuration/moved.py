@@ -3,5 +3,6 @@
 MOVED = {
     "experiment": "commands.check",
     "masking": "configuration.secrets",
+    "metrics.distances": "metrics.frechet",
     "self_conditioning": "denoiser",
 }

@@ -1,12 +1,12 @@
 """Features, and what is measured on them."""
 
 from inkdrop.metrics.accuracy_score import ClassificationAccuracyScore
-from inkdrop.metrics.distances import FrechetDistance
 from inkdrop.metrics.evaluation import Evaluation
 from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception, Thumbnail
-from inkdrop.metrics.frechet import GaussianStatistics, Statistics, frechet_distance
+from inkdrop.metrics.frechet import FrechetDistance, frechet_distance
 from inkdrop.metrics.inception_score import InceptionScore
 from inkdrop.metrics.kernels import KernelDistance, MaximumMeanDiscrepancy
+from inkdrop.metrics.moments import GaussianStatistics, Statistics
 from inkdrop.metrics.neighbours import DensityCoverage, NearestNeighbours, PrecisionRecall
 from inkdrop.metrics.pretrained import CLIP, DINOv2
 from inkdrop.metrics.wasserstein import SlicedWasserstein

@@ -13,7 +13,7 @@ from inkdrop.data.loaders import Split
 from inkdrop.distributed.ranks import from_all_ranks
 from inkdrop.errors import require_finite
 from inkdrop.metrics.extractors import Extractor
-from inkdrop.metrics.frechet import GaussianStatistics, Statistics
+from inkdrop.metrics.moments import GaussianStatistics, Statistics
 
 Results: TypeAlias = dict[str, float]
 

@@ -1,4 +1,4 @@
-"""The Fréchet distance between Gaussians fitted to features."""
+"""Mean and covariance of features."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from scipy import linalg
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -58,23 +57,3 @@ class GaussianStatistics(Metric):
             raise ValueError(f"statistics of {count} samples: at least 2 are needed")
         mean = self.sum / count
         return Statistics(mean, (self.outer - count * torch.outer(mean, mean)) / (count - 1), count)
-
-
-def frechet_distance(first: Statistics, second: Statistics) -> float:
-    """`|m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))`, in the square of the features' unit.
-
-    The last trace is the sum of the roots of the eigenvalues of C_1 C_2. These are those of the symmetric `L^T C_2 L`
-    with `C_1 = L L^T`; L is the Cholesky factor, which LAPACK applies without forming the product, or a root by
-    eigenvectors where C_1 is singular. Sources: Dowson and Landau 1982, J. Multivariate Analysis 12; Heusel et al.
-    2017, arXiv 1706.08500.
-    """
-    first, second = first.cpu(), second.cpu()
-    try:
-        values = linalg.eigvalsh(second.covariance.numpy(), first.covariance.numpy(), type=2, driver="gv")
-    except linalg.LinAlgError:
-        own, vectors = torch.linalg.eigh(first.covariance)
-        L = vectors * own.clamp(min=0).sqrt()
-        values = torch.linalg.eigvalsh(L.T @ second.covariance @ L).numpy()
-    traces = first.covariance.trace() + second.covariance.trace()
-    roots = torch.as_tensor(values).clamp(min=0).sqrt()
-    return float((first.mean - second.mean).square().sum() + traces - 2 * roots.sum())

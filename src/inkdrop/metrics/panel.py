@@ -11,7 +11,7 @@ from inkdrop.data.loaders import Split
 from inkdrop.data.module import DataModule
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.metric import Collector, Extracted, Metric, Results
-from inkdrop.metrics.real import of, real
+from inkdrop.metrics.real import extracted, real
 
 Observed = dict[str, Extracted]  # by digest of the extractor
 
@@ -45,7 +45,7 @@ class Panel:
     def observed(self, items: Split, count: int, what: str) -> Observed:
         """The first `count` items that every rank has."""
         return {
-            digest: of(extractor, items, count, self._needs(digest), self.batch_size, what)
+            digest: extracted(extractor, items, count, self._needs(digest), self.batch_size, what)
             for digest, extractor in self._extractors.items()
         }
 

@@ -67,7 +67,7 @@ def hash_of(name: str, record: Mapping[str, Any]) -> str:
     return str(known.get(metric_of(name), {}).get("hash", ""))
 
 
-def told(values: Mapping[str, float], record: Mapping[str, Any]) -> str:
+def summary(values: Mapping[str, float], record: Mapping[str, Any]) -> str:
     """Lines for the terminal: each value, and the hash of the protocol that it was measured under."""
     lines = (f"{harmless(name):36} {value:<12.4f} {hash_of(name, record)}" for name, value in values.items())
     return "\n".join(line.rstrip() for line in lines)

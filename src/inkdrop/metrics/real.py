@@ -18,8 +18,8 @@ from inkdrop.files.locations import cache_dir
 from inkdrop.files.tensors import read_torch
 from inkdrop.files.writing import replacing
 from inkdrop.metrics.extractors import Extractor
-from inkdrop.metrics.frechet import Statistics
 from inkdrop.metrics.metric import Collector, Extracted
+from inkdrop.metrics.moments import Statistics
 from inkdrop.randomness import Generators
 
 _TRIVIAL_FROM = 10_000  # items that the trivial generator is fitted to, at most
@@ -40,13 +40,15 @@ def real(
     kept = _read(file, items)
     if all(from_all_ranks(kept is not None)) and kept is not None:  # or all take it together
         return kept
-    result = of(extractor, items, count, needs, batch_size, f"{split} items")
+    result = extracted(extractor, items, count, needs, batch_size, f"{split} items")
     if place()[0] == 0:
         _store(file, result)
     return result
 
 
-def of(extractor: Extractor, items: Split, count: int, needs: frozenset[str], batch_size: int, what: str) -> Extracted:
+def extracted(
+    extractor: Extractor, items: Split, count: int, needs: frozenset[str], batch_size: int, what: str
+) -> Extracted:
     """What is needed of the first `count` items that every rank has; each takes its share of them."""
     collector = Collector(extractor, needs, count)
     with raised_together():
@@ -82,9 +84,9 @@ def _read(file: Path, items: Split) -> Extracted | None:
         return None
 
 
-def _store(file: Path, extracted: Extracted) -> None:
-    statistics = list(extracted.statistics) if extracted.statistics else None
-    content = {"count": extracted.count, "features": extracted.features, "class_sums": extracted.class_sums}
+def _store(file: Path, result: Extracted) -> None:
+    statistics = list(result.statistics) if result.statistics else None
+    content = {"count": result.count, "features": result.features, "class_sums": result.class_sums}
     with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written costs time, never a run
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as stream:

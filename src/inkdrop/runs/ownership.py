@@ -78,10 +78,10 @@ def _folders(config: Mapping[str, Any]) -> dict[str, str]:
     """The folders in a configuration that one run alone may write to, by option."""
     options = [(group, name) for group in ("callbacks", "logger") for name in config.get(group) or {}]
     named = {(group, name): folder_of(config, group, name) for group, name in options}
-    return {f"{g}.{name}.folder": each for (g, name), each in named.items() if each and _own(config[g][name])}
+    return {f"{g}.{name}.folder": each for (g, name), each in named.items() if each and _is_exclusive(config[g][name])}
 
 
-def _own(part: Mapping[str, Any]) -> bool:
+def _is_exclusive(part: Mapping[str, Any]) -> bool:
     """Whether a part keeps its folder to itself; W&B gives each run a folder of its own in it."""
     module, _, name = str(part.get("_target_", "")).rpartition(".")
     return not module or not getattr(getattr(importlib.import_module(module), name), "shares_folder", False)

@@ -28,18 +28,18 @@ class RecentLosses:
 
     def wrong(self, order: Any) -> list[str]:
         """The samples of all ranks whose loss is not finite; `order`, if there is one, tells their items."""
-        return self._told([pair for pair in self._pairs() if not math.isfinite(pair[1])], order)
+        return self._described([pair for pair in self._pairs() if not math.isfinite(pair[1])], order)
 
     def largest(self, order: Any, count: int = 3) -> list[str]:
         """The samples of each rank with the largest losses."""
-        return self._told(sorted(self._pairs(), key=lambda pair: -pair[1])[:count], order)
+        return self._described(sorted(self._pairs(), key=lambda pair: -pair[1])[:count], order)
 
     def _pairs(self) -> list[tuple[int, float]]:
         return [
             pair for losses, positions in self._parts for pair in zip(positions.tolist(), losses.tolist(), strict=True)
         ]
 
-    def _told(self, found: list[tuple[int, float]], order: Any) -> list[str]:
+    def _described(self, found: list[tuple[int, float]], order: Any) -> list[str]:
         items = order([position for position, _ in found]).tolist() if order and found else [None] * len(found)
         own = [
             f"position {position}" + (f" (item {item})" if item is not None else "") + f": {value}"

@@ -12,7 +12,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from inkdrop.calibration import calibrate, read_calibration, rms, way, write_calibration
+from inkdrop.calibration import calibrate, read_calibration, rms, solution, write_calibration
 from inkdrop.checkpoints import Checkpoint, open_checkpoint, reconstructed
 from inkdrop.commands.sample.options import check_average, completed, find_calibration, model_options, sampled_model
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
@@ -137,5 +137,5 @@ def _earlier(file: Path, checkpoint: Checkpoint) -> list[Sampler]:
 def _differences(start: tuple[Denoiser, Tensor, Condition], fine: Sampler, samplers: Sequence[Sampler]) -> list[float]:
     """How far each of the samplers is from the fine solution."""
     denoiser, eps, cond = start
-    x_0 = way(denoiser, eps, cond, fine)
-    return [rms(way(denoiser, eps, cond, each) - x_0) for each in samplers]
+    x_0 = solution(denoiser, eps, cond, fine)
+    return [rms(solution(denoiser, eps, cond, each) - x_0) for each in samplers]

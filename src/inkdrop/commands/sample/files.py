@@ -14,7 +14,7 @@ from inkdrop.data.loaders import Column
 from inkdrop.data.module import DataModule
 from inkdrop.files.writing import replacing
 from inkdrop.metrics import Evaluation
-from inkdrop.metrics.real import of, real
+from inkdrop.metrics.real import extracted, real
 from inkdrop.pictures import as_array, class_rows, is_images, save_gif, save_png, sheet
 
 _SHOWN = 8  # samples in a picture that shows more than the samples themselves
@@ -46,7 +46,7 @@ def write_images(output: Path, samples: Tensor, names: Sequence[str]) -> None:
             save_png(each, output / "images" / name)
 
 
-def write_way(output: Path, states: Sequence[Tensor], gif: bool, trajectory: bool) -> None:
+def write_trajectory(output: Path, states: Sequence[Tensor], gif: bool, trajectory: bool) -> None:
     """`denoising.gif` of all states (B, *) of a batch, and `trajectory.png` of some of them: a sample in each row."""
     if gif:
         save_gif([sheet(state) for state in states], output / "denoising.gif")
@@ -56,7 +56,7 @@ def write_way(output: Path, states: Sequence[Tensor], gif: bool, trajectory: boo
         save_png(sheet(rows.flatten(0, 1), columns=len(chosen)), output / "trajectory.png")
 
 
-class Seen(NamedTuple):
+class Features(NamedTuple):
     """Features (N, D) of samples, of the training items and of held-out items."""
 
     samples: Tensor
@@ -64,19 +64,19 @@ class Seen(NamedTuple):
     held_out: Tensor
 
 
-def seen(samples: Tensor, evaluation: Evaluation, data: DataModule) -> Seen:
+def features_of(samples: Tensor, evaluation: Evaluation, data: DataModule) -> Features:
     """What the extractor of an evaluation sees of samples and of the data; to be asked for by all processes at once."""
     needs, extractor, size = frozenset({"features"}), evaluation.extractor, evaluation.batch_size
     count = min(len(data.splits["validation"]["x"]), len(samples))
     sets = [
-        of(extractor, {"x": samples}, len(samples), needs, size, "samples"),
+        extracted(extractor, {"x": samples}, len(samples), needs, size, "samples"),
         real(extractor, data, evaluation.reference, len(data.splits[evaluation.reference]["x"]), needs, size),
         real(extractor, data, "validation", count, needs, size),
     ]
-    return Seen(*(each.features for each in sets if each.features is not None))
+    return Features(*(each.features for each in sets if each.features is not None))
 
 
-def write_neighbours(output: Path, samples: Tensor, features: Seen, train: Column) -> None:
+def write_neighbours(output: Path, samples: Tensor, features: Features, train: Column) -> None:
     """`neighbours.png`: images of samples, each before the training items nearest to it in feature space."""
     if is_images(samples):
         nearest = torch.cdist(features.samples[:_SHOWN], features.train).topk(_NEIGHBOURS, largest=False).indices
@@ -84,7 +84,7 @@ def write_neighbours(output: Path, samples: Tensor, features: Seen, train: Colum
         save_png(sheet(rows.flatten(0, 1), columns=1 + _NEIGHBOURS), output / "neighbours.png")
 
 
-def write_features(output: Path, features: Seen) -> None:
+def write_features(output: Path, features: Features) -> None:
     """`features.png`: samples and held-out items on the axes along which features of the training data vary most."""
     from inkdrop.pictures.plots import clouds
 

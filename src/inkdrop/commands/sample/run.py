@@ -11,20 +11,20 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from inkdrop.commands.sample.files import (
-    Seen,
-    seen,
+    Features,
+    features_of,
     write_features,
     write_images,
     write_neighbours,
     write_samples,
-    write_way,
+    write_trajectory,
 )
 from inkdrop.commands.sample.prepare import Measured, PreparedSampling
 from inkdrop.conditioners.label import is_named, named
 from inkdrop.distributed.processes import is_first
 from inkdrop.distributed.ranks import raised_together
 from inkdrop.errors import NonFiniteError
-from inkdrop.metrics.protocol import sampling_facts, told
+from inkdrop.metrics.protocol import sampling_facts, summary
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network
 from inkdrop.runs.ownership import locked
 from inkdrop.runs.record import facts, write_json
@@ -65,7 +65,7 @@ def _to_device(prepared: PreparedSampling, fabric: Fabric) -> None:
         compile_network(prepared.pipeline, prepared.plain["cuda_graphs"])
 
 
-def _result(fabric: Fabric, prepared: PreparedSampling, drawn: _Drawn) -> tuple[dict[str, Any], Seen | None]:
+def _result(fabric: Fabric, prepared: PreparedSampling, drawn: _Drawn) -> tuple[dict[str, Any], Features | None]:
     """What `result.json` says, and the features of samples and data if they are to be shown."""
     plain, measured, features = prepared.plain, prepared.measured, None
     result = {
@@ -81,14 +81,14 @@ def _result(fabric: Fabric, prepared: PreparedSampling, drawn: _Drawn) -> tuple[
         with fabric.autocast():
             result |= _values(measured, prepared.pipeline, drawn.samples, plain, result)
         if plain["save_neighbours"] or plain["save_features"]:
-            features = seen(drawn.samples, measured.evaluation, measured.data)
+            features = features_of(drawn.samples, measured.evaluation, measured.data)
     return result, features
 
 
 def _tell(prepared: PreparedSampling, result: dict[str, Any]) -> None:
     """The last lines on the terminal: what was measured, and what it cost."""
     if prepared.measured is not None:
-        print(told(result["metrics"], result["protocol"]))
+        print(summary(result["metrics"], result["protocol"]))
     if "classes" in result and is_named(prepared.pipeline.classes):
         print(f"per class, as in the rows of grid.png: {named([f'{k} {v}' for k, v in result['classes'].items()])}")
     calls, seconds, count = result["network_calls"], result["seconds"], len(prepared.seeds)
@@ -125,13 +125,13 @@ def _per_class(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Any]:
     return {"classes": {pipeline.classes[k]: n for k, n in zip(labels.tolist(), counts.tolist(), strict=True)}}
 
 
-def _write(output: Path, prepared: PreparedSampling, drawn: _Drawn, features: Seen | None) -> None:
+def _write(output: Path, prepared: PreparedSampling, drawn: _Drawn, features: Features | None) -> None:
     plain, measured = prepared.plain, prepared.measured
     write_samples(output, drawn.samples, prepared.batch, prepared.seeds, prepared.pipeline.classes)
     if plain["save_images"]:
         write_images(output, drawn.samples, prepared.image_names)
     if drawn.way:
-        write_way(output, drawn.way, plain["save_gif"], plain["save_trajectory"])
+        write_trajectory(output, drawn.way, plain["save_gif"], plain["save_trajectory"])
     if measured is None or features is None:
         return
     if plain["save_neighbours"]:

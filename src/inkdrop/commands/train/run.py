@@ -35,7 +35,7 @@ from inkdrop.files.showing import harmless, harmless_lines
 from inkdrop.files.writing import write_text
 from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
-from inkdrop.metrics.protocol import told
+from inkdrop.metrics.protocol import summary
 from inkdrop.pipeline import compile_network, set_weights
 from inkdrop.runs.machine import check_held_out, check_items
 from inkdrop.runs.ownership import claim, locked, outside, refuse_foreign
@@ -59,7 +59,7 @@ def train(prepared: PreparedTraining) -> dict[str, Any]:
         with for_the_user():
             _lock(stack, prepared)
             _fill(prepared)
-            _own(stack, prepared)
+            _claim_folders(stack, prepared)
         _begin(prepared)
         if before is not None and before.step >= trainer.max_steps:
             print(f"nothing to do: the run has all its {before.step} steps; trainer.max_steps asks for more")
@@ -86,7 +86,7 @@ def _lock(stack: contextlib.ExitStack, prepared: PreparedTraining) -> None:
         raise ConfigurationError(f"another process has begun a run in {prepared.asked.path}: start again to go on")
 
 
-def _own(stack: contextlib.ExitStack, prepared: PreparedTraining) -> None:
+def _claim_folders(stack: contextlib.ExitStack, prepared: PreparedTraining) -> None:
     """Makes all folders that the run writes to its own; what another process has taken meanwhile is refused."""
     if not is_first():
         return
@@ -244,7 +244,7 @@ def _evaluated(trainer: Trainer) -> dict[str, Any]:
 
 def _farewell(run: Path, result: dict[str, Any], task: Task) -> None:
     """The last lines on the terminal: what came out, where it is, and what to try next."""
-    print(told(result["metrics"], result.get("protocol", {})))
+    print(summary(result["metrics"], result.get("protocol", {})))
     if share := result.get("evaluation_share_of_time"):
         print(f"evaluation took {share:.1%} of the time")
     print(f"\nrun        {run}")
