@@ -36,7 +36,6 @@ def script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], t
     """train.py or sample.py in this process, in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the script sets it; here it goes away again
 
     def run(name: str, *overrides: str) -> Ended:
         monkeypatch.setattr(sys, "argv", [str(ROOT / name), *overrides])

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,8 @@ class TrialError(InkdropError):
 
 def start(command: Command[Any], arguments: Sequence[str]) -> None:
     """Runs a command, or prints its help; a configuration that Hydra refuses ends it with code 2."""
-    typed = list(sys.argv)
     quiet()  # before anything is imported that tells what it does
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its errors itself, and ends with code 1
-    with session(command) as now:
+    with session(command) as now, _read_by_hydra() as typed:
         try:
             if {"--help", "-h"} & set(arguments):
                 show_help(CONF, command.name, command.description, with_absolute_path(arguments))
@@ -70,6 +68,21 @@ def start(command: Command[Any], arguments: Sequence[str]) -> None:
         except (HydraException, YAMLError, OSError, TypeError, ValueError) as error:  # those of a run end in `run`
             print(harmless_lines(masked_text(f"error: {explained(error, arguments)}")), file=sys.stderr)
             sys.exit(EXIT_CONFIGURATION)
+
+
+@contextlib.contextmanager
+def _read_by_hydra() -> Iterator[list[str]]:
+    """Within the block Hydra leaves its errors to us; after it the process has the arguments and variables it had."""
+    typed, before = list(sys.argv), os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its errors itself, and ends with code 1
+    try:
+        yield typed
+    finally:
+        sys.argv[:] = typed
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def with_absolute_path(arguments: Sequence[str]) -> list[str]:

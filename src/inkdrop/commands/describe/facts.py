@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import math
@@ -36,12 +37,24 @@ def describe(overrides: list[str], seconds: float = 3.0, plot: Path | None = Non
 
     `InkdropError` for a configuration that cannot work; data that are not here are only noted.
     """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # of trainers, made to ask
     config = composed("train", overrides)
     missing: list[DataError] = []
-    with for_the_user():
-        prepared = prepare(Asked(config, Path(config.output_dir), "train", overrides), missing.append)
-    return {**facts(prepared, seconds, plot), "data": "".join(map(str, missing))}
+    with _trainers_are_silent():
+        with for_the_user():
+            prepared = prepare(Asked(config, Path(config.output_dir), "train", overrides), missing.append)
+        return {**facts(prepared, seconds, plot), "data": "".join(map(str, missing))}
+
+
+@contextlib.contextmanager
+def _trainers_are_silent() -> Iterator[None]:
+    """Within the block no trainer tells on which devices it is, as it is made to ask."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def facts(prepared: PreparedTraining, seconds: float, plot: Path | None = None) -> dict[str, Any]:
