@@ -31,7 +31,8 @@ def choices(conf: Path = CONF) -> str:
     for group in sorted(folder for folder in conf.iterdir() if folder.is_dir()):
         lines += ["", f"## {group.name}", "", "| choice | what it is |", "|---|---|"]
         for file in sorted(group.glob("*.yaml")):
-            lines.append(f"| `{group.name}={file.stem}` | {_cell(explanation(file))} |")
+            shown = f" Example: `{example(file)}`." if example(file) else ""
+            lines.append(f"| `{group.name}={file.stem}` | {_cell(explanation(file) + shown)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -44,6 +45,14 @@ def explanation(file: Path) -> str:
             return line.removeprefix("# ")
         break
     raise ValueError(f"{file} has to begin with a comment that says what it is")
+
+
+def example(file: Path) -> str | None:
+    """Options that a choice fits, of which it is the first; None if it says nothing, as it fits the defaults."""
+    found = re.search(r"^# Example: (.*)$", file.read_text(), re.MULTILINE)
+    if found and found[1].split(" ")[0] != f"{file.parent.name}={file.stem}":
+        raise ValueError(f"the example in {file} has to begin with {file.parent.name}={file.stem}")
+    return found and found[1]
 
 
 def _cell(text: str) -> str:
