@@ -1,5 +1,6 @@
 """--help: quick, complete, without the heavy packages."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,18 @@ def test_help_of_a_choice_that_changes_another_explains_what_it_leaves() -> None
     output = completed("train.py", "network=unet_1d", "--help").stdout
     assert "lengths at which blocks attend" in output
     assert "groups of the normalisation" in output
+
+
+def test_help_lists_and_explains_groups_of_which_several_are_taken() -> None:
+    output = completed("train.py", "metric=[kernel,nearest]", "--help").stdout
+    lines = {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.startswith("  ")}
+    assert {each for each in lines["metric"] if each.startswith("[")} == {"[kernel]", "[nearest]"}
+    assert {each for each in lines["guidance"] if each.startswith("[")} == {"[classifier_free]", "[clip]"}
+    assert {"frechet", "cmmd"} <= set(lines["metric"])
+    assert "metric.kernel.subset_size=1000                  items in each" in output
+    assert "guidance.clip.low=-1.0                          " in output
+    output = completed("sample.py", "--help").stdout
+    assert re.search(r"^  metric +accuracy_score  cmmd ", output, re.MULTILINE)
 
 
 def test_help_of_a_wrong_choice_names_the_choices() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import SearchPathException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 _OPTION = re.compile(
@@ -36,15 +38,15 @@ def show(conf: Path, script: str, description: str, arguments: list[str]) -> Non
     with _searching(conf.parent / (given.config_path or conf.name), given.config_dir):
         config = compose(given.config_name, overrides, return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
-        choices = {k: choice for k, choice in config.hydra.runtime.choices.items() if not k.startswith("hydra")}
+        choices = _choices(config, loader.compute_defaults_list(given.config_name, overrides, RunMode.RUN).defaults)
         names = {
             key: loader.get_group_options(key.partition("@")[0], config_name=given.config_name, overrides=overrides)
             for key in choices
         }
     print(f"{description}\n\nusage: python {script}.py [option=value ...]\n")
-    print("Parts, each `group=name`; the name in brackets is taken now:")
-    for group, choice in sorted(choices.items()):
-        print(f"  {group:14} {'  '.join(f'[{each}]' if each == choice else each for each in sorted(names[group]))}")
+    print("Parts, each `group=name`; names in brackets are taken now:")
+    for group, chosen in sorted(choices.items()):
+        print(f"  {group:14} {'  '.join(f'[{each}]' if each in chosen else each for each in sorted(names[group]))}")
     print("\nOptions:")
     folders = [Path(each.path) for each in config.hydra.runtime.config_sources if each.schema == "file"]
     comments = dict(_comments(folders, given.config_name, choices))
@@ -68,12 +70,26 @@ def _searching(main: Path, folder: str | None) -> Iterator[None]:
         yield
 
 
-def _comments(folders: list[Path], name: str, choices: dict[str, str | None]) -> Iterator[tuple[str, str]]:
+def _choices(config: DictConfig, composed: Sequence[ResultDefault]) -> dict[str, list[str]]:
+    """What is taken of each group: one choice or none, or several, such as metrics, which Hydra does not list."""
+    choices = {
+        key: [] if choice is None else [choice]
+        for key, choice in config.hydra.runtime.choices.items()
+        if not key.startswith("hydra")
+    }
+    for each in composed:
+        group, _, name = (each.config_path or "").rpartition("/")
+        if group and each.override_key is None and "/" not in f"{group}{each.parent}":
+            choices.setdefault(group, []).append(name)
+    return choices
+
+
+def _comments(folders: list[Path], name: str, choices: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
     """(path of an option, comment beside it) over the YAML files that were composed, as far as they lie in folders."""
     yield from _comments_of(folders, "", name, "")
-    for key, choice in sorted(choices.items(), key=lambda each: each[0] == "experiment"):  # which changes the others
+    for key, chosen in sorted(choices.items(), key=lambda each: each[0] == "experiment"):  # which changes the others
         group, _, package = key.partition("@")  # schedule@schedule.start=vp mounts a file of one group elsewhere
-        if choice is not None:
+        for choice in chosen:
             yield from _comments_of(folders, group, choice, "" if group == "experiment" else package or group)
 
 

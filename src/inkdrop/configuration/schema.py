@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import types
@@ -84,8 +85,9 @@ def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
     """The annotated types of a target's arguments; only inkdrop's own are schemas."""
     if not getattr(target, "__module__", "").startswith("inkdrop."):
         return {}
-    function = target.__init__ if inspect.isclass(target) else target
-    return typing.get_type_hints(function, include_extras=True)
+    # Those that a dataclass inherits have their names from the modules of its bases.
+    described = target.__init__ if inspect.isclass(target) and not dataclasses.is_dataclass(target) else target
+    return typing.get_type_hints(described, include_extras=True)
 
 
 class _Unknown(Exception):
