@@ -8,7 +8,7 @@ import pytest
 from entry_scripts import Script
 from PIL import Image
 
-COMMAND = "these options fit: python train.py "
+COMMAND = "these options fit: inkdrop train "
 SHORT = ["trainer.max_steps=1", "callbacks.pictures=null", "time_grid.num_steps=2", "logger=none"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inkdrop.commands.command import Asked, Command, for_the_user, session
-from inkdrop.configuration.compose import composed
+from inkdrop.configuration.compose import raw
 from inkdrop.configuration.seed import draw_seed
 from inkdrop.runs.folder_names import apart
 
@@ -22,7 +22,7 @@ def call(command: Command[Any], options: Sequence[str]) -> dict[str, Any]:
     """
     with _CALLING, session(command) as now:
         with for_the_user():
-            config = composed(command.name, options)
+            config = raw(command.name, options)
             folder = Path(config.output_dir)
             if not any(each.lstrip("+").startswith("output_dir=") for each in options):
                 folder = apart(folder)  # in the second that is in its name another run may have begun

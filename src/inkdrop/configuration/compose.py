@@ -30,14 +30,20 @@ CONF = next((each for each in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") 
 
 
 def composed(name: str, overrides: Sequence[str]) -> DictConfig:
+    """A configuration of `conf/` under overrides; `ConfigurationError` for what Hydra or nothing reads."""
+    config = raw(name, overrides)
+    refuse_unread(config, name)
+    refuse_foreign_targets(config, overrides, {})
+    return config
+
+
+def raw(name: str, overrides: Sequence[str]) -> DictConfig:
     """A configuration of `conf/` under overrides; `ConfigurationError` for what Hydra refuses."""
     try:
         with _beside_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose(name, list(overrides))
     except (HydraException, OSError, TypeError, ValueError) as error:  # of what is no name of a group
         raise ConfigurationError(explained(error, overrides)) from None
-    refuse_unread(config, name)
-    refuse_foreign_targets(config, overrides, {})
     return config
 
 

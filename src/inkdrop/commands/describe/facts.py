@@ -20,7 +20,7 @@ from inkdrop.commands.command import Asked, for_the_user
 from inkdrop.commands.describe import costs
 from inkdrop.commands.train.prepare import PreparedTraining, prepare
 from inkdrop.configuration import USER_TARGETS, build
-from inkdrop.configuration.compose import composed
+from inkdrop.configuration.compose import raw
 from inkdrop.errors import DataError
 from inkdrop.files.writing import replacing
 from inkdrop.pictures.plots import process, schedules
@@ -37,7 +37,7 @@ def describe(overrides: list[str], seconds: float = 3.0, plot: Path | None = Non
 
     `InkdropError` for a configuration that cannot work; data that are not here are only noted.
     """
-    config = composed("train", overrides)
+    config = raw("train", overrides)
     missing: list[DataError] = []
     with _trainers_are_silent():
         with for_the_user():

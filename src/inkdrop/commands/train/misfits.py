@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf.errors import OmegaConfBaseException
 
 from inkdrop.commands.command import Asked
-from inkdrop.configuration.compose import composed, resolved
+from inkdrop.configuration.compose import raw, resolved
 from inkdrop.configuration.suggestions import command, words, written
 from inkdrop.errors import InkdropError
 
@@ -141,6 +141,6 @@ def _fitting(data: DataModule, typed: set[str]) -> dict[str, Any]:
 
 def _passes(asked: Asked, overrides: list[str], prepare: Callable[[Asked], PreparedTraining]) -> bool:
     with contextlib.suppress(InkdropError, OmegaConfBaseException, ValueError, RuntimeError):
-        prepare(replace(asked, config=composed("train", overrides), overrides=overrides)).open.close()
+        prepare(replace(asked, config=raw("train", overrides), overrides=overrides)).open.close()
         return True
     return False
