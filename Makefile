@@ -1,5 +1,6 @@
 # make train   sets up .venv and trains, samples and measures a diffusion model of digits (about three minutes on two cores)
-# make test    sets up .venv and runs the tests
+# make quick   sets up .venv and runs the tests that are not marked as slow (less than three minutes on two cores)
+# make test    sets up .venv and runs all tests, and prints which take longest (less than ten minutes on two cores)
 # make check   sets up .venv and runs the linter and the type checker
 # make docs    sets up .venv-docs and builds the documentation as a site into site/, with every link checked
 # make lock    resolves the version ranges of pyproject.toml again into requirements.lock (needs uv)
@@ -8,13 +9,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test check docs lock
+.PHONY: train quick test check docs lock
 
 train: $(READY)
 	$(BIN)/python train.py
 
+quick: $(READY)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow"
+
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 25
 
 check: $(READY)
 	$(BIN)/ruff check .

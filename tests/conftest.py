@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import runpy
@@ -16,6 +17,16 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}  # no network, an
 import pytest
 import torch
 from entry_scripts import ROOT, Ended, Script
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported is there to stay, and is looked through no more for what can be collected."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
