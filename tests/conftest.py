@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}  # no network, an
 import pytest
 import torch
 from entry_scripts import ROOT, Ended, Script
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells let jobs in the background ignore
 
 
 def pytest_collection_finish() -> None:

@@ -87,6 +87,14 @@ class Signalled(Callback):
             signal.raise_signal(self.signum)
 
 
+@pytest.fixture(autouse=True)
+def _no_nohup() -> Iterator[None]:
+    """What ignores SIGHUP would pass this on, as `nohup make test` does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def given_back() -> Iterator[None]:
     before = {each: signal.getsignal(each) for each in SIGNALS}

@@ -181,7 +181,6 @@ def become(request: Request, path: Sequence[str]) -> None:
     os.environ.update(imported | request.environment)
     os.chdir(request.folder)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     added = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.path[:] = [*added, *path]
