@@ -96,3 +96,14 @@ def test_help_shows_groups_and_options_of_the_users_own(
 def test_help_of_a_folder_that_is_not_there_says_so() -> None:
     with pytest.raises(SearchPathException, match="--config-dir=nowhere is no folder"):
         show(CONF, "train", "Trains.", ["--config-dir", "nowhere"])
+
+
+def test_samplers_stand_by_family(capsys: pytest.CaptureFixture[str]) -> None:
+    show(CONF, "train", "Trains.", [])
+    lines = [line.strip() for line in capsys.readouterr().out.split("\nOptions:")[0].splitlines()]
+    families = {family: names.split() for family, _, names in (line.partition(": ") for line in lines) if names}
+    assert "dpmpp_2m" in families["sampler        ODE, multistep"]
+    assert "heun" in families["ODE, one step"]
+    assert "ancestral" in families["SDE"]
+    names = [name.strip("[]") for each in families.values() for name in each]
+    assert sorted(names) == sorted(file.stem for file in (CONF / "sampler").glob("*.yaml"))

@@ -44,11 +44,15 @@ def show(conf: Path, script: str, description: str, arguments: list[str]) -> Non
             for key in choices
         }
     print(f"{description}\n\nusage: python {script}.py [option=value ...]\n")
+    folders = [Path(each.path) for each in config.hydra.runtime.config_sources if each.schema == "file"]
     print("Parts, each `group=name`; names in brackets are taken now:")
     for group, chosen in sorted(choices.items()):
-        print(f"  {group:14} {'  '.join(f'[{each}]' if each in chosen else each for each in sorted(names[group]))}")
+        title = group
+        for family, members in _families(folders, group.partition("@")[0], sorted(names[group])).items():
+            shown = "  ".join(f"[{each}]" if each in chosen else each for each in members)
+            print(f"  {title:14} {f'{family}: ' if family else ''}{shown}")
+            title = ""
     print("\nOptions:")
-    folders = [Path(each.path) for each in config.hydra.runtime.config_sources if each.schema == "file"]
     comments = dict(_comments(folders, given.config_name, choices))
     for path, value in _options(config):
         comment = comments.get(path, "")
@@ -70,6 +74,16 @@ def _searching(main: Path, folder: str | None) -> Iterator[None]:
         yield
 
 
+def _families(folders: list[Path], group: str, names: list[str]) -> dict[str, list[str]]:
+    """Names of a group by the family that a line `# Family: ...` of their file names; an empty one without it."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        file = next((each for folder in folders if (each := folder / group / f"{name}.yaml").is_file()), None)
+        found = file and re.search(r"^# Family: (.+)$", file.read_text(), re.MULTILINE)
+        families.setdefault(found[1] if found else "", []).append(name)
+    return dict(sorted(families.items()))
+
+
 def _choices(config: DictConfig, composed: Sequence[ResultDefault]) -> dict[str, list[str]]:
     """What is taken of each group: one choice or none, or several, such as metrics, which Hydra does not list."""
     choices = {
@@ -79,7 +93,7 @@ def _choices(config: DictConfig, composed: Sequence[ResultDefault]) -> dict[str,
     }
     for each in composed:
         group, _, name = (each.config_path or "").rpartition("/")
-        if group and each.override_key is None and "/" not in f"{group}{each.parent}":
+        if group and not group.startswith("hydra") and each.override_key is None and "/" not in f"{group}{each.parent}":
             choices.setdefault(group, []).append(name)
     return choices
 
