@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from inkdrop.commands.command import Asked, Command, for_the_user, session
+from inkdrop.commands.terminal import quiet_within
 from inkdrop.configuration.compose import raw
 from inkdrop.configuration.seed import draw_seed
+from inkdrop.configuration.suggestions import options as written
+from inkdrop.errors import ConfigurationError
+from inkdrop.files.showing import harmless
 from inkdrop.runs.folder_names import apart
 
-_CALLING = threading.Lock()  # torch's generators and Hydra's state belong to the process
+# torch's generators and Hydra's state belong to the process; a callback within a call may call in turn.
+_CALLING = threading.RLock()
 
 
 def call(command: Command[Any], options: Sequence[str]) -> dict[str, Any]:
@@ -20,16 +30,66 @@ def call(command: Command[Any], options: Sequence[str]) -> dict[str, Any]:
 
     `InkdropError` for what the user can mend.
     """
-    with _CALLING, session(command) as now:
+    with _CALLING, session(command) as now, quiet_within(), _process_kept():
         with for_the_user():
+            _refuse_what_is_no_option(command.name, options)
             config = raw(command.name, options)
+            unresolved: Any = OmegaConf.to_container(config, resolve=False)
             folder = Path(config.output_dir)
-            if not any(each.lstrip("+").startswith("output_dir=") for each in options):
-                folder = apart(folder)  # in the second that is in its name another run may have begun
+            if "${now:" in str(unresolved["output_dir"]):  # another run may have begun in the same second
+                folder = apart(folder)
             draw_seed(config, folder, told=True)
         prepared = now.prepare(Asked(config, folder, command.name, list(options)))
+        if prepared.world_size > 1:
+            prepared.open.close()
+            devices = written({"trainer.devices": prepared.plain["trainer"]["devices"]})
+            raise ConfigurationError(
+                f"{devices}: a call from Python runs in one process; `inkdrop {command.name}` with the same options "
+                "starts several"
+            )
         if prepared.only_checked:
             prepared.open.close()
             return {}
         result: dict[str, Any] = command.run(prepared)
         return result
+
+
+def _refuse_what_is_no_option(verb: str, options: Sequence[object]) -> None:
+    """`ConfigurationError` for what only a command line understands: flags, sweeps and settings of Hydra itself."""
+    for each in options:
+        if not isinstance(each, str):
+            raise ConfigurationError(f"{harmless(repr(each))} is not an option: each is a string such as 'seed=1'")
+        if each.startswith("-"):
+            raise ConfigurationError(
+                f"{harmless(each)} belongs on a command line, `inkdrop {verb} {harmless(each)}`: inkdrop.{verb} takes "
+                "options such as 'seed=1'"
+            )
+        if each.lstrip("+~").startswith("hydra") and not each.startswith("hydra.searchpath="):
+            raise ConfigurationError(
+                f"{harmless(each)} belongs on a command line: of Hydra's settings, inkdrop.{verb} takes only "
+                "hydra.searchpath"
+            )
+
+
+@contextlib.contextmanager
+def _process_kept() -> Iterator[None]:
+    """After the block the process has the environment, generator and settings of torch that it had before."""
+    import torch
+
+    from inkdrop.distributed.ranks import disband
+
+    environment = dict(os.environ)  # where Lightning puts addresses and ranks
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    deterministic, excepthook = torch.get_deterministic_debug_mode(), sys.excepthook
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            disband()
+            torch.set_num_threads(threads)
+            torch.backends.cudnn.benchmark = benchmark
+            torch.set_deterministic_debug_mode(deterministic)
+            sys.excepthook = excepthook  # which torch replaces for several processes
+            for name in {*os.environ} - {*environment}:
+                del os.environ[name]
+            os.environ.update(environment)

@@ -23,8 +23,8 @@ from yaml import YAMLError
 
 from inkdrop.commands.check import asked_of, refuse_several, show_results
 from inkdrop.commands.command import Command, Prepared, Session, current, session
-from inkdrop.commands.terminal import EXIT_CONFIGURATION, exit_code, quiet, show
-from inkdrop.configuration.compose import CONF, explained
+from inkdrop.commands.terminal import EXIT_CONFIGURATION, exit_code, quiet, show, stop
+from inkdrop.configuration.compose import CONF, explained, refuse_without_conf
 from inkdrop.configuration.help import show as show_help
 from inkdrop.configuration.secrets import masked_text
 from inkdrop.configuration.seed import draw_seed
@@ -49,6 +49,7 @@ def start(command: Command[Any], arguments: Sequence[str]) -> None:
     quiet()  # before anything is imported that tells what it does
     with session(command) as now, _read_by_hydra() as typed:
         try:
+            refuse_without_conf()
             if {"--help", "-h"} & set(arguments):
                 show_help(CONF, command.name, command.description, with_absolute_path(arguments))
                 return
@@ -65,6 +66,8 @@ def start(command: Command[Any], arguments: Sequence[str]) -> None:
             show_results(now)
             print(f"error: {error}; other trials may have failed too, see above", file=sys.stderr)
             sys.exit(error.exit_code)
+        except InkdropError as error:
+            stop(error)
         except (HydraException, YAMLError, OSError, TypeError, ValueError) as error:  # those of a run end in `run`
             print(harmless_lines(masked_text(f"error: {explained(error, arguments)}")), file=sys.stderr)
             sys.exit(EXIT_CONFIGURATION)

@@ -15,10 +15,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("output", type=Path, nargs="?", default=Path("schedules.png"), help="PNG file to write")
     output = parser.parse_args(arguments).output
     from inkdrop.configuration import build
-    from inkdrop.configuration.compose import CONF, composed, resolved
+    from inkdrop.configuration.compose import CONF, composed, refuse_without_conf, resolved
     from inkdrop.files.writing import replacing
     from inkdrop.pictures import schedules
 
+    refuse_without_conf()
     names = sorted(file.stem for file in (CONF / "schedule").glob("*.yaml"))
     named = {name: build(resolved(composed("train", [f"schedule={name}"]))["schedule"]) for name in names}
     output.parent.mkdir(parents=True, exist_ok=True)

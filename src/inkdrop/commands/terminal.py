@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import NoReturn
 
 from inkdrop.configuration.secrets import masked_text
@@ -34,6 +36,8 @@ def show(error: Exception) -> None:
     print(harmless_lines(masked_text(f"{label}{error}")), file=sys.stderr)
 
 
+_RANK_ZERO = "lightning.pytorch.utilities.rank_zero"
+_LIGHTNING = ("lightning.pytorch", "lightning.fabric")
 _CHATTER = ("litlogger", "litmodels", "LOCAL_RANK", "GPU available", "TPU available", "HPU available", "`weights_only`")
 
 
@@ -43,11 +47,29 @@ def _tells(record: logging.LogRecord) -> bool:
 
 def quiet() -> None:
     """Silences what libraries tell every time and nobody can act on."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(_tells)
+    logging.getLogger(_RANK_ZERO).addFilter(_tells)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in _LIGHTNING:
         logging.getLogger(name).propagate = False  # Lightning prints by itself; Hydra's handler would repeat it
     warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # a compiler's own question
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")  # Lightning 2.6 on torch 2.15
+
+
+@contextlib.contextmanager
+def quiet_within() -> Iterator[None]:
+    """Within the block libraries are silent, as in a command; after it loggers and filters are as they were."""
+    import lightning.pytorch  # noqa: F401  which sets the level of its logger
+
+    loggers = [logging.getLogger(name) for name in (_RANK_ZERO, "matplotlib", *_LIGHTNING)]
+    before = [(logger, logger.level, logger.propagate, list(logger.filters)) for logger in loggers]
+    with warnings.catch_warnings():
+        quiet()
+        for name in _LIGHTNING:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level, propagate, filters in before:
+                logger.setLevel(level)
+                logger.propagate, logger.filters = propagate, filters

@@ -26,7 +26,17 @@ from inkdrop.files.showing import harmless
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # It stands at the top of the repository, and within the package where that was installed from a wheel.
-CONF = next((each for each in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if each.is_dir()), _PACKAGE / "conf")
+_PLACES = (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf")
+CONF = next((each for each in _PLACES if (each / "train.yaml").is_file()), _PLACES[0])
+
+
+def refuse_without_conf() -> None:
+    """`ConfigurationError` if the files that every configuration is composed of did not come with inkdrop."""
+    if not (CONF / "train.yaml").is_file():
+        raise ConfigurationError(
+            f"inkdrop has no conf/, the folder of its configurations: it is neither {_PLACES[0]} nor {_PLACES[1]}. "
+            "Install inkdrop again, by `pip install --force-reinstall --no-deps` of its wheel or of a clone with conf/"
+        )
 
 
 def composed(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -39,6 +49,7 @@ def composed(name: str, overrides: Sequence[str]) -> DictConfig:
 
 def raw(name: str, overrides: Sequence[str]) -> DictConfig:
     """A configuration of `conf/` under overrides; `ConfigurationError` for what Hydra refuses."""
+    refuse_without_conf()
     try:
         with _beside_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose(name, list(overrides))

@@ -1,4 +1,4 @@
-"""`--help` for train.py and sample.py: every option with its value and the comment beside it in the YAML.
+"""`--help` of `train` and `sample`: every option with its value and the comment beside it in the YAML.
 
 Imports Hydra and YAML only, so that the answer comes at once.
 """
@@ -22,17 +22,19 @@ from hydra.errors import SearchPathException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from inkdrop.configuration.suggestions import command
+
 _OPTION = re.compile(
     r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?P<value>(?:\"[^\"]*\"|'[^']*'|[^#])*)(?:#\s*(?P<comment>.*))?$"
 )
 
 
-def show(conf: Path, script: str, description: str, arguments: list[str]) -> None:
+def show(conf: Path, verb: str, description: str, arguments: list[str]) -> None:
     """Prints the options of a configuration as the command line would compose it, of the user's own groups too."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--config-path", "-cp")
-    parser.add_argument("--config-name", "-cn", default=script)
+    parser.add_argument("--config-name", "-cn", default=verb)
     given, others = parser.parse_known_args(arguments)
     overrides = [each for each in others if not each.startswith("-")]
     with _searching(conf.parent / (given.config_path or conf.name), given.config_dir):
@@ -43,7 +45,7 @@ def show(conf: Path, script: str, description: str, arguments: list[str]) -> Non
             key: loader.get_group_options(key.partition("@")[0], config_name=given.config_name, overrides=overrides)
             for key in choices
         }
-    print(f"{description}\n\nusage: python {script}.py [option=value ...]\n")
+    print(f"{description}\n\nusage: {command(verb)} [option=value ...]\n")
     folders = [Path(each.path) for each in config.hydra.runtime.config_sources if each.schema == "file"]
     print("Parts, each `group=name`; names in brackets are taken now:")
     for group, chosen in sorted(choices.items()):
@@ -57,7 +59,7 @@ def show(conf: Path, script: str, description: str, arguments: list[str]) -> Non
     for path, value in _options(config):
         comment = comments.get(path, "")
         print(f"  {path + '=' + value:46} {comment}".rstrip())
-    print(f"\n-m runs every combination of comma-separated values: python {script}.py -m seed=0,1,2")
+    print(f"\n-m runs every combination of comma-separated values: {command(verb)} -m seed=0,1,2")
 
 
 @contextmanager

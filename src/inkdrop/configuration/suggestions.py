@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from inkdrop.files.showing import harmless
 
 _BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)(?:[A-Za-z_/]|\.{1,2}/)[A-Za-z0-9_./-]*", re.ASCII | re.IGNORECASE)
+
+_SCRIPTS = ("train.py", "sample.py")  # of the repository, beside each other
 
 
 def no_option(path: str, names: Iterable[str], advice: str = "") -> str:
@@ -28,8 +31,14 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def command(verb: str) -> str:
-    """How a verb is typed here: as the script of its name where the repository is, and else as that of the package."""
-    return f"python {verb}.py" if Path(f"{verb}.py").is_file() else f"inkdrop {verb}"
+    """How the user types a verb: as a script of the repository or by `python -m` if this program was started so."""
+    program = Path(sys.argv[0])
+    if program.parts[-2:] == ("inkdrop", "__main__.py"):
+        return f"python -m inkdrop {verb}"
+    script = program.with_name(f"{verb}.py")
+    if program.name in _SCRIPTS and all(program.with_name(each).is_file() for each in (*_SCRIPTS, script.name)):
+        return f"python {shlex.quote(str(script))}"
+    return f"inkdrop {verb}"
 
 
 def options(chosen: Mapping[str, Any]) -> str:
