@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -28,9 +29,11 @@ from inkdrop.configuration.compose import CONF, explained, refuse_without_conf
 from inkdrop.configuration.help import show as show_help
 from inkdrop.configuration.secrets import masked_text
 from inkdrop.configuration.seed import draw_seed
+from inkdrop.configuration.suggestions import command as typed_as
+from inkdrop.configuration.suggestions import nearest
 from inkdrop.distributed.signals import EXIT_CODES
 from inkdrop.errors import ConfigurationError, InkdropError, NonFiniteError
-from inkdrop.files.showing import harmless_lines
+from inkdrop.files.showing import harmless, harmless_lines
 
 
 class TrialError(InkdropError):
@@ -53,6 +56,7 @@ def start(command: Command[Any], arguments: Sequence[str]) -> None:
             if {"--help", "-h"} & set(arguments):
                 show_help(CONF, command.name, command.description, with_absolute_path(arguments))
                 return
+            refuse_unknown_flags(command.name, arguments)
             now.added = command.options(arguments)
             sys.argv[1:] = [*with_absolute_path(arguments), *now.added]  # where Hydra looks for them
 
@@ -86,6 +90,18 @@ def _read_by_hydra() -> Iterator[list[str]]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def refuse_unknown_flags(verb: str, arguments: Sequence[str]) -> None:
+    """`ConfigurationError` for arguments with dashes that Hydra does not know, which would print its own usage."""
+    parser = get_args_parser()
+    parser.prog = typed_as(verb)
+    _, unknown = parser.parse_known_args(list(arguments))
+    if unknown:
+        known = [flag[2:] for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+        near = nearest(unknown[0].lstrip("-").partition("=")[0], known)
+        meant = f"did you mean --{near}?" if near else "options are typed as seed=1"
+        raise ConfigurationError(f"unknown argument {harmless(unknown[0])}: {meant}; --help explains them")
 
 
 def with_absolute_path(arguments: Sequence[str]) -> list[str]:

@@ -75,7 +75,7 @@ def explained(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(cause, OmegaConfBaseException):
         return f"{error}\n{cause}"
     if isinstance(error, HydraException | YAMLError):
-        return str(error)
+        return str(error).expandtabs(2)
     told = " ".join(map(masked_override, arguments))
     return f"{error}, in {told}; --help lists the names of each group, none among them"
 
