@@ -100,7 +100,7 @@ def test_help_of_a_folder_that_is_not_there_says_so() -> None:
 
 def test_samplers_stand_by_family(capsys: pytest.CaptureFixture[str]) -> None:
     show(CONF, "train", "Trains.", [])
-    lines = [line.strip() for line in capsys.readouterr().out.split("\nOptions:")[0].splitlines()]
+    lines = [line.strip() for line in capsys.readouterr().out.split("\nOptions:")[0].splitlines()[4:]]
     families = {family: names.split() for family, _, names in (line.partition(": ") for line in lines) if names}
     assert "dpmpp_2m" in families["sampler        ODE, multistep"]
     assert "heun" in families["ODE, one step"]
