@@ -633,15 +633,16 @@ def test_a3_a4_tar_archives_are_refused(kind: str, tmp_path: Path) -> None:
 
 
 def test_a5_size_is_capped_per_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inkdrop.data import sources
+    from inkdrop.data import archives, sources
 
-    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 1000)
+    for module in (archives, sources):  # files in an archive, and in a folder
+        monkeypatch.setattr(module, "MAX_FILE_BYTES", 1000)
     path = archive(tmp_path / "images.zip", sound("a"))
     with pytest.raises(DataError, match="more than 1000"):
         folder(path).verify()
     write(tmp_path, sound("b"))
     assert all("more than 1000" in reason for reason in folder(tmp_path).examine().broken.values())
-    monkeypatch.setattr(sources, "MAX_MEMBERS", 5)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 5)
     with pytest.raises(DataError, match="10 members of"):
         folder(path).verify()
 
