@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from runs import POINTS, arrays_of, differing
 
 import inkdrop
 from inkdrop.checkpoints import read_checkpoint
+from inkdrop.commands.train import Train
 from inkdrop.errors import CheckpointError, ConfigurationError, DataError
 
 SHORT = [*POINTS, "trainer.max_steps=3", "scheduler.num_steps=3"]
@@ -124,8 +126,19 @@ def test_a_call_leaves_the_process_as_it_was(
         assert text not in "".join(capfd.readouterr())
 
 
-def test_calls_from_threads_take_turns(tmp_path: Path) -> None:
+def test_calls_from_threads_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results: dict[str, Any] = {}
+    events: list[str] = []
+    before = Train.prepare
+
+    def prepare(self: Train, *arguments: Any) -> Any:
+        events.append("begin")
+        time.sleep(0.5)  # for the other to come between, if it could
+        prepared = before(self, *arguments)
+        events.append("end")
+        return prepared
+
+    monkeypatch.setattr(Train, "prepare", prepare)
 
     def train(name: str, seed: int) -> None:
         results[name] = inkdrop.train(*SHORT, f"seed={seed}", f"output_dir={tmp_path / name}")
@@ -135,6 +148,7 @@ def test_calls_from_threads_take_turns(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    assert events == ["begin", "end", "begin", "end"]
     for seed in (1, 2):
         train(f"alone-{seed}", seed)
         assert results[f"thread-{seed}"]["metrics"] == results[f"alone-{seed}"]["metrics"]
