@@ -49,7 +49,7 @@ SKIPPED = [
     (r"/scratch/", "it needs a second disk"),
 ]
 # Those that need the whole of a training, and are run with --full only.
-WHOLE = r"step=1000|ema\.py runs/mnist"
+WHOLE = r"step=1000|ema\.py runs/mnist|inkdrop\.train\("
 RUN = (
     f"python train.py {FEW_STEPS} callbacks.ema.lengths=[0.05,0.1] "
     "'callbacks.ema.snapshots={_target_: inkdrop.callbacks.Every, steps: 5}' output_dir="
@@ -115,7 +115,7 @@ def file_name(block: str) -> str:
 def carried_out(page: Path, folder: Path, full: bool, set_up: bool) -> Iterator[Done]:
     """Each command of a page, in a clone of its own."""
     text = page.read_text()
-    python = [block for language, block in blocks(text) if language == "python" and "pipeline" in block]
+    python = [block for kind, block in blocks(text) if kind == "python" and "inkdrop" in block and not file_name(block)]
     lines = [line for language, block in blocks(text) if language == "bash" for line in commands(block)]
     if not lines and not python:
         return
