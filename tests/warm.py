@@ -190,6 +190,9 @@ def become(request: Request, path: Sequence[str]) -> None:
     random.seed()
     np.random.seed()  # noqa: NPY002
     torch.default_generator.seed()
+    from wandb.sdk.data_types._private import MEDIA_TMP
+
+    MEDIA_TMP.__init__("wandb-media")  # type: ignore[misc] # a folder of its own: each process removes it at its end
 
 
 def keep_ranks(number: int, path: Sequence[str]) -> Sequence[str] | None:
