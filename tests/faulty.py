@@ -25,7 +25,7 @@ class FaultyLoss(DenoisingLoss):
 
     def forward(self, *args: Any, **kwargs: Any) -> LossTerms:
         terms = super().forward(*args, **kwargs)
-        if args[4] is not None:  # validation gives the times
+        if args[3] is not None:  # validation gives the times
             return terms
         self.count += 1
         if self.count in self.calls and int(os.environ.get("LOCAL_RANK", "0")) == self.rank:
@@ -42,7 +42,7 @@ class FailingLoss(SlowLoss):
         self.rank, self.hangs, self.count = rank, hangs, 0
 
     def forward(self, *args: Any, **kwargs: Any) -> LossTerms:
-        self.count += self.training and len(args[1]) > 1  # one sample is for what is foreseen of a run
+        self.count += self.training and len(args[1].x_0) > 1  # one sample is for what is foreseen of a run
         if self.count == 8 and int(os.environ.get("LOCAL_RANK", "0")) == self.rank:
             if not self.hangs:
                 raise RuntimeError(f"rank {self.rank} has a fault")

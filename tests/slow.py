@@ -33,7 +33,7 @@ class SlowLoss(DenoisingLoss):
         self.seconds, self.begun, self.patience, self.minutes = seconds, begun, patience, minutes
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
-        if self.training and len(arguments[1]) > 1:  # one sample is for what is foreseen of a run
+        if self.training and len(arguments[1].x_0) > 1:  # one sample is for what is foreseen of a run
             if self.begun is not None:
                 Path(self.begun).touch()
             if self.patience is not None and torch.distributed.is_initialized():

@@ -11,7 +11,7 @@ from labelled import ExactClassifier
 from torch import Tensor, nn
 
 from inkdrop.classifier import NoisyClassifier
-from inkdrop.losses import NoisyCrossEntropy
+from inkdrop.losses import Example, NoisyCrossEntropy
 from inkdrop.networks import Encoder, UNet
 from inkdrop.predictions import KarrasPrediction, NoisePrediction
 from inkdrop.randomness import Generators
@@ -44,7 +44,7 @@ def test_the_loss_is_the_cross_entropy_at_the_times_and_noise_of_the_positions()
     classifier = NoisyClassifier(shown := Shown(), CHAIN, NoisePrediction(), Plain(), [3], 3)
     x_0, label = torch.randn(6, 3).double(), torch.tensor([0, 1, 2, 0, 1, 2])
     generators = Generators.from_positions(0, range(6))
-    terms = NoisyCrossEntropy(DiscreteUniform())(classifier, x_0, label, generators)
+    terms = NoisyCrossEntropy(DiscreteUniform())(classifier, Example(x_0, batch={"label": label}), generators)
     now = CHAIN.point(terms.t)
     eps = classifier.noise([3], generators.at("noise"), torch.float64)
     x_t = now.alpha[:, None] * x_0 + now.sigma[:, None] * eps  # type: ignore[index]
@@ -55,7 +55,10 @@ def test_the_loss_is_the_cross_entropy_at_the_times_and_noise_of_the_positions()
     assert torch.allclose(terms.loss, expected)
     assert torch.equal(terms.parts["accuracy"], (logits.argmax(1) == label).double())
     given = torch.full((6,), 0.5).double()
-    assert torch.equal(NoisyCrossEntropy(DiscreteUniform())(classifier, x_0, label, generators, given).t, given)
+    assert torch.equal(
+        NoisyCrossEntropy(DiscreteUniform())(classifier, Example(x_0, batch={"label": label}), generators, given).t,
+        given,
+    )
 
 
 def test_no_classifier_has_a_lower_loss_than_the_exact_one() -> None:
@@ -73,7 +76,11 @@ def test_no_classifier_has_a_lower_loss_than_the_exact_one() -> None:
         now = schedule.points([0.3])[0]
         schedule_point, schedule.point = schedule.point, lambda times: now  # type: ignore[method-assign]
         try:
-            return NoisyCrossEntropy(Uniform())(classifier, x_0, label, generators, t).loss.mean().item()
+            return (
+                NoisyCrossEntropy(Uniform())(classifier, Example(x_0, batch={"label": label}), generators, t)
+                .loss.mean()
+                .item()
+            )
         finally:
             schedule.point = schedule_point  # type: ignore[method-assign]
 

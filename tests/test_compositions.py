@@ -7,7 +7,7 @@ import torch
 from analytic import ALL_SCHEDULES
 
 from inkdrop.denoiser import NetworkDenoiser
-from inkdrop.losses import DenoisingLoss
+from inkdrop.losses import DenoisingLoss, Example
 from inkdrop.networks import MLP
 from inkdrop.predictions import (
     DataPrediction,
@@ -76,7 +76,7 @@ def test_every_composition_trains_a_step_or_says_why_not(schedule: Schedule, pre
             loss.check(denoiser)
             before = [weight.clone() for weight in network.parameters()]
             network.zero_grad()
-            value = loss(denoiser, x_0, {}, generators).loss.mean()
+            value = loss(denoiser, Example(x_0), generators).loss.mean()
             value.backward()
             gradients = [weight.grad for weight in network.parameters()]
             assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)

@@ -26,6 +26,7 @@ from inkdrop.checkpoints import find_checkpoint, read_checkpoint
 from inkdrop.data.toys import Toy, moons
 from inkdrop.errors import NonFiniteError, require_finite
 from inkdrop.guidance import Clip
+from inkdrop.losses import Example
 from inkdrop.metrics import Evaluation, FrechetDistance
 from inkdrop.metrics.extractors import Identity
 from inkdrop.randomness import Generators
@@ -171,7 +172,9 @@ def by_hand(steps: int, left_out: int) -> tuple[dict[str, Tensor], dict[str, Ten
         batch = loader.batch(number)
         generators = Generators.from_positions(0, batch["position"].tolist()).at("train")
         optimizer.zero_grad()
-        task.loss(task.pipeline.denoiser, task.pipeline.codec.encode(batch["x"]), {}, generators).loss.mean().backward()
+        task.loss(
+            task.pipeline.denoiser, Example(task.pipeline.codec.encode(batch["x"])), generators
+        ).loss.mean().backward()
         optimizer.step()
         scheduler.step()
         count += 1

@@ -9,7 +9,7 @@ from analytic import SCHEDULES
 from torch import Tensor, nn
 
 from inkdrop.denoiser import NetworkDenoiser
-from inkdrop.losses import DenoisingLoss, LearnedUncertainty, minibatch_ot
+from inkdrop.losses import DenoisingLoss, Example, LearnedUncertainty, minibatch_ot
 from inkdrop.predictions import FlowPrediction, NoisePrediction
 from inkdrop.randomness import Generators
 from inkdrop.time_samplers import DiscreteUniform, LossAware, Uniform
@@ -39,10 +39,10 @@ def test_the_target_of_zero_output_is_the_target_itself() -> None:
     x_0 = 3 * torch.ones(4000, 5)
     generators = Generators.from_seeds(range(4000))
     noise = DenoisingLoss(DiscreteUniform(), Unit())(
-        NetworkDenoiser(Zero(), SCHEDULES["linear_beta"], NoisePrediction()), x_0, {}, generators
+        NetworkDenoiser(Zero(), SCHEDULES["linear_beta"], NoisePrediction()), Example(x_0), generators
     )
     flow = DenoisingLoss(Uniform(), Unit())(
-        NetworkDenoiser(Zero(), SCHEDULES["linear"], FlowPrediction()), x_0, {}, generators
+        NetworkDenoiser(Zero(), SCHEDULES["linear"], FlowPrediction()), Example(x_0), generators
     )
     assert noise.loss.mean().item() == pytest.approx(1, abs=0.03)
     assert flow.loss.mean().item() == pytest.approx(10, abs=0.15)
@@ -56,7 +56,7 @@ def test_the_best_denoiser_of_normal_data_reaches_the_known_minimum() -> None:
     count = 20_000
     x_0 = torch.randn(3 * count, 2)
     terms = DenoisingLoss(DiscreteUniform(), Unit())(
-        denoiser, x_0, {}, Generators.from_seeds(range(3 * count)), t.repeat_interleave(count)
+        denoiser, Example(x_0), Generators.from_seeds(range(3 * count)), t.repeat_interleave(count)
     )
     measured = terms.loss.reshape(3, count).mean(1).double()
     assert torch.allclose(measured, schedule.alpha(t) ** 2, rtol=0.03)
@@ -66,8 +66,8 @@ def test_a_sample_has_the_same_loss_in_every_batch() -> None:
     denoiser = NetworkDenoiser(BestLinear(), SCHEDULES["linear_beta"], NoisePrediction())
     loss = DenoisingLoss(DiscreteUniform(), Unit())
     x_0 = torch.randn(6, 2)
-    whole = loss(denoiser, x_0, {}, Generators.from_positions(3, range(6)))
-    part = loss(denoiser, x_0[[4, 1]], {}, Generators.from_positions(3, [4, 1]))
+    whole = loss(denoiser, Example(x_0), Generators.from_positions(3, range(6)))
+    part = loss(denoiser, Example(x_0[[4, 1]]), Generators.from_positions(3, [4, 1]))
     assert torch.equal(whole.t[[4, 1]], part.t)
     assert torch.allclose(whole.loss[[4, 1]], part.loss, rtol=1e-6)
 
@@ -75,7 +75,7 @@ def test_a_sample_has_the_same_loss_in_every_batch() -> None:
 def test_weighting_multiplies_the_error() -> None:
     denoiser = NetworkDenoiser(Zero(), SCHEDULES["vp"], NoisePrediction())
     generators, x_0 = Generators.from_seeds(range(5)), torch.randn(5, 2)
-    terms = DenoisingLoss(Uniform(), Twice())(denoiser, x_0, {}, generators)
+    terms = DenoisingLoss(Uniform(), Twice())(denoiser, Example(x_0), generators)
     assert torch.allclose(terms.loss, 2 * terms.parts["error"])
 
 
@@ -86,14 +86,14 @@ def test_learned_uncertainty_finds_the_logarithm_of_the_loss() -> None:
     loss = LearnedUncertainty(DenoisingLoss(Uniform(), Unit()))
     inner = loss.loss
     optimizer = torch.optim.Adam(loss.u.parameters(), 0.02)
-    first = loss(denoiser, torch.randn(4, 2), {}, Generators.from_seeds(range(4)))
-    plain = inner(denoiser, torch.randn(4, 2), {}, Generators.from_seeds(range(4)))
+    first = loss(denoiser, Example(torch.randn(4, 2)), Generators.from_seeds(range(4)))
+    plain = inner(denoiser, Example(torch.randn(4, 2)), Generators.from_seeds(range(4)))
     assert first.loss.shape == plain.loss.shape
     spread = torch.linspace(0.02, 0.5, 256, dtype=torch.float64)
     for step in range(200):
         generators = Generators.from_positions(0, range(256 * step, 256 * (step + 1)))
         optimizer.zero_grad()
-        loss(denoiser, torch.randn(256, 8), {}, generators, spread).loss.mean().backward()
+        loss(denoiser, Example(torch.randn(256, 8)), generators, spread).loss.mean().backward()
         optimizer.step()
     t = torch.tensor([0.05, 0.2, 0.4], dtype=torch.float64)
     with torch.no_grad():
@@ -105,7 +105,8 @@ def test_uncertainty_begins_as_the_loss_itself() -> None:
     denoiser = NetworkDenoiser(BestLinear(), SCHEDULES["linear_beta"], NoisePrediction())
     inner, generators, x_0 = DenoisingLoss(Uniform(), Unit()), Generators.from_seeds(range(4)), torch.randn(4, 2)
     assert torch.equal(
-        LearnedUncertainty(inner)(denoiser, x_0, {}, generators).loss, inner(denoiser, x_0, {}, generators).loss
+        LearnedUncertainty(inner)(denoiser, Example(x_0), generators).loss,
+        inner(denoiser, Example(x_0), generators).loss,
     )
 
 
@@ -116,7 +117,7 @@ def test_uncertainty_counts_as_the_loss_does_where_times_are_drawn_more_often() 
     loss = LearnedUncertainty(DenoisingLoss(times, Unit()))
     torch.nn.init.constant_(loss.u.bias, 0.7)
     generators, x_0 = Generators.from_seeds(range(64)), torch.randn(64, 2)
-    terms = loss(denoiser, x_0, {}, generators)
+    terms = loss(denoiser, Example(x_0), generators)
     assert terms.importance is not None
     assert terms.importance.unique().numel() == 4
     expected = terms.importance * (terms.parts["error"] * math.exp(-0.7) + 0.7)
@@ -137,8 +138,8 @@ def test_coupled_noise_is_what_the_network_sees_and_is_asked_for() -> None:
     """Zero output on the straight path has the loss |eps - x_0|^2, which the coupling makes smaller."""
     denoiser = NetworkDenoiser(Zero(), SCHEDULES["linear"], FlowPrediction())
     x_0, generators = torch.randn(64, 2), Generators.from_seeds(range(64))
-    plain = DenoisingLoss(Uniform(), Unit())(denoiser, x_0, {}, generators).loss
-    coupled = DenoisingLoss(Uniform(), Unit(), minibatch_ot)(denoiser, x_0, {}, generators).loss
+    plain = DenoisingLoss(Uniform(), Unit())(denoiser, Example(x_0), generators).loss
+    coupled = DenoisingLoss(Uniform(), Unit(), minibatch_ot)(denoiser, Example(x_0), generators).loss
     eps = generators.at("noise").normal([2])
     assert torch.allclose(coupled, (minibatch_ot(x_0, eps) - x_0).square().mean(1))
     assert coupled.mean() < plain.mean() / 4
@@ -159,7 +160,7 @@ def test_likelihood_weighting_gives_the_bound_in_nats_per_element() -> None:
     x_0 = torch.randn(count, 2)
     t = schedule.t_min + (1 - schedule.t_min) * (torch.arange(count).double() + 0.5) / count
     loss = DenoisingLoss(Uniform(), Likelihood())(
-        NetworkDenoiser(Best(), schedule, NoisePrediction()), x_0, {}, generators, t
+        NetworkDenoiser(Best(), schedule, NoisePrediction()), Example(x_0), generators, t
     ).loss
     ends = schedule.sigma(torch.tensor([schedule.t_min, 1.0]).double())
     assert (1 - schedule.t_min) * loss.double().mean().item() == pytest.approx(
@@ -171,8 +172,8 @@ def test_a_loss_aware_sampler_hears_of_the_losses_of_training_only() -> None:
     denoiser = NetworkDenoiser(Zero(), SCHEDULES["vp"], NoisePrediction())
     sampler = LossAware(Uniform(), num_bins=4, num_losses=2)
     loss, generators, x_0 = DenoisingLoss(sampler, Twice()), Generators.from_seeds(range(5)), torch.randn(5, 2)
-    loss(denoiser, x_0, {}, generators, torch.linspace(0.1, 0.9, 5).double())
+    loss(denoiser, Example(x_0), generators, torch.linspace(0.1, 0.9, 5).double())
     assert sampler.counts.sum() == 0
-    terms = loss(denoiser, x_0, {}, generators)
+    terms = loss(denoiser, Example(x_0), generators)
     assert sampler.counts.sum() == 5
     assert sampler.losses.max().item() == pytest.approx(terms.loss.max().item())

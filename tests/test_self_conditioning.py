@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from inkdrop.conditioners import Unconditional
 from inkdrop.denoiser.self_conditioned import SelfConditioned
-from inkdrop.losses import DenoisingLoss
+from inkdrop.losses import DenoisingLoss, Example
 from inkdrop.pipeline import Pipeline, calls_counted
 from inkdrop.predictions import DataPrediction
 from inkdrop.randomness import Generators
@@ -77,7 +77,7 @@ def test_the_memory_of_a_run_follows_a_choice_of_samples() -> None:
 def test_training_shows_an_estimate_with_this_probability_and_no_gradient(probability: float, share: float) -> None:
     model = denoiser(probability)
     x_0 = torch.randn(2000, 2, 1)
-    terms = DenoisingLoss(Uniform(), Unit())(model, x_0, {}, Generators.from_seeds(range(2000)))
+    terms = DenoisingLoss(Uniform(), Unit())(model, Example(x_0), Generators.from_seeds(range(2000)))
     first, second = shown(model)
     assert (first == 0).all()  # the estimate itself is made under zeros
     assert set(second.unique().tolist()) <= {0.0, 1.0}

@@ -11,7 +11,7 @@ from inkdrop.conditioners import Unconditional
 from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.deviations import Deviation, large, learned, small
 from inkdrop.likelihood import VariationalBound
-from inkdrop.losses import DenoisingLoss, HybridLoss, VariationalLoss, minibatch_ot
+from inkdrop.losses import DenoisingLoss, Example, HybridLoss, VariationalLoss, minibatch_ot
 from inkdrop.networks import LearnedVariance
 from inkdrop.noises import Gaussian, Noise, Offset
 from inkdrop.pipeline import Pipeline
@@ -63,7 +63,10 @@ def test_the_mean_over_all_steps_is_the_evaluated_bound(deviation: Deviation) ->
     bits = VariationalBound(deviation=deviation)(pipeline, {"x": x_0}, Generators.from_seeds(range(count)))["total"]
     nats = [
         loss(deviation)(
-            model, x_0, {}, Generators.from_seeds(range(count)).at(f"step {i}"), torch.full((count,), i / 5).double()
+            model,
+            Example(x_0),
+            Generators.from_seeds(range(count)).at(f"step {i}"),
+            torch.full((count,), i / 5).double(),
         ).loss.mean()
         for i in range(1, 6)
     ]
@@ -73,9 +76,9 @@ def test_the_mean_over_all_steps_is_the_evaluated_bound(deviation: Deviation) ->
 def test_drawn_steps_give_the_same_mean() -> None:
     count, model = 100_000, denoiser()
     x_0, generators = data(count), Generators.from_seeds(range(count))
-    drawn = loss(small)(model, x_0, {}, generators).loss.mean().item()
+    drawn = loss(small)(model, Example(x_0), generators).loss.mean().item()
     steps = torch.arange(count).double() % 5 + 1
-    given = loss(small)(model, x_0, {}, generators, steps / 5).loss.mean().item()
+    given = loss(small)(model, Example(x_0), generators, steps / 5).loss.mean().item()
     assert drawn == pytest.approx(given, rel=0.02)
 
 
@@ -98,7 +101,7 @@ def test_the_learned_variance_becomes_that_of_the_exact_reverse_step() -> None:
         optimizer.zero_grad()
         generators = Generators.from_positions(0, [number]).repeat(count)
         steps = (torch.arange(count).double() % 5 + 1) / 5
-        hybrid(model, data(count, number), {}, generators, steps).loss.mean().backward()
+        hybrid(model, Example(data(count, number)), generators, steps).loss.mean().backward()
         optimizer.step()
     for step in range(2, 6):
         now, before = CHAIN.points([step / 5, (step - 1) / 5])
@@ -117,8 +120,8 @@ def test_the_bound_of_the_hybrid_loss_teaches_the_variance_only() -> None:
     network: Exact = model.network  # type: ignore[assignment]
     x_0, generators = data(500), Generators.from_seeds(range(500))
     hybrid = HybridLoss(loss(learned), weight=10.0)
-    together = torch.autograd.grad(hybrid(model, x_0, {}, generators).loss.mean(), [network.factor, network.v])
-    simple = DenoisingLoss(DiscreteUniform(), Unit())(model, x_0, {}, generators).loss.mean()
+    together = torch.autograd.grad(hybrid(model, Example(x_0), generators).loss.mean(), [network.factor, network.v])
+    simple = DenoisingLoss(DiscreteUniform(), Unit())(model, Example(x_0), generators).loss.mean()
     assert torch.allclose(together[0], torch.autograd.grad(simple, network.factor)[0], rtol=1e-10)
     assert (together[1] != 0).all()
 
@@ -135,9 +138,9 @@ def test_levels_have_probabilities() -> None:
     model = NetworkDenoiser(Perfect(), chain, DataPrediction())
     first = loss(small, 256).bound(
         model,
-        x_0,
+        Example(x_0),
         DenoisingLoss(DiscreteUniform(), Unit()).attempt(
-            model, x_0, {}, Generators.from_seeds(range(50)), torch.full((50,), 1 / 3).double()
+            model, Example(x_0), Generators.from_seeds(range(50)), torch.full((50,), 1 / 3).double()
         ),
         x_0,
     )
@@ -163,10 +166,10 @@ def test_a_loss_aware_sampler_of_the_bound_hears_of_the_bound() -> None:
     sampler = LossAware(DiscreteUniform(), num_bins=5, num_losses=100)
     variational = VariationalLoss(DenoisingLoss(sampler, Unit()), small, None)
     count, model = 4000, denoiser()
-    first = variational(model, data(count), {}, Generators.from_seeds(range(count)))
+    first = variational(model, Example(data(count)), Generators.from_seeds(range(count)))
     assert sampler.losses.abs().max() <= first.loss.abs().max()
     assert (sampler.counts >= 100).all()
-    later = variational(model, data(count, 1), {}, Generators.from_seeds(range(count)).at("later"))
+    later = variational(model, Example(data(count, 1)), Generators.from_seeds(range(count)).at("later"))
     assert later.loss.mean().item() == pytest.approx(first.loss.mean().item(), rel=0.1)
     assert later.loss.std() < first.loss.std()
 
@@ -192,7 +195,7 @@ def test_what_would_break_the_bound_is_refused(denoising: DenoisingLoss, noise: 
 def test_the_hybrid_objective_weighs_bits_per_element() -> None:
     """Nichol and Dhariwal 2021, equation 16: L_simple + 0.001 L_vlb."""
     model, x_0, generators = denoiser(), data(50), Generators.from_seeds(range(50))
-    terms = HybridLoss(loss(learned))(model, x_0, {}, generators)
-    simple = DenoisingLoss(DiscreteUniform(), Unit())(model, x_0, {}, generators).loss
+    terms = HybridLoss(loss(learned))(model, Example(x_0), generators)
+    simple = DenoisingLoss(DiscreteUniform(), Unit())(model, Example(x_0), generators).loss
     assert torch.allclose(terms.loss, simple + 0.001 * terms.parts["bound"] / math.log(2))
     assert VariationalLoss(DenoisingLoss(Stratified(DiscreteUniform()), Unit()), small, None).check(model) is None

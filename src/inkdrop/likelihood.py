@@ -16,7 +16,7 @@ from torch import Tensor
 from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.deviations import Deviation, decoder, large
 from inkdrop.errors import NonFiniteError
-from inkdrop.losses import DenoisingLoss
+from inkdrop.losses import DenoisingLoss, Example
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
 from inkdrop.time_grids import Linspace, Trailing
@@ -106,7 +106,7 @@ class LossByNoiseLevel(Likelihood):
                 streams = generators.at("loss", number)
                 t = law.quantile(denoiser.schedule, (number + streams.at("time").uniform()) / self.num_bins)
                 name = f"{number / self.num_bins:.2f}-{(number + 1) / self.num_bins:.2f}"
-                means[name] = _finite(loss(denoiser, x_0, cond, streams, t).loss, "loss")
+                means[name] = _finite(loss(denoiser, Example(x_0, cond), streams, t).loss, "loss")
         return {"total": torch.stack(list(means.values())).mean(0), **means}
 
 

@@ -37,6 +37,14 @@ def _mix(keys: np.ndarray, word: int | np.ndarray) -> np.ndarray:
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
+def same_dropout(generators: Generators) -> None:
+    """Seeds torch's global generators, from which dropout draws, by the first stream's purpose "dropout".
+
+    A loss that calls a network twice in a step calls this before each, so that both calls drop the same elements.
+    """
+    torch.manual_seed(int(generators.at("dropout").keys[0]))
+
+
 @dataclass(frozen=True, eq=False)
 class Generators:
     """One random stream per sample, each a key of 32 bits.

@@ -21,16 +21,18 @@ from inkdrop.schedules import Point, Scalar, over
 LogProbability: TypeAlias = Callable[[Tensor, Tensor, Scalar], Tensor]  # of data (B, *) given mean and deviation
 
 
-def prior_term(x_0: Tensor, last: Point) -> Tensor:
+def prior_term(x_0: Tensor, last: Point, weight: Tensor | None = None) -> Tensor:
     """`KL(N(a x_0, s^2) || N(0, s^2)) = a^2 x_0^2 / (2 s^2)` at t = 1, summed over x_0 (B, *) to (B).
 
     Samplers here begin at s eps, hence this prior. The published one is N(0, 1), which for the variance-preserving
     chains, with s = 1 but for 1e-5, is the same number.
     """
-    return (over(last.alpha / last.sigma, x_0) * x_0).square().flatten(1).sum(1) / 2
+    return _total((over(last.alpha / last.sigma, x_0) * x_0).square(), weight) / 2
 
 
-def step_terms(x_0: Tensor, estimate: Tensor, now: Point, next: Point, deviation: Scalar) -> Tensor:
+def step_terms(
+    x_0: Tensor, estimate: Tensor, now: Point, next: Point, deviation: Scalar, weight: Tensor | None = None
+) -> Tensor:
     """`KL(q(x_s | x_t, x_0) || N(posterior mean at the estimate, deviation^2))` summed over x_0 (B, *) to (B).
 
     With r = exp(2 (l - l')), q has the mean `a' (1 - r) x_0 + (a / a') (s'^2 / s^2) x_t` and the variance
@@ -41,15 +43,21 @@ def step_terms(x_0: Tensor, estimate: Tensor, now: Point, next: Point, deviation
     log_ratio = torch.log(q / p)
     m = over(next.alpha * fresh(now, next), x_0) * (x_0 - estimate)
     # expm1 keeps all digits where p = q
-    return (torch.expm1(2 * log_ratio) / 2 - log_ratio + (m / p).square() / 2).flatten(1).sum(1)
+    return _total(torch.expm1(2 * log_ratio) / 2 - log_ratio + (m / p).square() / 2, weight)
 
 
-def decoder_term(data: Tensor, estimate: Tensor, deviation: Scalar, log_probability: LogProbability) -> Tensor:
+def decoder_term(
+    data: Tensor,
+    estimate: Tensor,
+    deviation: Scalar,
+    log_probability: LogProbability,
+    weight: Tensor | None = None,
+) -> Tensor:
     """`-log p(data | x at t_1)` summed over data (B, *) to (B), with the estimate of x_0 there as the mean.
 
     `log_probability` is `gaussian` or `discretized`, or what a codec knows of its raw data.
     """
-    return -log_probability(data, estimate, deviation).flatten(1).sum(1)
+    return -_total(log_probability(data, estimate, deviation), weight)
 
 
 def gaussian(x: Tensor, mean: Tensor, deviation: Scalar) -> Tensor:
@@ -73,6 +81,11 @@ def discretized(
     near, far = log_ndtr(torch.where(mirrored, -left, right)), log_ndtr(torch.where(mirrored, -right, left))
     inner = near + torch.log(-torch.expm1(far - near))
     return torch.where(x < low + width / 2, log_ndtr(right), torch.where(x > high - width / 2, log_ndtr(-left), inner))
+
+
+def _total(values: Tensor, weight: Tensor | None) -> Tensor:
+    """The sum (B) over the elements of (B, *), each as often as its weight (B, *) says."""
+    return (values if weight is None else weight * values).flatten(1).sum(1)
 
 
 def _shaped(deviation: Scalar, x: Tensor) -> Tensor:

@@ -30,7 +30,10 @@ class NetworkDenoiser(Denoiser):
         self.schedule, self.prediction, self.noise = schedule, prediction, noise or Gaussian()
 
     def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
-        F, extras = self.output(x_t, now, cond)
+        return self.estimate(x_t, now, *self.output(x_t, now, cond))
+
+    def estimate(self, x_t: Tensor, now: Point, F: Tensor, extras: Mapping[str, Tensor]) -> Estimate:
+        """The estimate of x_0 that an output F (B, *) of the network for x_t (B, *) means."""
         x = x_t.to(F.dtype)
         c_skip, c_out, _, _ = self.prediction.coefficients(now)
         return Estimate(x * over(c_skip, x) + F * over(c_out, x), extras)

@@ -1,19 +1,21 @@
 """What is minimised in training."""
 
-from inkdrop.losses.base import Loss, LossTerms
+from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.classification import NoisyCrossEntropy
 from inkdrop.losses.coupling import independent, minibatch_ot
-from inkdrop.losses.denoising import DenoisingLoss
+from inkdrop.losses.denoising import DenoisingLoss, Term
 from inkdrop.losses.uncertainty import LearnedUncertainty
 from inkdrop.losses.variational import HybridLoss, VariationalLoss
 
 __all__ = [
     "DenoisingLoss",
+    "Example",
     "HybridLoss",
     "LearnedUncertainty",
     "Loss",
     "LossTerms",
     "NoisyCrossEntropy",
+    "Term",
     "VariationalLoss",
     "independent",
     "minibatch_ot",

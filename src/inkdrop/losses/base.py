@@ -4,18 +4,76 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from inkdrop.denoiser import Condition, NetworkDenoiser
+from inkdrop.codecs import Codec
+from inkdrop.denoiser import Condition
 from inkdrop.randomness import Generators
+
+_NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Example(NamedTuple):
+    """A batch of training data as a loss sees it.
+
+    - `x_0` (B, *): the encoded data.
+    - `cond`: the condition that the network receives.
+    - `batch`: all fields of the raw data by name.
+    - `codec`: what encoded the data.
+    - `weight`: which samples (B) or which elements (B, *) count, and how much; the loss is the mean over these.
+    - `progress` (B): the share of the training run, from 0 to 1, that lies before each sample.
+    """
+
+    x_0: Tensor
+    cond: Condition = _NOTHING
+    batch: Mapping[str, Tensor] = _NOTHING
+    codec: Codec | None = None
+    weight: Tensor | None = None
+    progress: Tensor | None = None
+
+    @property
+    def element_weight(self) -> Tensor | None:
+        """Weights that broadcast to x_0 (B, *), if there are any for elements."""
+        return None if self.weight is None or self.weight.numel() == len(self.x_0) else self.weight.to(self.x_0)
+
+    @property
+    def sample_weight(self) -> Tensor | None:
+        """Weights (B) of samples with a mean of 1 over the batch, if there are any; all 0 stay 0."""
+        if self.weight is None or self.weight.numel() != len(self.x_0):
+            return None
+        weight = self.weight.reshape(-1).to(self.x_0)
+        return weight / weight.mean().clamp(min=torch.finfo(weight.dtype).tiny)
+
+    def factor(self, importance: Tensor | None) -> Tensor | None:
+        """The factor (B) of each sample's loss: the importance of its time multiplied by its weight; None is 1."""
+        weight = self.sample_weight
+        if weight is None or importance is None:
+            return importance if weight is None else weight
+        return importance.to(weight, non_blocking=True) * weight
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean (B) of values (B, *) over the elements of each sample that count; 0 where none does."""
+        weight = self.element_weight
+        return values.flatten(1).mean(1) if weight is None else (weight * values).flatten(1).sum(1) / self.num_elements
+
+    @property
+    def num_elements(self) -> Tensor | int:
+        """How many elements of a sample count: a number for all of them, or (B)."""
+        if self.element_weight is None:
+            return self.x_0[0].numel()
+        total = self.element_weight.expand_as(self.x_0).flatten(1).sum(1)
+        return total.clamp(min=torch.finfo(total.dtype).tiny)
 
 
 class LossTerms(NamedTuple):
     """A loss for each sample: what is minimised (B), the times it was taken at (B), and named parts for the log.
 
-    `importance` (B) is the factor that the loss already has so that the law of the times does not change its mean.
+    `importance` (B) is the factor that the loss already has so that the law of the times does not change its mean, and
+    for the weights of samples.
     """
 
     loss: Tensor
@@ -25,18 +83,19 @@ class LossTerms(NamedTuple):
 
 
 class Loss(nn.Module):
-    """One training objective; what it learns itself is trained and saved beside the model."""
+    """A training objective; its own trainable parameters are trained and saved together with the model."""
 
-    def check(self, denoiser: NetworkDenoiser) -> None:
-        """`ValueError` says why this loss cannot train this denoiser, before anything is trained."""
+    @property
+    def logged(self) -> tuple[str, ...]:
+        """Names of the parts whose means are logged next to the loss."""
+        return ()
+
+    def check(self, model: Any) -> None:
+        """Raises `ValueError`, before anything is trained, if this loss cannot train the model."""
 
     @abstractmethod
-    def forward(
-        self,
-        denoiser: NetworkDenoiser,
-        x_0: Tensor,
-        cond: Condition,
-        generators: Generators,
-        t: Tensor | None = None,
-    ) -> LossTerms:
-        """The loss of x_0 (B, *) at times drawn for it, or at given times t (B)."""
+    def forward(self, model: Any, example: Example, generators: Generators, t: Tensor | None = None) -> LossTerms:
+        """Returns the loss of each sample at times that are drawn for it, or at given times t (B).
+
+        The model is what the task trains: a denoiser, or a classifier.
+        """

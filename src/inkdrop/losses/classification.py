@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from inkdrop.classifier import NoisyClassifier
-from inkdrop.losses.base import LossTerms
+from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.randomness import Generators
 from inkdrop.schedules import over
 from inkdrop.time_samplers import Times, TimeSampler
 
 
-class NoisyCrossEntropy(nn.Module):
+class NoisyCrossEntropy(Loss):
     """`-log p(y | x_t)`, with t drawn by the time sampler; the part "accuracy" is 1 where the label is recognised.
 
     Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 4.
@@ -22,10 +22,14 @@ class NoisyCrossEntropy(nn.Module):
         super().__init__()
         self.time_sampler = time_sampler
 
+    @property
+    def logged(self) -> tuple[str, ...]:
+        return ("accuracy",)
+
     def forward(
-        self, classifier: NoisyClassifier, x_0: Tensor, label: Tensor, generators: Generators, t: Tensor | None = None
+        self, classifier: NoisyClassifier, example: Example, generators: Generators, t: Tensor | None = None
     ) -> LossTerms:
-        """The loss of x_0 (B, *) with labels (B) at times drawn for it, or at given times t (B)."""
+        x_0, label = example.x_0, example.batch["label"]
         times = self.time_sampler(classifier.schedule, generators.at("time")) if t is None else Times(t, None)
         now = classifier.schedule.point(times.t)
         eps = classifier.noise(x_0.shape[1:], generators.at("noise"), x_0.dtype).to(x_0.device, non_blocking=True)
@@ -34,5 +38,6 @@ class NoisyCrossEntropy(nn.Module):
         accuracy = (logits.argmax(1) == label).to(error.dtype)
         if times.u is not None:
             self.time_sampler.observe(times, error.detach())
-        loss = error if times.importance is None else torch.as_tensor(over(times.importance, error)) * error
-        return LossTerms(loss, times.t, {"error": error, "accuracy": accuracy}, times.importance)
+        factor = example.factor(times.importance)
+        loss = error if factor is None else torch.as_tensor(over(factor, error)) * error
+        return LossTerms(loss, times.t, {"error": error, "accuracy": accuracy}, factor)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from annotated_types import Ge
+from torch import Tensor, nn
 
-from inkdrop.denoiser import Condition, NetworkDenoiser
-from inkdrop.losses.base import Loss, LossTerms
+from inkdrop.denoiser import Estimate, NetworkDenoiser
+from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.coupling import Coupling, independent
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Point, over
@@ -28,16 +30,45 @@ class Attempt(NamedTuple):
     extras: Mapping[str, Tensor]
 
 
-class DenoisingLoss(Loss):
-    """`w |F(c_in x_t, c_noise) - F*|^2`, the mean over the elements of a sample.
+class Term(nn.Module):
+    """A further term of a denoising loss, of the same call of the network; `factor` multiplies it in the sum."""
 
-    `coupling` says which noise goes to which data of a batch. Source: Ho et al. 2020, equation 14, and its relatives by
-    prediction, time sampler and weighting.
+    def __init__(self, factor: Annotated[float, Ge(0)] = 1.0):
+        super().__init__()
+        self.factor = factor
+
+    @abstractmethod
+    def forward(self, example: Example, attempt: Attempt, estimate: Estimate, generators: Generators) -> Tensor:
+        """Returns the term (B), without its factor, for the estimate of x_0 that the attempt gives."""
+
+
+class DenoisingLoss(Loss):
+    """The weighted squared error `w |F(c_in x_t, c_noise) - F*|^2`, the mean over the elements of a sample that count.
+
+    - `time_sampler`: the law of the times of training.
+    - `weighting`: the weight w of a noise level.
+    - `coupling`: which noise goes to which data of a batch.
+    - `terms`: further terms by name, which are added with their factors and logged without.
+
+    Source: Ho et al. 2020, equation 14, and its relatives by prediction, time sampler and weighting.
     """
 
-    def __init__(self, time_sampler: TimeSampler, weighting: Weighting, coupling: Coupling = independent):
+    def __init__(
+        self,
+        time_sampler: TimeSampler,
+        weighting: Weighting,
+        coupling: Coupling = independent,
+        terms: dict[str, Term] | None = None,
+    ):
         super().__init__()
         self.time_sampler, self.weighting, self.coupling = time_sampler, weighting, coupling
+        if taken := sorted({"loss", "t", "error", "bound", "uncertainty"} & set(terms or {})):
+            raise ValueError(f"loss.terms.{taken[0]}: this name is that of a part of the loss: choose another name")
+        self.terms: Any = nn.ModuleDict(terms or {})
+
+    @property
+    def logged(self) -> tuple[str, ...]:
+        return tuple(self.terms)
 
     def check(self, denoiser: NetworkDenoiser) -> None:
         """`ValueError` if a time, a target or a weight is not finite somewhere between the ends of time."""
@@ -49,41 +80,52 @@ class DenoisingLoss(Loss):
             raise ValueError(f"{' with '.join(type(part).__name__ for part in parts)} is not finite: choose others")
 
     def forward(
-        self,
-        denoiser: NetworkDenoiser,
-        x_0: Tensor,
-        cond: Condition,
-        generators: Generators,
-        t: Tensor | None = None,
+        self, denoiser: NetworkDenoiser, example: Example, generators: Generators, t: Tensor | None = None
     ) -> LossTerms:
-        attempt = self.attempt(denoiser, x_0, cond, generators, t)
-        loss, error = self.errors(denoiser, x_0, attempt)
-        times = attempt.times
-        return LossTerms(self.settle(times, loss), times.t, {"error": error}, times.importance)
+        attempt = self.attempt(denoiser, example, generators, t)
+        loss, error = self.errors(denoiser, example, attempt)
+        return self.settle(denoiser, example, attempt, generators, loss, {"error": error})
 
-    def attempt(
-        self, denoiser: NetworkDenoiser, x_0: Tensor, cond: Condition, generators: Generators, t: Tensor | None
-    ) -> Attempt:
-        """Noise for x_0 (B, *) at times drawn for it, or at given times t (B), and the network's answer."""
+    def attempt(self, denoiser: NetworkDenoiser, example: Example, generators: Generators, t: Tensor | None) -> Attempt:
+        """Noise for x_0 (B, *) at times drawn for it, or at given times t (B), and the output of the network."""
+        x_0 = example.x_0
         times = self.time_sampler(denoiser.schedule, generators.at("time")) if t is None else Times(t, None)
         now = denoiser.schedule.point(times.t)
         eps = denoiser.noise(x_0.shape[1:], generators.at("noise"), x_0.dtype).to(x_0.device, non_blocking=True)
         eps = self.coupling(x_0, eps)
         x_t = over(now.alpha, x_0) * x_0 + over(now.sigma, x_0) * eps
-        told = denoiser.prepare(x_t, now, cond, generators.at("prepare"))
-        return Attempt(times, now, eps, x_t, *denoiser.output(x_t, now, told))
+        cond = denoiser.prepare(x_t, now, example.cond, generators.at("prepare"))
+        return Attempt(times, now, eps, x_t, *denoiser.output(x_t, now, cond))
 
-    def errors(self, denoiser: NetworkDenoiser, x_0: Tensor, attempt: Attempt) -> tuple[Tensor, Tensor]:
-        """The squared error (B) of an attempt, with its weight and without."""
-        error = (attempt.F - denoiser.prediction.target(x_0, attempt.eps, attempt.now)).square().flatten(1).mean(1)
+    def errors(self, denoiser: NetworkDenoiser, example: Example, attempt: Attempt) -> tuple[Tensor, Tensor]:
+        """The squared error (B) of an attempt, with the weight of its noise level and without."""
+        target = denoiser.prediction.target(example.x_0, attempt.eps, attempt.now)
+        error = example.mean((attempt.F - target).square())
         weight = weights_at(self.weighting, denoiser.schedule, denoiser.prediction, attempt.times.t)
         return _like(weight, error) * error, error
 
-    def settle(self, times: Times, loss: Tensor) -> Tensor:
-        """The loss (B) with the factors of its times; the time sampler hears of it, if it drew them."""
+    def settle(
+        self,
+        denoiser: NetworkDenoiser,
+        example: Example,
+        attempt: Attempt,
+        generators: Generators,
+        loss: Tensor,
+        parts: dict[str, Tensor],
+    ) -> LossTerms:
+        """The loss (B) with the further terms, the factors of its times and the weights of the samples.
+
+        A time sampler that drew the times observes the loss without these factors.
+        """
+        if self.terms:
+            estimate = denoiser.estimate(attempt.x_t, attempt.now, attempt.F, attempt.extras)
+            for name, term in self.terms.items():
+                parts[name] = term(example, attempt, estimate, generators.at(f"term {name}"))
+                loss = loss + term.factor * parts[name]
+        times, factor = attempt.times, example.factor(attempt.times.importance)
         if times.u is not None:
             self.time_sampler.observe(times, loss.detach())
-        return loss if times.importance is None else _like(times.importance, loss) * loss
+        return LossTerms(loss if factor is None else _like(factor, loss) * loss, times.t, parts, factor)
 
 
 def _like(factors: Tensor, values: Tensor) -> Tensor:

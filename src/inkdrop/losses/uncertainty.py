@@ -9,8 +9,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from inkdrop.denoiser import Condition, NetworkDenoiser
-from inkdrop.losses.base import Loss, LossTerms
+from inkdrop.denoiser import NetworkDenoiser
+from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.randomness import Generators
 
 _RANGE = 30.0  # log-SNRs beyond this are told as this
@@ -36,6 +36,10 @@ class LearnedUncertainty(Loss):
         nn.init.zeros_(self.u.weight)
         nn.init.zeros_(self.u.bias)
 
+    @property
+    def logged(self) -> tuple[str, ...]:
+        return self.loss.logged
+
     def check(self, denoiser: NetworkDenoiser) -> None:
         self.loss.check(denoiser)
 
@@ -45,14 +49,9 @@ class LearnedUncertainty(Loss):
         return self.u(torch.cos(told[:, None] * self.frequencies + self.phases)).squeeze(1)
 
     def forward(
-        self,
-        denoiser: NetworkDenoiser,
-        x_0: Tensor,
-        cond: Condition,
-        generators: Generators,
-        t: Tensor | None = None,
+        self, denoiser: NetworkDenoiser, example: Example, generators: Generators, t: Tensor | None = None
     ) -> LossTerms:
-        terms = self.loss(denoiser, x_0, cond, generators, t)
+        terms = self.loss(denoiser, example, generators, t)
         u = self.uncertainty(denoiser.schedule.log_snr(terms.t))
         told = u if terms.importance is None else terms.importance.to(u) * u
         return terms._replace(loss=terms.loss * torch.exp(-u) + told, parts={**terms.parts, "uncertainty": u})

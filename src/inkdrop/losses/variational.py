@@ -11,9 +11,9 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from inkdrop.denoiser import Condition, NetworkDenoiser
+from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.deviations import Deviation, decoder
-from inkdrop.losses.base import Loss, LossTerms
+from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.coupling import independent
 from inkdrop.losses.denoising import Attempt, DenoisingLoss
 from inkdrop.randomness import Generators
@@ -36,6 +36,10 @@ class VariationalLoss(Loss):
         self.denoising, self.deviation = denoising, deviation
         self.log_probability = gaussian if levels is None else partial(discretized, width=2 / (levels - 1))
 
+    @property
+    def logged(self) -> tuple[str, ...]:
+        return self.denoising.logged
+
     def check(self, denoiser: NetworkDenoiser) -> None:
         if denoiser.schedule.num_timesteps is None:
             raise ValueError(
@@ -51,23 +55,20 @@ class VariationalLoss(Loss):
         self.denoising.check(denoiser)
 
     def forward(
-        self,
-        denoiser: NetworkDenoiser,
-        x_0: Tensor,
-        cond: Condition,
-        generators: Generators,
-        t: Tensor | None = None,
+        self, denoiser: NetworkDenoiser, example: Example, generators: Generators, t: Tensor | None = None
     ) -> LossTerms:
-        attempt = self.denoising.attempt(denoiser, x_0, cond, generators, t)
-        _, error = self.denoising.errors(denoiser, x_0, attempt)
-        prior = prior_term(x_0, denoiser.schedule.points([1.0])[0]) / x_0[0].numel()
-        bound = prior + self.bound(denoiser, x_0, attempt, attempt.F)
-        loss = self.denoising.settle(attempt.times, bound)
-        return LossTerms(loss, attempt.times.t, {"error": error, "bound": bound}, attempt.times.importance)
+        attempt = self.denoising.attempt(denoiser, example, generators, t)
+        _, error = self.denoising.errors(denoiser, example, attempt)
+        prior = (
+            prior_term(example.x_0, denoiser.schedule.points([1.0])[0], example.element_weight) / example.num_elements
+        )
+        bound = prior + self.bound(denoiser, example, attempt, attempt.F)
+        return self.denoising.settle(denoiser, example, attempt, generators, bound, {"error": error, "bound": bound})
 
-    def bound(self, denoiser: NetworkDenoiser, x_0: Tensor, attempt: Attempt, F: Tensor) -> Tensor:
+    def bound(self, denoiser: NetworkDenoiser, example: Example, attempt: Attempt, F: Tensor) -> Tensor:
         """T times the term (B) of the attempt's step, with the output F (B, *), in nats per element."""
-        schedule, now = denoiser.schedule, attempt.now
+        schedule, now, x_0 = denoiser.schedule, attempt.now, example.x_0
+        weight = None if example.element_weight is None else example.element_weight.expand_as(x_0)
         num_timesteps = schedule.num_timesteps
         assert num_timesteps is not None
         c_skip, c_out, _, _ = denoiser.prediction.coefficients(now)
@@ -79,14 +80,17 @@ class VariationalLoss(Loss):
             next = schedule.point((step[later] - 1) / num_timesteps)
             here, extras = _rows(now, later), _choose(attempt.extras, later)
             on = later.to(F.device)
-            terms = step_terms(x_0[on], estimate[on], here, next, self.deviation(here, next, extras))
+            counts = None if weight is None else weight[on]
+            terms = step_terms(x_0[on], estimate[on], here, next, self.deviation(here, next, extras), counts)
             value = value.index_add(0, on, terms)
         if len(first):
             one, two = schedule.points([1 / num_timesteps, min(2, num_timesteps) / num_timesteps])
             on, extras = first.to(F.device), _choose(attempt.extras, first)
             deviation = decoder(one, two if num_timesteps > 1 else None, extras)
-            value = value.index_add(0, on, decoder_term(x_0[on], estimate[on], deviation, self.log_probability))
-        return num_timesteps * value / x_0[0].numel()
+            counts = None if weight is None else weight[on]
+            terms = decoder_term(x_0[on], estimate[on], deviation, self.log_probability, counts)
+            value = value.index_add(0, on, terms)
+        return num_timesteps * value / example.num_elements
 
 
 class HybridLoss(Loss):
@@ -100,23 +104,22 @@ class HybridLoss(Loss):
         super().__init__()
         self.variational, self.weight = variational, weight
 
+    @property
+    def logged(self) -> tuple[str, ...]:
+        return self.variational.logged
+
     def check(self, denoiser: NetworkDenoiser) -> None:
         self.variational.check(denoiser)
 
     def forward(
-        self,
-        denoiser: NetworkDenoiser,
-        x_0: Tensor,
-        cond: Condition,
-        generators: Generators,
-        t: Tensor | None = None,
+        self, denoiser: NetworkDenoiser, example: Example, generators: Generators, t: Tensor | None = None
     ) -> LossTerms:
         denoising = self.variational.denoising
-        attempt = denoising.attempt(denoiser, x_0, cond, generators, t)
-        simple, error = denoising.errors(denoiser, x_0, attempt)
-        bound = self.variational.bound(denoiser, x_0, attempt, attempt.F.detach())
-        loss = denoising.settle(attempt.times, simple + self.weight / math.log(2) * bound)
-        return LossTerms(loss, attempt.times.t, {"error": error, "bound": bound}, attempt.times.importance)
+        attempt = denoising.attempt(denoiser, example, generators, t)
+        simple, error = denoising.errors(denoiser, example, attempt)
+        bound = self.variational.bound(denoiser, example, attempt, attempt.F.detach())
+        loss = simple + self.weight / math.log(2) * bound
+        return denoising.settle(denoiser, example, attempt, generators, loss, {"error": error, "bound": bound})
 
 
 def _rows(point: Point, rows: Tensor) -> Point:

@@ -16,10 +16,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from inkdrop.checkpoints.content import require_fit
+from inkdrop.denoiser import Condition
 from inkdrop.errors import CheckpointError, NonFiniteError, listed
 from inkdrop.loggers.rows import Rows, record
-from inkdrop.losses import Loss, LossTerms, NoisyCrossEntropy
-from inkdrop.randomness import Generators
+from inkdrop.losses import Example, Loss, LossTerms
+from inkdrop.randomness import Generators, same_dropout
 from inkdrop.schedules import Schedule
 from inkdrop.tasks import learning_rate
 from inkdrop.tasks.soundness import ADVICE, RecentLosses, broken_gradients, diagnosis
@@ -40,23 +41,23 @@ class Task(LightningModule):
     `max_skipped_steps` such steps in the whole run are left out instead: they count as steps, but change nothing.
     """
 
-    logged: tuple[str, ...] = ()  # parts of the loss whose means are logged beside it
     estimate: str  # what the network is for, as a formula
 
     def __init__(
         self,
         pipeline: torch.nn.Module,
-        loss: Loss | NoisyCrossEntropy,
+        loss: Loss,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
         scheduler: Callable[[Optimizer], Any],
         seed: Annotated[int, Ge(0)] = 0,
         max_skipped_steps: Annotated[int, Ge(0)] = 0,
         max_gradient_norm: Annotated[float, Gt(0)] | None = None,
+        weight: str | None = None,
     ):
         super().__init__()
         self.pipeline: Any = pipeline
-        self.loss: Any = loss
-        self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
+        self.loss = loss
+        self.optimizer, self.scheduler, self.seed, self.weight = optimizer, scheduler, seed, weight
         self.max_skipped_steps, self.skipped_steps = max_skipped_steps, 0
         self.max_gradient_norm = math.inf if max_gradient_norm is None else max_gradient_norm
         self.begun = False  # whether all was restored and training goes on
@@ -89,10 +90,35 @@ class Task(LightningModule):
     def terms(self, batch: Batch, generators: Generators, t: Tensor | None = None) -> LossTerms:
         """The loss of a batch at times drawn for it, as training wants it, or at given times t (B)."""
 
+    def example(self, x_0: Tensor, cond: Condition, batch: Batch) -> Example:
+        """What the loss receives of a batch."""
+        return Example(x_0, cond, batch, self.pipeline.codec, self._weight(x_0, batch), self._progress(batch))
+
+    def _weight(self, x_0: Tensor, batch: Batch) -> Tensor | None:
+        if self.weight is None:
+            return None
+        if self.weight not in batch:
+            raise ValueError(f"task.weight={self.weight} is not a field of the data: available: {', '.join(batch)}")
+        weight = batch[self.weight]
+        if weight.dim() not in (1, x_0.dim()):
+            shapes = f"{list(weight.shape)}, but samples are {list(x_0.shape)}"
+            raise ValueError(f"task.weight={self.weight} has the shape {shapes}: make it (B), or of as many axes")
+        return weight
+
+    def _progress(self, batch: Batch) -> Tensor | None:
+        """The share (B) of all samples of the run that were seen before each of these; None outside of a run."""
+        trainer: Any = self._trainer
+        if trainer is None or trainer.datamodule is None or trainer.max_steps < 1:
+            return None
+        if not trainer.training:  # held-out items are evaluated between two steps, wherever they lie in their split
+            return torch.full_like(batch["position"], trainer.global_step / trainer.max_steps, dtype=torch.float32)
+        total = trainer.max_steps * trainer.accumulate_grad_batches * trainer.datamodule.batch_size
+        return (batch["position"].double() / total).clamp(max=1).float()
+
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """The mean loss, and per sample the times and the unweighted error."""
         generators = Generators.from_positions(self.seed, batch["position"].tolist()).at("train")
-        torch.manual_seed(int(generators.at("dropout").keys[0]))  # dropout inside the network knows no other source
+        same_dropout(generators)
         terms = self.terms(batch, generators)
         self._recent.add(terms.loss, batch["position"])
         loss = terms.loss.mean()
@@ -111,7 +137,7 @@ class Task(LightningModule):
         self._log("validation", self._means(terms.loss.mean(), terms), terms, on_epoch=True, sync_dist=True)
 
     def _means(self, loss: Tensor, terms: LossTerms) -> dict[str, Tensor]:
-        return {"loss": loss, **{name: terms.parts[name].detach().mean() for name in self.logged}}
+        return {"loss": loss, **{name: terms.parts[name].detach().mean() for name in self.loss.logged}}
 
     def _log(self, stage: str, values: Mapping[str, Tensor], terms: LossTerms, **how: Any) -> None:
         for name, value in values.items():

@@ -15,7 +15,6 @@ from inkdrop.tasks.base import Batch, Task
 class ClassifierTask(Task):
     """Fits a classifier of noised data to the labels. Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 4."""
 
-    logged = ("accuracy",)
     estimate = "p(y | x_t) = softmax F(c_in x_t, c_noise), the classes of noised data; F the output of the network"
 
     def advice(self, run: str) -> dict[str, Any]:
@@ -31,5 +30,5 @@ class ClassifierTask(Task):
     def terms(self, batch: Batch, generators: Generators, t: Tensor | None = None) -> LossTerms:
         """The cross-entropy of the labels given noised data."""
         x_0 = self.pipeline.codec.encode(batch["x"], generators.at("codec") if t is None else None)
-        terms: LossTerms = self.loss(self.pipeline, x_0, batch["label"], generators, t)
+        terms: LossTerms = self.loss(self.pipeline, self.example(x_0, {}, batch), generators, t)
         return terms

@@ -36,5 +36,5 @@ class DiffusionTask(Task):
         training = t is None
         x_0 = self.pipeline.codec.encode(batch["x"], generators.at("codec") if training else None)
         cond = self.pipeline.conditioner(batch, generators.at("condition") if training else None)
-        terms: LossTerms = self.loss(self.pipeline.denoiser, x_0, cond, generators, t)
+        terms: LossTerms = self.loss(self.pipeline.denoiser, self.example(x_0, cond, batch), generators, t)
         return terms
