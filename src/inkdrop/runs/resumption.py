@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import lightning
 
 from inkdrop.checkpoints.files import RECORD, complete, latest_sound, places, read_record, read_verified
-from inkdrop.configuration.building import current
+from inkdrop.configuration.building import USER_TARGETS, TargetError, current, locate
 from inkdrop.configuration.secrets import masked
 from inkdrop.configuration.suggestions import options
 from inkdrop.distributed.processes import is_first
@@ -41,6 +42,7 @@ FREE = (
 )
 
 _ABSENT = "(nothing)"
+_PLAIN = (bool, int, float, str)
 _NEEDED = (
     *("pytorch-lightning_version", "global_step", "world_size", "data_fingerprint", "facts", "metrics", "callbacks"),
     *("optimizer_states", "lr_schedulers", "loops"),
@@ -209,9 +211,21 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[
 def _leaves(node: Any, path: str = "", folder: str = "") -> Iterator[tuple[str, Any]]:
     """Values by path; where they lie in the run folder, it goes by a common name, as it may have been moved."""
     if isinstance(node, Mapping) and node:
-        for key, value in node.items():
+        for key, value in {**_defaults(node.get("_target_")), **node}.items():
             yield from _leaves(value, f"{path}.{key}" if path else str(key), folder)
     else:
         node = current(node) if path.endswith("_target_") else node
         inside = isinstance(node, str) and f"{node}/".startswith(f"{folder}/")
         yield path, node.replace(folder, "output_dir", 1) if inside else node
+
+
+def _defaults(target: Any) -> dict[str, Any]:
+    """Plain defaults of what a target is called with: an option that an earlier version did not have stood at its own.
+
+    Nothing for a target that cannot be located, such as one of the user's own package.
+    """
+    try:
+        parameters = inspect.signature(locate(target, USER_TARGETS)).parameters.values()
+    except (TargetError, ValueError):
+        return {}
+    return {each.name: each.default for each in parameters if each.default is None or type(each.default) in _PLAIN}
