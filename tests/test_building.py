@@ -90,7 +90,7 @@ def test_a_model_larger_than_its_weights_is_refused(
 
 def test_a_sample_has_an_end(content: dict[str, Any], tmp_path: Path) -> None:
     for shape in ([10**6, 10**6], [0], [-1, -1]):
-        with pytest.raises(ValueError, match="a sample has 1 to"):
+        with pytest.raises(ValueError, match="must have 1 to"):
             load(saved(content, tmp_path / "a.ckpt", "config/pipeline/shape", shape))
 
 

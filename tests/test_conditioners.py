@@ -165,8 +165,8 @@ def test_attributes_that_the_data_do_not_hold_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ([400.5, 7], r"number 1 of condition.state=\[400.5, 7\] .* between 200 and 400"),
-        ([200, 6], r"number 2 of condition.state=\[200, 6\] .* between 7 and 7"),
+        ([400.5, 7], r"number 1 of condition.state=\[400.5, 7\] .* the training data, 200 to 400"),
+        ([200, 6], r"number 2 of condition.state=\[200, 6\] .* the training data, 7 to 7"),
         ([[300, 7], [100, 7], [500, 7]], r"=\[100, 7\] .*, and 1 more"),
         ([400, 7], None),
     ],
@@ -217,7 +217,7 @@ def test_a_combined_vector_is_the_sum_and_a_partial_null_changes_its_part_alone(
     assert torch.equal(conditioner.null(BOTH)["vector"], no_label + no_colour)
     assert torch.equal(conditioner(BOTH, Generators.from_seeds([0, 1]))["vector"], no_label + no_colour)
     assert torch.equal(conditioner.null(BOTH, ["colour"])["vector"], label + no_colour)
-    with pytest.raises(ValueError, match="shape is no condition"):
+    with pytest.raises(ValueError, match="shape is not a condition"):
         conditioner.null(BOTH, ["shape"])
 
 
@@ -230,7 +230,7 @@ def test_tokens_follow_each_other_with_their_masks() -> None:
 
 
 def test_parts_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"conditioner.parts.b.dim=5, but vectors are added, of conditioner.dim=6"):
+    with pytest.raises(ValueError, match=r"conditioner.parts.b.dim=5 differs from conditioner.dim=6: vectors are"):
         Combined({"a": Label(2, 6), "b": Label(2, 5, name="colour")}, dim=6)
     with pytest.raises(ValueError, match="two parts of the conditioner read label"):
         Combined({"a": Label(2, 6), "b": Label(2, 6)}, dim=6)
@@ -258,7 +258,7 @@ def test_classifier_free_guidance_may_empty_one_of_two_conditions() -> None:
     x_0 = guided(torch.randn(2, 6), Told.schedule.points([0.5])[0], two()(BOTH)).x_0
     expected = torch.eye(6)[[0, 1]] + 3 * torch.eye(6)[[4, 3]] - 2 * torch.eye(6)[[5, 5]]
     assert torch.allclose(x_0, expected, atol=1e-6)
-    with pytest.raises(ValueError, match="never left out colour alone"):
+    with pytest.raises(ValueError, match="never trained without colour alone"):
         ClassifierFree(scale=3.0, names=["colour"])(Told(), SimpleNamespace(conditioner=two(each=0.0)), BOTH)  # type: ignore[arg-type]
 
 
@@ -313,11 +313,11 @@ def test_images_of_requests_are_files_taken_in_turn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "is missing"),
+        (None, "does not exist"),
         (b"no image", "cannot be read"),
         (np.zeros((1, 16, 16), np.float32), r"of size \[16, 16\] is larger than the samples, \[4, 4\]"),
-        (np.zeros((3, 4, 4), np.float32), r"shape \[3, 4, 4\], but there must be 1 channels in 2 dimensions"),
-        (np.zeros((4, 4), np.float32), "must be 1 channels"),
+        (np.zeros((3, 4, 4), np.float32), r"shape \[3, 4, 4\], but must have 1 channels in 2 dimensions"),
+        (np.zeros((4, 4), np.float32), "must have 1 channels"),
         (np.zeros((1, 4, 4), np.int64), "holds int64"),
         (np.full((1, 4, 4), np.nan), "not finite"),
         (np.array([{}]), "cannot be read"),

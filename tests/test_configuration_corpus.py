@@ -177,7 +177,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
         ["[9, 9] cannot be halved"],
     ),
     "C36 channels": (["network.shape=[3,8,8]"], ["the network does not fit data.shape=[1, 8, 8]"]),
-    "C36 channels made": (["+network.out_channels=3"], ["makes samples of shape [3, 8, 8]", "data.shape=[1, 8, 8]"]),
+    "C36 channels made": (["+network.out_channels=3"], ["the network returns shape [3, 8, 8]", "data.shape=[1, 8, 8]"]),
     "C36 data": (["data.shape=[3,8,8]"], ["data.shape=[3, 8, 8]", "Digits has the shape [1, 8, 8]"]),
     "C36 groups": (["network.norm_groups=5"], ["network.norm_groups=5", "[32, 64]"]),
     "C36 heads": (["network.head_dim=5"], ["network.head_dim=5", "[32, 64]"]),

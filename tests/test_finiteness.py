@@ -81,7 +81,7 @@ def test_a_loss_that_is_not_finite_ends_training_before_anything_moves(
 ) -> None:
     task, ema = faulty_task([5], **fault), EMA([0.9])
     saved = Checkpoint(Every(steps=1), str(tmp_path / "c"), keep=9)
-    with pytest.raises(NonFiniteError, match=rf"optimizer step 5: .*{named}; nothing was changed"):
+    with pytest.raises(NonFiniteError, match=rf"optimizer step 5: .*{named}; it changed nothing: try a"):
         fit(task, 8, [ema, saved, LossByNoiseLevel(Every(steps=1))], tmp_path)
     other, other_ema = small_task(), EMA([0.9])
     (tmp_path / "other").mkdir()
@@ -126,7 +126,7 @@ class BrokenGradient(Callback):
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_gradient_that_is_not_finite_is_named(clip: float | None, tmp_path: Path) -> None:
     task = small_task()
-    named = r"step 3: all losses are finite, but not the gradient of pipeline\.denoiser\.network\.output\.1\.bias;"
+    named = r"step 3: all losses are finite, but the gradient is not, in pipeline\.denoiser\.network\.output\.1\.bias;"
     with pytest.raises(NonFiniteError, match=named):
         fit(task, 5, [BrokenGradient(3, INF)], tmp_path, gradient_clip_val=clip)
     (tmp_path / "other").mkdir()

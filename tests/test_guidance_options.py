@@ -104,14 +104,14 @@ REFUSED: dict[str, tuple[str, list[str], str]] = {
     "a model for a classifier": (
         "unconditional",
         ["guidance=classifier", "guidance.checkpoint={runs}/unconditional"],
-        "must be a classifier",
+        "guidance.checkpoint is not a classifier",
     ),
     "a classifier for a model": (
         "unconditional",
         ["guidance=autoguidance", "guidance.checkpoint={runs}/classifier"],
-        "is a classifier, which is for guidance=classifier",
+        "is a classifier: set guidance=classifier",
     ),
-    "an interval alone": ("labelled", ["guidance.interval=[0.1,1]"], r"give guidance\.scale too"),
+    "an interval alone": ("labelled", ["guidance.interval=[0.1,1]"], r"set guidance\.scale too"),
     "no signal": ("linear", ["guidance=energy"], r"alpha = 0: set guidance\.interval"),
     "free around a weaker model": (
         "labelled",
@@ -121,12 +121,12 @@ REFUSED: dict[str, tuple[str, list[str], str]] = {
     "a step without a length": (
         "labelled",
         ["guidance=autoguidance", "guidance.checkpoint={runs}/labelled", "guidance.autoguidance.weak.step=3"],
-        "give length too",
+        "set length too",
     ),
     "another schedule": (
         "unconditional",
         ["guidance=autoguidance", "guidance.checkpoint={runs}/other"],
-        "same schedule",
+        "guidance.weak must have the schedule",
     ),
 }
 

@@ -151,19 +151,19 @@ def test_projection_remembers_the_step_before_within_one_run_only() -> None:
 def test_a_model_without_a_trained_null_is_refused() -> None:
     pipeline = labelled_pipeline(VP, DDIM(Trailing(4)), {"guide": ClassifierFree(2.0)})
     pipeline.conditioner = Label(2, 3, dropout=0.0)
-    with pytest.raises(ValueError, match=r"never left out label alone.* conditioner\.dropout=0\.1"):
+    with pytest.raises(ValueError, match=r"never trained without label alone.* conditioner\.dropout=0\.1"):
         pipeline.guided({"label": LABEL})
     unconditional = exact_pipeline(mixture(VP))
     with pytest.raises(ValueError, match="has none"):
         ClassifierFree(2.0)(unconditional.denoiser, unconditional, {})
-    with pytest.raises(ValueError, match="colour is no condition of this model: it has label"):
+    with pytest.raises(ValueError, match="colour is not a condition of this model: available: label"):
         pipeline.conditioner.null({"label": LABEL}, ["colour"])
 
 
 @pytest.mark.parametrize("guide", [ClassifierFree, ClassifierGuidance, EnergyGuidance])
 def test_an_empty_interval_is_refused(guide: Callable[..., Guidance]) -> None:
     first: list[Any] = [] if guide is ClassifierFree else [ExactClassifier(VP)]
-    with pytest.raises(ValueError, match="the lower first"):
+    with pytest.raises(ValueError, match="put the lower first"):
         guide(*first, scale=1.0, interval=[2.0, 1.0])
 
 
@@ -182,7 +182,7 @@ def test_autoguidance_extrapolates_from_the_weaker_model_under_the_same_conditio
     assert torch.allclose(guided(Autoguidance(weak, 2.5)), expected)
     assert torch.allclose(guided(Autoguidance(weak, 2.5, interval=[5.0, 10.0])), exact(LABEL))
     other = labelled_pipeline(SCHEDULES["cosine"], DDIM(Trailing(4)))
-    with pytest.raises(ValueError, match="same schedule"):
+    with pytest.raises(ValueError, match="must have the schedule and the data shape"):
         guided(Autoguidance(other, 2.5))
 
 

@@ -163,9 +163,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "metric": ("ReduceLROnPlateau", {}, "ReduceLROnPlateau follows a metric.*choose another scheduler, or callbacks"),
     "short": ("OneCycleLR", {"max_lr": 1.0, "total_steps": 11}, "scheduler: it ends at step 12: .* 11"),
     "zero": ("StepLR", {"step_size": 0}, "scheduler: it ends at step 1: "),
-    "negative": ("ExponentialLR", {"gamma": -0.5}, "the learning rate of step 2 would be -0.005"),
-    "grows": ("ExponentialLR", {"gamma": 1e200}, "the learning rate of step 3 would be inf"),
-    "no number": ("ExponentialLR", {"gamma": float("nan")}, "the learning rate of step 2 would be nan"),
+    "negative": ("ExponentialLR", {"gamma": -0.5}, "the learning rate of step 2 is -0.005, but must be finite"),
+    "grows": ("ExponentialLR", {"gamma": 1e200}, "the learning rate of step 3 is inf, but must be finite"),
+    "no number": ("ExponentialLR", {"gamma": float("nan")}, "the learning rate of step 2 is nan, but must be finite"),
     "restart": ("StepLR", {"step_size": 1, "last_epoch": 4}, "initial_lr"),
     "unmade part": ("SequentialLR", {"schedulers": [3, DECAY], "milestones": [4]}, "not callable"),
 }  # fmt: skip

@@ -248,7 +248,7 @@ def test_a_pipeline_of_any_length_is_loaded(points: Path) -> None:
         inkdrop.load(file, "length:0.1").state_dict()[name],
         read_checkpoint(file)["ema"]["length:0.1"][f"pipeline.{name}"],
     )
-    with pytest.raises(ValueError, match="two choices"):
+    with pytest.raises(ValueError, match="exclude each other"):
         inkdrop.load(points, "raw", length=0.1)
 
 

@@ -1,4 +1,4 @@
-"""Between raw data and the x that is diffused."""
+"""Codecs between raw data and the x that is diffused."""
 
 from inkdrop.codecs.base import Codec
 from inkdrop.codecs.pixels import Pixels

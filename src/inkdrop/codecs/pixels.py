@@ -1,4 +1,4 @@
-"""Images of 8 bits."""
+"""The codec of 8-bit images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from inkdrop.variational import discretized
 
 
 class Pixels(Codec):
-    """uint8 (B, C, H, W) in 0 ... 255 to `x = data / 127.5 - 1` in [-1, 1]; back by rounding to the nearest level."""
+    """Maps uint8 (B, C, H, W) in 0 ... 255 to `x = data / 127.5 - 1` in [-1, 1], and back by rounding to a level."""
 
     discrete = True
 
     def check(self, data: Tensor) -> None:
         if data.is_floating_point():
             raise ValueError(
-                f"codec=pixels is for levels of 0 to 255, and these data are real numbers, {data.dtype}: set "
+                f"codec=pixels encodes levels of 0 to 255, but these data are real numbers of type {data.dtype}: set "
                 "codec=standardize"
             )
 

@@ -1,4 +1,4 @@
-"""Vectors and other real numbers."""
+"""The codec of vectors and other real numbers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from inkdrop.variational import gaussian
 
 
 class Standardize(Codec):
-    """`x = (data - mean) / std` with one mean and one standard deviation over all elements of the training data.
+    """Maps real numbers to `x = (data - mean) / std`, with one mean and one std over all elements of the training data.
 
-    One scale for all keeps the shape of a distribution. `ValueError` if the data do not vary.
+    A single scale keeps the shape of a distribution. `fit` raises `ValueError` if the data do not vary.
     """
 
     mean: Tensor
@@ -39,7 +39,9 @@ class Standardize(Codec):
             )
         variance = squares / count - (total / count) ** 2
         if not variance > 0:
-            raise ValueError("the training data do not vary: codec=standardize has nothing to divide by")
+            raise ValueError(
+                "the training data do not vary, and codec=standardize divides by their deviation: choose other data"
+            )
         self.mean.fill_(total / count)
         self.std.fill_(variance**0.5)
 

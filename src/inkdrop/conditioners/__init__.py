@@ -1,4 +1,4 @@
-"""What a network is told beside x_t and t."""
+"""Conditioners: what a network receives in addition to x_t and t."""
 
 from inkdrop.conditioners.attributes import Attributes
 from inkdrop.conditioners.augmentation import Augmentation

@@ -1,4 +1,4 @@
-"""Numbers that describe a sample."""
+"""The conditioner of real numbers that describe a sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
 
-# Statistics before any data are seen: numbers stay as they are, and none is outside.
+# Statistics before `fit`: they leave numbers unchanged, and no number is out of range.
 UNKNOWN = {
     "mean": 0.0,
     "std": 1.0,
@@ -26,9 +26,15 @@ UNKNOWN = {
 class Attributes(Conditioner):
     """A learned map of K numbers (B, K) in any units to a vector (B, dim), or a learned vector where they are dropped.
 
-    The map sees `(number - mean) / std` over the training data, each number on its own; a request outside of their
-    range is warned of. Several labels at once are K zeros and ones. `name` is where a batch has them; `ValueError` for
-    another K.
+    The map receives `(number - mean) / std`, with statistics of each number over the training data. A request outside
+    the range of the training data produces a warning. Several labels at once are K zeros and ones.
+
+    - `num_attributes`: K.
+    - `dim`: the width of the vector.
+    - `dropout`: the probability with which training drops the numbers of a sample.
+    - `name`: the key of the numbers in a batch.
+
+    Raises `ValueError` for a batch or a request with another K.
     """
 
     mean: Tensor
@@ -52,7 +58,7 @@ class Attributes(Conditioner):
 
     def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
         parts = [self._rows(batch).double() for batch in column(self.names[0])]
-        if not parts:  # which the first batch tells of
+        if not parts:  # the first batch raises the error
             return
         numbers = torch.cat(parts)
         std = numbers.std(0, correction=0)
@@ -68,29 +74,30 @@ class Attributes(Conditioner):
     def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
         (name,) = self.names
         numbers = (self._rows(batch[name]).to(self.absent) - self.mean) / self.std
-        # Also where none is dropped: distributed training wants every weight in every step.
+        # Both branches run in every step, because distributed training needs a gradient of every weight.
         empty = dropped.get(name, torch.zeros(len(numbers), dtype=torch.bool)).to(numbers.device)
         return {"vector": torch.where(empty[:, None], self.absent, self.map(numbers))}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        """The condition is a list of K numbers, or a list of such lists, taken in turn."""
+        """Returns a raw batch from a list of K numbers, or from a list of such lists that samples take in turn."""
         (name,) = self.names
         self.require_known(condition)
         wanted = condition.get(name)
         rows = wanted if isinstance(wanted, list) and wanted and isinstance(wanted[0], list) else [wanted]
         if not all(self._fits(row) for row in rows):
             raise ValueError(
-                f"condition.{name}={wanted} must be {self.num_attributes} numbers, [...], or a list of such lists"
+                f"condition.{name}={wanted} must be {self.num_attributes} numbers, as a list, or a list of such lists"
             )
         self._warn_outside(rows)
         return {name: torch.tensor([rows[seed % len(rows)] for seed in seeds], dtype=torch.float32)}
 
     def _rows(self, numbers: Tensor) -> Tensor:
-        """(B, K), also of (B) if K is 1."""
+        """Returns numbers as (B, K); (B) is accepted if K is 1."""
         rows = numbers.reshape(len(numbers), -1)
         if rows.shape[1] != self.num_attributes:
             raise ValueError(
-                f"{self.names[0]} has {rows.shape[1]} numbers for each sample, but num_attributes={self.num_attributes}"
+                f"num_attributes={self.num_attributes}, but {self.names[0]} has {rows.shape[1]} numbers per sample: "
+                f"set num_attributes={rows.shape[1]}"
             )
         return rows
 
@@ -101,10 +108,10 @@ class Attributes(Conditioner):
             return
         row, place = outside.nonzero()[0].tolist()
         which = f"number {place + 1} of " if self.num_attributes > 1 else ""
-        more = f", and {count - 1} more are outside of theirs" if count > 1 else ""
+        more = f", and {count - 1} more numbers are outside their ranges" if count > 1 else ""
         warnings.warn(
-            f"{which}condition.{self.names[0]}={rows[row]} is outside of the training data, which lie between "
-            f"{lowest[place]:g} and {highest[place]:g}: the model has never seen it{more}",
+            f"{which}condition.{self.names[0]}={rows[row]} is outside the range of the training data, "
+            f"{lowest[place]:g} to {highest[place]:g}: the model has to extrapolate{more}",
             stacklevel=4,
         )
 

@@ -1,4 +1,4 @@
-"""What was done to a sample in training."""
+"""The conditioner of augmentations that were applied to a training sample."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from inkdrop.denoiser import Condition
 
 
 class Augmentation(Conditioner):
-    """A linear map without bias of `augmentation` (B, num_labels) to a vector (B, dim): nothing done adds nothing.
+    """A linear map without bias of `augmentation` (B, num_labels) to a vector (B, dim), 0 without augmentation.
 
-    A batch without it, as in validation and sampling, has zeros, so that samples are as the data are. It has no name:
-    guidance cannot empty it, and nobody can ask for it. Source: Karras et al. 2022, arXiv 2206.00364, appendix F.2.
+    A batch without labels, as in validation and sampling, has zeros, so that samples are not augmented. The condition
+    has no name: guidance cannot empty it, and a user cannot request it. Source: Karras et al. 2022, arXiv 2206.00364,
+    appendix F.2.
     """
 
     def __init__(self, num_labels: Annotated[int, Ge(1)], dim: Annotated[int, Ge(1)]):
@@ -31,6 +32,6 @@ class Augmentation(Conditioner):
         return {"vector": self.map(labels)}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        """Zeros."""
+        """Returns zeros, which stand for data that are not augmented."""
         self.require_known(condition)
         return {"augmentation": torch.zeros(len(seeds), self.num_labels)}

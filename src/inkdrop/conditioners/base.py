@@ -1,4 +1,4 @@
-"""From what a user or a data set says about a sample to what a network is told."""
+"""What every conditioner promises: it turns a description of samples into inputs of a network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from inkdrop.randomness import Generators
 
 
 class Conditioner(nn.Module):
-    """Makes some of `vector (B, D)`, `tokens (B, L, D)`, `concat (B, C, *)`, `mask (B, L)` for the network.
+    """Computes some of `vector (B, D)`, `tokens (B, L, D)`, `concat (B, C, *)`, `mask (B, L)` for the network.
 
-    The condition, its dropout in training and its null value come from this one place. `names` are what it reads of a
-    raw batch, each of which can be emptied alone. `dim` is the width D of its vector and `concat_channels` the C of its
-    concat, 0 for none.
+    It determines the condition, the dropout of the condition in training, and the null condition.
+
+    - `names`: the keys that it reads from a raw batch. Each of them can be emptied alone.
+    - `dim`: the width D of its vector, 0 for none.
+    - `concat_channels`: the C of its concat, 0 for none.
     """
 
     names: tuple[str, ...] = ()
@@ -27,29 +29,35 @@ class Conditioner(nn.Module):
 
     @property
     def dropouts(self) -> Mapping[str, float]:
-        """How often training empties each of `names`: what is never emptied has no null value that means anything."""
+        """The probability with which training empties each of `names`; the null value of 0 is untrained."""
         return dict.fromkeys(self.names, 0.0)
 
     def empties(self, names: Collection[str]) -> bool:
-        """Whether training ever empties these and keeps the others."""
+        """Returns whether training sometimes empties these conditions and keeps the others."""
         return all(self.dropouts[name] > 0 for name in names)
 
     def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
-        """Learns statistics of raw training data, of which `column(name)` gives batches (B, *); most have none."""
+        """Computes statistics of raw training data; `column(name)` returns batches (B, *) of one key."""
 
     def forward(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Condition:
-        """The condition of a raw batch; with generators some are emptied, sample by sample, as training wants it.
+        """Returns the condition of a raw batch; if generators are given, it is emptied at random as in training.
 
-        `ValueError` for a batch without one of `names`.
+        Raises `ValueError` if the batch lacks one of `names`.
         """
         if missing := [name for name in self.names if name not in batch]:
-            raise ValueError(f"the data have no {missing[0]}, which conditioner reads: there are {', '.join(batch)}")
+            raise ValueError(
+                f"the data have no {missing[0]}, which the conditioner reads; available: {', '.join(batch)}"
+            )
         return self.condition(batch, {} if generators is None else self.dropped(generators))
 
     def null(self, batch: Mapping[str, Tensor], names: Collection[str] | None = None) -> Condition:
-        """The condition of a raw batch emptied, or only what has these names; `ValueError` for names it has not."""
+        """Returns the null condition of a raw batch, with all conditions or only those of these names emptied.
+
+        Raises `ValueError` for names that the conditioner does not have.
+        """
         if unknown := sorted(set(names or ()) - set(self.names)):
-            raise ValueError(f"{unknown[0]} is no condition of this model: it has {', '.join(self.names) or 'none'}")
+            available = ", ".join(self.names) or "none"
+            raise ValueError(f"{unknown[0]} is not a condition of this model: available: {available}")
         chosen = self.names if names is None else names
         return self.condition(
             batch, {name: torch.ones(len(batch[name]), dtype=torch.bool, device=batch[name].device) for name in chosen}
@@ -57,29 +65,29 @@ class Conditioner(nn.Module):
 
     @abstractmethod
     def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
-        """The condition of a raw batch in which the samples of `dropped[name]` (B), bool, have no such condition."""
+        """Returns the condition of a raw batch; `dropped[name]` (B), bool, marks samples without this condition."""
 
     def dropped(self, generators: Generators) -> dict[str, Tensor]:
-        """Which samples are to have which condition emptied: (B), bool, by name."""
+        """Draws which samples have which condition emptied: (B), bool, by name."""
         draw = generators.uniform()
         return {name: draw < rate for name, rate in self.dropouts.items() if rate > 0}
 
     @abstractmethod
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        """A raw batch for samples with these seeds from a user's words.
+        """Returns a raw batch for samples with these seeds from the conditions that a user names.
 
-        `ValueError` for words it does not know, and without words it cannot do without.
+        Raises `ValueError` for unknown conditions, and if a required one is missing.
         """
 
     def require_known(self, condition: Mapping[str, Any]) -> None:
-        """`ValueError` for words that are none of `names`."""
+        """Raises `ValueError` for conditions that are not in `names`."""
         if unknown := sorted(set(condition) - set(self.names)):
             takes = " and ".join(f"condition.{name}" for name in self.names)
             raise ValueError(f"condition.{unknown[0]} is unknown: this model takes {takes or 'no condition'}")
 
 
 class Unconditional(Conditioner):
-    """No condition."""
+    """A conditioner of models without a condition."""
 
     def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
         return {}

@@ -1,4 +1,4 @@
-"""Several conditions at once."""
+"""A conditioner of several conditions at once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from inkdrop.randomness import Generators
 
 
 class Combined(Conditioner):
-    """What all `parts` say: their vectors added, their tokens one after another, their concats side by side.
+    """Combines conditioners: vectors are added, and tokens and concats are concatenated.
 
-    Training empties each part by itself, as it says, and with probability `dropout` all of them together. `dim` is the
-    width of the vector and `concat_channels` that of the concat, 0 for none; networks are built for them. `ValueError`
-    if the parts make others, or if two read the same name.
+    Training empties each part with the dropout of that part, and all parts together with probability `dropout`.
+
+    - `parts`: the conditioners by name.
+    - `dim`: the width of the vector, 0 for none.
+    - `concat_channels`: the channels of the concat, 0 for none.
+    - `dropout`: the probability with which training empties all parts together.
+
+    Raises `ValueError` if the parts have another width or other channels, or if two parts read the same name.
     """
 
     def __init__(
@@ -38,10 +43,13 @@ class Combined(Conditioner):
         for key, part in parts.items():
             if part.dim not in (0, dim):
                 raise ValueError(
-                    f"conditioner.parts.{key}.dim={part.dim}, but vectors are added, of conditioner.dim={dim}"
+                    f"conditioner.parts.{key}.dim={part.dim} differs from conditioner.dim={dim}: vectors are added, so "
+                    "make them equal"
                 )
         if (channels := sum(part.concat_channels for part in parts.values())) != concat_channels:
-            raise ValueError(f"conditioner.concat_channels={concat_channels}, but its parts have {channels}")
+            raise ValueError(
+                f"conditioner.concat_channels={concat_channels}, but its parts have {channels}: make them equal"
+            )
 
     def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
         for part in self.parts.values():
@@ -54,8 +62,8 @@ class Combined(Conditioner):
 
     def empties(self, names: Collection[str]) -> bool:
         together = self.dropout > 0 and set(names) == set(self.names)
-        own = {name: rate for part in self.parts.values() for name, rate in part.dropouts.items()}
-        return together or all(own[name] > 0 for name in names)
+        alone = {name: rate for part in self.parts.values() for name, rate in part.dropouts.items()}
+        return together or all(alone[name] > 0 for name in names)
 
     def dropped(self, generators: Generators) -> dict[str, Tensor]:
         dropped: dict[str, Tensor] = {}
@@ -67,20 +75,20 @@ class Combined(Conditioner):
         return dropped
 
     def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
-        told = [part.condition(batch, dropped) for part in self.parts.values()]
+        conditions = [part.condition(batch, dropped) for part in self.parts.values()]
         cond: dict[str, Tensor] = {}
-        if vectors := [each["vector"] for each in told if "vector" in each]:
+        if vectors := [each["vector"] for each in conditions if "vector" in each]:
             cond["vector"] = torch.stack(vectors).sum(0)
-        if concats := [each["concat"] for each in told if "concat" in each]:
+        if concats := [each["concat"] for each in conditions if "concat" in each]:
             cond["concat"] = torch.cat(concats, dim=1)
-        if sequences := [each for each in told if "tokens" in each]:
+        if sequences := [each for each in conditions if "tokens" in each]:
             cond["tokens"] = torch.cat([each["tokens"] for each in sequences], dim=1)
             if any("mask" in each for each in sequences):
                 cond["mask"] = torch.cat([each.get("mask", _all(each["tokens"])) for each in sequences], dim=1)
         return cond
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        """The condition of each part by its name."""
+        """Returns a raw batch from the conditions of the parts, by name."""
         self.require_known(condition)
         batch: dict[str, Tensor] = {}
         for part in self.parts.values():

@@ -1,4 +1,4 @@
-"""An image beside x: a smaller one to enlarge, a sketch, a map of depths."""
+"""The conditioner of images: a low-resolution image to enlarge, a sketch, a depth map."""
 
 from __future__ import annotations
 
@@ -23,11 +23,17 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 class Image(Conditioner):
-    """An image (B, C, *) as concat (B, C + 1, *): the last channel is 1, and all are 0 where the image is dropped.
+    """Passes an image (B, C, *) as concat (B, C + 1, *); the last channel is 1, and all are 0 where it is dropped.
 
-    uint8 becomes [-1, 1], other numbers stay. A smaller image is enlarged to the sizes of `shape`, that of x without
-    the batch, by repeating its pixels. Series and volumes are images too. `concat_channels` is C + 1, `name` is where a
-    batch has them; `ValueError` for another C, or for an image that is larger than x.
+    uint8 is mapped to [-1, 1], other numbers are unchanged. A smaller image is enlarged to the size of x by repeating
+    its pixels. Series and volumes are images too.
+
+    - `shape`: the shape of x without the batch.
+    - `concat_channels`: C + 1.
+    - `dropout`: the probability with which training drops the image of a sample.
+    - `name`: the key of the images in a batch.
+
+    Raises `ValueError` for another C, and for an image that is larger than x.
     """
 
     def __init__(
@@ -53,9 +59,9 @@ class Image(Conditioner):
         return {"concat": concat}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        """The condition is a file, or a list of files, taken in turn.
+        """Returns a raw batch from a file, or from a list of files that samples take in turn.
 
-        A file is a picture, or a .npy or .npz of one array (C, *) or (N, C, *), of 8 bits or of floats.
+        A file is a picture, or a .npy or .npz of one array (C, *) or (N, C, *) of uint8 or floats.
         """
         (name,) = self.names
         self.require_known(condition)
@@ -67,54 +73,56 @@ class Image(Conditioner):
         return {name: images[[seed % len(images) for seed in seeds]]}
 
     def _enlarged(self, images: Tensor, source: str) -> Tensor:
-        """Images as floats of the sizes of x."""
+        """Returns images as floats of the size of x."""
         channels, *sizes = images.shape[1:]
         if len(sizes) != len(self.sizes) or channels != self.concat_channels - 1:
             raise ValueError(
-                f"{source} has the shape {[channels, *sizes]}, but there must be {self.concat_channels - 1} channels "
-                f"in {len(self.sizes)} dimensions: conditioner.concat_channels is one more than the image has"
+                f"{source} has the shape {[channels, *sizes]}, but must have {self.concat_channels - 1} channels "
+                f"in {len(self.sizes)} dimensions: set conditioner.concat_channels to its channels plus 1"
             )
-        if any(own > most for own, most in zip(sizes, self.sizes, strict=True)):
+        if any(size > most for size, most in zip(sizes, self.sizes, strict=True)):
             raise ValueError(f"{source} of size {sizes} is larger than the samples, {self.sizes}: scale it down")
         images = images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
         return images if sizes == self.sizes else nn.functional.interpolate(images, self.sizes, mode="nearest")
 
     def _read(self, file: str) -> Tensor:
-        """The images (N, C, *) of a file."""
+        """Reads the images (N, C, *) of a file."""
         name, path = f"condition.{self.names[0]}={file}", Path(file)
         try:
             array = _array(path) if path.suffix in (".npy", ".npz") else _picture(path, self.concat_channels - 1)
         except FileNotFoundError:
-            raise ValueError(f"{name} is missing") from None
+            raise ValueError(f"{name} does not exist") from None
         except UnreadableError as error:
             raise ValueError(f"condition.{self.names[0]}={error}") from None
-        except Exception as error:  # libraries of images run into anything on a foreign file
+        except Exception as error:  # image libraries raise any kind of error on a foreign file
             raise ValueError(f"{name} cannot be read: {harmless(str(error) or type(error).__name__)}") from None
         floats = array.dtype.kind == "f"
         if not floats and array.dtype != np.uint8:
-            raise ValueError(f"{name} holds {array.dtype}: make it uint8, 0 to 255, or floats")
+            raise ValueError(f"{name} holds {array.dtype}: convert it to uint8, 0 to 255, or to floats")
         if floats and not np.isfinite(array).all():
-            raise ValueError(f"{name} holds numbers that are not finite")
+            raise ValueError(f"{name} holds numbers that are not finite: replace them")
         tensor = torch.from_numpy(array.astype(np.float32 if floats else np.uint8))
         return tensor if tensor.ndim == len(self.sizes) + 2 else tensor[None]
 
 
 def _array(path: Path) -> np.ndarray:
-    """The only array of a file of numpy."""
+    """Reads the only array of a numpy file."""
     if path.suffix == ".npy":
         return map_npy(path)
     arrays = Npz(path)
     if len(arrays) != 1:
-        raise ValueError(f"it holds {len(arrays)} arrays, {', '.join(arrays)}: leave one in it")
+        raise ValueError(f"it holds {len(arrays)} arrays, {', '.join(arrays)}: keep one of them")
     return next(iter(arrays.values()))
 
 
 def _picture(path: Path, channels: int) -> np.ndarray:
-    """Pixels (C, H, W) of a picture, grey or in colours as C asks."""
+    """Reads the pixels (C, H, W) of a picture, in greyscale if C = 1 and in RGB if C = 3."""
     if channels not in _MODES:
-        raise ValueError(f"a picture has 1 or 3 channels, not {channels}: give a .npy file")
+        raise ValueError(f"a picture has 1 or 3 channels, not {channels}: use a .npy file")
     with open_regular(path) as file, PIL.Image.open(file) as picture:
         if picture.mode.startswith(("I", "F")):
-            raise ValueError(f"its pixels have more than 8 bits ({picture.mode}): convert it, or give a .npy file")
+            raise ValueError(
+                f"its pixels have more than 8 bits ({picture.mode}): convert it to 8 bits, or use a .npy file"
+            )
         pixels = np.asarray(picture.convert(_MODES[channels]))
     return pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Class labels, by number and by name."""
+"""The conditioner of class labels, and labels by name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from inkdrop.files.showing import harmless
 
 
 class Label(Conditioner):
-    """A learned vector (B, dim) per class, and one more for "no class", taken with probability `dropout` in training.
+    """A learned vector (B, dim) for each class, and one for "no class", used with probability `dropout` in training.
 
-    `name` is where a batch has the classes (B). Source: Ho and Salimans 2022, arXiv 2207.12598, section 3.2 (dropout of
-    the condition).
+    `name` is the key of the classes (B) in a batch. Source: Ho and Salimans 2022, arXiv 2207.12598, section 3.2
+    (dropout of the condition).
     """
 
     def __init__(
@@ -46,16 +46,17 @@ class Label(Conditioner):
         return {"vector": self.embedding(label)}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        """The condition is a class or a list of classes, taken in turn; without it the classes follow the seeds."""
+        """Returns a raw batch from a class, or from a list of classes that samples take in turn; by default all."""
         (name,) = self.names
         self.require_known(condition)
         return {name: labels(seeds, self.num_classes, condition.get(name), name)}
 
 
 def class_numbers(wanted: Any, names: Sequence[str], field: str = "label") -> Any:
-    """The numbers of the classes that a user names, one or a list; a number that is no name stays, but among numbers.
+    """Returns the number of the class that a user names, or a list of numbers for a list.
 
-    Where all names are numbers, 1 is the class of that name, be it the first or not. `ValueError` for other names.
+    An integer that is not a name is returned unchanged, unless all names are integers: then 1 is the class named 1, at
+    whichever position. Raises `ValueError` for unknown names.
     """
     if isinstance(wanted, list):
         return [class_numbers(each, names, field) for each in wanted]
@@ -65,17 +66,17 @@ def class_numbers(wanted: Any, names: Sequence[str], field: str = "label") -> An
     if type(wanted) is int and not all(re.fullmatch("[0-9]+", name) for name in names):
         return wanted
     close = difflib.get_close_matches(text[:200], names, 1) if is_named(names) else []
-    known = f"did you mean {harmless(close[0])}?" if close else f"there are {named(names)}"
-    raise ValueError(f"condition.{field}={harmless(text)} is none of the classes of this model: {known}")
+    known = f"did you mean {harmless(close[0])}?" if close else f"available: {named(names)}"
+    raise ValueError(f"condition.{field}={harmless(text)} is not one of the classes of this model: {known}")
 
 
 def is_named(classes: Sequence[str]) -> bool:
-    """Whether classes are called otherwise than by their numbers."""
+    """Returns whether the classes have names other than their numbers."""
     return list(classes) != [str(number) for number in range(len(classes))]
 
 
 def named(names: Sequence[str], most: int = 20) -> str:
-    """The first names in a sentence, and how many more there are; those that are their numbers from first to last."""
+    """Returns the first names as a list in words, and the number of those left out; a range if names are numbers."""
     if len(names) > 1 and not is_named(names):
         return f"0 to {len(names) - 1}"
     more = [f"and {len(names) - most} more"] if len(names) > most else []
@@ -83,8 +84,11 @@ def named(names: Sequence[str], most: int = 20) -> str:
 
 
 def labels(seeds: Sequence[int], num_classes: int, wanted: Any, name: str = "label") -> Tensor:
-    """Classes (B) for samples with these seeds: one, or of a list in turn, or all in turn; `ValueError` for others."""
+    """Returns classes (B) for samples with these seeds: one class, or the classes of a list in turn, or all in turn.
+
+    Raises `ValueError` for what is not a class.
+    """
     classes = list(range(num_classes)) if wanted is None else wanted if isinstance(wanted, list) else [wanted]
     if not classes or any(type(each) is not int or not 0 <= each < num_classes for each in classes):
-        raise ValueError(f"condition.{name}={wanted} must be one or more classes of 0 to {num_classes - 1}")
+        raise ValueError(f"condition.{name}={wanted} must be a class from 0 to {num_classes - 1} or a list of them")
     return torch.tensor([classes[seed % len(classes)] for seed in seeds])

@@ -1,4 +1,4 @@
-"""What happens around a step of a sampler."""
+"""Constraints, which act on the steps of a sampler."""
 
 from inkdrop.constraints.base import Constraint, Transition
 

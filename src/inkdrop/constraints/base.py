@@ -1,4 +1,4 @@
-"""What happens around a step: acts on the law of the next x before it is drawn."""
+"""Constraints act on the law of the next x before it is drawn."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from inkdrop.schedules import Point, Scalar
 
 
 class Transition(NamedTuple):
-    """The law of the next x: N(mean, std^2), where std is a float or a tensor that broadcasts to x (B, *)."""
+    """The law N(mean, std^2) of the next x, where std is a float or a tensor that broadcasts to x (B, *)."""
 
     mean: Tensor
     std: Scalar
 
     def draw(self, noise: Draw) -> Tensor:
-        """The next x; no noise is made where the law is certain."""
+        """Draws the next x; no noise is drawn if std is 0."""
         if isinstance(self.std, float) and self.std == 0:
             return self.mean
         return self.mean + self.std * noise(self.mean, "step")
 
 
 class Constraint(ABC):
-    """One object per sampling call. `copies` is the number of rows (particles) that each sample needs, side by side."""
+    """A constraint of one sampling call. `copies` is the number of adjacent rows (particles) that each sample needs."""
 
     copies: int = 1
 
     def start(self, x: Tensor, points: Sequence[Point], noise: Draw) -> Tensor:
-        """Sees the first x and all points of the run; may change x."""
+        """Returns the first x of the run, which it may change; `points` are all points of the run."""
         return x
 
     @abstractmethod
     def apply(self, transition: Transition, now: Point, next: Point, noise: Draw) -> tuple[Tensor, Tensor | None]:
-        """Draws the next x, and says which rows (B) it continues, or None when each continues its own."""
+        """Draws the next x, and returns the rows (B) that it continues, or None if every row continues itself."""
 
     def finish(self, x: Tensor) -> Tensor:
-        """From the last rows to the samples."""
+        """Returns the samples from the last rows."""
         return x

@@ -1,4 +1,4 @@
-"""The denoiser: all that a sampler sees of a trained model."""
+"""Denoisers, the only part of a trained model that samplers use."""
 
 from inkdrop.denoiser.base import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.denoiser.network import NetworkDenoiser

@@ -1,4 +1,4 @@
-"""The denoiser: all that a sampler sees of a trained model."""
+"""What every denoiser promises; it is the only part of a trained model that samplers use."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Condition = Mapping[str, Tensor]
 
 
 class Estimate(NamedTuple):
-    """What a denoiser says of a noised sample: `x_0 = E[x_0 | x_t]` (B, *), and what else its network puts out."""
+    """The estimate `x_0 = E[x_0 | x_t]` (B, *) from a noised sample, and further outputs of the network by name."""
 
     x_0: Tensor
     extras: Mapping[str, Tensor]
 
 
 class Denoiser(nn.Module):
-    """`denoiser(x_t, now, cond) -> Estimate`; guidance and other wrappers are denoisers too.
+    """An estimator of the data: `denoiser(x_t, now, cond) -> Estimate`. Guidance and other wrappers are denoisers too.
 
     `now` is a point of tensors (B) in training and of floats in sampling. x_0 has at least float32 precision.
     """
@@ -32,18 +32,18 @@ class Denoiser(nn.Module):
 
     @abstractmethod
     def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
-        """The estimate of x_0, (B, *) -> (B, *)."""
+        """Estimates x_0 (B, *) from x_t (B, *)."""
 
     def select(self, index: Tensor) -> None:
-        """Follows a permutation or choice of the batch; a wrapper that remembers samples overrides this."""
+        """Applies a permutation or selection of the batch; wrappers that keep state for each sample override this."""
 
     def begin(self) -> Denoiser:
-        """The denoiser of one sampling run: itself, unless it remembers something from step to step."""
+        """Returns the denoiser of one sampling run: itself, unless it keeps state between steps."""
         return self
 
 
 class Wrapper(Denoiser):
-    """A denoiser around a denoiser: keeps its schedule and noise, and passes `select` on."""
+    """A denoiser around another denoiser, with the same schedule and noise; it forwards `select`."""
 
     def __init__(self, denoiser: Denoiser):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A network as a denoiser."""
+"""The denoiser of a network and a prediction."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from inkdrop.schedules import Point, Schedule, over
 
 
 class NetworkDenoiser(Denoiser):
-    """A network with the meaning of its output: `x_0 = c_skip x_t + c_out F(c_in x_t, c_noise)`.
+    """A denoiser made of a network F and a prediction: `x_0 = c_skip x_t + c_out F(c_in x_t, c_noise)`.
 
     The network maps x (B, *), c_noise (B) and named conditions to F (B, *), or to F and a dict of further outputs. The
-    sum is formed in float32 or better, never in the type that autocast picks for the network. `ValueError` if the
-    prediction cannot recover x_0 at t = 1.
+    sum is computed in float32 or better, never in the type that autocast selects for the network. Raises `ValueError`
+    if the prediction cannot recover x_0 at t = 1.
     """
 
     def __init__(self, network: nn.Module, schedule: Schedule, prediction: Prediction, noise: Noise | None = None):
@@ -39,11 +39,11 @@ class NetworkDenoiser(Denoiser):
         return Estimate(x * over(c_skip, x) + F * over(c_out, x), extras)
 
     def prepare(self, x_t: Tensor, now: Point, cond: Condition, generators: Generators) -> Condition:
-        """What the network is told in training, where that depends on x_t; by default only the condition."""
+        """Returns the condition for the network in training, where it depends on x_t; by default unchanged."""
         return cond
 
     def output(self, x_t: Tensor, now: Point, cond: Condition) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The network's own output F (B, *) in float32 or better, which the loss compares with its target."""
+        """Returns the output F (B, *) of the network, in float32 or better as the loss needs it, and its extras."""
         x = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
         _, _, c_in, c_noise = self.prediction.coefficients(now)
         noise_level = torch.as_tensor(c_noise, dtype=x.dtype).to(x.device, non_blocking=True).expand(len(x))

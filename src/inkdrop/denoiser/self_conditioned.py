@@ -1,4 +1,4 @@
-"""A denoiser that is shown its own last estimate."""
+"""A denoiser that receives its own previous estimate."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ from inkdrop.schedules import Point, Schedule, over
 
 
 class SelfConditioned(NetworkDenoiser):
-    """A denoiser whose network is shown an estimate of x_0 at its door `concat`, or zeros.
+    """A denoiser whose network receives a previous estimate of x_0, or zeros, concatenated to its input.
 
-    In training it is, with this probability, the estimate from the same x_t under zeros, without a gradient; in
-    sampling that of the step before. `shown_channels` is how many channels that adds to the network's input, those of
-    x. Source: Chen et al. 2023, arXiv 2208.04202, section 3.
+    In training, the estimate is computed from the same x_t with zeros, without a gradient, and is used with a given
+    probability. In sampling, it is that of the previous step.
+
+    - `network`, `schedule`, `prediction`, `noise`: as in `NetworkDenoiser`.
+    - `shown_channels`: the channels that the estimate adds to the network's input, which are those of x.
+    - `probability`: how often training uses the estimate instead of zeros.
+
+    Source: Chen et al. 2023, arXiv 2208.04202, section 3.
     """
 
     def __init__(
@@ -46,7 +51,7 @@ class SelfConditioned(NetworkDenoiser):
         return self.after(torch.zeros_like(x_t), x_t, now, cond)
 
     def after(self, last: Tensor, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
-        """The estimate when the last one (B, *) is shown."""
+        """Returns the estimate given the previous one (B, *)."""
         return super().forward(x_t, now, _beside(cond, last.to(x_t.dtype)))
 
     def begin(self) -> Denoiser:

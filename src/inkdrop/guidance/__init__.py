@@ -1,4 +1,4 @@
-"""Denoisers around denoisers."""
+"""Guidance: factories of denoisers around denoisers."""
 
 from inkdrop.guidance.base import Guidance
 from inkdrop.guidance.clip import Clip

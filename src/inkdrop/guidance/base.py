@@ -1,4 +1,4 @@
-"""Guidance changes what a denoiser says, and samplers never hear of it."""
+"""What all guidance promises. It changes the estimates of a denoiser, and samplers need not know of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inkdrop.samplers import Sampler
 
 
 class Guided(Protocol):
-    """What guidance may know of the pipeline that it is called for: `shape` is that of x without the batch."""
+    """The part of a pipeline that guidance may use; `shape` is that of x without the batch."""
 
     conditioner: Conditioner
     sampler: Sampler
@@ -23,21 +23,21 @@ class Guided(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
 
 
 class Guidance(ABC):
-    """A factory, called once per sampling call, so that a wrapper with a memory starts afresh each time.
+    """A factory of guided denoisers. It is called once per sampling call, so that their state starts afresh.
 
-    `names` are the conditions that it reads of a raw batch beside those of the model.
+    `names` are the conditions that it reads from a raw batch in addition to those of the model.
     """
 
     names: tuple[str, ...] = ()
 
     @abstractmethod
     def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
-        """A denoiser around `denoiser`; the pipeline knows how to make and to empty conditions."""
+        """Returns a guided denoiser around `denoiser`; the pipeline computes and empties conditions."""
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        """What it needs of a raw batch for samples with these seeds, from a user's words."""
+        """Returns its part of the raw batch for samples with these seeds, from the conditions that a user names."""
         return {}

@@ -1,4 +1,4 @@
-"""Keeps the estimate of x_0 where data can be."""
+"""Clips the estimate of x_0 to the range of the data."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class _Clipped(Wrapper):
 
     def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
         x_0, extras = self.denoiser(x_t, now, cond)
-        # 0 inf is NaN: clipping alone would make a broken estimate look sound.
+        # 0 inf is NaN: clipping alone would hide an estimate that is not finite.
         return Estimate(x_0.clamp(self.low, self.high) + 0 * x_0, extras)
 
 
 class Clip(Guidance):
-    """x_0 clipped to [low, high], as published DDPM samplers do for images in [-1, 1].
+    """Clips the estimate of x_0 to [low, high], as published DDPM samplers do for images in [-1, 1].
 
-    `ValueError` unless low < high. Source: the reference code of Ho et al. 2020, arXiv 2006.11239.
+    Raises `ValueError` unless low < high. Source: the reference code of Ho et al. 2020, arXiv 2006.11239.
     """
 
     def __init__(self, low: float = -1.0, high: float = 1.0):
         if not low < high:
-            raise ValueError(f"low={low} must be smaller than high={high}")
+            raise ValueError(f"low={low} must be below high={high}: swap the two values")
         self.low, self.high = low, high
 
     def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:

@@ -18,19 +18,19 @@ from inkdrop.schedules import Point
 
 
 class _Pair(ABC):
-    """A strong and a weak estimate of the same x_t."""
+    """A pair of a strong and a weak estimate of the same x_t."""
 
     @abstractmethod
     def strong(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
-        """The strong one alone."""
+        """Returns the strong estimate alone."""
 
     @abstractmethod
     def both(self, x_t: Tensor, now: Point, cond: Condition) -> tuple[Estimate, Tensor]:
-        """The strong one, and x_0 of the weak one."""
+        """Returns the strong estimate, and x_0 of the weak one."""
 
     @abstractmethod
     def select(self, index: Tensor) -> None:
-        """Follows a permutation or choice of the batch."""
+        """Applies a permutation or selection of the batch."""
 
 
 class _Halves(_Pair):
@@ -38,7 +38,7 @@ class _Halves(_Pair):
 
     def __init__(self, denoiser: Denoiser, null: Condition):
         self.denoiser, self.null = denoiser, dict(null)
-        self.halves = 1  # rows for each sample in the last call, which a denoiser may remember
+        self.halves = 1  # rows for each sample in the last call, of which a denoiser may keep state
 
     def strong(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
         self._keep(1, x_t)
@@ -46,8 +46,8 @@ class _Halves(_Pair):
 
     def both(self, x_t: Tensor, now: Point, cond: Condition) -> tuple[Estimate, Tensor]:
         self._keep(2, x_t)
-        told = {name: torch.cat([value, self.null[name].to(value.dtype)]) for name, value in cond.items()}
-        x_0, extras = self.denoiser(torch.cat([x_t, x_t]), now, told)
+        both = {name: torch.cat([value, self.null[name].to(value.dtype)]) for name, value in cond.items()}
+        x_0, extras = self.denoiser(torch.cat([x_t, x_t]), now, both)
         strong, weak = x_0.chunk(2)
         return Estimate(strong, {name: value.chunk(2)[0] for name, value in extras.items()}), weak
 
@@ -63,7 +63,7 @@ class _Halves(_Pair):
 
 
 class _Two(_Pair):
-    """Two denoisers under conditions of their own."""
+    """Two denoisers, each with its own condition."""
 
     def __init__(self, denoiser: Denoiser, weak: Denoiser, cond: Condition):
         self.denoiser, self.weak, self.cond = denoiser, weak, dict(cond)
@@ -98,12 +98,16 @@ class _Contrasted(Wrapper):
 
 
 class ClassifierFree(Guidance):
-    """`D_u + w (D_c - D_u)`: the estimate under the condition, away from that without it, by one call for both.
+    """Classifier-free guidance, `D_u + w (D_c - D_u)`: away from the estimate without the condition, in one batch.
 
-    `scale`, w, is 0 for the model without the condition and 1 for that with it; None is that with it at no further
-    cost, and so is everything outside of `interval`, noise levels sigma / alpha. `names` are the conditions that are
-    emptied in D_u, all of them if None. `mix` may be another way to mix the two. `ValueError` for a model that was not
-    trained to do without them. Source: Ho and Salimans 2022, arXiv 2207.12598.
+    - `scale`: the guidance scale w. 0 is the unconditional and 1 the conditional model; None is the conditional model at
+      no further cost.
+    - `interval`: the noise levels sigma / alpha at which guidance acts; elsewhere the conditional model is used.
+    - `names`: the conditions that are emptied in D_u; None is all of them.
+    - `mix`: how the two estimates are combined; linear by default.
+
+    Raises `ValueError` for a model that was not trained without these conditions. Source: Ho and Salimans 2022, arXiv
+    2207.12598.
     """
 
     def __init__(
@@ -128,20 +132,24 @@ class ClassifierFree(Guidance):
 
 def _check_trained(conditioner: Conditioner, names: list[str] | None) -> None:
     if not conditioner.names:
-        raise ValueError("classifier-free guidance needs a condition, and this model has none: guidance.scale=null")
+        raise ValueError("classifier-free guidance needs a condition, and this model has none: set guidance.scale=null")
     chosen = conditioner.names if names is None else names
     if not conditioner.empties(chosen):
         raise ValueError(
-            f"training never left out {' and '.join(chosen)} alone, so the model does not know what that is: train "
-            "it with conditioner.dropout=0.1, or sample with guidance.scale=null"
+            f"the model was never trained without {' and '.join(chosen)} alone, as this guidance needs: train it with "
+            "conditioner.dropout=0.1, or sample with guidance.scale=null"
         )
 
 
 class Autoguidance(Guidance):
-    """`D_w + w (D - D_w)`: the estimate, away from that of a weaker model under the same conditions.
+    """Autoguidance, `D_w + w (D - D_w)`: away from the estimate of a weaker model under the same conditions.
 
-    `weak` is the pipeline of the weaker model: smaller, or trained for less long, on the same schedule. w = 1 is the
-    model itself. `ValueError` if the two do not go together. Source: Karras et al. 2024, arXiv 2406.02507.
+    - `weak`: the pipeline of the weaker model, which is smaller or trained for fewer steps, on the same schedule.
+    - `scale`: the guidance scale w; 1 is the model itself, and None is the model at no further cost.
+    - `interval`: the noise levels sigma / alpha at which guidance acts.
+    - `mix`: how the two estimates are combined; linear by default.
+
+    Raises `ValueError` if the two models do not fit each other. Source: Karras et al. 2024, arXiv 2406.02507.
     """
 
     def __init__(
@@ -152,15 +160,15 @@ class Autoguidance(Guidance):
         mix: Mix | None = None,
     ):
         if not hasattr(weak, "denoiser"):
-            raise ValueError("guidance.checkpoint is a classifier, which is for guidance=classifier: give a pipeline")
+            raise ValueError("guidance.checkpoint is a classifier: set guidance=classifier, or name a weaker model")
         self.weak, self.scale, self.mix = weak, Within(scale, interval), mix or Linear()
 
     def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         if self.scale.scale is None:
             return denoiser
-        own, other = (each.schedule.points([0.25, 0.5, 1.0]) for each in (denoiser, self.weak.denoiser))
-        if own != other or pipeline.shape != self.weak.shape:
-            raise ValueError("guidance.weak must be a model of the same data on the same schedule")
+        strong, other = (each.schedule.points([0.25, 0.5, 1.0]) for each in (denoiser, self.weak.denoiser))
+        if strong != other or pipeline.shape != self.weak.shape:
+            raise ValueError("guidance.weak must have the schedule and the data shape of the model: name another run")
         weak = self.weak.to(pipeline.device).eval()
         pair = _Two(denoiser, weak.denoiser.begin(), weak.conditioner(batch))
         return _Contrasted(denoiser, pair, self.scale, self.mix.begin())

@@ -1,4 +1,4 @@
-"""Brings an estimate of x_0 that leaves the range of the data back into it, sample by sample."""
+"""Scales estimates of x_0 that leave the range of the data back into it, sample by sample."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class _Thresholded(Wrapper):
         sizes = x_0.abs().flatten(1)
         place = max(1, round(self.quantile * sizes.shape[1]))
         reach = sizes.kthvalue(place).values.clamp(min=self.limit).reshape(-1, *(1,) * (x_0.dim() - 1))
-        # 0 inf is NaN: clipping alone would make a broken estimate look sound.
+        # 0 inf is NaN: clipping alone would hide an estimate that is not finite.
         return Estimate(torch.minimum(x_0.abs(), reach) * x_0.sign() * (self.limit / reach) + 0 * x_0, extras)
 
 
 class DynamicThreshold(Guidance):
-    """x_0 clipped to its own `quantile` s of absolute values and divided by s / limit, where s exceeds `limit`.
+    """Clips x_0 to the `quantile` s of its absolute values and divides it by s / limit, where s exceeds `limit`.
 
     Strong guidance then loses contrast instead of saturating. Source: Saharia et al. 2022, arXiv 2205.11487, section
     2.3 (0.995 and 1).

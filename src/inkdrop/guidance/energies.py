@@ -1,4 +1,4 @@
-"""Energies of x_0 that guide samples: `energy(x_0 (B, *), raw batch) -> (B)`, low where samples should be."""
+"""Energies of x_0 for guidance: `energy(x_0 (B, *), raw batch) -> (B)` is low where samples should be."""
 
 from __future__ import annotations
 
@@ -9,5 +9,8 @@ from torch import Tensor
 
 
 def mean_value(x_0: Tensor, batch: Mapping[str, Any], value: float = 0.0, deviation: float = 0.1) -> Tensor:
-    """`(mean(x_0) - value)^2 / (2 deviation^2)`: samples whose elements have this mean, such as brighter images."""
+    """Returns `(mean(x_0) - value)^2 / (2 deviation^2)`, (B), which guides the mean of the elements to `value`.
+
+    For images this is the brightness. `deviation` is the tolerance of the mean.
+    """
     return (x_0.flatten(1).mean(1) - value).square() / (2 * deviation**2)

@@ -1,4 +1,4 @@
-"""Guidance by a gradient: of a classifier of x_t, or of any energy of the estimated x_0.
+"""Guidance by the gradient of a classifier of x_t, or of any energy of the estimated x_0.
 
 By Tweedie's formula a factor `exp(w log p(y | x_t))` on the density of x_t adds `w sigma^2 / alpha grad log p(y | x_t)`
 to E[x_0 | x_t].
@@ -28,20 +28,20 @@ Energy: TypeAlias = Callable[[Tensor, Mapping[str, Any]], Tensor]
 def _check_signal(now: Point, schedule: Schedule) -> None:
     if now.alpha == 0:
         raise ValueError(
-            f"a gradient does not guide at t = {now.t}, where {type(schedule).__name__} has alpha = 0: set "
-            "guidance.interval=[0,100], or choose a schedule that keeps some signal"
+            f"a gradient cannot guide at t = {now.t}, where {type(schedule).__name__} has alpha = 0: set "
+            "guidance.interval=[0,100], or choose a schedule with alpha > 0"
         )
 
 
-def _check_way(scale: Within, denoiser: Denoiser, pipeline: Guided) -> None:
-    """`ValueError` if the sampler visits a point without signal where there is to be guidance."""
+def _check_points(scale: Within, denoiser: Denoiser, pipeline: Guided) -> None:
+    """Raises `ValueError` if the sampler visits a point with alpha = 0 where guidance acts."""
     for now in pipeline.sampler.points(denoiser.schedule):
         if scale(now) is not None:
             _check_signal(now, denoiser.schedule)
 
 
 class _Pulled(Wrapper):
-    """`x_0 + w sigma^2 / alpha grad`."""
+    """The guided estimate `x_0 + w sigma^2 / alpha grad`."""
 
     def __init__(self, denoiser: Denoiser, scale: Within):
         super().__init__(denoiser)
@@ -49,17 +49,17 @@ class _Pulled(Wrapper):
 
     @abstractmethod
     def gradient(self, x_t: Tensor, now: Point, cond: Condition) -> tuple[Estimate, Tensor]:
-        """The estimate, and the gradient (B, *) of what is to grow with respect to x_t."""
+        """Returns the estimate, and the gradient (B, *) with respect to x_t of the quantity to be increased."""
 
     def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
         scale = self.scale(now)
         if scale is None:
             return self.denoiser(x_t, now, cond)
         _check_signal(now, self.schedule)
-        # A graph is made here alone, and not of tensors of an inference mode, which remember none.
+        # The graph is built only here. Tensors of inference mode cannot be part of one, hence the clones.
         with torch.inference_mode(False), torch.enable_grad():
-            told = {name: value.detach().clone() for name, value in cond.items()}
-            (x_0, extras), gradient = self.gradient(x_t.detach().clone().requires_grad_(), now, told)
+            cloned = {name: value.detach().clone() for name, value in cond.items()}
+            (x_0, extras), gradient = self.gradient(x_t.detach().clone().requires_grad_(), now, cloned)
         factor = scale * float(now.sigma) * math.exp(-float(now.half))
         return Estimate(x_0.detach() + factor * gradient, {name: value.detach() for name, value in extras.items()})
 
@@ -97,12 +97,17 @@ class _Attracted(_Pulled):
 
 
 class ClassifierGuidance(Guidance):
-    """`D + w sigma^2 / alpha grad log p(y | x_t)`: towards what a classifier of noised data takes for the label.
+    """Classifier guidance, `D + w sigma^2 / alpha grad log p(y | x_t)`: towards data that a classifier labels y.
 
-    w = 1 is the posterior p(x | y) of the data that the model knows; above, samples are more typical and less varied.
-    None is no guidance, and so is everything outside of `interval`, noise levels sigma / alpha. The label is
-    `condition.label`. `ValueError` where alpha = 0, and for a classifier of other data or of another schedule.
-    Source: Dhariwal and Nichol 2021, arXiv 2105.05233, algorithms 1 and 2, for any sampler.
+    The label is `condition.label`.
+
+    - `classifier`: a classifier of noised data, of the same shape and schedule as the model.
+    - `scale`: the guidance scale w. 1 samples the posterior p(x | y) of the model; above, samples are more typical and
+      less varied. None is no guidance.
+    - `interval`: the noise levels sigma / alpha at which guidance acts.
+
+    Raises `ValueError` where alpha = 0, and for a classifier of other data or of another schedule. Source: Dhariwal and
+    Nichol 2021, arXiv 2105.05233, algorithms 1 and 2, for any sampler.
     """
 
     names = ("label",)
@@ -111,7 +116,9 @@ class ClassifierGuidance(Guidance):
         self, classifier: NoisyClassifier, scale: float | Scale | None = 1.0, interval: Interval | None = None
     ):
         if not hasattr(classifier, "num_classes"):
-            raise ValueError("guidance.checkpoint must be a classifier, such as a run of experiment=digits_classifier")
+            raise ValueError(
+                "guidance.checkpoint is not a classifier: name a run of experiment=digits_classifier or similar"
+            )
         self.classifier, self.scale = classifier, Within(scale, interval)
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
@@ -120,22 +127,29 @@ class ClassifierGuidance(Guidance):
     def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         if self.scale.scale is None:
             return denoiser
-        own, other = (each.schedule.points([0.25, 0.5, 1.0]) for each in (denoiser, self.classifier))
-        if own != other or pipeline.shape != self.classifier.shape:
-            raise ValueError("guidance.classifier must be one of the same data on the same schedule as the model")
+        model, other = (each.schedule.points([0.25, 0.5, 1.0]) for each in (denoiser, self.classifier))
+        if model != other or pipeline.shape != self.classifier.shape:
+            raise ValueError(
+                "guidance.classifier must have the schedule and the data shape of the model: name another run"
+            )
         if "label" not in batch:
-            raise ValueError("a classifier guides towards labels, and there are none in these data")
-        _check_way(self.scale, denoiser, pipeline)
+            raise ValueError("a classifier guides to labels, but these data have none: choose another guidance")
+        _check_points(self.scale, denoiser, pipeline)
         classifier = self.classifier.to(pipeline.device).eval()
         return _Classified(denoiser, self.scale, classifier, batch["label"])
 
 
 class EnergyGuidance(Guidance):
-    """`D - w sigma^2 / alpha grad E(D(x_t))`: towards data of low energy, by the gradient through the denoiser.
+    """Energy guidance, `D - w sigma^2 / alpha grad E(D(x_t))`: towards low energy, through the denoiser's gradient.
 
-    `energy(x_0 (B, *), raw batch)` is any differentiable function, (B). The law of samples is only close to
-    `p(x) exp(-w E(x))`, as the energy of the mean stands for the mean over x_0. `ValueError` where alpha = 0.
-    Source: Chung et al. 2023, arXiv 2209.14687, and Bansal et al. 2023, arXiv 2302.07121, without normalising.
+    The law of samples only approximates `p(x) exp(-w E(x))`, because the energy of the mean replaces the mean over x_0.
+
+    - `energy`: any differentiable function `energy(x_0 (B, *), raw batch) -> (B)`.
+    - `scale`: the guidance scale w; None is no guidance.
+    - `interval`: the noise levels sigma / alpha at which guidance acts.
+
+    Raises `ValueError` where alpha = 0. Source: Chung et al. 2023, arXiv 2209.14687, and Bansal et al. 2023, arXiv
+    2302.07121, without normalising.
     """
 
     def __init__(self, energy: Energy, scale: float | Scale | None = 1.0, interval: Interval | None = None):
@@ -144,5 +158,5 @@ class EnergyGuidance(Guidance):
     def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         if self.scale.scale is None:
             return denoiser
-        _check_way(self.scale, denoiser, pipeline)
+        _check_points(self.scale, denoiser, pipeline)
         return _Attracted(denoiser, self.scale, self.energy, batch)

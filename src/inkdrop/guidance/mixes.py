@@ -1,6 +1,6 @@
-"""How a strong and a weak estimate of x_0 become one that is stronger still.
+"""Mixes, which extrapolate from a weak estimate of x_0 beyond a strong one.
 
-s strong, u weak, w scale: all of them give s at w = 1.
+In the formulas s is the strong and u the weak estimate, and w the scale. Every mix returns s at w = 1.
 """
 
 from __future__ import annotations
@@ -16,31 +16,35 @@ from torch import Tensor
 
 
 class Mix(ABC):
-    """`mix(strong (B, *), weak (B, *), scale) -> x_0 (B, *)`."""
+    """A combination of two estimates: `mix(strong (B, *), weak (B, *), scale) -> x_0 (B, *)`."""
 
     def begin(self) -> Mix:
-        """The mix of one sampling run: itself, unless it remembers something from step to step."""
+        """Returns the mix of one sampling run: itself, unless it keeps state between steps."""
         return self
 
     @abstractmethod
     def __call__(self, strong: Tensor, weak: Tensor, scale: float) -> Tensor:
-        """The mixed estimate."""
+        """Returns the mixed estimate (B, *)."""
 
     def select(self, index: Tensor) -> None:  # noqa: B027
-        """Follows a permutation or choice of the batch, if it remembers something."""
+        """Applies a permutation or selection of the batch to the state, if there is one."""
 
 
 class Linear(Mix):
-    """`u + w (s - u)`, exactly u at 0 and s at 1. Source: Ho and Salimans 2022, arXiv 2207.12598, with w + 1 as w."""
+    """The linear mix `u + w (s - u)`, exactly u at 0 and s at 1.
+
+    Source: Ho and Salimans 2022, arXiv 2207.12598, with w + 1 as w.
+    """
 
     def __call__(self, strong: Tensor, weak: Tensor, scale: float) -> Tensor:
         return torch.lerp(weak, strong, scale)
 
 
 class Rescaled(Mix):
-    """`g (1 - share + share std(s) / std(g))` with g = u + w (s - u): strong guidance without its contrast.
+    """The rescaled mix `g (1 - share + share std(s) / std(g))`, g = u + w (s - u): guidance without excess contrast.
 
-    The deviations are over the elements of a sample. Source: Lin et al. 2024, arXiv 2305.08891, section 3.4, on x_0.
+    Standard deviations are over the elements of a sample. Source: Lin et al. 2024, arXiv 2305.08891, section 3.4, on
+    x_0.
     """
 
     def __init__(self, share: Annotated[float, Ge(0), Le(1)] = 0.7):
@@ -52,10 +56,15 @@ class Rescaled(Mix):
 
 
 class Projected(Mix):
-    """`s + (w - 1) (d - (1 - parallel) d_s)`: d is s - u, and d_s the part of it along s.
+    """The projected mix `s + (w - 1) (d - (1 - parallel) d_s)`, where d is s - u and d_s the component of d along s.
 
-    d is first `d <- d + momentum d_before` over the run, and then shortened to `radius` where it is longer. The part
-    along s is what oversaturates. Source: Sadat et al. 2024, arXiv 2410.02416, algorithm 1.
+    The component along s is what oversaturates.
+
+    - `parallel`: the share of the component along s that is kept.
+    - `momentum`: the factor of the previous d in `d <- d + momentum d_before`, over the steps of a run.
+    - `radius`: the norm to which d is then shortened where it is longer; None does not shorten it.
+
+    Source: Sadat et al. 2024, arXiv 2410.02416, algorithm 1.
     """
 
     def __init__(
@@ -76,7 +85,7 @@ class Projected(Mix):
             change = change + self.momentum * self._before
         self._before = change
         if self.radius < math.inf:
-            change = change * (self.radius / _norm(change)).clamp(max=1)  # a factor of inf where there is no change
+            change = change * (self.radius / _norm(change)).clamp(max=1)  # inf is clamped where change is 0
         along = (change * strong).flatten(1).sum(1) / strong.flatten(1).square().sum(1)
         part = along.reshape(-1, *(1,) * (strong.dim() - 1)) * strong
         return strong + (scale - 1) * (change - (1 - self.parallel) * part)

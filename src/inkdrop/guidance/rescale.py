@@ -1,4 +1,4 @@
-"""Gives estimates of x_0 back the spread that data have."""
+"""Rescales estimates of x_0 to the standard deviation of the data."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ class _Rescaled(Wrapper):
 
 
 class Rescale(Guidance):
-    """x_0 multiplied by `1 + share (deviation / std(x_0) - 1)` where its standard deviation exceeds `deviation`.
+    """Multiplies x_0 by `1 + share (deviation / std(x_0) - 1)` where its standard deviation exceeds `deviation`.
 
-    The deviation is over the elements of one sample; early estimates have less and stay as they are. Source: Lin et al.
-    2024, arXiv 2305.08891, section 3.4, with the deviation of the data in place of that without guidance.
+    The standard deviation is over the elements of a sample. Early estimates have a smaller one and are unchanged.
+    Source: Lin et al. 2024, arXiv 2305.08891, section 3.4, with the standard deviation of the data in place of that
+    without guidance.
     """
 
     def __init__(self, deviation: Annotated[float, Gt(0)], share: Annotated[float, Ge(0), Le(1)] = 0.7):

@@ -1,4 +1,4 @@
-"""What is minimised in training."""
+"""The objectives that training minimises."""
 
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.classification import NoisyCrossEntropy

@@ -1,4 +1,4 @@
-"""What is minimised in training."""
+"""What every loss promises, the example that it receives, and the terms that it returns."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Example(NamedTuple):
-    """A batch of training data as a loss sees it.
+    """A batch of training data as a loss receives it.
 
     - `x_0` (B, *): the encoded data.
     - `cond`: the condition that the network receives.
     - `batch`: all fields of the raw data by name.
-    - `codec`: what encoded the data.
+    - `codec`: the codec that encoded the data.
     - `weight`: which samples (B) or which elements (B, *) count, and how much; the loss is the mean over these.
     - `progress` (B): the share of the training run, from 0 to 1, that lies before each sample.
     """
@@ -62,7 +62,7 @@ class Example(NamedTuple):
 
     @property
     def num_elements(self) -> Tensor | int:
-        """How many elements of a sample count: a number for all of them, or (B)."""
+        """The number of elements of a sample that count: one number for all samples, or (B)."""
         if self.element_weight is None:
             return self.x_0[0].numel()
         total = self.element_weight.expand_as(self.x_0).flatten(1).sum(1)
@@ -70,10 +70,13 @@ class Example(NamedTuple):
 
 
 class LossTerms(NamedTuple):
-    """A loss for each sample: what is minimised (B), the times it was taken at (B), and named parts for the log.
+    """The loss of each sample in a batch, with what is logged and plotted about it.
 
-    `importance` (B) is the factor that the loss already has so that the law of the times does not change its mean, and
-    for the weights of samples.
+    - `loss`: (B), minimised by its mean over the batch.
+    - `t`: (B), the times at which the loss was evaluated.
+    - `parts`: named terms (B) for the log.
+    - `importance`: (B), a factor that `loss` already contains. It is the weight of the sample, and makes the mean
+      independent of the law of the times.
     """
 
     loss: Tensor

@@ -13,7 +13,9 @@ from inkdrop.time_samplers import Times, TimeSampler
 
 
 class NoisyCrossEntropy(Loss):
-    """`-log p(y | x_t)`, with t drawn by the time sampler; the part "accuracy" is 1 where the label is recognised.
+    """The cross-entropy `-log p(y | x_t)` of labels y given noised data, with t drawn by the time sampler.
+
+    The part "accuracy" is 1 where the most probable class is the label, and 0 elsewhere.
 
     Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 4.
     """

@@ -20,7 +20,15 @@ from inkdrop.weightings import Weighting, weights_at
 
 
 class Attempt(NamedTuple):
-    """What the network made of noised data: times, noise eps (B, *), x_t (B, *), output F (B, *) and what is beside."""
+    """One evaluation of the network on noised data.
+
+    - `times`: the drawn times.
+    - `now`: the schedule at these times, tensors (B).
+    - `eps`: the noise (B, *).
+    - `x_t`: the noised data (B, *).
+    - `F`: the output of the network (B, *).
+    - `extras`: further outputs of the network, by name.
+    """
 
     times: Times
     now: Point
@@ -31,7 +39,7 @@ class Attempt(NamedTuple):
 
 
 class Term(nn.Module):
-    """A further term of a denoising loss, of the same call of the network; `factor` multiplies it in the sum."""
+    """A further term of a denoising loss, from the same network evaluation; `factor` multiplies it in the sum."""
 
     def __init__(self, factor: Annotated[float, Ge(0)] = 1.0):
         super().__init__()
@@ -39,7 +47,7 @@ class Term(nn.Module):
 
     @abstractmethod
     def forward(self, example: Example, attempt: Attempt, estimate: Estimate, generators: Generators) -> Tensor:
-        """Returns the term (B), without its factor, for the estimate of x_0 that the attempt gives."""
+        """Returns the term (B), without its factor, for the estimate of x_0 of the attempt."""
 
 
 class DenoisingLoss(Loss):
@@ -47,10 +55,10 @@ class DenoisingLoss(Loss):
 
     - `time_sampler`: the law of the times of training.
     - `weighting`: the weight w of a noise level.
-    - `coupling`: which noise goes to which data of a batch.
+    - `coupling`: the pairing of noise and data within a batch.
     - `terms`: further terms by name, which are added with their factors and logged without.
 
-    Source: Ho et al. 2020, equation 14, and its relatives by prediction, time sampler and weighting.
+    Source: Ho et al. 2020, arXiv 2006.11239, equation 14, generalised by prediction, time sampler and weighting.
     """
 
     def __init__(
@@ -63,7 +71,7 @@ class DenoisingLoss(Loss):
         super().__init__()
         self.time_sampler, self.weighting, self.coupling = time_sampler, weighting, coupling
         if taken := sorted({"loss", "t", "error", "bound", "uncertainty"} & set(terms or {})):
-            raise ValueError(f"loss.terms.{taken[0]}: this name is that of a part of the loss: choose another name")
+            raise ValueError(f"loss.terms.{taken[0]} has the name of another part of the loss: choose another name")
         self.terms: Any = nn.ModuleDict(terms or {})
 
     @property
@@ -71,13 +79,14 @@ class DenoisingLoss(Loss):
         return tuple(self.terms)
 
     def check(self, denoiser: NetworkDenoiser) -> None:
-        """`ValueError` if a time, a target or a weight is not finite somewhere between the ends of time."""
+        """Raises `ValueError` if a time, a target or a weight is not finite at some quantile of the drawn times."""
         t = self.time_sampler.quantile(denoiser.schedule, torch.tensor([0.0, 0.25, 0.5, 0.75, 1 - 1e-12]).double())
         facts = [denoiser.schedule.c_noise(t), weights_at(self.weighting, denoiser.schedule, denoiser.prediction, t)]
         facts += [torch.as_tensor(u) for u in denoiser.prediction.target_weights(denoiser.schedule.point(t))]
         if not all(bool(fact.isfinite().all()) for fact in facts):
             parts = (denoiser.schedule, denoiser.prediction, self.weighting)
-            raise ValueError(f"{' with '.join(type(part).__name__ for part in parts)} is not finite: choose others")
+            names = ", ".join(type(part).__name__ for part in parts)
+            raise ValueError(f"the loss is not finite with {names}: choose another schedule, prediction or weighting")
 
     def forward(
         self, denoiser: NetworkDenoiser, example: Example, generators: Generators, t: Tensor | None = None
@@ -87,7 +96,7 @@ class DenoisingLoss(Loss):
         return self.settle(denoiser, example, attempt, generators, loss, {"error": error})
 
     def attempt(self, denoiser: NetworkDenoiser, example: Example, generators: Generators, t: Tensor | None) -> Attempt:
-        """Noise for x_0 (B, *) at times drawn for it, or at given times t (B), and the output of the network."""
+        """Draws noise for x_0 (B, *), at drawn or given times t (B), and evaluates the network on the noised data."""
         x_0 = example.x_0
         times = self.time_sampler(denoiser.schedule, generators.at("time")) if t is None else Times(t, None)
         now = denoiser.schedule.point(times.t)
@@ -98,7 +107,7 @@ class DenoisingLoss(Loss):
         return Attempt(times, now, eps, x_t, *denoiser.output(x_t, now, cond))
 
     def errors(self, denoiser: NetworkDenoiser, example: Example, attempt: Attempt) -> tuple[Tensor, Tensor]:
-        """The squared error (B) of an attempt, with the weight of its noise level and without."""
+        """Returns the squared error (B) of an attempt, with and without the weight of its noise level."""
         target = denoiser.prediction.target(example.x_0, attempt.eps, attempt.now)
         error = example.mean((attempt.F - target).square())
         weight = weights_at(self.weighting, denoiser.schedule, denoiser.prediction, attempt.times.t)
@@ -113,7 +122,7 @@ class DenoisingLoss(Loss):
         loss: Tensor,
         parts: dict[str, Tensor],
     ) -> LossTerms:
-        """The loss (B) with the further terms, the factors of its times and the weights of the samples.
+        """Adds the further terms to the loss (B), and multiplies it by the factors of its times and samples.
 
         A time sampler that drew the times observes the loss without these factors.
         """

@@ -1,4 +1,4 @@
-"""A loss weighted by how uncertain the network learns to be at each noise level."""
+"""A loss weighted by a learned uncertainty at each noise level."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.randomness import Generators
 
-_RANGE = 30.0  # log-SNRs beyond this are told as this
+_RANGE = 30.0  # log-SNRs are clamped to plus and minus this
 
 
 class LearnedUncertainty(Loss):
-    """`L exp(-u) + u` with a learned u(log-SNR), so that every noise level counts alike once u = log L.
+    """The loss `L exp(-u) + u` with a learned u(log-SNR), so that every noise level counts equally once u = log L.
 
-    u is linear in `num_features` cosines of the log-SNR and begins at 0; it is not used in sampling. Sources: Kendall
+    u is linear in `num_features` cosines of the log-SNR and starts at 0. It is not used in sampling. Sources: Kendall
     et al. 2018, arXiv 1705.07115; Karras et al. 2024, arXiv 2312.02696, equation 14.
     """
 
@@ -44,14 +44,14 @@ class LearnedUncertainty(Loss):
         self.loss.check(denoiser)
 
     def uncertainty(self, log_snr: Tensor) -> Tensor:
-        """u (B) at log-SNRs (B)."""
-        told = log_snr.clamp(-_RANGE, _RANGE).to(self.phases.device, self.phases.dtype)
-        return self.u(torch.cos(told[:, None] * self.frequencies + self.phases)).squeeze(1)
+        """Returns u (B) at log-SNRs (B)."""
+        clamped = log_snr.clamp(-_RANGE, _RANGE).to(self.phases.device, self.phases.dtype)
+        return self.u(torch.cos(clamped[:, None] * self.frequencies + self.phases)).squeeze(1)
 
     def forward(
         self, denoiser: NetworkDenoiser, example: Example, generators: Generators, t: Tensor | None = None
     ) -> LossTerms:
         terms = self.loss(denoiser, example, generators, t)
         u = self.uncertainty(denoiser.schedule.log_snr(terms.t))
-        told = u if terms.importance is None else terms.importance.to(u) * u
-        return terms._replace(loss=terms.loss * torch.exp(-u) + told, parts={**terms.parts, "uncertainty": u})
+        penalty = u if terms.importance is None else terms.importance.to(u) * u
+        return terms._replace(loss=terms.loss * torch.exp(-u) + penalty, parts={**terms.parts, "uncertainty": u})

@@ -1,4 +1,4 @@
-"""The variational bound as a training loss, alone or beside the denoising loss."""
+"""The variational bound as a training loss, alone or added to the denoising loss."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ from inkdrop.variational import decoder_term, discretized, gaussian, prior_term,
 
 
 class VariationalLoss(Loss):
-    """The variational bound of a table, in nats per element: `T` times its term at one drawn step, and the prior's.
+    """The variational bound of a discrete schedule of T steps, in nats per element.
 
-    The term is the KL divergence of that step, or the decoder's at the first. `deviation` is that of the reverse chain;
-    `inkdrop.deviations.learned` trains it too. `levels` is how many values the data take from -1 to 1; null is a
-    density. Times come from the time sampler of `denoising`. `ValueError` if the schedule is no table, the times are no
-    steps, or the noise is not standard and independent of the data. Sources: Ho et al. 2020, arXiv 2006.11239,
-    equation 5; Nichol and Dhariwal 2021, arXiv 2102.09672.
+    It is estimated by T times the term of one drawn step, plus the term of the prior. The term of a step is its KL
+    divergence, or the decoder's negative log-likelihood at the first step.
+
+    - `denoising`: the denoising loss; its time sampler draws the steps.
+    - `deviation`: the standard deviation of the reverse chain; `inkdrop.deviations.learned` is trained too.
+    - `levels`: the number of values that the data take from -1 to 1; null bounds a density.
+
+    `check` raises `ValueError` if the schedule is not discrete, if the times are not steps of it, or if the noise is
+    not standard and independent of the data. Sources: Ho et al. 2020, arXiv 2006.11239, equation 5; Nichol and Dhariwal
+    2021, arXiv 2102.09672.
     """
 
     def __init__(self, denoising: DenoisingLoss, deviation: Deviation, levels: Annotated[int, Ge(2)] | None):
@@ -43,15 +48,15 @@ class VariationalLoss(Loss):
     def check(self, denoiser: NetworkDenoiser) -> None:
         if denoiser.schedule.num_timesteps is None:
             raise ValueError(
-                f"{type(denoiser.schedule).__name__} has no steps for a sum over them: choose weighting=likelihood"
+                f"{type(denoiser.schedule).__name__} has no discrete steps to sum over: choose weighting=likelihood"
             )
         coupling = self.denoising.coupling
         coupled = getattr(coupling, "func", coupling) is not independent  # a configuration gives a partial of it
         if coupled or not denoiser.noise.standard:
-            raise ValueError("the variational bound needs noise=gaussian and coupling=independent")
+            raise ValueError("the variational bound needs standard noise: set noise=gaussian and coupling=independent")
         drawn = self.denoising.time_sampler.quantile(denoiser.schedule, torch.tensor([0.1, 0.7]).double())
         if not all(denoiser.schedule.snap(t) == t for t in drawn.tolist()):
-            raise ValueError("the variational bound is a sum over steps: choose time_sampler=discrete")
+            raise ValueError("the variational bound is a sum over discrete steps: choose time_sampler=discrete")
         self.denoising.check(denoiser)
 
     def forward(
@@ -66,7 +71,7 @@ class VariationalLoss(Loss):
         return self.denoising.settle(denoiser, example, attempt, generators, bound, {"error": error, "bound": bound})
 
     def bound(self, denoiser: NetworkDenoiser, example: Example, attempt: Attempt, F: Tensor) -> Tensor:
-        """T times the term (B) of the attempt's step, with the output F (B, *), in nats per element."""
+        """Returns T times the term (B) of the attempt's step, with the output F (B, *), in nats per element."""
         schedule, now, x_0 = denoiser.schedule, attempt.now, example.x_0
         weight = None if example.element_weight is None else example.element_weight.expand_as(x_0)
         num_timesteps = schedule.num_timesteps
@@ -94,9 +99,10 @@ class VariationalLoss(Loss):
 
 
 class HybridLoss(Loss):
-    """`L_simple + weight L_vlb`, L_vlb in bits per element: the first teaches the mean, the bound only the variance.
+    """The loss `L_simple + weight L_vlb`, with L_vlb in bits per element, for networks that learn the variance too.
 
-    The mean is detached in the bound. The network puts out "variance" beside F, such as `network=learned_variance`.
+    L_simple trains the mean. The mean is detached in the bound, which trains the variance only. The network must return
+    "variance" as a further output, such as `network=learned_variance`.
     Source: Nichol and Dhariwal 2021, arXiv 2102.09672, equation 16 (0.001).
     """
 

@@ -1,4 +1,4 @@
-"""The law of eps, and where a sampling run takes its noise from."""
+"""The law of eps, and the sources of the noise of a sampling run."""
 
 from inkdrop.noises.brownian import Brownian
 from inkdrop.noises.laws import Gaussian, Noise, Offset, slerp

@@ -1,4 +1,4 @@
-"""One path of Brownian motion per sample, the same whatever the times that a run visits."""
+"""Brownian paths as the noise of sampling."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from inkdrop.noises.sources import Draw, Move, Source
 
 
 class Brownian:
-    """One path of Brownian motion per sample, the same whatever the times that a run visits.
+    """A Brownian path for each sample, which does not depend on the times that a sampling run visits.
 
-    The noise of a step of a reverse SDE is its increment over `c = (alpha / sigma)^2`, divided by the root of the
-    length: where `x alpha / sigma^2` is followed, an increment of W(c) is what is added to it. W is 0 at c = 0, drawn
-    at e^-40 and e^40, and found in between by halving the interval of log(c) again and again, each value normal given
-    its two neighbours. Every up-move begins a path of its own. Up-moves, corrections and purposes other than "step"
-    have fresh noise from the source inside. `ValueError` for c beyond e^-40 and e^40, but for 0.
+    The noise of a step of a reverse SDE is the increment of W over `c = (alpha / sigma)^2`, divided by the square root
+    of its length: the SDE adds an increment of W(c) to `x alpha / sigma^2`. W is 0 at c = 0 and is drawn at e^-40 and
+    e^40. Values in between come from repeated bisection of the interval of log(c), each of them normal given its two
+    neighbours. Every up-move starts a new path. Up-moves, corrections and purposes other than "step" use fresh noise
+    from the inner source. Raises `ValueError` for c outside e^-40 to e^40, except 0.
 
     Source: Li et al. 2020, arXiv 2001.01328, section 4, for such trees.
     """
 
     ENDS = (-20.0, 20.0)  # of half the log-SNR
-    DEPTH = 15  # halvings; in the last interval, 0.0012 long, the path is bridged from point to point
+    DEPTH = 15  # bisections; within the last interval, of length 0.0012, bridges join successive points
 
     def __init__(self, source: Source):
         self.source = source
@@ -34,12 +34,12 @@ class Brownian:
         self._last: tuple[float, Tensor, int] | None = None  # half the log-SNR, W, points before it in its interval
 
     def at(self, move: Move) -> Draw:
-        """The noise of this move."""
-        own = self.source.at(move)
+        """Returns the noise of this move."""
+        fresh = self.source.at(move)
 
         def draw(like: Tensor, purpose: str, *position: int) -> Tensor:
             if purpose != "step" or move.next.half <= move.now.half:
-                return own(like, purpose, *position)
+                return fresh(like, purpose, *position)
             if move.loops != self._pass:
                 self._pass, self._known, self._last = move.loops, {}, None
             normal = partial(self.source.at(move._replace(number=0)), like, "path", move.loops)
@@ -49,13 +49,13 @@ class Brownian:
         return draw
 
     def _value(self, half: float, normal: Callable[[int, int], Tensor]) -> Tensor:
-        """W (B, *) where half the log-SNR has this value; `normal(level, place)` are the numbers that it is made of."""
+        """Returns W (B, *) at this half log-SNR, computed from the random numbers `normal(level, place)`."""
         if self._last is not None and self._last[0] == half:
             return self._last[1]
         low, high = self.ENDS
         if half > high or (half < low and math.isfinite(half)):
             raise ValueError(
-                f"the time grid has a log-SNR of {2 * half:.0f}, but Brownian noise is made for {2 * low:.0f} to "
+                f"the time grid has a log-SNR of {2 * half:.0f}, but Brownian noise is defined from {2 * low:.0f} to "
                 f"{2 * high:.0f}: choose another grid"
             )
         if half < low:
@@ -86,7 +86,7 @@ class Brownian:
 
 
 def _bridge(half: float, low: float, left: Tensor, high: float, right: Tensor, normal: Tensor) -> Tensor:
-    """W between two known values, all at half log-SNRs; `normal` (B, *) is what is new in it."""
+    """Draws W between two known values, all at half log-SNRs, with the standard normal numbers `normal` (B, *)."""
     c, start, end = math.exp(2 * half), math.exp(2 * low), math.exp(2 * high)
     share = (c - start) / (end - start)
     return torch.lerp(left, right, share).add_(normal, alpha=math.sqrt(max(0.0, (1 - share) * (c - start))))

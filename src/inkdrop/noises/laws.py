@@ -1,4 +1,4 @@
-"""The law of eps."""
+"""Laws of eps."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from inkdrop.randomness import Generators
 
 
 class Noise(ABC):
-    """Draws eps for a batch, one stream per sample.
+    """A law of eps, drawn for a batch with one random stream per sample.
 
-    `standard` says whether eps ~ N(0, I), the law that exact likelihoods are written for.
+    `standard` says whether eps ~ N(0, I), which exact likelihoods require.
     """
 
     standard: bool = False
 
     @abstractmethod
     def __call__(self, shape: Iterable[int], generators: Generators, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Noise of shape (B, *shape) on the CPU, where B is the number of streams."""
+        """Draws noise of shape (B, *shape) on the CPU, where B is the number of streams."""
 
 
 class Gaussian(Noise):
-    """eps ~ N(0, I)."""
+    """Standard normal noise, `eps ~ N(0, I)`."""
 
     standard = True
 
@@ -36,10 +36,10 @@ class Gaussian(Noise):
 
 
 class Offset(Noise):
-    """Gaussian noise plus `strength` times one normal number per channel, which moves the mean of an image.
+    """Gaussian noise plus `strength` times one normal number per channel, which shifts the mean of an image.
 
-    `eps ~ N(0, I + strength^2 1 1^T)` within a channel. Sampling draws from the same law, so that training and sampling
-    are one process. Source: Guttenberg 2023, "Diffusion with Offset Noise" (0.1).
+    `eps ~ N(0, I + strength^2 1 1^T)` within a channel. Sampling draws from the same law as training. Source:
+    Guttenberg 2023, "Diffusion with Offset Noise" (0.1).
     """
 
     def __init__(self, strength: Annotated[float, Ge(0)] = 0.1):
@@ -52,10 +52,10 @@ class Offset(Noise):
 
 
 def slerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """From `first` to `second` (B, *) along the great circle through them, by a share (B) of the angle between them.
+    """Interpolates from `first` to `second` (B, *) along a great circle, by a share (B) of the angle between them.
 
-    `sin((1 - s) w) / sin(w) first + sin(s w) / sin(w) second` with w the angle: between draws of normal noise the
-    length stays that of noise. Parallel ones are mixed in a straight line. Source: Shoemake 1985.
+    `sin((1 - s) w) / sin(w) first + sin(s w) / sin(w) second`, where s is the share and w the angle. Between draws of
+    normal noise this preserves the norm of noise. Parallel tensors are interpolated linearly. Source: Shoemake 1985.
     """
     angle = torch.cosine_similarity(first.flatten(1), second.flatten(1)).clamp(-1, 1).acos()
     sine, share = angle.sin(), share.to(first)

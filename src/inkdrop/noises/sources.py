@@ -1,4 +1,4 @@
-"""Where a sampling run takes the noise of its moves from."""
+"""Sources of the noise of a sampling run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inkdrop.schedules import Point
 
 
 class Move(NamedTuple):
-    """One move of a sampling run: its number, how many up-moves came before it, and its two ends."""
+    """One move of a sampling run: its number, the number of up-moves before it, and its start and end."""
 
     number: int
     loops: int
@@ -22,27 +22,27 @@ class Move(NamedTuple):
 
 
 class Draw(Protocol):
-    """Noise of one move: `draw(like, purpose)` has the shape, type and device of `like` (B, *)."""
+    """Draws the noise of one move: `draw(like, purpose)` has the shape, type and device of `like` (B, *)."""
 
     def __call__(self, like: Tensor, purpose: str, *position: int) -> Tensor: ...
 
 
 class Source(Protocol):
-    """Where a sampling run takes the noise of its moves from."""
+    """A source of noise for the moves of a sampling run."""
 
     def at(self, move: Move) -> Draw:
-        """The noise of this move."""
+        """Returns the noise of this move."""
 
 
 @dataclass(frozen=True)
 class NoiseSource:
-    """All noise of one sampling run, a pure function of the sample's seed, the move and the purpose."""
+    """The noise of a sampling run as a pure function of the sample's seed, the move and the purpose."""
 
     law: Noise
     generators: Generators
 
     def at(self, move: Move) -> Draw:
-        """The noise of this move."""
+        """Returns the noise of this move."""
 
         def draw(like: Tensor, purpose: str, *position: int) -> Tensor:
             generators = self.generators.at(purpose, move.number, *position)

@@ -1,4 +1,4 @@
-"""From seeds and conditions to data: what sampling, pictures, evaluation and notebooks all use."""
+"""Pipelines, which turn seeds and conditions into data, and pipelines from checkpoints."""
 
 from inkdrop.pipeline.base import MAX_NUMBERS, Pipeline, calls_counted, compile_network
 from inkdrop.pipeline.loading import load, loaded, restored, set_weights

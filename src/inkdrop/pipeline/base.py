@@ -1,4 +1,4 @@
-"""From seeds and conditions to data: what sampling, pictures, evaluation and notebooks all use."""
+"""The pipeline from seeds and conditions to data, used by sampling, pictures, evaluation and notebooks."""
 
 from __future__ import annotations
 
@@ -29,11 +29,15 @@ MAX_NUMBERS = 2**30  # in one sample
 
 
 class Pipeline(nn.Module):
-    """A trained model with all that is needed to sample from it.
+    """A trained model with everything that sampling from it needs.
 
-    `denoiser`, `conditioner` and `codec` are the model; `sampler` and `guidance` say how to sample and may be replaced
-    at any time; several guides wrap each other in order. `shape` is that of x without the batch. `classes` are the
-    names of the classes in the order of their numbers; a checkpoint that is older than these has none.
+    - `denoiser`, `conditioner`, `codec`: the model.
+    - `sampler`: the sampler with its time grid. It may be replaced at any time.
+    - `shape`: the shape of x without the batch.
+    - `guidance`: guides by name, which wrap the denoiser in this order. They may be replaced at any time.
+
+    `classes` are the names of the classes in the order of their numbers; it is empty for an older checkpoint that has
+    no names. Raises `ValueError` for a shape of no or of too many numbers.
     """
 
     classes: Sequence[str] = ()
@@ -49,13 +53,13 @@ class Pipeline(nn.Module):
     ):
         super().__init__()
         if not all(length >= 1 for length in shape) or math.prod(shape) > MAX_NUMBERS:
-            raise ValueError(f"shape={list(shape)}: a sample has 1 to {MAX_NUMBERS:,} numbers")
+            raise ValueError(f"shape={list(shape)} must have 1 to {MAX_NUMBERS:,} numbers: choose another shape")
         self.denoiser, self.conditioner, self.codec = denoiser, conditioner, codec
         self.sampler, self.guidance, self.shape = sampler, dict(guidance or {}), tuple(shape)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.parameters(), torch.empty(0)).device
 
     @property
@@ -65,26 +69,26 @@ class Pipeline(nn.Module):
         return network
 
     def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
-        """Lets codec and conditioner learn statistics of raw training data, of which `column(name)` gives batches."""
+        """Fits codec and conditioner to raw training data; `column(name)` returns batches of one key."""
         self.codec.fit(column("x"))
         self.conditioner.fit(column)
 
     def coefficients(self, point: Point) -> dict[str, Scalar]:
-        """The numbers between the network and the estimate of x_0, by name."""
+        """Returns the coefficients between the network and the estimate of x_0, by name."""
         prediction: Prediction = self.denoiser.prediction  # type: ignore[assignment]
         return prediction.coefficients(point)._asdict()
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
-        """The raw batch for samples with these seeds under a user's condition, such as `label=7` or `label="cat"`.
+        """Returns the raw batch for samples with these seeds under conditions such as `label=7` or `label="cat"`.
 
-        `ValueError` for conditions that neither the model nor its guidance knows.
+        Raises `ValueError` for conditions that neither the model nor its guidance takes.
         """
         askers: list[Any] = [self.conditioner, *self.guidance.values()]
         known = {name for asker in askers for name in asker.names}
         if unknown := sorted(set(condition) - known):
             takes = " and ".join(f"condition.{name}" for name in sorted(known))
-            told = f"is unknown: this model takes {takes}" if known else "is of no use: this model takes no condition"
-            raise ValueError(f"condition.{unknown[0]} {told}")
+            wrong = f"is unknown: this model takes {takes}" if known else "has no effect: this model takes no condition"
+            raise ValueError(f"condition.{unknown[0]} {wrong}")
         if self.classes and condition.get("label") is not None:
             condition["label"] = class_numbers(condition["label"], self.classes)
         batch: dict[str, Tensor] = {}
@@ -93,42 +97,42 @@ class Pipeline(nn.Module):
         return batch
 
     def guided(self, batch: Mapping[str, Tensor]) -> tuple[Denoiser, Condition]:
-        """The denoiser of one sampling run with all guidance around it, and its condition, for a raw batch."""
+        """Returns the denoiser of one sampling run, wrapped in all guidance, and its condition for a raw batch."""
         denoiser = self.denoiser.begin()
-        with torch.inference_mode(False), torch.no_grad():  # guides may want gradients through what they keep of it
+        with torch.inference_mode(False), torch.no_grad():  # guides may need gradients through what they keep of it
             for guide in self.guidance.values():
                 denoiser = guide(denoiser, self, batch)
             return denoiser, self.conditioner(batch)
 
     def start(self, seeds: Sequence[int]) -> Tensor:
-        """The noise (B, *) that samples with these seeds begin with, on the CPU."""
+        """Returns the noise (B, *) from which samples with these seeds start, on the CPU."""
         return self.denoiser.noise(self.shape, Generators.from_seeds(seeds).at("start"))
 
     @torch.no_grad()
     def check(self) -> None:
-        """`ValueError` if the parts do not fit each other.
+        """Raises `ValueError` if the parts do not fit each other.
 
-        The network may not take a sample with its condition or give back another shape, guidance may not fit the model,
-        or the time grid the schedule or the sampler.
+        This is so if the network does not accept a sample with its condition or returns another shape, if guidance does
+        not fit the model, or if the time grid does not fit the schedule or the sampler.
         """
         self.sampler.points(self.denoiser.schedule)
         try:
             batch = self.request([0])
-        except ValueError:  # only the user can say what this model is told
+        except ValueError:  # the model requires a condition that only a user can name
             return
         denoiser, cond = self.guided(batch)
         try:
             estimate = denoiser(torch.zeros(1, *self.shape), denoiser.schedule.points([1.0])[0], cond)
-        except (AssertionError, IndexError, RuntimeError, TypeError) as error:  # torch's words for what does not fit
+        except (AssertionError, IndexError, RuntimeError, TypeError) as error:  # torch's errors for what does not fit
             raise ValueError(f"the network does not fit data.shape={list(self.shape)}: {error}") from None
         if (shape := list(estimate.x_0.shape[1:])) != list(self.shape):
-            raise ValueError(f"the network makes samples of shape {shape}, but data.shape={list(self.shape)}")
+            raise ValueError(f"the network returns shape {shape}, but data.shape={list(self.shape)}: make them equal")
 
     @torch.no_grad()
     def invert(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The noise (B, *) from which the sampler comes back to the raw data `batch["x"]`, under their conditions.
+        """Returns the noise (B, *) from which the sampler reproduces the raw data `batch["x"]` under their conditions.
 
-        `ValueError` if the sampler draws noise.
+        Raises `ValueError` if the sampler draws noise.
         """
         batch = {name: value.to(self.device) for name, value in batch.items()}
         training = self.training
@@ -150,11 +154,19 @@ class Pipeline(nn.Module):
         progress: Progress | None = None,
         eps: Tensor | None = None,
     ) -> Tensor:
-        """Raw data (B, *), one per seed, under the conditions of the raw batch.
+        """Returns raw samples (B, *), one per seed, under the conditions of the raw batch.
 
-        Sample i depends on the model, its condition and seed i alone. With `data` (B, *) the run starts from it, noised
-        to `t_start`; with `eps` (B, *) it begins with this noise in place of that of the seeds. Every sample has
-        `constraint.copies` rows while it is made. `NonFiniteError` names the seeds of samples that are not finite.
+        Sample i depends only on the model, its condition and seed i.
+
+        - `batch`: raw conditions (B, *) by name.
+        - `seeds`: a random seed for each sample.
+        - `data`: raw data (B, *) to start from, noised to `t_start`; by default sampling starts from noise.
+        - `t_start`: the time at which sampling starts.
+        - `constraint`: acts on each step; every sample has `constraint.copies` rows while it is sampled.
+        - `progress`: called after each step.
+        - `eps`: noise (B, *) to start with, in place of the noise of the seeds.
+
+        Raises `NonFiniteError` with the seeds of samples that are not finite.
         """
         device = self.device
         copies = 1 if constraint is None else constraint.copies
@@ -163,24 +175,24 @@ class Pipeline(nn.Module):
             eps = self.denoiser.noise(self.shape, generators.at("start"))
         else:
             eps = eps.repeat_interleave(copies, 0)
-        batch = {"position": torch.tensor(list(seeds)), **batch}  # as batches of data have it: none is without rows
+        batch = {"position": torch.tensor(list(seeds)), **batch}  # as in batches of data: none is empty
         batch = {name: value.to(device).repeat_interleave(copies, 0) for name, value in batch.items()}
         x_init = None if data is None else self.codec.encode(data.to(device)).repeat_interleave(copies, 0)
         training = self.training
-        self.eval()  # dropout has no place in sampling
+        self.eval()  # sampling uses no dropout
         try:
             denoiser, cond = self.guided(batch)
             noise = NoiseSource(denoiser.noise, generators)
             x_0 = self.sampler(denoiser, eps.to(device), cond, noise, x_init, t_start, constraint, progress)
         finally:
             self.train(training)
-        # Levels of a codec would hide it: NaN decodes to black.
+        # After decoding it would be hidden: NaN becomes a black pixel.
         require_finite(x_0, "the samples with seeds", [seed for seed in seeds for _ in range(len(x_0) // len(seeds))])
         return self.codec.decode(x_0)
 
 
 class _Counted(nn.Module):
-    """A network, and for how many samples it was called: a hook would be compiled with it."""
+    """A network that counts the samples it is called for. A hook would be compiled together with the network."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -193,9 +205,9 @@ class _Counted(nn.Module):
 
 @contextmanager
 def calls_counted(pipeline: Pipeline) -> Iterator[Callable[[int], int]]:
-    """Counts calls of the network within the block; what it gives says how many each of so many samples had.
+    """Counts the network evaluations within the block; yields a function from the number of samples to the NFE of each.
 
-    A call for 2 B rows, as in classifier-free guidance, is two for each of B samples.
+    A call with 2 B rows, as in classifier-free guidance, counts as two evaluations for each of B samples.
     """
     network = pipeline.network
     pipeline.denoiser.network = counted = _Counted(network)
@@ -206,5 +218,5 @@ def calls_counted(pipeline: Pipeline) -> Iterator[Callable[[int], int]]:
 
 
 def compile_network(pipeline: Pipeline | NoisyClassifier, cuda_graphs: bool = False) -> None:
-    """Compiles the network in place, so that the names of its weights stay; CUDA graphs replay its launches."""
+    """Compiles the network in place, which keeps the names of its weights; CUDA graphs replay its kernel launches."""
     pipeline.network.compile(mode="reduce-overhead" if cuda_graphs else None)

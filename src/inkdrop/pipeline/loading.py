@@ -1,4 +1,4 @@
-"""Pipelines from checkpoints."""
+"""Loads pipelines from checkpoints."""
 
 from __future__ import annotations
 
@@ -25,17 +25,22 @@ def load(
     length: float | None = None,
     step: int | None = None,
 ) -> Pipeline:
-    """The pipeline of a run folder or checkpoint file, with the sampler it was evaluated with, on the CPU.
+    """Loads the pipeline of a run folder or checkpoint file, with the sampler of its evaluation, on the CPU.
 
-    `weights` is `ema`, `raw`, or the name of another average: its decay, or `length:0.05`. With `length` they are the
-    average of this length that the snapshots of a run folder make, at the `step` of one of them (None: the last). The
-    model is built from the configuration inside the checkpoint, of inkdrop's own parts and those whose import path
-    begins with one of `allow_targets`. `ValueError` for files that cannot be used.
+    The model is built from the configuration inside the checkpoint.
+
+    - `path`: the run folder or checkpoint file.
+    - `weights`: `ema`, `raw`, or the name of another average, which is its decay or `length:0.05`.
+    - `allow_targets`: import paths of packages that the checkpoint may use in addition to the parts of inkdrop.
+    - `length`: the relative length of an average to reconstruct from the snapshots of a run folder; None uses `weights`.
+    - `step`: the optimizer step of the snapshot at which that average ends; None is the last one.
+
+    Raises `ValueError` for files that cannot be used.
     """
     with opened(path):
         content = _content(path, weights, length, step)
         pipeline = restored(content, weights, allow_targets, path)
-    guidance = checked_part(path, content, "pipeline", allow_targets)["guidance"]  # of which this model may be a part
+    guidance = checked_part(path, content, "pipeline", allow_targets)["guidance"]  # this model may be a part of it
     pipeline.guidance = built(path, guidance, (*CHECKPOINT_TARGETS, *allow_targets))
     return pipeline
 
@@ -43,7 +48,7 @@ def load(
 def loaded(
     checkpoint: str, weights: str = "ema", length: float | None = None, step: int | None = None
 ) -> Pipeline | NoisyClassifier:
-    """The model of another run that guides this one, as in `load` but unguided: a pipeline, or a classifier."""
+    """Loads the model of another run that guides this one, a pipeline without guidance or a classifier; see `load`."""
     with opened(checkpoint):
         return restored(_content(checkpoint, weights, length, step), weights, (), checkpoint)
 
@@ -51,38 +56,41 @@ def loaded(
 def _content(path: str | Path, weights: str, length: float | None, step: int | None) -> dict[str, Any]:
     if length is None:
         if step is not None:
-            raise ValueError(f"step={step} says where an average of a length ends: give length too")
+            raise ValueError(f"step={step} is where an average of a given length ends: set length too")
         return read_checkpoint(path)
     if weights != "ema":
-        raise ValueError(f"weights={weights} and length={length} are two choices: leave one of them out")
+        raise ValueError(f"weights={weights} and length={length} exclude each other: leave one of them out")
     return reconstructed(path, length, step)
 
 
 def restored(
     checkpoint: Mapping[str, Any], weights: str = "ema", allow_targets: Sequence[str] = (), path: str | Path = ""
 ) -> Pipeline:
-    """The pipeline in the content of a checkpoint, as in `load`; `path` names it where something is wrong.
+    """Builds the pipeline from the content of a checkpoint, as in `load`; error messages name `path`.
 
-    It has no guidance, which may need other files that are no longer there.
+    It has no guidance, because guidance may need other files that no longer exist.
     """
     config = {**checked_part(path, checkpoint, "pipeline", allow_targets)}
     config.pop("guidance", None)
     targets = (*CHECKPOINT_TARGETS, *allow_targets)
     pipeline: Pipeline = built(path, config, targets, checkpoint["state_dict"])
     set_weights(pipeline, model_weights(checkpoint, weights), str(path))
-    if isinstance(pipeline, Pipeline):  # a classifier is told no words
+    if isinstance(pipeline, Pipeline):  # a classifier takes no conditions
         pipeline.classes = checkpoint.get("classes", [])
     return pipeline.eval()
 
 
 def set_weights(pipeline: Pipeline, weights: Mapping[str, Tensor], source: str) -> None:
-    """Puts weights into a pipeline, and says so if this changes their type; `CheckpointError` if they do not fit."""
-    own = pipeline.state_dict()
+    """Loads weights into a pipeline, and warns if this changes their type.
+
+    Raises `CheckpointError` if they do not fit.
+    """
+    current = pipeline.state_dict()
     try:
-        require_fit(weights, own)
+        require_fit(weights, current)
     except ValueError as error:
         raise CheckpointError(f"{source}: {error}") from None
-    for before, now in dict.fromkeys((weights[name].dtype, own[name].dtype) for name in own):
+    for before, now in dict.fromkeys((weights[name].dtype, current[name].dtype) for name in current):
         if before != now:
             warn(f"{source}: weights in {before} are cast to {now}")
     pipeline.load_state_dict(weights)

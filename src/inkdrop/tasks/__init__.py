@@ -1,4 +1,4 @@
-"""What is trained: LightningModules."""
+"""Training tasks: LightningModules."""
 
 from inkdrop.tasks.base import Task
 from inkdrop.tasks.classifier import ClassifierTask

@@ -1,4 +1,4 @@
-"""What the training of every model has in common: wiring only, the mathematics is elsewhere."""
+"""The training loop that all models share. It only connects parts; the mathematics is elsewhere."""
 
 from __future__ import annotations
 
@@ -30,18 +30,25 @@ Batch: TypeAlias = dict[str, Tensor]
 
 
 class Task(LightningModule):
-    """Fits a model, and whatever else in it can be trained, to a loss.
+    """Minimises a loss over all trainable parameters of a model.
 
-    `pipeline` is the model with its codec, for diffusion a `Pipeline`. Every random number is keyed by `seed` and by
-    the sample's position in the run. Validation uses the same noise and the same times of each item whatever the seed,
-    so that runs compare.
+    Every random number is a function of `seed` and of the sample's position in the run. Validation uses the same noise
+    and the same times for each item whatever the seed, so that runs are comparable.
 
-    A step whose loss or gradient is not finite, or the norm of whose gradient is above `max_gradient_norm`, raises
-    `NonFiniteError` before anything is changed. Up to
-    `max_skipped_steps` such steps in the whole run are left out instead: they count as steps, but change nothing.
+    - `pipeline`: the model with its codec, for diffusion a `Pipeline`.
+    - `loss`: the training objective.
+    - `optimizer`: a function from parameters to an optimizer.
+    - `scheduler`: a function from the optimizer to a learning-rate scheduler, stepped once per optimizer step.
+    - `seed`: the random seed of training.
+    - `max_skipped_steps`: the number of steps in the whole run that may be skipped where the loss or the gradient is not
+      finite. They count as steps, but change nothing.
+    - `max_gradient_norm`: a step with a larger norm of the gradient counts as not finite.
+    - `weight`: the field of the data with weights of samples (B) or of elements (B, *), which the loss takes into account.
+
+    A step that is not finite raises `NonFiniteError` before anything is changed, unless it may be skipped.
     """
 
-    estimate: str  # what the network is for, as a formula
+    estimate: str  # what the network estimates, as a formula
 
     def __init__(
         self,
@@ -60,14 +67,14 @@ class Task(LightningModule):
         self.optimizer, self.scheduler, self.seed, self.weight = optimizer, scheduler, seed, weight
         self.max_skipped_steps, self.skipped_steps = max_skipped_steps, 0
         self.max_gradient_norm = math.inf if max_gradient_norm is None else max_gradient_norm
-        self.begun = False  # whether all was restored and training goes on
+        self.begun = False  # whether everything is restored and training has started
         self.updated = False  # whether the latest optimizer step changed the weights
         self.validated_at = -1
         self._finite = True
         self._recent, self._validated = RecentLosses(), RecentLosses()
         self._step_values: list[Tensor] = []  # of the batches since the last optimizer step
-        self.config: dict[str, Any] = {}  # resolved, plain; written into checkpoints so that they are enough alone
-        self.facts: dict[str, Any] = {}  # what the result depends on besides: versions, threads, commit
+        self.config: dict[str, Any] = {}  # resolved and plain; checkpoints contain it, so that they suffice alone
+        self.facts: dict[str, Any] = {}  # what else the result depends on: versions, threads, commit
         self.check()
         try:
             self.configure_optimizers()
@@ -75,23 +82,23 @@ class Task(LightningModule):
             raise ValueError(f"optimizer or scheduler: {error}") from None
 
     def check(self) -> None:
-        """`ValueError` if the loss cannot train this model."""
+        """Raises `ValueError` if the loss cannot train this model."""
 
     @abstractmethod
     def advice(self, run: str) -> dict[str, Any]:
-        """Options of sample.py that use what was trained in a run folder."""
+        """Returns options of sample.py that use the model of a run folder."""
 
     @property
     @abstractmethod
     def schedule(self) -> Schedule:
-        """The schedule that times of training are on."""
+        """The schedule of the training times."""
 
     @abstractmethod
     def terms(self, batch: Batch, generators: Generators, t: Tensor | None = None) -> LossTerms:
-        """The loss of a batch at times drawn for it, as training wants it, or at given times t (B)."""
+        """Computes the loss of a batch at drawn times, as in training, or at given times t (B)."""
 
     def example(self, x_0: Tensor, cond: Condition, batch: Batch) -> Example:
-        """What the loss receives of a batch."""
+        """Returns the batch as the loss receives it."""
         return Example(x_0, cond, batch, self.pipeline.codec, self._weight(x_0, batch), self._progress(batch))
 
     def _weight(self, x_0: Tensor, batch: Batch) -> Tensor | None:
@@ -106,7 +113,7 @@ class Task(LightningModule):
         return weight
 
     def _progress(self, batch: Batch) -> Tensor | None:
-        """The share (B) of all samples of the run that were seen before each of these; None outside of a run."""
+        """Returns the share (B) of the samples of the run that precede each of these; None outside of a run."""
         trainer: Any = self._trainer
         if trainer is None or trainer.datamodule is None or trainer.max_steps < 1:
             return None
@@ -116,20 +123,20 @@ class Task(LightningModule):
         return (batch["position"].double() / total).clamp(max=1).float()
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """The mean loss, and per sample the times and the unweighted error."""
+        """Returns the mean loss, and for each sample the times and the unweighted error."""
         generators = Generators.from_positions(self.seed, batch["position"].tolist()).at("train")
         same_dropout(generators)
         terms = self.terms(batch, generators)
         self._recent.add(terms.loss, batch["position"])
         loss = terms.loss.mean()
-        # An infinite loss can have a finite gradient. 0 inf is NaN, so that no gradient outlives its loss: one look at
-        # the gradient tells all, and on every rank the same.
+        # An infinite loss can have a finite gradient. 0 inf is NaN, so that the gradient of an infinite loss is never
+        # finite: checking the gradient is enough, and gives the same result on every rank.
         loss = loss * (1 + 0 * loss.detach())
         self._log("train", self._over_step(self._means(loss.detach(), terms)), terms)
         return {"loss": loss, "t": terms.t, **{name: part.detach() for name, part in terms.parts.items()}}
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Logs the mean loss over the held-out split, all times equally likely whichever part of it is looked at."""
+        """Logs the mean loss over the held-out split, at times that are spread evenly in any part of the split."""
         items = batch["position"].tolist()
         t = spread(self.schedule, items)
         terms = self.terms(batch, Generators.from_positions(0, items).at("validation"), t)
@@ -144,7 +151,7 @@ class Task(LightningModule):
             self.log(f"{stage}/{name}", value, batch_size=len(terms.t), **how)
 
     def _over_step(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Means over the batches of this step so far and, where they are recorded, over all ranks."""
+        """Returns means over the batches of this step so far and, in steps that are logged, over all ranks."""
         trainer: Any = self._trainer
         if trainer is None or trainer.accumulate_grad_batches == trainer.world_size == 1:
             return values
@@ -156,7 +163,7 @@ class Task(LightningModule):
         return dict(zip(values, mean, strict=True))
 
     def on_validation_epoch_end(self) -> None:
-        """Notes the step that the validation is of; `NonFiniteError` names the items whose loss is not finite."""
+        """Records the step of this validation; raises `NonFiniteError` with the items whose loss is not finite."""
         self.validated_at = self.trainer.global_step
         wrong = self._validated.wrong(None)
         self._validated.clear()
@@ -165,7 +172,7 @@ class Task(LightningModule):
             raise NonFiniteError(f"validation after optimizer step {step}: the loss is not finite at {listed(wrong)}")
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over all that can be trained, and the learning rate, moved once a step."""
+        """Returns the optimizer of all trainable parameters, and the scheduler, which is stepped once per step."""
         optimizer, scheduler = self._begun()
         optimizer.register_step_post_hook(self._note_step)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -175,26 +182,26 @@ class Task(LightningModule):
         return optimizer, learning_rate.made(self.scheduler, optimizer)
 
     def foresee(self, num_steps: int) -> None:
-        """`ValueError` if the scheduler ends before this step, or gives what is no learning rate."""
+        """Raises `ValueError` if the scheduler ends before this step, or returns an invalid learning rate."""
         try:
             learning_rate.move(self._begun()[1], min(num_steps, learning_rate.FORESEEN))
         except ValueError as error:
             raise ValueError(f"scheduler: {error}") from None
 
     def _note_step(self, *_: Any) -> None:
-        self.updated = self._finite  # a scaler of fp16 that leaves a step out never comes here
+        self.updated = self._finite  # never called where the fp16 scaler skips a step
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Moves the learning rate, if the weights moved."""
+        """Steps the learning rate if the weights changed."""
         if self.updated:
             super().lr_scheduler_step(scheduler, metric)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What writes the numbers of a step as one row."""
+        """Returns the callback that writes the values of a step as one row."""
         return [Rows()]
 
     def on_train_start(self) -> None:
-        """Forgets the losses of a training before this one."""
+        """Clears the losses of an earlier training."""
         self.begun = True
         self._recent.clear()
         self._step_values.clear()
@@ -205,10 +212,10 @@ class Task(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Takes the norm of the gradient once: to check it, to log it before clipping, and to clip by it."""
+        """Computes the norm of the gradient once, and uses it to check, to log and to clip the gradient."""
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
         scaler = self._scaler()
-        # Fused optimizers take their gradients scaled.
+        # Fused optimizers receive scaled gradients.
         scaled = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
         scale = scaler.get_scale() if scaled else 1.0
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]) / scale
@@ -218,7 +225,7 @@ class Task(LightningModule):
             self._refuse(optimizer, value)
         else:
             trainer: Any = self.trainer
-            if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # Lightning's own log is dear
+            if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # Lightning's self.log is expensive
                 self.log("train/gradient_norm", norm)
                 rate = optimizer.param_groups[0]["lr"]
                 record(trainer, {"train/learning_rate": rate}, trainer.global_step + 1)
@@ -230,16 +237,16 @@ class Task(LightningModule):
         self._step_values.clear()
 
     def _scaler(self) -> Any:
-        return getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16 alone
+        return getattr(self.trainer.precision_plugin, "scaler", None)  # only with fp16
 
     def _refuse(self, optimizer: Optimizer, norm: float) -> None:
-        """Raises `NonFiniteError`, or leaves this step out."""
+        """Raises `NonFiniteError`, or skips this step."""
         step = self.trainer.global_step + 1
         order = getattr(self.trainer.train_dataloader, "order", None)
         losses = self._recent.wrong(order)
         gradients = broken_gradients(self)
         if self._scaler() is not None and gradients and not losses:
-            return  # too large for fp16: the scaler leaves the step out and lowers its scale
+            return  # overflow of fp16: the scaler skips the step and lowers its scale
         if math.isfinite(norm):
             message = (
                 f"optimizer step {step}: the norm of the gradient is {norm:.4g}, above {self.max_gradient_norm:g}; "
@@ -249,15 +256,15 @@ class Task(LightningModule):
             message = diagnosis(step, losses, gradients)
         if self.skipped_steps == self.max_skipped_steps:
             after = f" (after {self.skipped_steps} skipped steps)" if self.skipped_steps else ""
-            raise NonFiniteError(f"{message}{after}; nothing was changed by it: {ADVICE}")
+            raise NonFiniteError(f"{message}{after}; it changed nothing: {ADVICE}")
         self.skipped_steps += 1
-        optimizer.zero_grad(set_to_none=True)  # optimizers pass over what has no gradient
+        optimizer.zero_grad(set_to_none=True)  # optimizers skip parameters without a gradient
         if self.trainer.is_global_zero:
             print(f"warning: {message}; skipped, {self.skipped_steps} of {self.max_skipped_steps}", file=sys.stderr)
         record(self.trainer, {"train/skipped_steps": self.skipped_steps}, step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting skipped steps; `CheckpointError` if the weights are not those of this model."""
+        """Restores the count of skipped steps; raises `CheckpointError` if the weights do not fit this model."""
         try:
             require_fit(checkpoint["state_dict"], self.state_dict(), types=True)
         except ValueError as error:
@@ -269,7 +276,7 @@ class Task(LightningModule):
             self._renew(checkpoint, afresh=kinds[0] != kinds[1])
 
     def _renew(self, checkpoint: dict[str, Any], afresh: bool) -> None:
-        """Puts the options of optimizer and scheduler in a checkpoint as if they had been these from the start."""
+        """Rewrites optimizer and scheduler in a checkpoint as if they had had these options from the start."""
         (state,), (curve,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
         optimizer, scheduler = self._begun()
         learning_rate.move(scheduler, learning_rate.num_moves(curve))
@@ -278,11 +285,11 @@ class Task(LightningModule):
             old.clear()
             old.update(new, params=parameters)
         checkpoint["lr_schedulers"] = [scheduler.state_dict()]
-        if afresh:  # what one kind of optimizer remembers is nothing to another
+        if afresh:  # another kind of optimizer cannot use this state
             state["state"] = {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration, what else the run depends on, the data's fingerprint and the names of weights."""
+        """Adds the configuration, the facts, the data's fingerprint and classes, and the names of trained weights."""
         checkpoint["trainable"] = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         checkpoint["skipped_steps"] = self.skipped_steps
         checkpoint["config"], checkpoint["facts"] = self.config, self.facts

@@ -1,4 +1,4 @@
-"""Training of a classifier of noised data."""
+"""The training task of a classifier of noised data."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ from inkdrop.tasks.base import Batch, Task
 
 
 class ClassifierTask(Task):
-    """Fits a classifier of noised data to the labels. Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 4."""
+    """Trains a classifier of noised data on the labels.
 
-    estimate = "p(y | x_t) = softmax F(c_in x_t, c_noise), the classes of noised data; F the output of the network"
+    Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 4.
+    """
+
+    estimate = (
+        "p(y | x_t) = softmax F(c_in x_t, c_noise), the classes of noised data, where F is the output of the network"
+    )
 
     def advice(self, run: str) -> dict[str, Any]:
-        """Samples of another run that it guides."""
+        """Returns options of sample.py for samples of another run that this classifier guides."""
         return {"checkpoint": "RUN", "guidance": "classifier", "guidance.checkpoint": run, "guidance.scale": 2}
 
     @property
     def schedule(self) -> Schedule:
-        """That of the classifier."""
+        """The schedule of the classifier."""
         schedule: Schedule = self.pipeline.schedule
         return schedule
 
     def terms(self, batch: Batch, generators: Generators, t: Tensor | None = None) -> LossTerms:
-        """The cross-entropy of the labels given noised data."""
+        """Computes the cross-entropy of the labels given noised data."""
         x_0 = self.pipeline.codec.encode(batch["x"], generators.at("codec") if t is None else None)
         terms: LossTerms = self.loss(self.pipeline, self.example(x_0, {}, batch), generators, t)
         return terms

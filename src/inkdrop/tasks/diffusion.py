@@ -1,4 +1,4 @@
-"""Training of a diffusion model."""
+"""The training task of a diffusion model."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from inkdrop.tasks.base import Batch, Task
 
 
 class DiffusionTask(Task):
-    """Fits a pipeline's denoiser, and its conditioner, to a loss."""
+    """Trains the denoiser and the conditioner of a pipeline."""
 
-    estimate = "x_0 = c_skip x_t + c_out F(c_in x_t, c_noise), F the output of the network"
+    estimate = "x_0 = c_skip x_t + c_out F(c_in x_t, c_noise), where F is the output of the network"
 
     def check(self) -> None:
-        """As the loss says."""
+        """Raises `ValueError` if the loss cannot train this denoiser."""
         self.loss.check(self.pipeline.denoiser)
 
     def advice(self, run: str) -> dict[str, Any]:
-        """Samples, and how they come into being."""
+        """Returns options of sample.py for samples and an animation of the denoising trajectory."""
         return {"checkpoint": run, "num_samples": 64, "save_gif": True}
 
     @property
     def schedule(self) -> Schedule:
-        """That of the denoiser."""
+        """The schedule of the denoiser."""
         schedule: Schedule = self.pipeline.denoiser.schedule
         return schedule
 
     def terms(self, batch: Batch, generators: Generators, t: Tensor | None = None) -> LossTerms:
-        """The loss of the denoiser under the condition, some of which are emptied where times are drawn."""
+        """Computes the loss of the denoiser under the condition; conditions are dropped only where times are drawn."""
         training = t is None
         x_0 = self.pipeline.codec.encode(batch["x"], generators.at("codec") if training else None)
         cond = self.pipeline.conditioner(batch, generators.at("condition") if training else None)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: two of our own, and how those of torch are made and moved."""
+"""Learning-rate schedules: two of inkdrop, and functions that build and step those of torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-FORESEEN = 1_000_000  # steps, in three seconds
+FORESEEN = 1_000_000  # steps, which take three seconds
 
 
 def warmup_cosine(
@@ -20,7 +20,7 @@ def warmup_cosine(
     num_steps: Annotated[int, Ge(0)],
     final_factor: Annotated[float, Ge(0), Le(1)] = 0.0,
 ) -> LambdaLR:
-    """The rate rises linearly over `warmup_steps`, then falls along half a cosine to `final_factor` at `num_steps`."""
+    """Returns a linear warm-up over `warmup_steps`, followed by half a cosine down to `final_factor` at `num_steps`."""
 
     def factor(step: int) -> float:
         if step < warmup_steps:
@@ -34,9 +34,9 @@ def warmup_cosine(
 def inverse_square_root(
     optimizer: Optimizer, warmup_steps: Annotated[int, Ge(0)], constant_steps: Annotated[int, Ge(1)]
 ) -> LambdaLR:
-    """The rate rises linearly over `warmup_steps`, and after `constant_steps` falls as sqrt(constant_steps / step).
+    """Returns a linear warm-up over `warmup_steps`, and a decay as sqrt(constant_steps / step) after `constant_steps`.
 
-    EDM2's. Source: Karras et al. 2024, arXiv 2312.02696, appendix B.
+    It is the schedule of EDM2. Source: Karras et al. 2024, arXiv 2312.02696, appendix B.
     """
 
     def factor(step: int) -> float:
@@ -46,9 +46,9 @@ def inverse_square_root(
 
 
 def made(scheduler: Callable[..., Any], optimizer: Optimizer) -> LRScheduler:
-    """The scheduler of an optimizer; those that it is made of, such as SequentialLR's `schedulers`, are made first.
+    """Builds the scheduler of an optimizer, after the parts that it contains, such as SequentialLR's `schedulers`.
 
-    `ValueError` for one that follows a metric instead of the step.
+    Raises `ValueError` for a scheduler that follows a metric instead of the step.
     """
     parts = getattr(scheduler, "keywords", {}).get("schedulers")
     if parts is None:
@@ -57,29 +57,29 @@ def made(scheduler: Callable[..., Any], optimizer: Optimizer) -> LRScheduler:
         whole = scheduler(optimizer=optimizer, schedulers=[made(part, optimizer) for part in parts])
     if isinstance(whole, ReduceLROnPlateau):
         raise ValueError(
-            "ReduceLROnPlateau follows a metric, and the learning rate of a run is a function of the step alone: "
+            "ReduceLROnPlateau follows a metric, but the learning rate must be a function of the step alone: "
             "choose another scheduler, or callbacks.stop_early"
         )
     return whole
 
 
 def move(scheduler: LRScheduler, num_steps: int) -> None:
-    """Moves a scheduler, and with it the options of its optimizer, as that many steps do.
+    """Steps a scheduler, and with it the options of its optimizer, this number of times.
 
-    `ValueError` names a step whose learning rate cannot be had, or is no rate.
+    Raises `ValueError` with the step whose learning rate is invalid or cannot be computed.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the optimizer makes no step between
+        warnings.simplefilter("ignore")  # the warning that the optimizer was not stepped
         for step in range(1, num_steps + 1):
             rates = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
             if not all(0 <= rate < math.inf for rate in rates):
-                raise ValueError(f"the learning rate of step {step} would be {rates[0]}")
+                raise ValueError(f"the learning rate of step {step} is {rates[0]}, but must be finite and at least 0")
             try:
                 scheduler.step()
-            except Exception as error:  # whatever the arithmetic of somebody's scheduler raises
+            except Exception as error:  # a scheduler of a user's own may raise any error
                 raise ValueError(f"it ends at step {step}: {str(error) or type(error).__name__}") from None
 
 
 def num_moves(state: Mapping[str, Any]) -> int:
-    """How often the scheduler with this state was moved."""
+    """Returns how often the scheduler with this state was stepped."""
     return state["last_epoch"] if "last_epoch" in state else num_moves(state["_schedulers"][0])
