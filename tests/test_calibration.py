@@ -136,13 +136,13 @@ def test_a_step_of_euler_is_a_step_of_the_calibrated_sampler() -> None:
 @pytest.mark.parametrize("times", [[1.0, 0.5], [1.0, 0.7, 0.5, 0.3], [1.0, 0.5, 0.7, 0.5]])
 def test_a_part_of_the_steps_or_more_of_them_is_refused(times: list[float]) -> None:
     sampler = Calibrated(Explicit(times), [[0.5, 0.5]] * 3)
-    with pytest.raises(ValueError, match="whole runs of 3 steps: choose another for less"):
+    with pytest.raises(ValueError, match="must take all of its 3 steps: choose another for fewer"):
         run(sampler, data(ALL_SCHEDULES["vp"]), noise(0, 2))
 
 
 def test_a_start_below_the_first_time_is_refused() -> None:
     sampler, denoiser = Calibrated(Explicit([1.0, 0.6, 0.3]), [[0.5, 0.5]] * 3), data(ALL_SCHEDULES["vp"])
-    with pytest.raises(ValueError, match="whole runs of 3 steps"):
+    with pytest.raises(ValueError, match="must take all of its 3 steps"):
         sampler(denoiser, noise(0, 2), {}, source(2, denoiser.noise), x_init=noise(1, 2), t_start=0.8)
 
 

@@ -82,7 +82,7 @@ def test_reconstruction_refuses_noise_and_more_items_than_there_are() -> None:
     with pytest.raises(ValueError, match=r"the time grid goes up to t = 0\.6 again"):
         Reconstruction(exact_pipeline(denoiser, abm(Explicit([1.0, 0.5, 0.6, 0.2]))), {"x": denoiser.draw(20)}, 2)
     calibrated = Calibrated(Explicit([1.0, 0.5]), [[1.0, 1.0], [1.0, 1.0]])
-    with pytest.raises(ValueError, match="sampler=calibrated was fitted to the way down"):
+    with pytest.raises(ValueError, match="sampler=calibrated was fitted to one direction"):
         Reconstruction(exact_pipeline(denoiser, calibrated), {"x": denoiser.draw(20)}, 2)
 
 

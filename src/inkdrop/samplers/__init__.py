@@ -1,4 +1,4 @@
-"""Sampling methods: the loop, what methods are made of, and the methods by their names."""
+"""Samplers: the sampling loop, the building blocks of methods, and the methods by name."""
 
 from inkdrop.samplers.adams import Adams
 from inkdrop.samplers.adaptive import Adaptive

@@ -1,4 +1,4 @@
-"""Multistep methods: the slopes at the last points, put to use again."""
+"""Multistep methods, which reuse the slopes at the last points."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ from inkdrop.time_grids import TimeGrid
 
 
 class Adams(Sampler):
-    """The integral over a move of the slope through this and the last points, one network call a step.
+    """A linear multistep method, which integrates an interpolation of the last slopes with one evaluation per step.
 
-    `order` is the number of points; the first steps have fewer. With `corrector` points, at least 2, each x is first
-    mended by what the call at it says: the last move again, through this point too, without a further call. The
-    coordinate says of what the slope is, the rule how it is integrated. `ValueError` for a corrector of 1 point,
-    or with a rule that has none.
+    With a corrector, each x is first corrected by the evaluation at it: the last step is repeated with the slope at
+    this point too, without a further evaluation.
+
+    - time_grid: the times that are visited.
+    - coordinate: the variables in which the ODE is integrated, and hence the slope.
+    - rule: how the slope is integrated.
+    - order: the number of points; the first steps have fewer.
+    - corrector: the number of points of the corrector, at least 2, or 0 for none.
+
+    Raises `ValueError` for a corrector of 1 point, or of a rule that cannot have one.
     """
 
     def __init__(
@@ -35,9 +41,9 @@ class Adams(Sampler):
     ):
         super().__init__(time_grid)
         if corrector == 1:
-            raise ValueError("sampler.corrector=1 has only the new point to go by: take 2 or more, or 0 for none")
+            raise ValueError("sampler.corrector=1 is too few points for a corrector: set 2 or more, or 0 for none")
         if corrector and not rule.corrects:
-            raise ValueError(f"{type(rule).__name__} cannot look at the end of a move: set sampler.corrector=0")
+            raise ValueError(f"{type(rule).__name__} has no corrector: set sampler.corrector=0")
         self.coordinate, self.rule, self.order, self.corrector = coordinate, rule, order, corrector
 
     def step(

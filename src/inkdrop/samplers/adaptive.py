@@ -1,4 +1,4 @@
-"""Steps as long as a tolerance allows, by torchdiffeq."""
+"""Steps of adaptive length, by torchdiffeq."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from inkdrop.time_grids import TimeGrid
 
 
 class Adaptive(Sampler):
-    """Every move of the grid solved within tolerances: by an embedded Runge-Kutta method in x / (alpha + sigma).
+    """An embedded Runge-Kutta method that solves every move of the grid within tolerances, for reference samples.
 
-    The length of a step is that which the worst sample of the batch needs, so results depend on the batch within the
-    tolerances, and samples are drawn in batches of equal size to be the same again. The last move, to sigma = 0, is of
-    order 1; on a chain the network is asked between its steps. `solver` is the name that torchdiffeq has
-    for it, which needs `pip install 'inkdrop[ode]'`. Source: Chen et al. 2018, arXiv 1806.07366.
+    It integrates x / (alpha + sigma). The worst sample of a batch determines the length of a step. Samples therefore
+    depend on their batch within the tolerances, and are reproducible in batches of the same size. The last move, to
+    sigma = 0, is of order 1. A network on a discrete schedule is evaluated between its steps.
+
+    - time_grid: the times between which the solver chooses its steps.
+    - rtol, atol: the relative and the absolute tolerance.
+    - solver: the name of the method in torchdiffeq, which needs `pip install 'inkdrop[ode]'`.
+
+    Raises `ValueError` if torchdiffeq is not installed. Source: Chen et al. 2018, arXiv 1806.07366.
     """
 
     def __init__(
@@ -36,7 +41,9 @@ class Adaptive(Sampler):
         try:
             import torchdiffeq  # noqa: F401
         except ImportError:
-            raise ValueError("sampler=adaptive needs torchdiffeq: pip install 'inkdrop[ode]'") from None
+            raise ValueError(
+                "sampler=adaptive needs torchdiffeq, which is missing: pip install 'inkdrop[ode]'"
+            ) from None
         self.rtol, self.atol, self.solver = rtol, atol, solver
         self.coordinate = Straight()
 

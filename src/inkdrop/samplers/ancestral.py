@@ -1,4 +1,4 @@
-"""DDPM's own sampler: the reverse Markov chain."""
+"""The sampler of DDPM, the reverse Markov chain."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from inkdrop.time_grids import TimeGrid
 
 
 class Ancestral(Sampler):
-    """x_s ~ N(posterior mean at the estimate of x_0, deviation^2).
+    """Ancestral sampling of DDPM, `x_s ~ N(posterior mean at the estimate of x_0, deviation^2)`.
 
-    `deviation(now, next, extras)` may read further outputs of the network, such as a learned variance. The last step,
+    `deviation(now, next, extras)` may use further outputs of the network, such as a learned variance. The last step,
     to sigma = 0, adds no noise. Source: Ho et al. 2020, arXiv 2006.11239, algorithm 2 and equation 7; small and large
     deviation in section 3.2.
     """

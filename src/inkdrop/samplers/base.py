@@ -1,7 +1,7 @@
-"""The sampling loop, and the one formula behind most methods.
+"""The sampling loop, and the formula that most methods share.
 
-A method is one `step`. Whether a move is a step of the method, the forward kernel or a correction is read from the
-order of the times: down, up, or staying.
+A method is one `step`. The order of the times decides what a move is: a step of the method where t decreases, the
+forward kernel where t increases, and a correction where t stays the same.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ from inkdrop.schedules import Point, Schedule
 from inkdrop.time_grids import TimeGrid
 
 Progress: TypeAlias = Callable[[int, int, Tensor], None]
-# Earlier points with what the method remembers of them (B, *), newest first: an estimate, or a slope.
+# Earlier points, newest first, with the estimate or slope (B, *) that the method keeps of each.
 History: TypeAlias = tuple[tuple[Point, Tensor], ...]
 
 
 class Denoise:
-    """A denoiser under the conditions of the run: `denoise(x (B, *), point) -> Estimate`."""
+    """The denoiser of a run with its condition: `denoise(x (B, *), point) -> Estimate`."""
 
     def __init__(self, denoiser: Denoiser, cond: Condition):
         self.denoiser, self.cond = denoiser, cond
 
     @property
     def schedule(self) -> Schedule:
-        """The schedule that the points are on."""
+        """The schedule of the denoiser."""
         return self.denoiser.schedule
 
     def __call__(self, x: Tensor, point: Point) -> Estimate:
         return self.denoiser(x, point, self.cond)
 
     def select(self, index: Tensor) -> None:
-        """Follows a permutation or choice of the batch."""
+        """Applies a permutation or selection of the batch."""
         self.cond = {name: value[index] for name, value in self.cond.items()}
         self.denoiser.select(index)
 
     def at(self, half: float) -> Point | None:
-        """The point at half the log-SNR, on the schedule's own steps; None outside of the times that are trained."""
+        """Returns the point at a half log-SNR, on the steps of the schedule; None outside the trained times."""
         if not math.isfinite(half):
             return None
         t = self.schedule.snap(self.schedule.time(torch.tensor([2 * half], dtype=torch.float64)).item())
         return self.point(t) if self.schedule.t_min * (1 - 1e-9) <= t <= 1 else None
 
     def point(self, t: float) -> Point:
-        """The point at t, on the schedule's own steps."""
+        """Returns the point at t, on the steps of the schedule."""
         return self.schedule.points([self.schedule.snap(t)])[0]
 
 
 def shares(now: Point, next: Point, eta: float = 0.0) -> tuple[float, float, float]:
-    """The numbers of `towards`: x' = ratio x + share x_0 + std z."""
+    """Returns the coefficients of `towards`: x' = ratio x + share x_0 + std z."""
     ratio = float(next.sigma / now.sigma)
     if eta == 0:
         return ratio, float(next.alpha - now.alpha * ratio), 0.0
@@ -68,11 +68,11 @@ def shares(now: Point, next: Point, eta: float = 0.0) -> tuple[float, float, flo
 
 
 def towards(x: Tensor, x_0: Tensor, now: Point, next: Point, eta: float = 0.0) -> Transition:
-    """The move from x at `now` to `next` if x_0 is the data, with a share eta of the posterior's noise.
+    """Returns the move from x at `now` to `next` given the data x_0, with a share eta of the posterior's noise.
 
     `std = eta s' sqrt(1 - exp(2 (l - l')))`, `ratio = sqrt(s'^2 - std^2) / s`, `mean = ratio x + (a' - a ratio) x_0`,
     where a, s, l = alpha, sigma, log(a / s) now and a', s', l' next. eta = 1 is q(x_s | x_t, x_0), eta = 0 the
-    probability-flow ODE with a constant x_0; both exact at a = 0 and at s' = 0. Shapes (B, *).
+    probability-flow ODE with a constant x_0. Both are exact at a = 0 and at s' = 0. Shapes are (B, *).
     Source: Song et al. 2021, arXiv 2010.02502, equations 12 and 16.
     """
     ratio, share, std = shares(now, next, eta)
@@ -80,14 +80,17 @@ def towards(x: Tensor, x_0: Tensor, now: Point, next: Point, eta: float = 0.0) -
 
 
 def forward_kernel(x: Tensor, now: Point, next: Point) -> Transition:
-    """q(x_next | x_now) upwards: `N((a'/a) x, s'^2 (1 - exp(2 (l' - l))))`. Source: Ho et al. 2020, equation 2."""
+    """Returns q(x_next | x_now) of a move to more noise, `N((a'/a) x, s'^2 (1 - exp(2 (l' - l))))`.
+
+    Source: Ho et al. 2020, arXiv 2006.11239, equation 2.
+    """
     return Transition(next.alpha / now.alpha * x, next.sigma * math.sqrt(-math.expm1(2 * (next.half - now.half))))
 
 
 class Sampler(ABC):
     """Draws data from a denoiser along the times of its grid.
 
-    Methods keep nothing between calls: what a multistep method remembers is passed in and out of `step`.
+    Methods are stateless: the history of a multistep method is passed in and out of `step`.
     """
 
     def __init__(self, time_grid: TimeGrid):
@@ -97,46 +100,55 @@ class Sampler(ABC):
     def step(
         self, denoise: Denoise, x: Tensor, now: Point, next: Point, noise: Draw, history: History
     ) -> tuple[Transition, History]:
-        """A down-move: the law of x at `next` given x (B, *) at `now`."""
+        """Returns the law of x at `next`, which has less noise, given x at `now`, and the new history.
+
+        - denoise: the denoiser with its condition.
+        - x: the samples at `now` (B, *).
+        - now, next: the points before and after the step.
+        - noise: draws the noise of this move.
+        - history: earlier points with their estimates or slopes, newest first.
+        """
 
     def stay(self, denoise: Denoise, x: Tensor, now: Point, noise: Draw) -> Transition:
-        """A correction at one time, where the method has one."""
-        raise AssertionError("a grid that repeats a time came past `check`")
+        """Returns the law of x after a correction at one time, if the method has a corrector."""
+        raise AssertionError("`check` must refuse a grid that repeats a time")
 
     def up(self, x: Tensor, now: Point, next: Point) -> Transition:
-        """An up-move: the forward kernel."""
+        """Returns the law of x after a move to more noise, by default the forward kernel."""
         return forward_kernel(x, now, next)
 
     def check(self, points: Sequence[Point]) -> None:
-        """`ValueError` if the method cannot visit these points in this order."""
+        """Raises `ValueError` if the method cannot visit these points in this order."""
         repeated = [now.t for now, next in pairwise(points) if now.t == next.t]
         if repeated and type(self).stay is Sampler.stay:
-            raise ValueError(f"{type(self).__name__} has no corrector: its time grid must not repeat t = {repeated[0]}")
+            raise ValueError(
+                f"the time grid repeats t = {repeated[0]}, but {type(self).__name__} has no corrector: remove it"
+            )
 
     def points(self, schedule: Schedule, t_start: float = 1.0) -> list[Point]:
-        """The points of a run; `ValueError` for those of which the grid or the method says that it cannot be."""
+        """Returns the points of a run; raises `ValueError` if the grid or the method cannot have them."""
         if not schedule.t_min <= t_start <= 1:
-            raise ValueError(f"t_start={t_start} is not between the smallest trained time, {schedule.t_min:.3g}, and 1")
+            raise ValueError(f"t_start={t_start} must be from the smallest trained time, {schedule.t_min:.3g}, to 1")
         points = schedule.points(self.time_grid(schedule, t_start))
         self.check(points)
         return points
 
     def points_upwards(self, schedule: Schedule, t_end: float = 1.0) -> list[Point]:
-        """The points of a run in inverse order; `ValueError` if the method or its grid has no inverse."""
+        """Returns the points of a run in reverse; raises `ValueError` if the method or its grid has no inverse."""
         if not self.deterministic:
             raise ValueError(
-                f"{type(self).__name__} draws noise and cannot be inverted: choose sampler=abm, or eta = 0"
+                f"{type(self).__name__} draws noise and cannot be inverted: choose sampler=abm, or set eta = 0"
             )
         points = self.points(schedule, t_end)
         if again := [next.t for now, next in pairwise(points) if next.t >= now.t]:
             raise ValueError(
-                f"the time grid goes up to t = {again[0]:.3g} again, draws noise there and cannot be inverted: choose "
+                f"the time grid returns to t = {again[0]:.3g}, draws noise there and cannot be inverted: choose "
                 "another, such as time_grid=centred"
             )
         return points[::-1]
 
     def path(self, noise: Source) -> Source:
-        """Where the noise of the steps comes from: fresh for each, unless the method wants one path for all grids."""
+        """Returns the source of the noise of steps: fresh for each, unless the method needs one path for all grids."""
         return noise
 
     @torch.no_grad()
@@ -151,10 +163,17 @@ class Sampler(ABC):
         constraint: Constraint | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        """Samples of x_0 (B, *) from eps (B, *), one row per stream of `noise`.
+        """Draws samples of x_0 (B, *), one row per stream of `noise`.
 
-        The run begins at `x = alpha(t_start) x_init + sigma(t_start) eps`, without the first term if there is no
-        x_init. `progress(done, total, x)` is called after each move.
+        - denoiser: estimates x_0, with all guidance.
+        - eps: the noise (B, *) to start from.
+        - cond: the condition of the samples.
+        - noise: the source of the noise of the moves.
+        - x_init: data (B, *) to start from, `x = alpha(t_start) x_init + sigma(t_start) eps`; without them the first
+          term is absent.
+        - t_start: the time at which the run starts.
+        - constraint: acts on the law of every move.
+        - progress: `progress(done, total, x)` is called after each move.
         """
         points = self.points(denoiser.schedule, t_start)
         x = points[0].sigma * eps if x_init is None else points[0].alpha * x_init + points[0].sigma * eps
@@ -184,10 +203,11 @@ class Sampler(ABC):
 
     @torch.no_grad()
     def invert(self, denoiser: Denoiser, x_0: Tensor, cond: Condition, t_end: float = 1.0) -> Tensor:
-        """The eps (B, *) from which this method, started at `t_end` without x_init, comes back to x_0 (B, *).
+        """Returns the eps (B, *) from which this method, started at `t_end` without x_init, reproduces x_0 (B, *).
 
-        The grid is walked upwards; `ValueError` as in `points_upwards`. The first move, from sigma = 0, solves
-        `D(x) = x_0` by two steps of `x = alpha x_0 + (x - alpha D(x))` from x = alpha x_0: two calls more.
+        The grid is visited in reverse order. Raises `ValueError` as in `points_upwards`. The first move, from sigma =
+        0, solves `D(x) = x_0` by two iterations of `x = alpha x_0 + (x - alpha D(x))` from x = alpha x_0, which are two
+        further evaluations.
         """
         points = self.points_upwards(denoiser.schedule, t_end)
         denoise = Denoise(denoiser, cond)
@@ -206,7 +226,7 @@ class Sampler(ABC):
 
     @property
     def deterministic(self) -> bool:
-        """Whether every step's law has std 0."""
+        """Whether the law of every step has std 0."""
         return True
 
 

@@ -1,8 +1,8 @@
 """Variables in which the probability-flow ODE is an integral.
 
-With `y = x / scale` the flow is `dy/dtau = f`, where f is a mix of the estimates of x_0 and of eps. A method is a
-coordinate, a rule for the integral (`quadrature.py`), and where it looks at the network. tau is a function of half the
-log-SNR, `l = log(alpha / sigma)`, alone.
+With `y = x / scale` the flow is `dy/dtau = f`, where f is a linear combination of the estimates of x_0 and of eps. A
+method is a coordinate, a rule for the integral (`quadrature.py`), and a choice of points at which the network is
+evaluated. tau is a function of half the log-SNR, `l = log(alpha / sigma)`, alone.
 """
 
 from __future__ import annotations
@@ -22,66 +22,69 @@ from inkdrop.schedules import Point
 
 
 class Coordinate(ABC):
-    """`x = scale y`, `dy/dtau = p x + q x_0`.
+    """The variables y and tau of an ODE, `x = scale y`, `dy/dtau = p x + q x_0`.
 
-    Where scale or tau is not finite at an end of a move, which `regular` tells, `constant` is the move of order 1.
-    It never changes, nor does a rule: the numbers of a move are found once for both.
+    `regular` says whether scale and tau are finite at both ends of a move; elsewhere `constant` is the move of order 1.
+    Coordinates and rules are immutable, so that the coefficients of a move are computed once for each pair.
     """
 
     @abstractmethod
     def scale(self, point: Point) -> float:
-        """x / y at this point."""
+        """Returns x / y at this point."""
 
     @abstractmethod
     def tau(self, half: float) -> float:
-        """The variable of integration at half the log-SNR, which may be infinite."""
+        """Returns the variable of integration at a half log-SNR, which may be infinite."""
 
     @abstractmethod
     def half(self, tau: float) -> float:
-        """Half the log-SNR at tau: the inverse."""
+        """Returns the half log-SNR at tau, the inverse of `tau`."""
 
     @abstractmethod
     def rate(self, half: float) -> float:
-        """d tau / d half."""
+        """Returns d tau / d half."""
 
     def rate_of_share(self, share: float) -> float:
-        """d tau / d share, where share = sigma / (alpha + sigma) lies between 0 and 1."""
+        """Returns d tau / d share, where share = sigma / (alpha + sigma) is between 0 and 1."""
         return -self.rate(math.log1p(-share) - math.log(share)) / (share * (1 - share))
 
     @abstractmethod
     def weights(self, point: Point) -> tuple[float, float]:
-        """(p, q) of the slope `p x + q x_0`; needs sigma > 0."""
+        """Returns (p, q) of the slope `p x + q x_0`; sigma must be above 0."""
 
     def slope(self, x: Tensor, x_0: Tensor, point: Point) -> Tensor:
-        """dy/dtau (B, *) at x (B, *), where x_0 is the estimate."""
+        """Returns dy/dtau (B, *) at x (B, *) for the estimate x_0 (B, *)."""
         p, q = self.weights(point)
         return torch.mul(x_0, q).add_(x, alpha=p)
 
     def regular(self, now: Point, next: Point) -> bool:
-        """Whether scale and tau are finite at both ends."""
+        """Returns whether scale and tau are finite at both ends."""
         return True
 
     def constant(self, now: Point, next: Point) -> tuple[float, float]:
-        """Ratio and share of the move `ratio x + share x_0` if x_0 is the data, also where alpha = 0 or sigma = 0."""
+        """Returns (ratio, share) of the move `ratio x + share x_0` for a constant x_0, also at alpha or sigma = 0."""
         return shares(now, next)[:2]
 
     def first(self, x: Tensor, x_0: Tensor, now: Point, next: Point) -> Transition:
-        """That move."""
+        """Returns the law of that move, which is of order 1."""
         ratio, share = self.constant(now, next)
         return Transition(torch.mul(x, ratio).add_(x_0, alpha=share), self.std(now, next))
 
     def std(self, now: Point, next: Point) -> float:
-        """Standard deviation of what is random in the move."""
+        """Returns the standard deviation of the noise of the move."""
         return 0.0
 
     @property
     def deterministic(self) -> bool:
-        """Whether that is always 0."""
+        """Whether moves have no noise."""
         return True
 
 
 class Noise(Coordinate):
-    """`y = x / alpha`, `tau = sigma / alpha`, slope eps. Source: Song et al. 2021, arXiv 2010.02502, equation 14."""
+    """The coordinate whose slope is eps, `y = x / alpha`, `tau = sigma / alpha`.
+
+    Source: Song et al. 2021, arXiv 2010.02502, equation 14.
+    """
 
     def scale(self, point: Point) -> float:
         return float(point.alpha)
@@ -104,10 +107,11 @@ class Noise(Coordinate):
 
 @dataclass(frozen=True, eq=False)
 class Data(Coordinate):
-    """`y = x / sigma`, `tau = alpha / sigma`, slope x_0; with eta > 0 a reverse SDE with more or less noise.
+    """The coordinate whose slope is x_0, `y = x / sigma`, `tau = alpha / sigma`; with eta > 0 that of a reverse SDE.
 
     `scale = sigma^(1 + eta) / alpha^eta`, `tau = (alpha / sigma)^(1 + eta)`, `std = s' sqrt(1 - exp(-2 eta (l' - l)))`.
-    At eta = 1 one step of order 1 is q(x_s | x_t, x_0). Source: Lu et al. 2022, arXiv 2211.01095, sections 4 and 5.
+    eta scales the noise: at eta = 1 a step of order 1 is q(x_s | x_t, x_0). Source: Lu et al. 2022, arXiv 2211.01095,
+    sections 4 and 5.
     """
 
     eta: Annotated[float, Ge(0)] = 0.0
@@ -146,10 +150,10 @@ class Data(Coordinate):
 
 
 class Straight(Coordinate):
-    """`y = x / (alpha + sigma)`, `tau = sigma / (alpha + sigma)`, slope eps - x_0.
+    """The coordinate whose slope is eps - x_0, `y = x / (alpha + sigma)`, `tau = sigma / (alpha + sigma)`.
 
-    Finite at both ends of every schedule. On the straight path of flow matching it is x over t itself. Source: Liu et
-    al. 2023, arXiv 2209.03003, section 3.
+    It is finite at both ends of every schedule. On the straight path of flow matching y is x and tau is t. Source: Liu
+    et al. 2023, arXiv 2209.03003, section 3.
     """
 
     def scale(self, point: Point) -> float:
@@ -173,9 +177,10 @@ class Straight(Coordinate):
 
 
 class Angle(Coordinate):
-    """`y = x / r`, `r^2 = alpha^2 + sigma^2`, `tau = atan2(sigma, alpha)`, slope v = (alpha eps - sigma x_0) / r.
+    """The coordinate whose slope is v = (alpha eps - sigma x_0) / r, `y = x / r`, `tau = atan2(sigma, alpha)`.
 
-    Finite at both ends of every schedule. Source: Salimans and Ho 2022, arXiv 2202.00512, appendix D.
+    `r^2 = alpha^2 + sigma^2`. It is finite at both ends of every schedule. Source: Salimans and Ho 2022, arXiv
+    2202.00512, appendix D.
     """
 
     def scale(self, point: Point) -> float:

@@ -15,10 +15,10 @@ from inkdrop.time_grids import TimeGrid
 
 
 class DDIM(Sampler):
-    """`towards` the estimate of x_0 with a share eta of the posterior's noise.
+    """DDIM, a step `towards` the estimate of x_0 with a share eta of the posterior's noise.
 
-    With eta = 0 it is Euler's method in x / alpha over sigma / alpha, of order 1. Source: Song et al. 2021, arXiv
-    2010.02502, equation 12.
+    With eta = 0 it is deterministic: Euler's method in x / alpha over sigma / alpha, of order 1. Source: Song et al.
+    2021, arXiv 2010.02502, equation 12.
     """
 
     def __init__(self, time_grid: TimeGrid, eta: Annotated[float, Ge(0), Le(1)] = 0.0):

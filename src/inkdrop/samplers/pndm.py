@@ -1,4 +1,4 @@
-"""Pseudo numerical methods: Runge-Kutta to start with, then Adams and Bashforth's for even steps."""
+"""Pseudo numerical methods: Runge-Kutta for the first steps, then Adams-Bashforth for even steps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from inkdrop.schedules import Point
 
 
 class PNDM(Sampler):
-    """The first three steps by the classical Runge-Kutta method of four calls, the others from four slopes eps.
+    """PNDM: three classical Runge-Kutta steps of four evaluations, then multistep steps with four slopes eps.
 
-    Every transfer is DDIM's with a mix of eps; the middle of a step is that in t. Without these first steps it is
-    `sampler=ipndm`. Where alpha = 0 or sigma = 0 the step is DDIM's. Source: Liu et al. 2022, arXiv 2202.09778,
-    equations 10 to 13.
+    Every step is that of DDIM with a linear combination of eps; the middle of a step is taken in t. Without the first
+    steps it is `sampler=ipndm`. Where alpha = 0 or sigma = 0 the step is that of DDIM. Source: Liu et al. 2022, arXiv
+    2202.09778, equations 10 to 13.
     """
 
     coordinate, rule = Noise(), Even()
@@ -36,7 +36,7 @@ class PNDM(Sampler):
         return move(self.coordinate, self.rule, x, x_0, now, next, nodes[:4]), nodes[:3]
 
     def _slope(self, denoise: Denoise, x: Tensor, first: tuple[Point, Tensor], middle: Point, next: Point) -> Tensor:
-        """`(eps_1 + 2 eps_2 + 2 eps_3 + eps_4) / 6`, each but the first reached with the one before."""
+        """Returns `(eps_1 + 2 eps_2 + 2 eps_3 + eps_4) / 6`, each but the first reached by the one before."""
         now, slope = first
         total = slope.clone()
         for point, weight in ((middle, 2), (middle, 2), (next, 1)):

@@ -1,4 +1,4 @@
-"""How the integral of the slope over a move is found from the slopes at a few points."""
+"""Quadrature rules, which approximate the integral of the slope over a move from the slopes at a few points."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from inkdrop.schedules import Point
 class Rule(ABC):
     """Weights of the slopes at given points in the integral of the slope over tau.
 
-    `abscissa` is the variable in which the slope is taken for a polynomial; points where it is infinite have no part.
-    `corrects` says whether one of the points may be where the move ends.
+    The slope is interpolated by a polynomial in the variable `abscissa`; points where it is infinite are left out.
+    `corrects` says whether one of the points may be the end of the move.
     """
 
     corrects: bool = True
 
     @abstractmethod
     def abscissa(self, coordinate: Coordinate, half: float) -> float:
-        """The variable at half the log-SNR."""
+        """Returns the variable at a half log-SNR."""
 
     @abstractmethod
     def half(self, coordinate: Coordinate, abscissa: float) -> float:
-        """Half the log-SNR at a value of the variable: the inverse."""
+        """Returns the half log-SNR at a value of the variable, the inverse of `abscissa`."""
 
     def covers(self, start: float, end: float) -> bool:
-        """Whether a move between these values of the variable has weights; else it is of order 1."""
+        """Returns whether a move between these values of the variable has weights; otherwise it is of order 1."""
         return math.isfinite(start) and math.isfinite(end)
 
     @abstractmethod
     def weights(self, coordinate: Coordinate, start: float, end: float, nodes: tuple[float, ...]) -> Sequence[float]:
-        """`integral = sum_j weights_j f(nodes_j)`, all as values of the variable, different from each other."""
+        """Returns the weights in `integral = sum_j weights_j f(nodes_j)`, for distinct values of the variable."""
 
 
 class InTau(Rule):
-    """The exact integral of the polynomial in tau through all points: the methods of Adams for steps of any lengths."""
+    """The exact integral of the polynomial in tau through all points, as in Adams methods for steps of any lengths."""
 
     def abscissa(self, coordinate: Coordinate, half: float) -> float:
         return coordinate.tau(half)
@@ -59,7 +59,7 @@ class InTau(Rule):
 
 
 class InLogSNR(Rule):
-    """The exact integral over tau of the polynomial in the log-SNR: exponential methods, as DEIS and DPM-Solver.
+    """The exact integral over tau of the polynomial in the log-SNR, as in DEIS and DPM-Solver.
 
     Sources: Zhang and Chen 2023, arXiv 2204.13902; Lu et al. 2022, arXiv 2206.00927.
     """
@@ -75,10 +75,10 @@ class InLogSNR(Rule):
 
 
 class ToTheEnd(Rule):
-    """As `InLogSNR`, and where the move ends at an infinite log-SNR the polynomial in tau, so that it has an order too.
+    """The rule `InLogSNR`, with the polynomial in tau where the move ends at an infinite log-SNR, to keep its order.
 
-    It needs a coordinate whose tau is finite there. From a noise level above `NEAR` the estimate is still a blur whose
-    slope goes nowhere: the newest one is held, which is order 1 and nearer.
+    It needs a coordinate whose tau is finite there. From a noise level above `NEAR` the slope of the estimate predicts
+    little. The newest estimate is then held constant, which is of order 1 and more accurate.
     """
 
     NEAR = 3.0  # half the log-SNR: sigma / alpha = 0.05
@@ -116,9 +116,9 @@ class InShare(Rule):
 
 
 class Middle(Rule):
-    """Of two slopes, the line in the log-SNR through them at the middle of the move; of more, `InLogSNR`.
+    """The slope at the middle of the move in the log-SNR, from a line through two slopes; for more, `InLogSNR`.
 
-    This is what DPM-Solver++(2M) and UniPC do. Sources: Lu et al. 2022, arXiv 2211.01095, algorithm 2; Zhao et al.
+    It is the rule of DPM-Solver++(2M) and UniPC. Sources: Lu et al. 2022, arXiv 2211.01095, algorithm 2; Zhao et al.
     2023, arXiv 2302.04867, with B(h) = exp(h) - 1.
     """
 
@@ -139,7 +139,7 @@ class Middle(Rule):
 
 
 class Even(Rule):
-    """The weights of Adams and Bashforth for even steps, up to four, whatever the steps are.
+    """The Adams-Bashforth weights for even steps, up to four, also where the steps are not even.
 
     Source: Liu et al. 2022, arXiv 2202.09778, equation 12; Zhang and Chen 2023, arXiv 2204.13902, for fewer.
     """
@@ -158,7 +158,7 @@ class Even(Rule):
 
 
 class Coefficients(NamedTuple):
-    """`x' = ratio x + share x_0 + sum_j weights_j f_j + std z`, with the slopes f at the leading nodes."""
+    """The coefficients of `x' = ratio x + share x_0 + sum_j weights_j f_j + std z`, with slopes f at leading nodes."""
 
     ratio: float
     share: float
@@ -166,7 +166,7 @@ class Coefficients(NamedTuple):
     std: float
 
     def transition(self, x: Tensor, x_0: Tensor, slopes: Iterable[Tensor]) -> Transition:
-        """The law of x' (B, *)."""
+        """Returns the law of x' (B, *)."""
         mean = torch.mul(x, self.ratio)
         if self.share:
             mean.add_(x_0, alpha=self.share)
@@ -178,16 +178,22 @@ class Coefficients(NamedTuple):
 def move(
     coordinate: Coordinate, rule: Rule, x: Tensor, x_0: Tensor, now: Point, next: Point, nodes: History
 ) -> Transition:
-    """The law of x (B, *) at `next` from the slopes at the nodes, of which the first is that at `now`."""
+    """Returns the law of x at `next`.
+
+    - coordinate, rule: how the slope is defined and integrated.
+    - x, x_0: the samples and their estimate (B, *) at `now`.
+    - now, next: the points before and after the move.
+    - nodes: points with their slopes; the first is that at `now`.
+    """
     places, slopes = zip(*nodes, strict=True)
     return coefficients(coordinate, rule, now, next, places).transition(x, x_0, slopes)
 
 
 @lru_cache(maxsize=4096)
 def coefficients(coordinate: Coordinate, rule: Rule, now: Point, next: Point, nodes: tuple[Point, ...]) -> Coefficients:
-    """The numbers of a move from the slopes at the leading nodes whose variable is finite.
+    """Computes the coefficients of a move from the slopes at the leading nodes whose variable is finite.
 
-    At an end where the variables of coordinate or rule are infinite, the move is of order 1 and has no weights.
+    Where a variable of coordinate or rule is infinite at one end, the move is of order 1 and has no weights.
     """
     start, end, *places = (rule.abscissa(coordinate, float(point.half)) for point in (now, next, *nodes))
     std = coordinate.std(now, next)
@@ -202,10 +208,16 @@ def coefficients(coordinate: Coordinate, rule: Rule, now: Point, next: Point, no
 def corrected(
     coordinate: Coordinate, rule: Rule, next: Point, nodes: tuple[Point, ...], order: int, corrector: int
 ) -> Coefficients:
-    """The numbers of a move from the first of the nodes with the slopes at `order` of them, after x there was mended.
+    """Computes the coefficients of a move from the first node with `order` slopes, after x there was corrected.
 
-    It becomes what it had been if the move before, from the second node with as many slopes from there on, had known
-    those at the first `corrector` nodes.
+    The correction replaces the previous move, which went from the second node with `order` slopes from there on, by
+    one with the slopes at the first `corrector` nodes.
+
+    - coordinate, rule: how the slope is defined and integrated.
+    - next: the point after the move.
+    - nodes: the points with known slopes, newest first.
+    - order: the number of slopes of the predictor.
+    - corrector: the number of slopes of the corrector, 0 for none.
     """
     forward = coefficients(coordinate, rule, nodes[0], next, nodes[:order])
     if corrector == 0 or len(nodes) == 1:
@@ -226,9 +238,14 @@ def _constant(place: float) -> float:
 def integrals(
     density: Callable[[float], float], start: float, end: float, nodes: tuple[float, ...], num_points: int
 ) -> tuple[float, ...]:
-    """`integral of L_j(z) density(z) dz` from start to end, where L_j is the polynomial that is 1 at node j alone.
+    """Computes `integral of L_j(z) density(z) dz` from start to end, with L_j the Lagrange polynomial of node j.
 
-    By Gauss-Legendre quadrature, exact for a constant density if num_points > len(nodes) / 2 - 1 / 2.
+    The Gauss-Legendre quadrature is exact for a constant density if num_points > len(nodes) / 2 - 1 / 2.
+
+    - density: the weight function.
+    - start, end: the limits of the integral.
+    - nodes: the interpolation nodes.
+    - num_points: the number of points of the quadrature.
     """
     half, middle = (end - start) / 2, (end + start) / 2
     sums = [0.0] * len(nodes)

@@ -1,4 +1,4 @@
-"""Methods that look ahead within a step and forget it afterwards."""
+"""Runge-Kutta methods, which evaluate the network at stages within a step."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ from inkdrop.time_grids import TimeGrid
 
 
 class RungeKutta(Sampler):
-    """Slopes at `now` and at stages within the step, of which each, and the step, is made of the first and the last.
+    """A single-step method with slopes at the start and at stages within the step.
 
-    `stages` are shares of the step in the variable of the rule, such as [1] for Heun's method and [1/2] for the
-    midpoint; a step costs one call more than there are stages. Two slopes at 0 and 2/3 give order 3, if the second was
-    reached with order 2. A chain is met on its own steps. Where a stage falls outside of the trained times, as in the
-    move to sigma = 0, the move is of order 1. `ValueError` for a coordinate with noise.
+    Each stage, and the step, uses the slopes at the start and at the last stage. A step takes one evaluation more than
+    there are stages. Slopes at 0 and 2/3 give order 3 if the second one was reached with order 2. Stages on a discrete
+    schedule are rounded to its steps. Where a stage is outside the trained times, as in the move to sigma = 0, the move
+    is of order 1.
 
-    `up_noise` is the factor on the noise of up-moves, S_noise of EDM's churn.
+    - time_grid: the times that are visited.
+    - coordinate: the variables in which the ODE is integrated, and hence the slope.
+    - rule: how the slope is integrated.
+    - stages: shares of the step in the variable of the rule, such as [1] for Heun's method and [1/2] for the midpoint.
+    - up_noise: the factor on the noise of up-moves, S_noise of EDM's churn.
+
+    Raises `ValueError` for a coordinate with noise.
     """
 
     def __init__(
@@ -37,7 +43,7 @@ class RungeKutta(Sampler):
     ):
         super().__init__(time_grid)
         if not coordinate.deterministic:
-            raise ValueError("sampler.coordinate draws noise, and what is ahead of it cannot be seen: set eta = 0")
+            raise ValueError("sampler.coordinate draws noise, but stages must be deterministic: set eta = 0")
         self.coordinate, self.rule, self.stages, self.up_noise = coordinate, rule, stages, up_noise
 
     def step(
@@ -55,7 +61,7 @@ class RungeKutta(Sampler):
         return move(self.coordinate, self.rule, x, x_0, now, next, nodes), ()
 
     def _stage(self, denoise: Denoise, now: Point, next: Point, share: float) -> Point | None:
-        """The point at this share of the step, or None where the network cannot be asked."""
+        """Returns the point at this share of the step, or None outside the trained times."""
         start, end = (self.rule.abscissa(self.coordinate, float(point.half)) for point in (now, next))
         return denoise.at(self.rule.half(self.coordinate, start + share * (end - start)))
 

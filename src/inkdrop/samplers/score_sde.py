@@ -1,4 +1,4 @@
-"""The reverse SDE by the discretisations of the score-SDE paper, and Langevin corrections."""
+"""The discretisations of the reverse SDE in the score-SDE paper, and Langevin corrections."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from inkdrop.time_grids import Repeat, TimeGrid
 
 
 def _score(x: Tensor, x_0: Tensor, now: Point) -> Tensor:
-    """`(alpha x_0 - x) / sigma^2`, (B, *)."""
+    """Returns the score `(alpha x_0 - x) / sigma^2`, (B, *)."""
     return (now.alpha * x_0 - x) / now.sigma**2
 
 
 class EulerMaruyama(Sampler):
-    """`x' = x - (f x - g^2 score) dt + g sqrt(dt) z`, with f = d log(alpha) / dt and g^2 = -sigma^2 d log_snr / dt.
+    """The Euler-Maruyama method of the reverse SDE, `x' = x - (f x - g^2 score) dt + g sqrt(dt) z`.
 
-    The last step goes to the estimate of x_0. `ValueError` at alpha = 0, where f is infinite. It wants hundreds of
-    steps. Source: Song et al. 2021, arXiv 2011.13456, section 4.1.
+    f = d log(alpha) / dt and g^2 = -sigma^2 d log_snr / dt. The last step goes to the estimate of x_0. The method needs
+    hundreds of steps. `check` raises `ValueError` at alpha = 0, where f is infinite. Source: Song et al. 2021, arXiv
+    2011.13456, section 4.1.
     """
 
     def step(
@@ -57,10 +58,10 @@ class EulerMaruyama(Sampler):
 
 
 class ReverseDiffusion(Sampler):
-    """The step that undoes one of the forward chain, `x_t = r x_s + G z`: `x_s = (2 - r) x + G^2 score + G z`.
+    """The reverse diffusion sampler, `x_s = (2 - r) x + G^2 score + G z` for a forward step `x_t = r x_s + G z`.
 
-    r = alpha_t / alpha_s, and G is the deviation of q(x_t | x_s). The last step goes to the estimate of x_0, and
-    one from alpha = 0 is that of the chain. Source: Song et al. 2021, arXiv 2011.13456, appendix E.
+    r = alpha_t / alpha_s, and G is the standard deviation of q(x_t | x_s). The last step goes to the estimate of x_0,
+    and a step from alpha = 0 is that of the reverse chain. Source: Song et al. 2021, arXiv 2011.13456, appendix E.
     """
 
     def step(
@@ -82,10 +83,17 @@ class ReverseDiffusion(Sampler):
 
 
 class PredictorCorrector(Sampler):
-    """Steps of another method, and after each but the last Langevin steps `x + d score + sqrt(2 d) z`.
+    """Steps of another method, each but the last followed by Langevin steps `x + d score + sqrt(2 d) z`.
 
-    `d = 2 (snr sigma)^2`; `predictor(time_grid)` makes the other method. The step size is the paper's with the norm of
-    the score that normal data have, so that each sample depends on its own seed alone. Source: Song et al. 2021, arXiv
+    `d = 2 (snr sigma)^2` is the step size of the paper with the norm of the score of normal data, so that each sample
+    depends only on its own seed.
+
+    - time_grid: the times that are visited.
+    - predictor: a function from a time grid to the other method.
+    - corrections: the number of Langevin steps after each step.
+    - snr: the factor in the step size.
+
+    Source: Song et al. 2021, arXiv
     2011.13456, algorithms 4 and 5.
     """
 

@@ -1,4 +1,4 @@
-"""How much signal and how much noise: `x_t = alpha(t) x_0 + sigma(t) eps`."""
+"""Noise schedules: the scales alpha and sigma in `x_t = alpha(t) x_0 + sigma(t) eps`."""
 
 from inkdrop.schedules.base import Point, Scalar, Schedule, over
 from inkdrop.schedules.closed_forms import EDM, VE, VP, Laplace, LinearInterpolation, SubVP

@@ -1,4 +1,4 @@
-"""Schedules in closed form."""
+"""Continuous schedules in closed form."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from inkdrop.schedules.base import Schedule
 
 
 class VP(Schedule):
-    """The variance-preserving diffusion with `beta(t) = beta_min + t (beta_max - beta_min)`.
+    """The variance-preserving SDE with `beta(t) = beta_min + t (beta_max - beta_min)`, DDPM in continuous time.
 
-    `alpha = exp(-B/2)`, `sigma = sqrt(1 - exp(-B))`, `B(t) = beta_min t + (beta_max - beta_min) t^2 / 2`. `ValueError`
-    if beta_min exceeds beta_max. Source: Song et al. 2021, arXiv 2011.13456, equation 33 (0.1, 20).
+    `alpha = exp(-B/2)`, `sigma = sqrt(1 - exp(-B))`, `B(t) = beta_min t + (beta_max - beta_min) t^2 / 2`. Raises
+    `ValueError` if beta_min exceeds beta_max. Source: Song et al. 2021, arXiv 2011.13456, equation 33 (0.1, 20).
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class VP(Schedule):
         t_min: Annotated[float, Gt(0), Lt(1)] = 1e-3,
     ):
         if beta_min > beta_max:
-            raise ValueError(f"beta_min={beta_min} exceeds beta_max={beta_max}: noise must grow, exchange the two")
+            raise ValueError(f"beta_min={beta_min} must not exceed beta_max={beta_max}: swap the two values")
         self.beta_min, self.beta_max, self.t_min = beta_min, beta_max, t_min
 
     def _decay(self, t: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class VP(Schedule):
 
     def time(self, log_snr: Tensor) -> Tensor:
         decay = torch.nn.functional.softplus(-log_snr)
-        # The root of the quadratic written without a difference of nearly equal numbers.
+        # This form of the quadratic root has no difference of nearly equal numbers.
         return 2 * decay / (self.beta_min + (self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * decay).sqrt())
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class VP(Schedule):
 class LinearInterpolation(Schedule):
     """The straight path of flow matching and rectified flow: `alpha = 1 - t`, `sigma = t`.
 
-    Source: Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2023, arXiv 2209.03003 (there t runs the other way).
+    Source: Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2023, arXiv 2209.03003 (there t = 0 is noise).
     """
 
     def __init__(self, t_min: Annotated[float, Gt(0), Lt(1)] = 1e-3):
@@ -70,10 +70,10 @@ class LinearInterpolation(Schedule):
 
 
 class SubVP(Schedule):
-    """The sub-VP diffusion: VP's alpha with less noise, `sigma = 1 - exp(-B)`.
+    """The sub-VP SDE, which has the alpha of VP with less noise, `sigma = 1 - exp(-B)`.
 
     `alpha = exp(-B/2)`, `alpha / sigma = 1 / (2 sinh(B/2))`, `B(t) = beta_min t + (beta_max - beta_min) t^2 / 2`.
-    `ValueError` if beta_min exceeds beta_max. Source: Song et al. 2021, arXiv 2011.13456, equation 34.
+    Raises `ValueError` if beta_min exceeds beta_max. Source: Song et al. 2021, arXiv 2011.13456, equation 34.
     """
 
     def __init__(
@@ -101,10 +101,10 @@ class SubVP(Schedule):
 
 
 class VE(Schedule):
-    """The variance-exploding diffusion: `alpha = 1`, `sigma^2 = sigma_min^2 ((sigma_max / sigma_min)^(2t) - 1)`.
+    """The variance-exploding SDE: `alpha = 1`, `sigma^2 = sigma_min^2 ((sigma_max / sigma_min)^(2t) - 1)`.
 
-    `ValueError` unless sigma_min < sigma_max. Source: Song et al. 2021, arXiv 2011.13456, equations 29 and 30, with the
-    exact sigma(0) = 0.
+    Raises `ValueError` unless sigma_min < sigma_max. Source: Song et al. 2021, arXiv 2011.13456, equations 29 and 30,
+    with the exact sigma(0) = 0.
     """
 
     def __init__(
@@ -131,10 +131,11 @@ class VE(Schedule):
 
 
 class EDM(Schedule):
-    """Noise added to unscaled data: `alpha = 1`, `sigma = sigma_max t^rho`; the network is told `log(sigma) / 4`.
+    """The schedule of EDM, noise added to unscaled data: `alpha = 1`, `sigma = sigma_max t^rho`.
 
-    Even times from 1 to `t_min = (sigma_min / sigma_max)^(1 / rho)`, which are `time_grid=linspace`, are the published
-    steps. `ValueError` unless sigma_min < sigma_max. Source: Karras et al. 2022, arXiv 2206.00364, equation 5, table 1.
+    The network receives `log(sigma) / 4`. Even times from 1 to `t_min = (sigma_min / sigma_max)^(1 / rho)`, which are
+    `time_grid=linspace`, are the published steps. Raises `ValueError` unless sigma_min < sigma_max. Source: Karras et
+    al. 2022, arXiv 2206.00364, equation 5, table 1.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ class EDM(Schedule):
 
 
 class Laplace(Schedule):
-    """A variance-preserving schedule whose log-SNR has a Laplace density over uniform t, most times at middle noise.
+    """A variance-preserving schedule whose log-SNR has a Laplace density over uniform t, centred at `location`.
 
     `log_snr = location + scale log(2 - 2t)` for t > 1/2 and `location - scale log(2t)` below. Times near 0 still have
     much noise: sample with `time_grid=log_snr`. Source: Hang et al. 2024, arXiv 2407.03297, table 1 (0, 0.5).
@@ -198,4 +199,4 @@ class Laplace(Schedule):
 
 def _check_sigmas(sigma_min: float, sigma_max: float) -> None:
     if sigma_min >= sigma_max:
-        raise ValueError(f"sigma_min={sigma_min} is not below sigma_max={sigma_max}: exchange the two")
+        raise ValueError(f"sigma_min={sigma_min} must be below sigma_max={sigma_max}: swap the two values")

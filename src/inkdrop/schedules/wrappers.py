@@ -1,4 +1,4 @@
-"""Schedules made from other schedules."""
+"""Schedules around other schedules."""
 
 from __future__ import annotations
 
@@ -13,36 +13,34 @@ from inkdrop.schedules.base import Schedule
 
 
 class ZeroTerminalSNR(Schedule):
-    """A variance-preserving schedule rescaled so that nothing of the data is left at t = 1.
+    """A variance-preserving schedule rescaled to alpha = 0 at t = 1, so that no signal is left there.
 
-    `alpha' = (alpha(t) - alpha(1)) / (1 - alpha(1))`, `sigma' = sqrt(1 - alpha'^2)`. `ValueError` if the schedule does
-    not preserve the variance. Source: Lin et al. 2024, arXiv 2305.08891, algorithm 1, which keeps the first step
-    instead of t = 0, a difference below 1e-6 for its tables.
+    `alpha' = (alpha(t) - alpha(1)) / (1 - alpha(1))`, `sigma' = sqrt(1 - alpha'^2)`. Raises `ValueError` if the
+    schedule does not preserve the variance. Source: Lin et al. 2024, arXiv 2305.08891, algorithm 1, which keeps the
+    first step instead of t = 0, a difference below 1e-6 for its tables.
     """
 
     def __init__(self, schedule: Schedule):
         t = torch.linspace(0, 1, 9, dtype=torch.float64)
         if (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2 - 1).abs().max() > 1e-9:
-            raise ValueError(
-                f"{type(schedule).__name__} does not preserve the variance: only tables, vp and laplace can be rescaled"
-            )
+            raise ValueError(f"{type(schedule).__name__} does not preserve the variance: choose a table, vp or laplace")
         self.schedule, self.t_min, self.num_timesteps = schedule, schedule.t_min, schedule.num_timesteps
         self._last = float(schedule.alpha(torch.ones(1, dtype=torch.float64)))
 
     def _lost(self, t: Tensor) -> Tensor:
-        """1 - alpha', without cancellation near the data."""
+        """Returns 1 - alpha' without cancellation near the data."""
         return self.schedule.sigma(t) ** 2 / ((1 + self.schedule.alpha(t)) * (1 - self._last))
 
     def alpha(self, t: Tensor) -> Tensor:
         alpha = (self.schedule.alpha(t) - self._last) / (1 - self._last)
-        return torch.where(t >= 1, 0.0, alpha)  # the last bit of an exponential depends on its neighbours in memory
+        return torch.where(t >= 1, 0.0, alpha)  # the last bit of exp depends on the position in memory
 
     def sigma(self, t: Tensor) -> Tensor:
         return (self._lost(t) * (1 + self.alpha(t))).sqrt()
 
     def time(self, log_snr: Tensor) -> Tensor:
         alpha, power = torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr)
-        lost = power / (1 + alpha) * (1 - self._last)  # 1 - alpha of the schedule inside
+        lost = power / (1 + alpha) * (1 - self._last)  # 1 - alpha of the inner schedule
         time = self.schedule.time(2 * (1 - lost).log() - (lost * (2 - lost)).log())
         return torch.where(log_snr == -torch.inf, 1.0, time)
 
@@ -61,12 +59,12 @@ class ZeroTerminalSNR(Schedule):
 
 
 class Shifted(Schedule):
-    """The schedule with sigma / alpha multiplied by `factor` at every t: more noise for larger images.
+    """A schedule with sigma / alpha multiplied by `factor` at every t, to add noise for larger images.
 
-    `log_snr'(t) = log_snr(t) - 2 log(factor)`, by a change of time inside the schedule: the straight path becomes
-    `sigma = factor t / (1 + (factor - 1) t)`. Where more noise is asked for than at t = 1, the schedule goes on as its
-    formula does. Sources: Hoogeboom et al. 2023, arXiv 2301.11093, section 3.1 (factor = size / 64); Esser et al.
-    2024, arXiv 2403.03206, equation 23.
+    `log_snr'(t) = log_snr(t) - 2 log(factor)`, by a change of time in the inner schedule: the straight path becomes
+    `sigma = factor t / (1 + (factor - 1) t)`. Where this needs more noise than at t = 1, the formula of the inner
+    schedule is continued. Sources: Hoogeboom et al. 2023, arXiv 2301.11093, section 3.1 (factor = size / 64); Esser et
+    al. 2024, arXiv 2403.03206, equation 23.
     """
 
     def __init__(self, schedule: Schedule, factor: Annotated[float, Gt(0)]):
@@ -105,10 +103,11 @@ class Shifted(Schedule):
 
 
 class Interpolated(Schedule):
-    """A variance-preserving schedule between two: `log_snr(t) = (1 - t) log_snr_start(t) + t log_snr_end(t)`.
+    """A variance-preserving schedule between two others, `log_snr(t) = (1 - t) log_snr_start(t) + t log_snr_end(t)`.
 
-    Like `start` near the data and like `end` near the noise, such as one schedule shifted for two resolutions; `end`
-    alone where a shift asks for more noise than at t = 1. `ValueError` if the mixture does not fall. Source: Hoogeboom
+    It follows `start` near the data and `end` near the noise, such as one schedule shifted for two resolutions. Where a
+    shift needs more noise than at t = 1, it is `end` alone. Raises `ValueError` if the log-SNR does not decrease.
+    Source: Hoogeboom
     et al. 2023, arXiv 2301.11093, section 3.1.
     """
 
@@ -116,7 +115,7 @@ class Interpolated(Schedule):
         self.start, self.end = start, end
         self.t_min = max(start.t_min, end.t_min)
         if (self.log_snr(torch.linspace(0, 1, 10_001, dtype=torch.float64)).diff() >= 0).any():
-            raise ValueError("the interpolated log-SNR does not fall: choose schedules closer to each other")
+            raise ValueError("the interpolated log-SNR does not decrease strictly: choose closer schedules")
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.sigmoid(self.log_snr(t)).sqrt()
@@ -126,7 +125,7 @@ class Interpolated(Schedule):
 
     def log_snr(self, t: Tensor) -> Tensor:
         start, end = self.start.log_snr(t), self.end.log_snr(t)
-        # At the ends one of the weights is 0 and the log-SNR there may be infinite.
+        # At the ends one weight is 0, and the log-SNR that it multiplies may be infinite.
         return torch.where(t <= 0, start, torch.where(t >= 1, end, (1 - t) * start + t * end))
 
     def time(self, log_snr: Tensor) -> Tensor:
