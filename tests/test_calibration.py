@@ -148,7 +148,7 @@ def test_a_start_below_the_first_time_is_refused() -> None:
 
 @pytest.mark.parametrize("coefficients", [[[0.5, 0.5, 0.1]], [[0.5, 0.5], [0.5]], [[0.5, 0.5], []]])
 def test_malformed_coefficients_are_refused(coefficients: list[list[float]]) -> None:
-    with pytest.raises(ValueError, match=r"sampler.coefficients has from 2 numbers"):
+    with pytest.raises(ValueError, match=r"sampler.coefficients must have 2 to k \+ 1 numbers"):
         Calibrated(Explicit([1.0, 0.5]), coefficients)
 
 

@@ -187,7 +187,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "prediction": (["schedule=linear"], ["choose prediction=flow"]),
     "times": (["schedule=vp"], ["choose time_sampler=uniform"]),
     "repeated time": (["sampler=heun", "time_grid=explicit", "time_grid.times=[0.7,0.7,0.5]"],
-                      ["has no corrector", "repeat t = 0.7"]),
+                      ["has no corrector", "the time grid repeats t = 0.7"]),
     "no signal": (["sampler=euler_maruyama", "schedule=linear", "prediction=flow", "time_sampler=uniform"],
                   ["infinite drift at alpha = 0: choose sampler=reverse_diffusion"]),
     "likelihood": (["noise=offset", "likelihood=variational"], ["the likelihood needs"]),

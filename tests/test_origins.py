@@ -79,7 +79,7 @@ def test_reconstruction_refuses_noise_and_more_items_than_there_are() -> None:
         Reconstruction(exact_pipeline(denoiser), {"x": denoiser.draw(20)}, 21)
     with pytest.raises(ValueError, match="reconstruct=true inverts the sampler: Ancestral draws noise"):
         Reconstruction(exact_pipeline(denoiser, Ancestral(Trailing(5))), {"x": denoiser.draw(20)}, 2)
-    with pytest.raises(ValueError, match=r"the time grid goes up to t = 0\.6 again"):
+    with pytest.raises(ValueError, match=r"the time grid returns to t = 0\.6, draws noise there"):
         Reconstruction(exact_pipeline(denoiser, abm(Explicit([1.0, 0.5, 0.6, 0.2]))), {"x": denoiser.draw(20)}, 2)
     calibrated = Calibrated(Explicit([1.0, 0.5]), [[1.0, 1.0], [1.0, 1.0]])
     with pytest.raises(ValueError, match="sampler=calibrated was fitted to one direction"):
