@@ -32,7 +32,7 @@ def load(
     - `path`: the run folder or checkpoint file.
     - `weights`: `ema`, `raw`, or the name of another average, which is its decay or `length:0.05`.
     - `allow_targets`: import paths of packages that the checkpoint may use in addition to the parts of inkdrop.
-    - `length`: the relative length of an average to reconstruct from the snapshots of a run folder; None uses `weights`.
+    - `length`: the relative length of an average to reconstruct from the snapshots of a run; None uses `weights`.
     - `step`: the optimizer step of the snapshot at which that average ends; None is the last one.
 
     Raises `ValueError` for files that cannot be used.

@@ -22,11 +22,11 @@ class Adams(Sampler):
     With a corrector, each x is first corrected by the evaluation at it: the last step is repeated with the slope at
     this point too, without a further evaluation.
 
-    - time_grid: the times that are visited.
-    - coordinate: the variables in which the ODE is integrated, and hence the slope.
-    - rule: how the slope is integrated.
-    - order: the number of points; the first steps have fewer.
-    - corrector: the number of points of the corrector, at least 2, or 0 for none.
+    - `time_grid`: the times that are visited.
+    - `coordinate`: the variables in which the ODE is integrated, and hence the slope.
+    - `rule`: how the slope is integrated.
+    - `order`: the number of points; the first steps have fewer.
+    - `corrector`: the number of points of the corrector, at least 2, or 0 for none.
 
     Raises `ValueError` for a corrector of 1 point, or of a rule that cannot have one.
     """

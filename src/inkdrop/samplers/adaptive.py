@@ -23,9 +23,9 @@ class Adaptive(Sampler):
     depend on their batch within the tolerances, and are reproducible in batches of the same size. The last move, to
     sigma = 0, is of order 1. A network on a discrete schedule is evaluated between its steps.
 
-    - time_grid: the times between which the solver chooses its steps.
-    - rtol, atol: the relative and the absolute tolerance.
-    - solver: the name of the method in torchdiffeq, which needs `pip install 'inkdrop[ode]'`.
+    - `time_grid`: the times between which the solver chooses its steps.
+    - `rtol`, `atol`: the relative and the absolute tolerance.
+    - `solver`: the name of the method in torchdiffeq, which needs `pip install 'inkdrop[ode]'`.
 
     Raises `ValueError` if torchdiffeq is not installed. Source: Chen et al. 2018, arXiv 1806.07366.
     """

@@ -102,11 +102,11 @@ class Sampler(ABC):
     ) -> tuple[Transition, History]:
         """Returns the law of x at `next`, which has less noise, given x at `now`, and the new history.
 
-        - denoise: the denoiser with its condition.
-        - x: the samples at `now` (B, *).
-        - now, next: the points before and after the step.
-        - noise: draws the noise of this move.
-        - history: earlier points with their estimates or slopes, newest first.
+        - `denoise`: the denoiser with its condition.
+        - `x`: the samples at `now` (B, *).
+        - `now`, `next`: the points before and after the step.
+        - `noise`: draws the noise of this move.
+        - `history`: earlier points with their estimates or slopes, newest first.
         """
 
     def stay(self, denoise: Denoise, x: Tensor, now: Point, noise: Draw) -> Transition:
@@ -165,15 +165,15 @@ class Sampler(ABC):
     ) -> Tensor:
         """Draws samples of x_0 (B, *), one row per stream of `noise`.
 
-        - denoiser: estimates x_0, with all guidance.
-        - eps: the noise (B, *) to start from.
-        - cond: the condition of the samples.
-        - noise: the source of the noise of the moves.
-        - x_init: data (B, *) to start from, `x = alpha(t_start) x_init + sigma(t_start) eps`; without them the first
+        - `denoiser`: estimates x_0, with all guidance.
+        - `eps`: the noise (B, *) to start from.
+        - `cond`: the condition of the samples.
+        - `noise`: the source of the noise of the moves.
+        - `x_init`: data (B, *) to start from, `x = alpha(t_start) x_init + sigma(t_start) eps`; without them the first
           term is absent.
-        - t_start: the time at which the run starts.
-        - constraint: acts on the law of every move.
-        - progress: `progress(done, total, x)` is called after each move.
+        - `t_start`: the time at which the run starts.
+        - `constraint`: acts on the law of every move.
+        - `progress`: `progress(done, total, x)` is called after each move.
         """
         points = self.points(denoiser.schedule, t_start)
         x = points[0].sigma * eps if x_init is None else points[0].alpha * x_init + points[0].sigma * eps

@@ -180,10 +180,10 @@ def move(
 ) -> Transition:
     """Returns the law of x at `next`.
 
-    - coordinate, rule: how the slope is defined and integrated.
-    - x, x_0: the samples and their estimate (B, *) at `now`.
-    - now, next: the points before and after the move.
-    - nodes: points with their slopes; the first is that at `now`.
+    - `coordinate`, `rule`: how the slope is defined and integrated.
+    - `x`, `x_0`: the samples and their estimate (B, *) at `now`.
+    - `now`, `next`: the points before and after the move.
+    - `nodes`: points with their slopes; the first is that at `now`.
     """
     places, slopes = zip(*nodes, strict=True)
     return coefficients(coordinate, rule, now, next, places).transition(x, x_0, slopes)
@@ -213,11 +213,11 @@ def corrected(
     The correction replaces the previous move, which went from the second node with `order` slopes from there on, by
     one with the slopes at the first `corrector` nodes.
 
-    - coordinate, rule: how the slope is defined and integrated.
-    - next: the point after the move.
-    - nodes: the points with known slopes, newest first.
-    - order: the number of slopes of the predictor.
-    - corrector: the number of slopes of the corrector, 0 for none.
+    - `coordinate`, `rule`: how the slope is defined and integrated.
+    - `next`: the point after the move.
+    - `nodes`: the points with known slopes, newest first.
+    - `order`: the number of slopes of the predictor.
+    - `corrector`: the number of slopes of the corrector, 0 for none.
     """
     forward = coefficients(coordinate, rule, nodes[0], next, nodes[:order])
     if corrector == 0 or len(nodes) == 1:
@@ -242,10 +242,10 @@ def integrals(
 
     The Gauss-Legendre quadrature is exact for a constant density if num_points > len(nodes) / 2 - 1 / 2.
 
-    - density: the weight function.
-    - start, end: the limits of the integral.
-    - nodes: the interpolation nodes.
-    - num_points: the number of points of the quadrature.
+    - `density`: the weight function.
+    - `start`, `end`: the limits of the integral.
+    - `nodes`: the interpolation nodes.
+    - `num_points`: the number of points of the quadrature.
     """
     half, middle = (end - start) / 2, (end + start) / 2
     sums = [0.0] * len(nodes)

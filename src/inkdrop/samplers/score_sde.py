@@ -88,10 +88,10 @@ class PredictorCorrector(Sampler):
     `d = 2 (snr sigma)^2` is the step size of the paper with the norm of the score of normal data, so that each sample
     depends only on its own seed.
 
-    - time_grid: the times that are visited.
-    - predictor: a function from a time grid to the other method.
-    - corrections: the number of Langevin steps after each step.
-    - snr: the factor in the step size.
+    - `time_grid`: the times that are visited.
+    - `predictor`: a function from a time grid to the other method.
+    - `corrections`: the number of Langevin steps after each step.
+    - `snr`: the factor in the step size.
 
     Source: Song et al. 2021, arXiv
     2011.13456, algorithms 4 and 5.

@@ -130,10 +130,10 @@ def sigmoid(
 
     `alpha_bar(t) = (S(1) - S(t)) / (S(1) - S(0))`, `S(t) = sigmoid((start + t (end - start)) / tau)`.
 
-    - num_timesteps: the number of steps T.
-    - start, end: the arguments of the sigmoid at t = 0 and t = 1.
-    - temperature: tau.
-    - max_beta: the largest beta; larger ones are capped.
+    - `num_timesteps`: the number of steps T.
+    - `start`, `end`: the arguments of the sigmoid at t = 0 and t = 1.
+    - `temperature`: tau.
+    - `max_beta`: the largest beta; larger ones are capped.
 
     Raises `ValueError` unless start < end. Source: Jabri et al. 2022, arXiv 2212.11972, appendix B.
     """

@@ -40,10 +40,10 @@ class Task(LightningModule):
     - `optimizer`: a function from parameters to an optimizer.
     - `scheduler`: a function from the optimizer to a learning-rate scheduler, stepped once per optimizer step.
     - `seed`: the random seed of training.
-    - `max_skipped_steps`: the number of steps in the whole run that may be skipped where the loss or the gradient is not
-      finite. They count as steps, but change nothing.
+    - `max_skipped_steps`: the number of steps in the whole run that may be skipped because the loss or the gradient is
+      not finite. They count as steps, but change nothing.
     - `max_gradient_norm`: a step with a larger norm of the gradient counts as not finite.
-    - `weight`: the field of the data with weights of samples (B) or of elements (B, *), which the loss takes into account.
+    - `weight`: the field of the data with the weights of samples (B) or of elements (B, *) in the loss.
 
     A step that is not finite raises `NonFiniteError` before anything is changed, unless it may be skipped.
     """
