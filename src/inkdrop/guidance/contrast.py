@@ -100,8 +100,7 @@ class _Contrasted(Wrapper):
 class ClassifierFree(Guidance):
     """Classifier-free guidance, `D_u + w (D_c - D_u)`: away from the estimate without the condition, in one batch.
 
-    - `scale`: the guidance scale w. 0 is the unconditional and 1 the conditional model; None is the latter at no further
-      cost.
+    - `scale`: the guidance scale w. 0 is the unconditional and 1 the conditional model; None is 1 at no further cost.
     - `interval`: the noise levels sigma / alpha at which guidance acts; elsewhere the conditional model is used.
     - `names`: the conditions that are emptied in D_u; None is all of them.
     - `mix`: how the two estimates are combined; linear by default.

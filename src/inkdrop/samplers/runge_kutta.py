@@ -27,7 +27,7 @@ class RungeKutta(Sampler):
     - `time_grid`: the times that are visited.
     - `coordinate`: the variables in which the ODE is integrated, and hence the slope.
     - `rule`: how the slope is integrated.
-    - `stages`: shares of the step in the variable of the rule, such as [1] for Heun's method and [1/2] for the midpoint.
+    - `stages`: shares of the step in the variable of the rule, such as [1] for Heun's method, [1/2] for the midpoint.
     - `up_noise`: the factor on the noise of up-moves, S_noise of EDM's churn.
 
     Raises `ValueError` for a coordinate with noise.
