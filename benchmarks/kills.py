@@ -74,7 +74,7 @@ def main() -> None:
     start = time.monotonic()
     begin = _in_process if arguments.processes else _forked()
     whole = arguments.folder / "whole"
-    seconds, counted = _undisturbed(whole, begin)
+    seconds, counted = _undisturbed(whole, begin, bool(arguments.writes))
     expected = left(whole)
     if arguments.writes:
         moments = [float(number) for number in range(1, counted, arguments.writes)]
@@ -113,16 +113,15 @@ def main() -> None:
     sys.exit(0 if all(results) else 1)
 
 
-def _undisturbed(run: Path, begin: Callable[[Path, int], int]) -> tuple[float, int]:
-    """A whole run: its seconds, and how many things it did to the disk."""
-    _wait(begin(run.with_name("warm"), 0))  # what is compiled and cached
+def _undisturbed(run: Path, begin: Callable[[Path, int], int], counts: bool) -> tuple[float, int]:
+    """A whole run: its seconds, and on wish how many things it did to the disk."""
+    if not counts:
+        _wait(begin(run.with_name("warm"), 0))  # what is compiled and cached, for the seconds
     start = time.monotonic()
-    if (code := _wait(begin(run, 0))) != 0:
+    if (code := _wait(begin(run, sys.maxsize if counts else 0))) != 0:
         sys.exit(f"the run itself ends with code {code}: {run.with_suffix('.txt').read_text()}")
     seconds = time.monotonic() - start
-    _wait(begin(run.with_name("counted"), sys.maxsize))
-    counted = run.with_name("counted.count")
-    return seconds, int(counted.read_text()) if counted.exists() else 0
+    return seconds, int(run.with_suffix(".count").read_text()) if counts else 0
 
 
 def _wait(child: int) -> int:

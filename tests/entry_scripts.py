@@ -31,6 +31,7 @@ def begin(
     *command: str,
     fresh: bool = False,
     cwd: Path = ROOT,
+    python: str | Path = sys.executable,
     environment: Mapping[str, str | None] | None = None,
     **options: Any,
 ) -> subprocess.Popen[str]:
@@ -41,14 +42,18 @@ def begin(
     """
     variables = {**os.environ, **(environment or {})}
     named = {name: value for name, value in variables.items() if value is not None}
-    return process([sys.executable, *command], fresh, cwd=cwd, env=named, text=True, **options)
+    return process([str(python), *command], fresh, cwd=cwd, env=named, text=True, **options)
 
 
 def completed(
-    *command: str, fresh: bool = False, cwd: Path = ROOT, **environment: str | None
+    *command: str,
+    fresh: bool = False,
+    cwd: Path = ROOT,
+    python: str | Path = sys.executable,
+    **environment: str | None,
 ) -> subprocess.CompletedProcess[str]:
     """How `python COMMAND` ended, and what it said."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with begin(*command, fresh=fresh, cwd=cwd, environment=environment, **streams) as begun:
+    with begin(*command, fresh=fresh, cwd=cwd, python=python, environment=environment, **streams) as begun:
         out, err = begun.communicate()
     return subprocess.CompletedProcess(begun.args, begun.returncode, out, err)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import sysconfig
@@ -18,7 +17,7 @@ import pytest
 import yaml
 from entry_scripts import ROOT, completed
 
-pytestmark = pytest.mark.slow  # a wheel is built, and its commands start afresh
+pytestmark = pytest.mark.slow  # a wheel is built, and another interpreter imports all libraries
 
 SMALL = [
     "experiment=moons",
@@ -42,16 +41,16 @@ class Installed:
     sdist: Path
     folder: Path
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """A command of the environment: `inkdrop` or `python`."""
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return subprocess.run(
-            [self.scripts / command[0], *command[1:]], cwd=self.folder, env=environment, capture_output=True, text=True
-        )
+    def run(self, *command: str, fresh: bool = False) -> subprocess.CompletedProcess[str]:
+        """A command of the environment, `inkdrop` or `python`: as a shell begins it, if afresh."""
+        program, *arguments = command
+        if not fresh and program != "python":
+            program, arguments = "python", [str(self.scripts / program), *arguments]
+        return completed(*arguments, fresh=fresh, cwd=self.folder, python=self.scripts / program, PYTHONPATH=None)
 
-    def succeed(self, *command: str) -> str:
+    def succeed(self, *command: str, fresh: bool = False) -> str:
         """What a command prints that must not fail."""
-        done = self.run(*command)
+        done = self.run(*command, fresh=fresh)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -86,7 +85,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 @pytest.fixture(scope="module")
 def run(installed: Installed) -> Path:
     """A run that the installed inkdrop has trained."""
-    printed = installed.succeed("inkdrop", "train", *SMALL, "output_dir=run")
+    printed = installed.succeed("inkdrop", "train", *SMALL, "output_dir=run", fresh=True)
     assert f"now try    inkdrop sample checkpoint={installed.folder / 'run'}" in printed
     return installed.folder / "run"
 
@@ -109,7 +108,9 @@ def test_the_sdist_holds_no_tests(installed: Installed) -> None:
 
 
 def test_the_installed_package_is_the_one_that_is_imported(installed: Installed) -> None:
-    told = installed.succeed("python", "-c", "import inkdrop.configuration.compose as c; print(c.__file__, c.CONF)")
+    told = installed.succeed(
+        "python", "-c", "import inkdrop.configuration.compose as c; print(c.__file__, c.CONF)", fresh=True
+    )
     file, conf = map(Path, told.split())
     assert file.is_relative_to(installed.packages)
     assert conf == installed.packages / "inkdrop" / "conf"
@@ -135,7 +136,8 @@ def test_samples_are_those_of_the_clone_to_the_bit(run: Path, installed: Install
 
 def test_python_calls_the_installed_package(run: Path, installed: Installed) -> None:
     program = "import inkdrop; print(inkdrop.sample('checkpoint=run', 'num_samples=2', 'output_dir=called')['seed'])"
-    assert installed.succeed("python", "-c", program).splitlines()[-1] == "0"
+    (installed.folder / "program.py").write_text(program)
+    assert installed.succeed("python", "program.py").splitlines()[-1] == "0"
 
 
 def test_all_other_verbs_work_from_another_folder(run: Path, installed: Installed) -> None:
@@ -149,7 +151,7 @@ def test_all_other_verbs_work_from_another_folder(run: Path, installed: Installe
 
 
 def test_help_is_of_the_command_that_was_typed(installed: Installed) -> None:
-    assert "plot-schedules" in installed.succeed("inkdrop", "--help")
+    assert "plot-schedules" in installed.succeed("inkdrop", "--help", fresh=True)
     for command in (["inkdrop"], ["python", "-m", "inkdrop"]):
         for verb in ("train", "sample"):
             printed = installed.succeed(*command, verb, "--help")
@@ -171,7 +173,7 @@ def test_help_is_of_the_command_that_was_typed(installed: Installed) -> None:
     ],
 )
 def test_what_is_mistyped_ends_with_code_2(typed: list[str], message: str, installed: Installed) -> None:
-    done = installed.run("inkdrop", *typed)
+    done = installed.run("inkdrop", *typed, fresh="train" in typed)
     assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert len(done.stderr.splitlines()) == 1

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from entry_scripts import ROOT, Script
+from entry_scripts import Script, completed
 from moments import at_call, full
 from runs import POINTS, SHORT, files, recorded
 from runs import run as trained
@@ -191,8 +189,7 @@ def test_two_that_sample_into_one_folder(run: Path, script: Script, monkeypatch:
 
 @pytest.mark.slow
 def test_killed_before_any_write_the_same_command_finishes_equal_to_the_bit(tmp_path: Path) -> None:
-    command: list[Any] = [sys.executable, str(ROOT / "benchmarks" / "kills.py"), tmp_path / "runs", "--writes", "60"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True)
+    done = completed("benchmarks/kills.py", str(tmp_path / "runs"), "--writes", "60")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| all | " in done.stdout
 

@@ -99,7 +99,7 @@ def test_the_learned_variance_becomes_that_of_the_exact_reverse_step() -> None:
     count = 1000
     for number in range(300):
         optimizer.zero_grad()
-        generators = Generators.from_positions(0, [number]).repeat(count)
+        generators = Generators.from_positions(0, range(number * count, (number + 1) * count))
         steps = (torch.arange(count).double() % 5 + 1) / 5
         hybrid(model, Example(data(count, number)), generators, steps).loss.mean().backward()
         optimizer.step()

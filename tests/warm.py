@@ -45,8 +45,8 @@ class Warm(subprocess.Popen):
     """
 
     def _execute_child(self, *arguments: Any) -> None:
-        control, begun = _server()
         told = _named(*arguments)
+        control, begun = _server(os.fspath(told["args"][0]))
         differ = {name for name in {*told["env"], *begun} if told["env"].get(name) != begun.get(name)}
         wrong = [name for name in differ - {"PYTHONPATH"} if name.startswith(_READ_ONCE)]
         assert not wrong, f"start this command afresh: {wrong} are read once, as a process begins"
@@ -76,11 +76,11 @@ def process(command: Sequence[str], fresh: bool, **options: Any) -> subprocess.P
 
 
 @functools.cache
-def _server() -> tuple[socket.socket, dict[str, str]]:
-    """Starts the program that forks; the socket to ask it by, and the environment that it began with."""
+def _server(python: str) -> tuple[socket.socket, dict[str, str]]:
+    """Starts the program that forks, by an interpreter; the socket to ask it by, and the environment it began with."""
     ours, theirs = socket.socketpair()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, __file__, str(theirs.fileno())]
+    command = [python, __file__, str(theirs.fileno())]
     forking = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], start_new_session=True)
     theirs.close()
     atexit.register(lambda: (ours.close(), forking.wait()))  # it ends when nobody can ask any more
