@@ -69,11 +69,11 @@ def test_data_without_labels_are_refused_before_anything_is_sampled(classifier: 
     data = Digits([1, 8, 8], 10, 128)
     evaluation = Evaluation(classifier, {"accuracy_score": METRIC})
     evaluation.check(data)
-    with pytest.raises(ValueError, match="extractor raw is no classifier that can be fitted"):
+    with pytest.raises(ValueError, match="extractor raw is not a classifier that can be fitted"):
         Evaluation(Identity(64), {"accuracy_score": METRIC}).check(data)
     for name in ("validation", "train"):
         data.splits[name] = {"x": data.splits[name]["x"]}
-        with pytest.raises(ValueError, match="no labels: leave metric accuracy_score out"):
+        with pytest.raises(ValueError, match="no labels: remove accuracy_score from metric"):
             evaluation.check(data)
 
 
@@ -84,5 +84,5 @@ def test_data_without_labels_and_other_extractors_are_refused_in_words(
     bare: dict[str, Tensor] = {"x": collect(splits["validation"])["x"]}
     with pytest.raises(ValueError, match="no labels"):
         METRIC(Extracted(9, bare), labelled, labelled, classifier)
-    with pytest.raises(ValueError, match="extractor raw is no classifier that can be fitted"):
+    with pytest.raises(ValueError, match="extractor raw is not a classifier that can be fitted"):
         METRIC(labelled, labelled, labelled, Identity(64))

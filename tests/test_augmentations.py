@@ -151,7 +151,7 @@ def test_a_data_module_augments_training_batches_alone() -> None:
 
 
 def test_what_is_no_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="warp is for images"):
+    with pytest.raises(ValueError, match="warp takes images"):
         warp({"x": torch.zeros(3, 2)}, Generators.from_seeds(range(3)))
 
 

@@ -146,8 +146,8 @@ def test_times_that_do_not_fall_in_so_many_steps_are_refused(grid: str, run: Pat
     [
         (["calibrate"], "error: Missing mandatory value: checkpoint"),
         (["make-extractor"], "error: Missing mandatory value: output"),
-        (["make-extractor", "extractor=identity", "output=x"], "Identity is not fitted: choose a classifier"),
-        (["make-extractor", "extractor=inception", "output=x"], "Inception is not fitted: choose a classifier"),
+        (["make-extractor", "extractor=identity", "output=x"], "Identity cannot be fitted: choose a classifier"),
+        (["make-extractor", "extractor=inception", "output=x"], "Inception cannot be fitted: choose a classifier"),
     ],
 )
 def test_what_cannot_be_made_is_refused(

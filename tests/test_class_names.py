@@ -209,10 +209,10 @@ def test_labels_with_gaps_make_no_empty_class(
 
 def test_a_class_without_items_is_told(tmp_path: Path) -> None:
     data = labelled(tmp_path, [1, 2, 3] * 10, 5)
-    with pytest.warns(UserWarning, match="no training item has class 0, 4: what is sampled"):
+    with pytest.warns(UserWarning, match="no training item has the class 0, 4, so that samples"):
         _ = data.splits
     assert data.classes == ["0", "1", "2", "3", "4"]
-    with pytest.raises(DataError, match="num_classes=2, but train has label 3, and there are 3"):
+    with pytest.raises(DataError, match="num_classes=2, but train has the label 3, and there are 3 different labels"):
         _ = labelled(tmp_path, [1, 2, 3] * 10, 2).splits
 
 
@@ -245,7 +245,7 @@ class Named(DataModule):
 def test_sources_of_a_mixture_agree(first: tuple[str, ...], second: tuple[str, ...], expected: Any) -> None:
     data = Mixture({"a": Named(*first), "b": Named(*second)}, [1], None, 1, False)
     if expected is None:
-        with pytest.raises(DataError, match=r"class 0 is dog in data.sources.b, but cat in one before it"):
+        with pytest.raises(DataError, match=r"class 0 is dog in data.sources.b, but cat in an earlier source"):
             _ = data.splits
     else:
         assert data.classes == expected

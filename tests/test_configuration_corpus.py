@@ -542,5 +542,5 @@ def test_fewer_held_out_items_than_devices_are_refused() -> None:
     data = Digits([1, 8, 8], 10, 4)
     data.splits["validation"] = {"x": torch.zeros(3, 1, 8, 8)}
     check_held_out(data, 3)
-    with pytest.raises(DataError, match=r"3 held-out items for 4 devices.* trainer.devices to fewer"):
+    with pytest.raises(DataError, match=r"3 held-out items are too few for 4 devices.* lower trainer.devices"):
         check_held_out(data, 4)

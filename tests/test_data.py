@@ -72,7 +72,9 @@ def test_each_rank_has_a_batch_to_validate_or_is_refused() -> None:
             assert all(seen)
             assert min(map(len, loaders)) > 0
         for rank in range(count + 1):
-            with pytest.raises(ValueError, match=f"{count} held-out items for {count + 1} devices.* hold out more"):
+            with pytest.raises(
+                ValueError, match=f"{count} held-out items are too few for {count + 1} devices.* hold out more"
+            ):
                 OrderedLoader(split, 2, rank, count + 1)
 
 

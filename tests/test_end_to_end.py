@@ -402,7 +402,7 @@ def test_a_published_network_is_where_training_begins(tmp_path: Path) -> None:
 def test_a_measurement_of_too_few_samples_is_refused_before_training(tmp_path: Path) -> None:
     done = completed("train.py", "evaluation.num_samples=64", "logger=none", f"output_dir={tmp_path / 'run'}")
     assert done.returncode == 2
-    assert "64 samples are too few for metric frechet, which takes at least 65" in done.stderr
+    assert "64 samples are too few for metric frechet, which needs at least 65" in done.stderr
     assert not list((tmp_path / "run").glob("*.yaml"))
 
 
@@ -420,13 +420,13 @@ def test_a_finished_run_is_not_overwritten(run: Path) -> None:
         (["condition.label=11"], "0 to 9"),
         (["weights=0.5"], "raw, 0.997"),
         (["evaluate=true", "condition.label=1", "num_samples=20"], "remove condition.label"),
-        (["evaluate=true", "num_samples=20", "metric=kernel"], "takes at least 1000"),
+        (["evaluate=true", "num_samples=20", "metric=kernel"], "needs at least 1000"),
         (["metric=kernel"], "set evaluate=true"),
         (["evaluate=true", "num_samples=20", "extractor=identity", "extractor.dim=3"], "set extractor.dim=64"),
         (["evaluate=true", "num_samples=1000", "metric=kernel"], "set metric.kernel.subset_size=350"),
         (
             ["evaluate=true", "num_samples=20", "extractor=identity", "extractor.dim=64", "metric=inception_score"],
-            "knows no classes",
+            "has no classes",
         ),
     ],
 )

@@ -38,7 +38,7 @@ from inkdrop.data import WebDataset
 from inkdrop.data.decoding import Decoder
 from inkdrop.errors import DataError
 
-pytestmark = pytest.mark.filterwarnings("ignore:all images of .* lie in one folder")
+pytestmark = pytest.mark.filterwarnings("ignore:all images of .* are in one folder")
 BACKGROUND = np.array([10, 200, 90])
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0 : 8 * SIDE : 8, 0 : 8 * SIDE : 8], 128), 2).astype(np.uint8)
 
@@ -266,11 +266,11 @@ def flipped(content: bytes) -> bytes:
 
 PNG, JPEG = encoded(RGB), encoded(RGB, "JPEG")
 INTEGERS, FLOATS = Image.fromarray(RGB[..., 0].astype(np.int32)), Image.fromarray(RGB[..., 0].astype(np.float32) / 255)
-NO_IMAGE, TIFF = "no image of the formats PNG, JPEG, WEBP, BMP, GIF", {"formats": ["PNG", "TIFF"]}
+NO_IMAGE, TIFF = "not an image of the formats PNG, JPEG, WEBP, BMP, GIF", {"formats": ["PNG", "TIFF"]}
 
 # id: (content, words of the reason, options of the decoder)
 BROKEN: dict[str, tuple[bytes, str, dict[str, Any]]] = {
-    "I1 empty": (b"", "empty file", {}),
+    "I1 empty": (b"", "the file is empty", {}),
     "I1 text": (b"once upon a time", NO_IMAGE, {}),
     "I1 web page": (b"<!DOCTYPE html><title>404</title>", NO_IMAGE, {}),
     "HEIC named .png": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC, AVIF or video file: convert it", {}),
@@ -281,7 +281,7 @@ BROKEN: dict[str, tuple[bytes, str, dict[str, Any]]] = {
     "I4 PNG without its end": (cut(PNG, len(PNG) - 20), "", {}),
     "I4 PNG with a wrong checksum": (wrong_checksum(PNG), "checksum", {}),
     "I4 PNG with a flipped bit": (flipped(PNG), "checksum", {}),
-    "I8 TIFF by default": (encoded(RGB, "TIFF"), "TIFF file: data.decoder.formats does not name TIFF", {}),
+    "I8 TIFF by default": (encoded(RGB, "TIFF"), "TIFF file: add TIFF to data.decoder.formats", {}),
     "I8 integers of 32 bits": (encoded(INTEGERS, "TIFF"), "TIFF of 32-bit integers", TIFF),
     "I8 floats": (encoded(FLOATS, "TIFF"), "TIFF of 32-bit floats", TIFF),
     "I14 1 x 1": (encoded(RGB[:1, :1]), "1 x 1: a side is shorter than data.decoder.min_side=8", {}),
@@ -381,13 +381,13 @@ def test_i1_i18_i20_names_hidden_files_and_folders(tmp_path: Path) -> None:
         "a/._a.png": "hidden",
         "a/.hidden.png": "hidden",
         ".cache": "hidden",
-        "a/notes.txt": "text or metadata beside images",
-        "readme": "text or metadata beside images",
+        "a/notes.txt": "text or metadata next to images",
+        "readme": "text or metadata next to images",
         "a/folder.png": "folder named like an image",
         "empty.png": "folder named like an image",
         "a/dangling.png": "link to nothing",
     }
-    with pytest.warns(UserWarning, match="left out of .*: 2 folder named like an image, 1 link to nothing"):
+    with pytest.warns(UserWarning, match="are left out, because .*: 2 folder named like an image, 1 link to nothing"):
         splits = data.splits
     assert len(splits["train"]["x"]) + len(splits["validation"]["x"]) == 8
     assert "\\udcff" in data._places["train"].source.path(os.fsdecode(b"a/\xff\xfe.png"))
@@ -422,7 +422,9 @@ def test_what_is_no_image_by_its_name_is_counted(
         assert len(folder(path).splits["train"]["x"]) == 18
     messages = [str(each.message) for each in caught]
     assert bool(messages) == bool(told)
-    assert all(re.search(f"left out of .*: .*{told}. Convert those that are images to", each) for each in messages)
+    assert all(
+        re.search(f"are left out, because .*: .*{told}. Convert those that are images to", each) for each in messages
+    )
     inspect(folder(path), tmp_path / "report")
     assert re.search(f"left out by name +.*{told}\n", capsys.readouterr().out) or not told
     assert "\x1b" not in "".join(messages)
@@ -435,7 +437,7 @@ def test_what_is_no_image_by_its_name_is_counted(
 
 def test_texts_beside_images_of_their_name_are_counted(tmp_path: Path) -> None:
     write(tmp_path, sound("a", "b") | {"a/00.txt": b"a cat", "b/03.TXT": b"a dog", "a/notes.txt": b""})
-    with pytest.warns(UserWarning, match="2 texts beside images of the same name are not used"):
+    with pytest.warns(UserWarning, match="2 texts next to images of the same name are not used"):
         _ = folder(tmp_path).splits
 
 
@@ -476,7 +478,7 @@ def test_i22_a_file_that_changes_or_goes(tmp_path: Path) -> None:
         x[torch.tensor([3])]
     assert folder(tmp_path, memory_limit=0.0).fingerprint != before
     (tmp_path / name).unlink()
-    with pytest.raises(DataError, match=f"{name} cannot be read any more: No such file"):
+    with pytest.raises(DataError, match=f"{name} can no longer be read: No such file"):
         x[torch.tensor([3])]
     os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match="neither a file nor a folder"):
@@ -492,7 +494,7 @@ def test_i22_an_archive_that_changes_or_goes(tmp_path: Path) -> None:
         x[torch.tensor([3])]
     path.unlink()
     x.source._opened = None  # type: ignore[attr-defined]
-    with pytest.raises(DataError, match=r"images.zip/a/.*png cannot be read any more: .*No such file"):
+    with pytest.raises(DataError, match=r"images.zip/a/.*png can no longer be read: .*No such file"):
         x[torch.tensor([3])]
 
 
@@ -529,10 +531,10 @@ def test_i23_unreadable_files_are_listed(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 TOO_FEW: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
-    "nothing": ({"notes.txt": b""}, {}, "no images in .*: `python -m inkdrop check-data` says"),
+    "nothing": ({"notes.txt": b""}, {}, "there are no images in .*: `python -m inkdrop check-data` shows"),
     "an empty class": (sound("a", "b") | {"c/notes.txt": b""}, {}, "no images to train on in .*/c$"),
     "fewer than a batch": (sound("a", count=3), {}, "3 images to train on in .* fewer than data.batch_size=4"),
-    "none to hold out": (sound("a", count=9), {}, "no images are held out of .*: set data.validation"),
+    "none to hold out": (sound("a", count=9), {}, "no image of .* is held out: set data.validation"),
     "a class that is not there": (sound("a", "b"), {"num_classes": 3}, "num_classes=3, but .* has 2 folders"),
     "a class too many": (sound("a", "b"), {"num_classes": 1}, "num_classes=1, but .* has 2 folders"),
 }
@@ -581,20 +583,20 @@ def archive(path: Path, members: dict[str, bytes], **attributes: Any) -> Path:
 LINK, DEVICE = 0o120777 << 16, 0o020666 << 16
 # id: (members, attributes of the last one, words)
 ARCHIVES: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
-    "A1 above": ({"../../x.png": PNG}, {}, "is no plain path"),
-    "A1 above, further on": ({"a/../../x.png": PNG}, {}, "is no plain path"),
-    "A1 absolute": ({"/tmp/x.png": PNG}, {}, "is no plain path"),
-    "A1 drive": ({"C:/x.png": PNG}, {}, "is no plain path"),
-    "A1 backslash": ({"a\\..\\..\\x.png": PNG}, {}, "is no plain path"),
-    "A1 same place": ({"a/./x.png": PNG}, {}, "is no plain path"),
-    "A1 empty part": ({"a//x.png": PNG}, {}, "is no plain path"),
+    "A1 above": ({"../../x.png": PNG}, {}, "is not a plain path"),
+    "A1 above, further on": ({"a/../../x.png": PNG}, {}, "is not a plain path"),
+    "A1 absolute": ({"/tmp/x.png": PNG}, {}, "is not a plain path"),
+    "A1 drive": ({"C:/x.png": PNG}, {}, "is not a plain path"),
+    "A1 backslash": ({"a\\..\\..\\x.png": PNG}, {}, "is not a plain path"),
+    "A1 same place": ({"a/./x.png": PNG}, {}, "is not a plain path"),
+    "A1 empty part": ({"a//x.png": PNG}, {}, "is not a plain path"),
     "A2 link": ({"a/out": b"/etc"}, {"external_attr": LINK}, "is a link or a special file"),
     "A2 path through a file": ({"a/x": b"/etc", "a/x/passwd.png": PNG}, {}, "both a file and a folder"),
     "A2 device": ({"a/null.png": b""}, {"external_attr": DEVICE}, "is a link or a special file"),
-    "A5 zeros": ({"a/zeros.bmp": bytes(50_000_000)}, {}, "members of 500.* bytes from"),
-    "A6 zip within zip": ({"a/inner.zip": b""}, {}, "is an archive itself"),
-    "A7 case": ({"a/x.png": PNG, "a/X.png": PNG}, {}, "a/X.png differs from a/x.png in case only"),
-    "A7 case of a folder": ({"cat/x.png": PNG, "Cat/y.png": PNG}, {}, "differs from cat in case only"),
+    "A5 zeros": ({"a/zeros.bmp": bytes(50_000_000)}, {}, "members unpack to 500.* bytes from"),
+    "A6 zip within zip": ({"a/inner.zip": b""}, {}, "is itself an archive"),
+    "A7 case": ({"a/x.png": PNG, "a/X.png": PNG}, {}, "a/X.png differs from a/x.png only in case"),
+    "A7 case of a folder": ({"cat/x.png": PNG, "Cat/y.png": PNG}, {}, "differs from cat only in case"),
 }
 
 
@@ -614,7 +616,7 @@ def test_a7_duplicate_members(tmp_path: Path) -> None:
     path = archive(tmp_path / "images.zip", sound("a"))
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("a/00.png", PNG)
-    with pytest.raises(DataError, match=r"a/00.png is there twice"):
+    with pytest.raises(DataError, match=r"a/00.png occurs twice"):
         folder(path).verify()
 
 
@@ -627,7 +629,7 @@ def test_a3_a4_tar_archives_are_refused(kind: str, tmp_path: Path) -> None:
         info.type = {"link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "device": tarfile.CHRTYPE}.get(kind, b"0")
         info.linkname, info.size = "../../x", len(PNG) if kind in ("file", "above") else 0
         file.addfile(info, io.BytesIO(PNG))
-    with pytest.raises(DataError, match=r"images.tar cannot be read as a .zip file: .* unpack it into a folder"):
+    with pytest.raises(DataError, match=r"images.tar cannot be read as a .zip file: .* unpack it into its own folder"):
         folder(path).verify()
     assert sorted(tmp_path.rglob("*")) == [path.parent, path]
 
@@ -643,7 +645,7 @@ def test_a5_size_is_capped_per_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write(tmp_path, sound("b"))
     assert all("more than 1000" in reason for reason in folder(tmp_path).examine().broken.values())
     monkeypatch.setattr(archives, "MAX_MEMBERS", 5)
-    with pytest.raises(DataError, match="10 members of"):
+    with pytest.raises(DataError, match="10 members unpack to"):
         folder(path).verify()
 
 
@@ -671,7 +673,7 @@ def test_a8_checksum(tmp_path: Path) -> None:
         _ = folder(path, sha256="0" * 64).splits
     with pytest.raises(DataError, match="has the SHA-256"):
         _ = folder(path, validation=str(path), validation_sha256="0" * 64).splits
-    with pytest.raises(DataError, match="a SHA-256 is for an archive"):
+    with pytest.raises(DataError, match="only an archive has a SHA-256"):
         _ = folder(write(tmp_path / "folder", sound("a")), sha256=right).splits
     path.write_text("<!DOCTYPE html><title>404 Not Found</title>")
     with pytest.raises(DataError, match=r"cannot be read as a .zip file"):

@@ -32,7 +32,7 @@ from inkdrop.data.images import Images
 from inkdrop.errors import ConfigurationError, DataError
 from inkdrop.files.locations import data_dir
 
-pytestmark = pytest.mark.filterwarnings("ignore:all images of .* lie in one folder")
+pytestmark = pytest.mark.filterwarnings("ignore:all images of .* are in one folder")
 
 
 def zipped(root: Path, path: Path, inside: str = "") -> Path:
@@ -61,7 +61,7 @@ def test_a_zip_archive_gives_what_the_folder_gives(tmp_path: Path) -> None:
     assert folder(zipped(tmp_path / "images", tmp_path / "images.zip")).fingerprint == whole.fingerprint
     within = zipped(tmp_path / "images", tmp_path / "within.zip", "deep/train/")
     with pytest.raises(
-        DataError, match=r"all of .*within.zip lies in its folder deep/train, .*/deep/train makes these"
+        DataError, match=r"all files of .*within.zip are in its folder deep/train, .*/deep/train to make these"
     ):
         folder(within)
     assert folder(within / "deep" / "train").fingerprint == whole.fingerprint
@@ -103,7 +103,7 @@ def test_a_validation_set_must_have_the_same_classes(tmp_path: Path) -> None:
     assert isinstance(label := data.splits["validation"]["label"], torch.Tensor)
     assert label.tolist() == [1, 1]
     write(tmp_path / "test", sound("c", count=2))
-    with pytest.raises(DataError, match=r"test/c/00.png: is not in the folder of a class"):
+    with pytest.raises(DataError, match=r"test/c/00.png: is not in the folder of any class"):
         _ = folder(tmp_path / "train", validation=str(tmp_path / "test")).splits
 
 
@@ -157,7 +157,9 @@ def test_a_relative_path_is_sought_here_and_then_among_the_data(
     (tmp_path / "here").mkdir()
     monkeypatch.delenv("INKDROP_DATA_DIR", raising=False)
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(DataError, match=r"mine is neither here nor in data: .* set INKDROP_DATA_DIR"):
+    with pytest.raises(
+        DataError, match=r"mine is neither in the working directory nor in data: set data.path.* or INKDROP_DATA_DIR"
+    ):
         folder("mine")
     monkeypatch.setenv("INKDROP_DATA_DIR", str(tmp_path / "data"))
     assert folder("mine")._places["train"].source.root == tmp_path / "data" / "mine"
@@ -187,7 +189,7 @@ def test_the_number_of_classes_is_found_before_others_refer_to_it(tmp_path: Path
     assert plain["data"]["num_classes"] == plain["conditioner"]["num_classes"] == 3
     assert plain["pipeline"]["conditioner"]["num_classes"] == 3
     assert composed(f"data.path={tmp_path}", "data.num_classes=0")["data"]["num_classes"] == 0
-    with pytest.raises(DataError, match="neither here nor in"):
+    with pytest.raises(DataError, match="neither in the working directory nor in"):
         composed(f"data.path={tmp_path}/nothing")
     with pytest.raises(ConfigurationError, match=r"os.system is not allowed"):
         composed(f"data.path={tmp_path}", "data._target_=os.system")
@@ -247,11 +249,11 @@ def test_check_data_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "twins              6 within train" in told
     assert "twins              0 within validation, 1 with splits above" in told
     assert "skipped files        1\n" in told
-    assert f"{tmp_path}/train/dog/readme.txt: text or metadata beside images" in told
+    assert f"{tmp_path}/train/dog/readme.txt: text or metadata next to images" in told
     assert (tmp_path / "out" / "samples.png").is_file()
     write(tmp_path / "train", {"dog/6.png": b"broken", "dog/7.png": b"broken"})
     assert not inspect(folder(tmp_path / "train", held_out=0.4), tmp_path / "out")
-    assert "6.png and 1 more: no image of the formats" in capsys.readouterr().out
+    assert "6.png and 1 more: not an image of the formats" in capsys.readouterr().out
 
 
 def test_check_data_of_data_that_are_no_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,7 +285,7 @@ def test_check_data_ends_with_its_code(
     write(tmp_path / "images", {"a/x.png": b"broken"})
     code, told, _ = check_data(*options, "data.batch_size=4", "--output", out)
     assert code == 3
-    assert "a/x.png: no image of the formats" in told
+    assert "a/x.png: not an image of the formats" in told
     assert Path(out, "items.txt").read_text().startswith(f"broken\t{tmp_path}/images/a/x.png\t")
     for wrong, message in (
         ([*options, "+data.bach_size=4"], "did you mean batch_size"),
@@ -325,7 +327,7 @@ def test_cifar10_says_what_is_missing(tmp_path: Path) -> None:
         CIFAR10([3, 32, 32], 10, 128, root=str(tmp_path)).verify()
     CIFAR10([3, 32, 32], 10, 128, root=str(tmp_path), download=True).verify()
     write(tmp_path / "cifar-10-batches-py", dict.fromkeys(CIFAR10.FILES, b"damaged"))
-    with pytest.raises(DataError, match=r"CIFAR-10 in .* cannot be read or fetched"):
+    with pytest.raises(DataError, match=r"CIFAR-10 in .* cannot be read or downloaded"):
         _ = CIFAR10([3, 32, 32], 10, 128, root=str(tmp_path)).splits
 
 

@@ -204,23 +204,23 @@ REFUSED: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
     "classes one folder down": (
         INSIDE,
         {},
-        r"in its folder photos, which holds the folders cat, dog: data.path=.*/photos",
+        r"in its folder photos, which holds the folders cat, dog: set data.path=.*/photos",
     ),
     "classes two folders down": (
         {f"more/{name}": content for name, content in INSIDE.items()},
         {},
         r"its folder more/photos, .*data.path=.*/more/photos",
     ),
-    "splits one folder down": ({f"mine/{n}": c for n, c in SPLIT.items()}, {}, r"data.path=.*/mine/? makes"),
+    "splits one folder down": ({f"mine/{n}": c for n, c in SPLIT.items()}, {}, r"set data.path=.*/mine/? to make"),
     "splits one folder down, without labels": (
         {f"mine/{n}": c for n, c in SPLIT.items()},
         {"num_classes": 0},
-        r"holds the folders train, val: data.path=.*/mine makes",
+        r"holds the folders train, val: set data.path=.*/mine to make",
     ),
     "splits of other names": (
         sound("a/cat", "a/dog", "b/cat", "b/dog", count=2),
         {},
-        r"each of the folders a, b .* holds the folders cat, dog, as splits do: data.path=.*/a data.validation=.*/b",
+        r"folders a, b .* holds the folders cat, dog, as splits do: set data.path=.*/a data.validation=.*/b",
     ),
     "splits and something else": (
         sound("train", "val", "extra"),
@@ -229,7 +229,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
     ),
     "no training split": (sound("val", "test"), {}, r"data.path=.*/val data.validation=.*/test"),
     "two of a split": (sound("train", "val", "validation"), {}, "which are not one training split"),
-    "an image beside splits": (SPLIT | {"x.png": FLAT["0.png"]}, {}, "x.png lies beside the splits train, val"),
+    "an image beside splits": (SPLIT | {"x.png": FLAT["0.png"]}, {}, "x.png is next to the splits train, val"),
     "an unnamed image": (
         FLAT | {"metadata.jsonl": table({"file_name": "0.png", "label": 1})},
         {},
@@ -238,21 +238,21 @@ REFUSED: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
     "an absent image": (
         with_table(file_name="no.png", label=0),
         {},
-        r"no.png: is not there, but .*metadata.jsonl names",
+        r"no.png: is missing, but .*metadata.jsonl names",
     ),
-    "an image above": (with_table(file_name="../../etc/passwd", label=0), {}, "is not there, but"),
-    "two labels": (with_table(file_name="3.png", label=1), {}, "line 21: 3.png was there before, with another label"),
+    "an image above": (with_table(file_name="../../etc/passwd", label=0), {}, "is missing, but"),
+    "two labels": (with_table(file_name="3.png", label=1), {}, "line 21: 3.png occurs before with another label"),
     "a list of labels": (with_table(file_name="x.png", label=[1, 0]), {}, r"the label \[1, 0\] is neither"),
     "a measured label": (with_table(file_name="x.png", label=0.5), {}, "the label 0.5 is neither"),
     "a truth": (with_table(file_name="x.png", label=True), {}, "the label True is neither"),
     "a negative label": (with_table(file_name="x.png", label=-1), {}, "the label -1 is neither"),
-    "no name": (with_table(label=0), {}, "None is no name of a file"),
+    "no name": (with_table(label=0), {}, "None is not the name of a file"),
     "no object": (FLAT | {"metadata.jsonl": b"[1]\n"}, {}, "metadata.jsonl, line 1 cannot be read: it holds a list"),
     "no JSON": (FLAT | {"dataset.json": b"{"}, {}, "dataset.json cannot be read: it is no JSON"),
     "deep JSON": (FLAT | {"dataset.json": b"[" * 10**5}, {}, "dataset.json cannot be read: it is more than 64 deep"),
-    "no pairs": (FLAT | {"dataset.json": b'{"labels": [1]}'}, {}, "its labels are no list of"),
+    "no pairs": (FLAT | {"dataset.json": b'{"labels": [1]}'}, {}, "its labels are not a list of"),
     "no column of files": (FLAT | {"metadata.csv": b"a,b\n1,2\n"}, {}, "has no column file_name, but a, b"),
-    "no text": (FLAT | {"metadata.csv": b"file_name,label\n\xff\xfe,1\n"}, {}, "it is no text in UTF-8"),
+    "no text": (FLAT | {"metadata.csv": b"file_name,label\n\xff\xfe,1\n"}, {}, "it is not text in UTF-8"),
     "a huge field": (FLAT | {"metadata.csv": b"file_name,label\n" + b"x" * 200_000}, {}, "field larger than"),
     "two tables": (
         FLAT | dict.fromkeys(("a.csv", "b.csv"), b"file_name,label\n0.png,1\n"),
@@ -274,7 +274,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
         {"num_classes": 0},
         r"2.png: has no line",
     ),
-    "validation twice": (SPLIT, {"validation": "VAL"}, r"data.path=.* has splits itself: .*data.path=.*/train"),
+    "validation twice": (SPLIT, {"validation": "VAL"}, r"data.path=.* itself has splits: .*data.path=.*/train"),
     "labels beyond": (
         {**SHARDS, "dataset.json": json.dumps({"labels": LABELS}).encode()},
         {"num_classes": 3},
@@ -305,10 +305,10 @@ def test_what_is_wrong_is_named(
 DOUBTED: dict[str, tuple[dict[str, bytes], str, int]] = {
     "one folder": (
         sound("photos"),
-        "all images of .* lie in one folder, which makes one class, photos: data.num_cl",
+        "all images of .* are in one folder, which makes one class, photos: set data.num_cl",
         1,
     ),
-    "shards": (SHARDS, "folders 00000, 00001 of .* look like parts of one set: data.num_classes=0", 2),
+    "shards": (SHARDS, "folders 00000, 00001 of .* look like parts of one set: set data.num_classes=0", 2),
 }
 
 

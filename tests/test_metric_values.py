@@ -271,9 +271,9 @@ def test_options_out_of_range_are_refused(metric: str, option: str, wrong: float
 
 def test_what_is_too_few_or_without_classes_is_refused_in_words() -> None:
     x, y = clouds(60, 30, 6)
-    with pytest.raises(ValueError, match=r"subset_size=40 .* 60 samples, 30 in the reference"):
+    with pytest.raises(ValueError, match=r"subset_size=40 .* the 60 samples or the 30 items of the reference"):
         value(KernelDistance(subset_size=40), x, y)
-    with pytest.raises(ValueError, match="extractor raw knows no classes"):
+    with pytest.raises(ValueError, match="extractor raw has no classes"):
         Collector(Identity(6), frozenset({"class_sums"}), 60).update(x, torch.arange(60), "rows", list(range(60)))
     classifier = Classifier("digits", [1, 8, 8], 10, [[4]], 8, False)
     with pytest.raises(ValueError, match="uint8"):

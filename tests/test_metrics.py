@@ -185,11 +185,11 @@ def test_more_samples_than_held_out_items_have_a_floor_that_says_so() -> None:
 
 
 def test_too_few_samples_for_a_covariance_are_refused_before_anything() -> None:
-    with pytest.raises(ValueError, match="64 samples are too few for metric frechet, which takes at least 65"):
+    with pytest.raises(ValueError, match="64 samples are too few for metric frechet, which needs at least 65"):
         Evaluation(digits_classifier(), FRECHET, num_samples=64).check(digits())
     Evaluation(digits_classifier(), FRECHET, num_samples=65).check(digits())
     Evaluation(digits_classifier(), {"frechet": FrechetDistance(min_samples=2)}, num_samples=2).check(digits())
-    with pytest.raises(ValueError, match="reference=test is no split"):
+    with pytest.raises(ValueError, match="reference=test is not a split"):
         Evaluation(digits_classifier(), FRECHET, reference="test").check(digits())
 
 
@@ -199,14 +199,14 @@ def test_what_is_told_where_samples_are_too_few_is_enough() -> None:
             Evaluation(digits_classifier(), {name: metric}, num_samples=count).check(digits())
         return str(raised.value).split(": ")[1]
 
-    many = "metric.kernel.subset_size=70, or 1000 samples and as many held-out items"
+    many = "set metric.kernel.subset_size=70, or take 1000 samples and hold out as many items"
     assert told(KernelDistance(), "kernel", 70) == many
     Evaluation(digits_classifier(), {"kernel": KernelDistance(subset_size=70)}, num_samples=70).check(digits())
     assert "subset_size=350," in told(KernelDistance(), "kernel", 500)  # of which 350 are held out
     assert "metric=[kernel] metric.kernel.subset_size=64," in told(FrechetDistance(), "frechet", 64)
-    assert told(PrecisionRecall(9), "pr", 8) == "more samples, or metric.pr.neighbours=7"
+    assert told(PrecisionRecall(9), "pr", 8) == "take more samples, or set metric.pr.neighbours=7"
     Evaluation(digits_classifier(), {"pr": PrecisionRecall(7)}, num_samples=8).check(digits())
-    assert told(InceptionScore(), "inception_score", 9) == "more samples"
+    assert told(InceptionScore(), "inception_score", 9) == "take more samples"
 
 
 def test_values_outside_of_eight_bits_are_refused() -> None:

@@ -74,7 +74,10 @@ def test_a_value_that_was_typed_is_told_alone(typed: list[str], script: Script) 
 
 def test_data_that_are_absent_are_told_alone(script: Script) -> None:
     ended = script("train.py", "data=arrays", "data.path=nowhere.npy")
-    assert (ended.code, ended.err) == (3, "error: nowhere.npy is missing: set data.path\n")
+    assert (ended.code, ended.err) == (
+        3,
+        "error: nowhere.npy is missing: set data.path to a file or folder that exists\n",
+    )
 
 
 def test_no_steps_say_what_was_not_looked_at(script: Script) -> None:

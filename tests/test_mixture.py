@@ -176,9 +176,9 @@ WRONG: dict[str, tuple[dict[str, DataModule], str]] = {
     "types": ({"a": Numbers(90, 0), "b": Numbers(90, 0, dtype=torch.int16)}, "sources.b has x of torch.int16"),
     "fields": (
         {"a": Numbers(90, 0), "b": Numbers(90, 0, labels=False)},
-        "sources.b has the fields x, the first x, label",
+        "sources.b has the fields x, but the first source has x, label",
     ),
-    "all shapes": ({"a": Numbers(90, 0, width=3)}, r"data.shape=\[1\], but train holds samples of shape \[3\]"),
+    "all shapes": ({"a": Numbers(90, 0, width=3)}, r"data.shape=\[1\], but the samples of train have the shape \[3\]"),
 }
 
 
@@ -191,11 +191,11 @@ def test_sources_that_do_not_agree_are_refused(parts: dict[str, DataModule], mes
 def test_impossible_mixtures_are_refused() -> None:
     with pytest.raises(ValueError, match=r"weights names a, d, but the sources are a, b, c"):
         mixture(weights={"a": 1.0, "d": 1.0})
-    with pytest.raises(ValueError, match="c would give less than one of 10000 samples"):
+    with pytest.raises(ValueError, match="c would contribute less than one of 10000 samples"):
         mixture(weights={"a": 1.0, "b": 1.0, "c": 1e-6}).order()
     with pytest.raises(ValueError, match="sources is empty"):
         Mixture({}, [1], 3, 10, False)
-    with pytest.raises(DataError, match=r"class_balanced=true needs labels: sources.moons has none"):
+    with pytest.raises(DataError, match=r"class_balanced=true needs labels, and data.sources.moons has none"):
         mixture({"moons": Toy(moons, 10, [2], 0, 1)}, class_balanced=True).order()
     digits = Digits([1, 8, 8], 10, 1, augment=flip)
     with pytest.raises(ValueError, match=r"data.sources.d.augment is not used: set data.augment"):

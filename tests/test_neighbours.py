@@ -106,6 +106,6 @@ def test_reference_items_are_left_out_evenly() -> None:
 def test_fewer_items_than_neighbours_are_refused_in_words() -> None:
     x, real = neighbouring(60, 3)
     for kind in (PrecisionRecall, DensityCoverage):
-        with pytest.raises(ValueError, match="neighbours=3, but of 3 items each has 2 others"):
+        with pytest.raises(ValueError, match="neighbours=3 must be at most 2 for 3 items"):
             value(kind(3), x, real)
     assert PrecisionRecall(5).fewest(None) == 6  # type: ignore[arg-type]

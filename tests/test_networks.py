@@ -82,7 +82,7 @@ def test_a_published_folder_loads(safe: bool, tmp_path: Path) -> None:
 def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     diffusers_small().save_pretrained(tmp_path)
     wider = UNet(**{**SMALL, "base_channels": 16})
-    with pytest.raises(ValueError, match="has shape"):
+    with pytest.raises(ValueError, match="has the shape"):
         read_diffusers_folder(tmp_path, wider)
     deeper = UNet(**{**SMALL, "num_blocks": 2})
     with pytest.raises(ValueError, match="missing"):

@@ -96,7 +96,7 @@ def test_residuals_are_added_to_the_skips_and_the_middle(make: Make) -> None:
         for i in range(len(zeros)):
             one = [torch.randn_like(zero) if i == j else zero for j, zero in enumerate(zeros)]
             assert not torch.allclose(network(x, c_noise, residuals=one), plain, atol=1e-3), i
-        with pytest.raises(ValueError, match="4 residuals for 4 skips"):
+        with pytest.raises(ValueError, match="4 residuals were given, but the skips and the middle need 5"):
             network(x, c_noise, residuals=zeros[1:])
 
 

@@ -29,7 +29,7 @@ from inkdrop.data.webdataset import ShardPasses
 from inkdrop.errors import DataError
 
 # Held-out samples have classes of their own here, as each sample has.
-pytestmark = pytest.mark.filterwarnings("ignore:no training item has class")
+pytestmark = pytest.mark.filterwarnings("ignore:no training item has the class")
 
 SIZES = [5, 9, 7, 11, 8]  # samples of the training shards, 40 in all
 N = sum(SIZES)
@@ -199,7 +199,7 @@ def test_the_digest_follows_the_decoder(folder: Path) -> None:
 
 def test_classes_are_found_in_the_labels(folder: Path) -> None:
     assert dataset(folder, num_classes=None).num_classes == N + 6
-    with pytest.raises(DataError, match="num_classes=40, but validation has label 45"):
+    with pytest.raises(DataError, match="num_classes=40, but validation has the label 45"):
         _ = dataset(folder, num_classes=N).splits
 
 
@@ -252,21 +252,24 @@ def test_shards_from_elsewhere_are_fetched_once(folder: Path, address: tuple[str
     assert torch.equal(collect(remote.splits["train"])["x"], collect(local.splits["train"])["x"])
     assert torch.cat([b["x"] for b in stream(remote, 2)]).equal(torch.cat([b["x"] for b in stream(local, 0)]))
     assert sorted(asked) == sorted([*(f"/train-{i}.tar" for i in range(5)), "/held.tar"])
-    with pytest.raises(DataError, match=r"nothing.tar cannot be had"):
+    with pytest.raises(DataError, match=r"nothing.tar cannot be opened or downloaded"):
         _ = dataset(url, "nothing.tar").splits
 
 
 BAD = "train-1.tar: "
 PNG = encoded(IMAGES[0])
 WRONG: dict[str, tuple[list[tuple[str, bytes]], str]] = {
-    "other size": ([("7.npy", encoded(IMAGES[0], "npy"))], r"7.npy has shape \[4, 6, 3\], but data.shape=\[3, 4, 6\]"),
+    "other size": (
+        [("7.npy", encoded(IMAGES[0], "npy"))],
+        r"7.npy has the shape \[4, 6, 3\], but data.shape=\[3, 4, 6\]",
+    ),
     "too small": ([("7.png", encoded(IMAGES[0][:3]))], "7.png cannot be decoded: 6 x 3: a side is shorter than"),
     "damaged image": ([("dir/7.png", PNG[:60])], "dir/7.png cannot be decoded"),
-    "no image": ([("7.png", b"text")], "7.png cannot be decoded: no image of the formats"),
+    "no image": ([("7.png", b"text")], "7.png cannot be decoded: not an image of the formats"),
     "pickle": ([("7.npy", encoded(np.array([{}]), "npy"))], "7.npy cannot be decoded: it holds objects of Python"),
     "not finite": ([("7.npy", encoded(np.full((3, 4, 6), np.nan), "npy"))], "7.npy holds numbers that are not finite"),
-    "other type": ([("7.npy", encoded(np.ones((3, 4, 6)), "npy"))], "7.npy is torch.float32, but the first"),
-    "no data": ([("7.txt", b"text")], "sample 7 has none of png, npy, but txt, cls"),
+    "other type": ([("7.npy", encoded(np.ones((3, 4, 6)), "npy"))], "7.npy has the type torch.float32, but the first"),
+    "no data": ([("7.txt", b"text")], "the sample 7 has none of png, npy, but txt, cls: set data.x"),
     "nothing": ([], "train-1.tar holds no samples"),
 }
 
@@ -282,20 +285,20 @@ def test_wrong_members_are_named(folder: Path, members: list[tuple[str, bytes]],
 @pytest.mark.parametrize("content", [b"cat", b"-1", b"1.5", b""])
 def test_labels_are_whole_numbers(folder: Path, content: bytes) -> None:
     write(folder / "train-1.tar", [("7.png", PNG), ("7.cls", content)])
-    with pytest.raises(DataError, match=r"train-1.tar: 7.cls holds .*, not a class"):
+    with pytest.raises(DataError, match=r"train-1.tar: 7.cls holds .*, but a class must be"):
         _ = dataset(folder).splits
     write(folder / "train-1.tar", [("7.png", PNG)])
-    with pytest.raises(DataError, match=r"train-1.tar: sample 7 has no .cls"):
+    with pytest.raises(DataError, match=r"train-1.tar: the sample 7 has no .cls"):
         _ = dataset(folder).splits
 
 
 def test_shards_that_cannot_be_read_are_named(folder: Path) -> None:
     write(folder / "train-1.tar", sample(7), "w:gz")
-    with pytest.raises(DataError, match=r"train-1.tar is no whole, uncompressed tar"):
+    with pytest.raises(DataError, match=r"train-1.tar is not an intact, uncompressed tar"):
         _ = dataset(folder).splits
     whole = (folder / "train-2.tar").read_bytes()
     (folder / "train-2.tar").write_bytes(whole[: len(whole) // 3])
-    with pytest.raises(DataError, match=r"train-2.tar is no whole, uncompressed tar"):
+    with pytest.raises(DataError, match=r"train-2.tar is not an intact, uncompressed tar"):
         _ = dataset(folder, "train-2.tar").splits
     (folder / "train-2.tar").unlink()
     with pytest.raises(DataError, match=r"train-2.tar is missing"):

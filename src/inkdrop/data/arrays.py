@@ -25,15 +25,20 @@ MAX_CLASSES = 10**6
 
 
 class Arrays(DataModule):
-    """Named arrays of one length: a .npz, a .npy, a .pt of `torch.save`, or a folder with one .npy per array.
+    """Named arrays of one length: vectors, images or series of your own, as files of numpy or torch.
 
-    `fields` says which array is "x", which "label", and what else the batch holds: {"x": "images", "label": "digit"}.
-    The only array of a .npy, or of a .pt that holds a bare tensor, is called x. Floats become float32 and labels
-    int64; other whole numbers stay as they are. A .npy of more than `memory_limit` gigabytes stays on disk.
-    `validation` is a file or folder of the same kind; without it a fixed `held_out` share of the items is set aside.
-    `shape` null is found in the arrays, and `num_classes` null is the number of different labels; those from 1 on, or
-    with gaps, become 0, 1, ... and name their classes. `DataError` for what is absent, no number, not finite, or of
-    another length or shape; on disk, for numbers that are not finite, when they are read.
+    Floats become float32 and labels int64; other whole numbers keep their type. Arguments beyond those of `DataModule`:
+
+    - `path`: a .npz, a .npy, a .pt of `torch.save`, or a folder with one .npy per array. The only array of a .npy, or
+      of a .pt that holds a bare tensor, is called x.
+    - `fields`: which array is "x", which is "label", and what else a batch holds: {"x": "images", "label": "digit"}.
+    - `shape`, `num_classes`: null takes them from the arrays. Labels that start at 1 or have gaps become 0, 1, ... and
+      keep their names.
+    - `validation`: a held-out file or folder of the same kind; null holds out a fixed share `held_out` of the items.
+    - `memory_limit`: gigabytes; a larger .npy stays on disk.
+
+    Raises `DataError` for arrays that are missing, not numeric, not finite, or of unequal lengths or shapes. Numbers
+    on disk that are not finite raise it when they are read.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class Arrays(DataModule):
         self.validation = Path(validation) if validation else None
         if num_classes is None:
             paths = filter(None, (self.path, self.validation))
-            num_classes = len(numbered({label for path in paths for label in self._found_labels(path)}, None))
+            num_classes = len(numbered({label for path in paths for label in self._different_labels(path)}, None))
         if shape is None:
             shape = list(self._arrays(self.path)[fields["x"]].shape[1:])
         super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
@@ -80,27 +85,32 @@ class Arrays(DataModule):
         count = len(train["x"])
         held = round(self.held_out * count)
         if not 0 < held < count:
-            raise DataError(f"data.held_out={self.held_out} of {count} items leaves a split empty")
+            raise DataError(
+                f"data.held_out={self.held_out} of {count} items leaves a split empty: change it or set data.validation"
+            )
         shuffled = torch.from_numpy(Generators.from_positions(0, range(count)).at("held out").keys.argsort())
         parts = {"train": shuffled[held:].sort().values, "validation": shuffled[:held].sort().values}
         return {part: {name: _select(column, items) for name, column in train.items()} for part, items in parts.items()}
 
-    def _found_labels(self, path: Path) -> list[int]:
-        """The different labels, if there are any."""
+    def _different_labels(self, path: Path) -> list[int]:
+        """The different labels of a path, or none where it has no labels."""
         if "label" not in self.fields:
             return []
-        labels = self._column(self._arrays(path), "label", path)
-        found: list[int] = labels[torch.arange(len(labels))].unique().tolist()
-        if len(found) > MAX_CLASSES:
-            raise DataError(f"{path}: {self.fields['label']} has {len(found):,} different labels, which are no classes")
-        return found
+        column = self._column(self._arrays(path), "label", path)
+        labels: list[int] = column[torch.arange(len(column))].unique().tolist()
+        if len(labels) > MAX_CLASSES:
+            raise DataError(
+                f"{path}: {self.fields['label']} has {len(labels):,} different labels, more than the {MAX_CLASSES:,} "
+                "classes that are allowed: set data.fields to an array of class numbers"
+            )
+        return labels
 
     def _arrays(self, path: Path) -> Mapping[str, np.ndarray]:
-        """The arrays of this path, those that `fields` names among them."""
+        """The arrays of a path, which include those that `fields` names."""
         arrays = open_arrays(path)
         if missing := [name for name in self.fields.values() if name not in arrays]:
             raise DataError(
-                f"{path} has no array {missing[0]}: there are {harmless(', '.join(arrays))}; set data.fields"
+                f"{path} has no array {missing[0]} (available: {harmless(', '.join(arrays))}): set data.fields"
             )
         return arrays
 
@@ -109,7 +119,8 @@ class Arrays(DataModule):
         columns = {field: self._column(arrays, field, path) for field in self.fields}
         lengths = {self.fields[field]: len(column) for field, column in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise DataError(f"{path}: arrays of different lengths, {', '.join(f'{k} {v}' for k, v in lengths.items())}")
+            shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise DataError(f"{path}: the arrays have different lengths, {shown}: each must hold one entry for an item")
         return columns
 
     def _column(self, arrays: Mapping[str, np.ndarray], field: str, path: Path) -> Column:
@@ -122,7 +133,7 @@ class Arrays(DataModule):
 
 
 class OnDisk:
-    """Items of a .npy file that are read when asked for, such as a split of it."""
+    """A column of items of a .npy file, such as a split of it, that are read when a batch needs them."""
 
     def __init__(self, path: Path, items: Tensor):
         self.path, self.items = path, items
@@ -134,25 +145,28 @@ class OnDisk:
         return len(self.items)
 
     def __getitem__(self, items: Tensor, /) -> Tensor:
-        # Opened each time: a memory map that travels to a worker process would be copied whole.
+        # Opened each time, because a memory map that is sent to a worker process would be copied whole.
         rows = self.items[items]
-        found = as_tensor(map_npy(self.path, DataError)[rows.numpy()])
-        _check_finite(found, str(self.path), rows)
-        return found
+        values = as_tensor(map_npy(self.path, DataError)[rows.numpy()])
+        _check_finite(values, str(self.path), rows)
+        return values
 
     def select(self, items: Tensor) -> OnDisk:
-        """Some of these items."""
+        """Returns a column of some of these items (n)."""
         return OnDisk(self.path, self.items[items])
 
     def digest(self) -> str:
-        """Name, size and time of the file, and which items."""
+        """Returns the name, size and time of the file, and which items are used."""
         stat = self.path.stat()
         chosen = int((self.items * torch.arange(1, len(self.items) + 1)).sum())
         return f"{self.path.name}:{stat.st_size}:{stat.st_mtime_ns}:{chosen}"
 
 
 def open_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    """The arrays of a file or folder by name; those of .npz and .npy are read when used. Nothing is unpickled."""
+    """Returns the arrays of a file or folder by name; those of .npz and .npy are read when they are used.
+
+    Nothing is unpickled. Raises `DataError` for a path that is missing or of another kind.
+    """
     try:
         if path.is_dir():
             return {file.stem: map_npy(file, DataError) for file in sorted(path.glob("*.npy"))}
@@ -161,18 +175,20 @@ def open_arrays(path: Path) -> Mapping[str, np.ndarray]:
         if path.suffix == ".npz":
             return Npz(path, DataError)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing: set data.path") from None
+        raise DataError(f"{path} is missing: set data.path to a file or folder that exists") from None
     if path.suffix in (".pt", ".pth"):
         if not path.exists():
-            raise DataError(f"{path} is missing: set data.path")
+            raise DataError(f"{path} is missing: set data.path to a file or folder that exists")
         return _from_torch(read_torch(path, DataError), path)
-    raise DataError(f"{path} is no .npz, .npy or .pt file and no folder of .npy files")
+    raise DataError(
+        f"{path} is not a .npz, .npy or .pt file and not a folder of .npy files: set data.path to one of these"
+    )
 
 
 def _from_torch(content: Any, path: Path) -> dict[str, np.ndarray]:
     tensors = {"x": content} if isinstance(content, Tensor) else content
     if not isinstance(tensors, dict) or not all(isinstance(each, Tensor) for each in tensors.values()):
-        raise DataError(f"{path} holds neither a tensor nor a dict of tensors")
+        raise DataError(f"{path} holds neither a tensor nor a dict of tensors: save one of these with torch.save")
     return {
         str(name): (each.float() if each.is_floating_point() else each).detach().numpy()
         for name, each in tensors.items()
@@ -180,9 +196,9 @@ def _from_torch(content: Any, path: Path) -> dict[str, np.ndarray]:
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
-    """Numbers as torch computes with them: floats as float32, unsigned of 16 bits and more as int64."""
+    """Returns an array as a tensor: floats as float32, and unsigned integers of 16 bits or more as int64."""
     if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is refused later
+        with np.errstate(over="ignore"):  # numbers that do not fit become infinite, and are refused later
             array = array.astype(np.float32, copy=False)
     elif array.dtype.kind == "u" and array.itemsize > 1:
         array = array.astype(np.int64)
@@ -195,25 +211,30 @@ def _in_memory(array: np.ndarray, field: str, place: str) -> Tensor:
     if field == "label":
         tensor = tensor.long()
         if tensor.min() < 0:
-            raise DataError(f"{place}: item {int(tensor.argmin())} has label {int(tensor.min())}; classes begin at 0")
+            raise DataError(
+                f"{place}: item {int(tensor.argmin())} has the label {int(tensor.min())}: labels must be at least 0"
+            )
     return tensor
 
 
 def _check_kind(array: np.ndarray, field: str, place: str) -> None:
-    """`DataError` for what are not numbers, for labels that are not whole, and for no items."""
+    """Raises `DataError` for an array that is not numeric or has no items, and for labels that are not whole."""
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{place} holds {array.dtype}, not real numbers")
+        raise DataError(f"{place} holds {array.dtype} instead of real numbers: convert it")
     if array.ndim == 0 or len(array) == 0:
-        raise DataError(f"{place} of shape {array.shape} holds no items")
+        raise DataError(f"{place} has the shape {array.shape} and holds no items: choose another array")
     if field == "label" and (array.ndim != 1 or array.dtype.kind == "f"):
-        raise DataError(f"{place}: labels are whole numbers of shape (N), not {array.dtype} of {array.shape}")
+        raise DataError(f"{place}: labels must be whole numbers of shape (N), not {array.dtype} of shape {array.shape}")
 
 
 def _check_finite(tensor: Tensor, place: str, items: Tensor) -> None:
     if tensor.is_floating_point() and not tensor.isfinite().all():
         wrong = ~tensor.isfinite()
         first = int(items[wrong.flatten(1).any(1) if wrong.ndim > 1 else wrong][0])
-        raise DataError(f"{place}: {int(wrong.sum())} numbers are not finite in float32, the first in item {first}")
+        raise DataError(
+            f"{place}: {int(wrong.sum())} numbers are not finite in float32, the first of them in item {first}: remove "
+            "or replace them"
+        )
 
 
 def _select(column: Column, items: Tensor) -> Column:

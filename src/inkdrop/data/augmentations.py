@@ -1,4 +1,4 @@
-"""Changes of training batches, keyed by the position of each sample in the run."""
+"""Augmentations of training batches, keyed by the position of each sample in the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inkdrop.randomness import Generators
 
 
 def flip(batch: Batch, generators: Generators, probability: Annotated[float, Ge(0), Le(1)] = 0.5) -> Batch:
-    """Images (B, C, H, W) mirrored left to right with this probability."""
+    """Mirrors images (B, C, H, W) left to right, each with this probability."""
     mirrored = generators.at("flip").uniform() < probability
     return {**batch, "x": torch.where(mirrored[:, None, None, None], batch["x"].flip(3), batch["x"])}
 
@@ -30,19 +30,28 @@ def warp(
     anisotropy: Annotated[float, Ge(0)] = 0.2,
     translation: Annotated[float, Ge(0)] = 0.125,
 ) -> Batch:
-    """Images (B, C, H, W) under a random affine map, and `augmentation` (B, 9), which says what was done: 0 is nothing.
+    """Applies a random affine map to images (B, C, H, W), and adds `augmentation` (B, 9), which describes it.
 
-    Each of six kinds takes part with this probability: mirrored left to right (in `flip_x` of the cases) or upside down
-    (`flip_y`); larger by 2^(scale a); turned by up to `rotation` degrees; longer by 2^(anisotropy a) in one direction
-    and shorter across it; moved by `translation` a of width and height; a is standard normal, another one each time. A
-    strength of 0 leaves a kind out. Behind its border an image goes on as its reflection. The network needs the labels,
-    by conditioner=augmented: without them samples are warped too. `ValueError` for what is no image. Source: Karras et
-    al. 2022, arXiv 2206.00364, appendix F.2, but for linear interpolation, and for twice the angle in the labels of the
-    direction, which then tell it.
+    All zeros mean that an image is unchanged. The network needs these labels, by conditioner=augmented; without them
+    the samples are warped as well. Each of six kinds of change is applied with `probability`, where a is standard
+    normal and drawn anew for each use:
+
+    - `flip_x`, `flip_y`: mirrors left to right, or upside down, in this share of the cases.
+    - `scale`: enlarges by 2^(scale a).
+    - `rotation`: rotates by an angle of up to this many degrees.
+    - `anisotropy`: stretches by 2^(anisotropy a) along a random direction, and shrinks as much across it.
+    - `translation`: shifts by translation a of the width and of the height.
+
+    A strength of 0 leaves a kind out. Beyond its border an image is continued by its reflection. Raises `ValueError`
+    for samples that are not images. Source: Karras et al. 2022, arXiv 2206.00364, appendix F.2, except that the
+    interpolation is linear, and that the labels of the direction hold twice its angle, so that they are unique.
     """
     x = batch["x"]
     if x.ndim != 4:
-        raise ValueError(f"data.augment: warp is for images (C, H, W), and these samples are {tuple(x.shape[1:])}")
+        raise ValueError(
+            f"data.augment: warp takes images (C, H, W), and these samples have the shape {tuple(x.shape[1:])}: set "
+            "data.augment=null"
+        )
     streams = generators.at("warp")
     u, n = streams.uniform((10,)), streams.at("normal").normal((4,), torch.float64)
     strengths = torch.tensor([flip_x, flip_y, scale, rotation, anisotropy, translation], dtype=torch.float64)
@@ -70,12 +79,12 @@ def warp(
 
 
 def scaled(x: Tensor, y: Tensor) -> Tensor:
-    """Maps (B, 3, 3) of the plane that scale by x (B) to the right and by y (B) down."""
+    """Returns maps (B, 3, 3) of the plane that scale by x (B) to the right and by y (B) downwards."""
     return torch.diag_embed(torch.stack([x, y, torch.ones_like(x)], dim=1))
 
 
 def rotated(angle: Tensor) -> Tensor:
-    """Maps (B, 3, 3) that turn by these angles (B) from the right towards the bottom."""
+    """Returns maps (B, 3, 3) that rotate by angles (B), in radians, from the right towards the bottom."""
     matrix = torch.eye(3, dtype=angle.dtype).repeat(len(angle), 1, 1)
     matrix[:, 0, 0] = matrix[:, 1, 1] = angle.cos()
     matrix[:, 1, 0] = angle.sin()
@@ -84,17 +93,20 @@ def rotated(angle: Tensor) -> Tensor:
 
 
 def moved(shift: Tensor) -> Tensor:
-    """Maps (B, 3, 3) that move by these pixels (B, 2), to the right and down."""
+    """Returns maps (B, 3, 3) that shift by pixels (B, 2), to the right and downwards."""
     matrix = torch.eye(3, dtype=shift.dtype).repeat(len(shift), 1, 1)
     matrix[:, :2, 2] = shift
     return matrix
 
 
 def resampled(x: Tensor, done: Tensor) -> Tensor:
-    """Images (B, C, H, W) under maps (B, 3, 3) of the plane in pixels from the centre: linear, reflected at borders."""
+    """Applies maps (B, 3, 3) of the plane, in pixels from the centre, to images (B, C, H, W).
+
+    The interpolation is linear, and images are reflected at their borders.
+    """
     height, width = x.shape[2:]
     half = torch.tensor([width / 2, height / 2, 1], dtype=done.dtype)
-    back = torch.linalg.inv(done) * half / half[:, None]  # from where in the image, in halves of its size
+    back = torch.linalg.inv(done) * half / half[:, None]  # the position that a pixel comes from, in halves of the size
     grid = torch.nn.functional.affine_grid(back[:, :2], list(x.shape), align_corners=False)
     out = torch.nn.functional.grid_sample(x.to(done.dtype), grid, "bilinear", "reflection", align_corners=False)
     return out.to(x.dtype) if x.dtype.is_floating_point else out.round().clamp(0, 255).to(x.dtype)

@@ -11,7 +11,7 @@ from inkdrop.data.published import Published
 
 
 class CIFAR10(Published):
-    """60,000 photographs, 32 x 32, RGB: 50,000 to train, 10,000 held out.
+    """CIFAR-10: 60,000 RGB photographs of 32 x 32 pixels, 50,000 for training and 10,000 held out.
 
     Source: Krizhevsky 2009, Learning multiple layers of features from tiny images.
     """

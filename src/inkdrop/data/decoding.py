@@ -1,4 +1,4 @@
-"""From the bytes of one image file to pixels, without a guess: what has no one meaning is refused by name."""
+"""From the bytes of one image file to pixels: nothing is guessed, and an ambiguous file is refused with the reason."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*")
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels, uint8 (C, H, W), the size (width, height) before scaling, and what was converted."""
+    """An image: pixels, uint8 (C, H, W), the size (width, height) before scaling, and the conversions."""
 
     pixels: Tensor
     size: tuple[int, int]
@@ -41,13 +41,21 @@ class Decoded:
 
 
 class Decoder:
-    """An image file as uint8 (C, H, W) of `shape`, by Pillow.
+    """Decodes an image file to uint8 (C, H, W) of `shape`, by Pillow.
 
-    The format is told by content and must be one of `formats`. EXIF orientation is applied, transparency laid on
-    `background` (RGB), the first frame of an animation taken, 16-bit grey divided by 257 and rounded (of 16-bit colours
-    Pillow keeps the upper 8), and colours become grey or RGB as C asks. The image is scaled with antialiasing to just
-    cover (H, W), and its centre is taken. `Refused` with the reason for a file that is broken, beyond the limits, or of
-    32-bit pixels, whose range nobody knows, and for all files where `shape` is not that of an image.
+    The image is scaled with antialiasing until it just covers (H, W), and its centre is used. EXIF orientation is
+    applied, the first frame of an animation is used, 16-bit grey is divided by 257 and rounded, and colours become grey
+    or RGB according to C. (Of 16-bit colours Pillow keeps the upper 8 bits.)
+
+    - `shape`: [C, H, W] with C = 1 or 3.
+    - `background`: red, green and blue under transparent pixels.
+    - `formats`: the formats that are read; they are recognised by content.
+    - `min_side`: smallest length of the shorter side in pixels.
+    - `max_aspect`: largest ratio of the longer to the shorter side.
+    - `max_pixels`: largest number of pixels of a file.
+
+    Raises `Refused` with the reason for a file that is broken, beyond the limits, or of 32-bit pixels, which have no
+    known range, and for every file where `shape` is not that of an image.
     """
 
     def __init__(
@@ -65,12 +73,12 @@ class Decoder:
         self.min_side, self.max_aspect, self.max_pixels = min_side, max_aspect, max_pixels
 
     def check_shape(self) -> None:
-        """`ValueError` unless `shape` is that of an image; data that may be arrays ask with the first image only."""
+        """Raises `ValueError` unless `shape` is that of an image."""
         if len(self.shape) != 3 or self.shape[0] not in (1, 3) or min(self.shape) < 1:
             raise ValueError(f"data.shape={list(self.shape)} must be [1 or 3, height, width] for images")
 
     def look(self, content: bytes) -> tuple[int, int, bool]:
-        """Width and height, turned as EXIF says, and whether it is grey, from the header; `Refused` as for the file."""
+        """Returns width, height (after EXIF orientation) and whether it is grey, from the header; raises `Refused`."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -78,13 +86,13 @@ class Decoder:
                 turned = image.getexif().get(_ORIENTATION, 1) >= _SIDEWAYS
         except Refused:
             raise
-        except Exception as error:  # Pillow's decoders raise whatever they meet in a broken file
+        except Exception as error:  # Pillow's decoders raise errors of any type on a broken file
             raise Refused(str(error) or type(error).__name__) from None
         width, height = reversed(image.size) if turned else image.size
         return width, height, image.mode in _GREY_MODES
 
     def digest(self) -> bytes:
-        """What a fingerprint takes of options that change pixels: those that are not as they are by default."""
+        """Returns the part of a fingerprint that stands for options that differ from their defaults."""
         usual = vars(Decoder(self.shape))
         changed = {name: value for name, value in vars(self).items() if value != usual[name]}
         return repr(sorted(changed.items())).encode() if changed else b""
@@ -98,7 +106,7 @@ class Decoder:
                 decoded = self._decode(content)
         except Refused:
             raise
-        except Exception as error:  # Pillow's decoders raise whatever they meet in a broken file
+        except Exception as error:  # Pillow's decoders raise errors of any type on a broken file
             raise Refused(str(error) or type(error).__name__) from None
         if caught:
             return Decoded(decoded.pixels, decoded.size, (*decoded.conversions, WARNED))
@@ -109,7 +117,7 @@ class Decoder:
         conversions = [ANIMATED] if getattr(image, "is_animated", False) else []
         if image.mode in ("I", "F"):
             kind = "integers" if image.mode == "I" else "floats"
-            raise Refused(f"{image.format} of 32-bit {kind}, whose range is unknown: convert it to 8 or 16 bits")
+            raise Refused(f"{image.format} of 32-bit {kind}, which have no known range: convert it to 8 or 16 bits")
         image.load()
         if image.getexif().get(_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
@@ -125,19 +133,19 @@ class Decoder:
         return Decoded(pixels.contiguous(), size, tuple(conversions))
 
     def _open(self, content: bytes) -> Image.Image:
-        """The image with its header read and found within the limits."""
+        """The image, with its header read and checked against the limits."""
         if not content:
-            raise Refused("empty file")
+            raise Refused("the file is empty")
         try:
             image = Image.open(io.BytesIO(content), formats=self.formats)
         except UnidentifiedImageError:
             if content.startswith(_TIFF_STARTS) and "TIFF" not in self.formats:
-                raise Refused("a TIFF file: data.decoder.formats does not name TIFF") from None
-            if content[4:8] == b"ftyp":  # files of Apple's and others' containers, often under another name
+                raise Refused("a TIFF file: add TIFF to data.decoder.formats") from None
+            if content[4:8] == b"ftyp":  # the container format of HEIC and AVIF, often under another suffix
                 raise Refused("a HEIC, AVIF or video file: convert it to PNG, JPEG or WebP") from None
-            raise Refused(f"no image of the formats {', '.join(self.formats)}") from None
+            raise Refused(f"not an image of the formats {', '.join(self.formats)}") from None
         except Image.DecompressionBombError:
-            raise Refused(f"more than data.decoder.max_pixels={self.max_pixels} pixels") from None
+            raise Refused(f"the image has more than data.decoder.max_pixels={self.max_pixels} pixels") from None
         width, height = image.size
         if width * height > self.max_pixels:
             raise Refused(f"{width} x {height} is more than data.decoder.max_pixels={self.max_pixels} pixels")
@@ -157,7 +165,9 @@ class Decoder:
         grey_file, grey = image.mode in _GREY_MODES, self.shape[0] == 1
         if image.mode.startswith("I;16"):
             if image.has_transparency_data:
-                raise Refused("16-bit grey with a transparent level: convert it to 8 bits or give it an alpha channel")
+                raise Refused(
+                    "16-bit grey with a transparent level is not read: convert it to 8 bits or add an alpha channel"
+                )
             conversions.append(DEEP)
             image = Image.fromarray(np.rint(np.asarray(image, np.float64) / 257).astype(np.uint8))
         if image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""The 8 x 8 digits that scikit-learn carries."""
+"""The 8 x 8 digits that are part of scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _HELD_OUT_PER_CLASS = 35
 
 
 class Digits(DataModule):
-    """1,797 handwritten digits, 8 x 8, levels 0 ... 16 stretched to 0 ... 255, with labels.
+    """1,797 handwritten digits of 8 x 8 pixels with labels, which need no download.
 
-    Split once and for all, by class: 35 of each digit are `validation`, 35 are `extractor`, for fitting the classifier
-    that distances are measured on, and the other 1,097 are `train`.
+    Levels 0 ... 16 become 0 ... 255. The split is fixed: 35 images of each digit are `validation`, 35 are `extractor`,
+    to which the classifier that distances are measured on is fitted, and the other 1,097 are `train`.
     Source: Alpaydin and Kaynak, UCI Machine Learning Repository, 1998 (its test part).
     """
 

@@ -1,4 +1,4 @@
-"""Images of the user's own, in a folder or a zip archive."""
+"""Your own images, in a folder or a zip archive."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from inkdrop.errors import DataError
 from inkdrop.files.locations import Location
 from inkdrop.files.showing import harmless
 
-_NAMED = 5  # broken files that an error names
-_CONVERT = "Convert those that are images to PNG, JPEG or WebP, with a name that ends so"
+_NAMED = 5  # broken files that an error lists
+_CONVERT = "Convert those that are images to PNG, JPEG or WebP, and give them the suffix of that format"
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Files of a split, with their labels (N) if there are classes."""
+    """The files of a split, with their labels (N) if there are classes."""
 
     source: Source
     names: list[str]
@@ -41,15 +41,24 @@ class _Part:
 
 
 class ImageFolder(DataModule):
-    """Images below `path`, a folder, a .zip file or a folder within one, as uint8 (N, C, H, W) with labels.
+    """Your own images below a folder or in a .zip file, as uint8 (N, C, H, W), with classes by folder or by table.
 
-    Folders directly under `path` called train, val or test are its splits. Classes are the folders below, in the order
-    of their numbers if all are numbers and else of their names' bytes, or what `dataset.json`, `metadata.jsonl` or a
-    CSV there says; `num_classes` null takes the number found, and 0 means no labels. `shape` null is the
-    `typical_shape` of the images. Held out is the split val, or else test, or `validation`, another such place, or the
-    share `held_out` of each class, chosen by a hash of the files' names. All files are decoded when loaded; at most the
-    share `max_broken` may be broken and is left out. The pixels stay in memory up to `memory_limit` GiB, and are else
-    decoded again for each batch. `DataError` with the paths if files are broken, or too few.
+    All files are decoded when the data are loaded. Arguments beyond those of `DataModule`:
+
+    - `path`: a folder, a .zip file, or a folder within one. Folders directly below it that are called train, val or
+      test are its splits. Classes are the folders below, in the order of their numbers if all are numbers and else of
+      the bytes of their names, or those of a `dataset.json`, a `metadata.jsonl` or a CSV there.
+    - `shape`: null is the `typical_shape` of the images.
+    - `num_classes`: null counts the classes, and 0 means no labels.
+    - `validation`: another such path, which is held out; null holds out the split val, or else test, or else a part.
+    - `held_out`: the share of each class that is held out, chosen by a hash of the file names.
+    - `decoder`: how files become pixels.
+    - `max_broken`: the largest share of broken files that is left out; more are an error.
+    - `memory_limit`: GiB of pixels that stay in memory; more are decoded again for each batch.
+    - `allow_links`: whether links may leave the folder.
+    - `sha256`, `validation_sha256`: digests of the archives, which are compared if they are given.
+
+    Raises `DataError` with the paths if files are broken, or if there are too few.
     """
 
     def __init__(
@@ -75,7 +84,9 @@ class ImageFolder(DataModule):
         if num_classes is None:
             check_level(self._places["train"], found=True)
             num_classes = len(self.classes)
-        if shape is None or (self._stated is None and num_classes == 0):  # what else is to be found would hide it
+        if shape is None or (
+            self._stated is None and num_classes == 0
+        ):  # a later error would hide that there are no images
             listing = self._places["train"].source.listing()
             _require_some(len(listing.files), self.path, Findings(skipped=listing.skipped))
         shape = typical_shape(self._places["train"].source) if shape is None else shape
@@ -86,7 +97,7 @@ class ImageFolder(DataModule):
 
     @cached_property
     def _places(self) -> dict[str, Place]:
-        """Where the files of each split lie; without `validation` it is chosen of those of `train`."""
+        """The place of each split; without a place of `validation` its files are chosen from those of `train`."""
         source = open_source(self.path, self.allow_links)
         if self.validation is None:
             return places(self.path, source)
@@ -131,12 +142,12 @@ class ImageFolder(DataModule):
         return findings
 
     def _list(self, findings: Findings) -> dict[str, _Part]:
-        """The files of each split; odd and skipped files enter the findings."""
+        """The files of each split; odd and skipped files are added to the findings."""
         if len(self.classes) != self.num_classes:
             kind = "folders" if self._places["train"].labels is None else "classes"
             raise ValueError(
-                f"data.num_classes={self.num_classes}, but {self.path} has {len(self.classes)} {kind}: null takes as "
-                f"many as there are {kind}"
+                f"data.num_classes={self.num_classes}, but {self.path} has {len(self.classes)} {kind}: set it to null, "
+                f"which counts the {kind}"
             )
         parts = {}
         for split, place in self._places.items():
@@ -158,44 +169,47 @@ class ImageFolder(DataModule):
             findings.unused[place.table.path] = unused
         stems = {name.rpartition(".")[0] for name in names}
         if texts := sum(name.lower().endswith(".txt") and name[:-4] in stems for name in listing.skipped):
-            findings.unused[place.path] = f"{texts} texts beside images of the same name are"
+            findings.unused[place.path] = f"{texts} texts next to images of the same name are"
         return _Part(source, names, torch.tensor(labels, dtype=torch.long))
 
     def _read(self, split: str, part: _Part, keep: bool, findings: Findings) -> Split:
         scanned, pixels = scan(part.source, self.decoder, part.names, keep, self.num_workers)
-        sound = [item for item, file in enumerate(scanned) if file.reason is None]
+        valid = [item for item, file in enumerate(scanned) if file.reason is None]
         for name, file in zip(part.names, scanned, strict=True):
             if file.reason is not None:
                 findings.broken[part.source.path(name)] = file.reason
             else:
                 findings.conversions.update(file.conversions)
                 findings.sizes[file.size] += 1
-        part = part.select(sound)
+        part = part.select(valid)
         findings.paths[split] = [part.source.path(name) for name in part.names]
-        x = pixels if keep else Images(part.source, self.decoder, part.names, [scanned[i].checksum for i in sound])
+        x = pixels if keep else Images(part.source, self.decoder, part.names, [scanned[i].checksum for i in valid])
         return {"x": x, "label": part.labels} if self.num_classes else {"x": x}
 
     def _judge(self, findings: Findings) -> None:
-        """`DataError` for more broken files than allowed; a warning that counts what is not as it seems."""
+        """Raises `DataError` for more broken files than allowed; warns with counts of skipped and changed files."""
         broken, files = findings.broken, findings.sizes.total() + len(findings.broken)
         if len(broken) > self.max_broken * files:
             lines = [f"  {path}: {reason}" for path, reason in list(broken.items())[:_NAMED]]
             more = [f"  and {len(broken) - _NAMED} more"] if len(broken) > _NAMED else []
             raise DataError(
-                "\n".join([f"{len(broken)} of {files} files in {self.path} are no sound images:", *lines, *more])
-                + "\n`python -m inkdrop check-data` with the same data options lists all; "
-                f"data.max_broken (now {self.max_broken}) is the largest share that may be left out instead"
+                "\n".join([f"{len(broken)} of {files} files in {self.path} are not valid images:", *lines, *more])
+                + "\n`python -m inkdrop check-data` with the same data options lists all of them; repair or remove "
+                f"them, or raise data.max_broken={self.max_broken}, the largest share that may be left out"
             )
         counts = {kind: count for kind in (ANIMATED, WARNED) if (count := findings.conversions[kind])}
         if broken:
             counts["broken and left out"] = len(broken)
-        if findings.left_out and findings.sizes:  # else this is an error
-            rank_zero_warn(f"left out of {self.path}, as no images by their names: {findings.left_out}. {_CONVERT}")
+        if findings.left_out and findings.sizes:  # without images this is an error
+            rank_zero_warn(
+                f"files in {self.path} are left out, because their names are not those of images: "
+                f"{findings.left_out}. {_CONVERT}"
+            )
         for table, unused in findings.unused.items():
-            rank_zero_warn(f"{table}: {unused} not used; nothing here takes them yet")
+            rank_zero_warn(f"{table}: {unused} not used, because no conditioner takes them yet")
         if counts:
-            told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-            rank_zero_warn(f"of {files} files in {self.path}: {told}; `python -m inkdrop check-data` says more")
+            kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            rank_zero_warn(f"of {files} files in {self.path}: {kinds}; `python -m inkdrop check-data` lists them")
 
     def _check_numbers(self, labels: Tensor, num_held_out: int, findings: Findings) -> None:
         _require_some(len(labels), self.path, findings)
@@ -207,25 +221,25 @@ class ImageFolder(DataModule):
             if self._places["train"].labels is None:
                 where = f"in {self._places['train'].path}/{named}"
             left_out = f", but {findings.left_out}. {_CONVERT}" if findings.left_out else ""
-            raise DataError(f"no images to train on {where}{left_out}")
+            raise DataError(f"there are no images to train on {where}{left_out}")
         if len(labels) < self.batch_size:
             raise DataError(
                 f"{len(labels)} images to train on in {self.path} are fewer than "
                 f"data.batch_size={self.batch_size}: lower it"
             )
         if num_held_out == 0:
-            raise DataError(f"no images are held out of {self.path}: set data.validation, or raise data.held_out")
+            raise DataError(f"no image of {self.path} is held out: set data.validation, or raise data.held_out")
 
 
 def _require_some(count: int, path: str, findings: Findings) -> None:
     if count == 0:
         left_out = f", but {findings.left_out}. {_CONVERT}" if findings.left_out else ""
-        why = left_out or ": `python -m inkdrop check-data` says what was left out and why"
-        raise DataError(f"no images in {path}{why}")
+        why = left_out or ": `python -m inkdrop check-data` shows what was left out and why"
+        raise DataError(f"there are no images in {path}{why}")
 
 
 def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[int]:
-    """Numbers of the files held out: of each class this share, rounded down, lowest by a hash of their names."""
+    """Returns the numbers of the held-out files: this share of each class, rounded down, lowest by a hash of names."""
     order = sorted(
         range(len(names)), key=lambda i: hashlib.blake2b(names[i].encode("utf-8", "surrogateescape")).digest()
     )

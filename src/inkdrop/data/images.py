@@ -1,4 +1,4 @@
-"""Image files as a column of pixels: all decoded once to see that they are sound, then kept, or decoded when asked."""
+"""Image files as a column of pixels: all are decoded once as a check, then kept or decoded again for each batch."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from inkdrop.data.sources import Refused, Source
 from inkdrop.errors import DataError
 
 _CHUNK_BYTES = 2**22  # of pixels that a process hands over at once
-_FEW = 2000  # files for which starting processes does not pay
+_FEW = 2000  # files; for fewer, starting processes takes longer than it saves
 _LOOKED_AT, _LONGEST, _MULTIPLE = 25, 96, 8
 
 
 class Images:
-    """Pixels (N, C, H, W) of image files, decoded when asked for, here or in any worker process.
+    """Pixels (N, C, H, W) of image files, decoded when a batch needs them, in this or in any worker process.
 
-    `checksums` are the CRC-32 of the files' bytes: `DataError` for a file that is gone, or is no longer the same.
+    `checksums` are the CRC-32 of the files' bytes. Raises `DataError` for a file that is missing or has changed.
     """
 
     dtype = torch.uint8
@@ -54,13 +54,13 @@ class Images:
         try:
             content = self.source.read(name)
         except Refused as error:
-            raise DataError(f"{self.source.path(name)} cannot be read any more: {error}") from None
+            raise DataError(f"{self.source.path(name)} can no longer be read: {error}") from None
         if zlib.crc32(content) != self.checksums[item]:
-            raise DataError(f"{self.source.path(name)} has changed since the data were loaded: begin again")
+            raise DataError(f"{self.source.path(name)} has changed since the data were loaded: start the run again")
         return self.decoder(content).pixels
 
     def digest(self) -> str:
-        """SHA-256 of how files are decoded and of their names and checksums."""
+        """Returns the SHA-256 of the options of the decoder and of the names and checksums of the files."""
         digest = hashlib.sha256(repr(sorted(vars(self.decoder).items())).encode())
         for name, checksum in zip(self.names, self.checksums, strict=True):
             digest.update(f"{name}\0{checksum}\0".encode("utf-8", "surrogateescape"))
@@ -69,7 +69,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Scanned:
-    """What decoding one file showed: `reason` is why it is no sound image, or None."""
+    """The result of decoding one file: `reason` is why it is not a valid image, or None."""
 
     reason: str | None = None
     checksum: int = 0
@@ -78,7 +78,7 @@ class Scanned:
 
 
 class _Chunks(Dataset[Any]):
-    """Names of files -> what decoding each showed, and the pixels of the sound ones (M, C, H, W)."""
+    """From names of files to the result of decoding each, and the pixels of the valid ones (M, C, H, W)."""
 
     def __init__(self, source: Source, decoder: Decoder, keep: bool):
         self.source, self.decoder, self.keep = source, decoder, keep
@@ -99,28 +99,29 @@ class _Chunks(Dataset[Any]):
 
 
 def typical_shape(source: Source) -> list[int]:
-    """[C, H, W] that suits the images: their median aspect, at most 96 pixels long, sides in multiples of 8.
+    """Returns a shape [C, H, W] that suits the images: their median aspect, at most 96 pixels long, multiples of 8.
 
-    Up to 25 of them, evenly spread, are looked at; C is 1 if all of these are grey. `DataError` if none is sound.
+    It reads the headers of up to 25 images, evenly spread; C is 1 if all of these are grey. Raises `DataError` if none
+    of them is valid.
     """
     names, decoder = source.listing().files, Decoder([3, 1, 1], formats=get_args(Format))
-    seen = []
+    headers = []
     for name in names[:: max(1, len(names) // _LOOKED_AT)][:_LOOKED_AT]:
-        with contextlib.suppress(Refused):  # which loading tells of
-            seen.append(decoder.look(source.read(name)))
-    if not seen:
-        raise DataError(f"no sound images in {source.root}, from which data.shape could follow: set it")
-    aspect = statistics.median(math.log(width / height) for width, height, _ in seen)
-    longest = min(_LONGEST, statistics.median(max(width, height) for width, height, _ in seen))
+        with contextlib.suppress(Refused):  # loading reports it
+            headers.append(decoder.look(source.read(name)))
+    if not headers:
+        raise DataError(f"{source.root} has no valid image from which data.shape could follow: set data.shape")
+    aspect = statistics.median(math.log(width / height) for width, height, _ in headers)
+    longest = min(_LONGEST, statistics.median(max(width, height) for width, height, _ in headers))
     height, width = longest * min(1, math.exp(-aspect)), longest * min(1, math.exp(aspect))
     sides = (max(_MULTIPLE, _MULTIPLE * round(side / _MULTIPLE)) for side in (height, width))
-    return [1 if all(grey for *_, grey in seen) else 3, *sides]
+    return [1 if all(grey for *_, grey in headers) else 3, *sides]
 
 
 def scan(
     source: Source, decoder: Decoder, names: Sequence[str], keep: bool, num_workers: int | None
 ) -> tuple[list[Scanned], Tensor]:
-    """What decoding each file showed, and with `keep` the pixels of the sound ones (M, C, H, W)."""
+    """Returns the result of decoding each file, and with `keep` the pixels of the valid ones (M, C, H, W)."""
     if num_workers is None:
         num_workers = 0 if len(names) < _FEW else min(16, os.cpu_count() or 1)
     length = max(1, min(256, _CHUNK_BYTES // torch.Size(decoder.shape).numel()))
@@ -128,7 +129,7 @@ def scan(
     loader = DataLoader(
         _Chunks(source, decoder, keep), batch_size=None, sampler=chunks, num_workers=num_workers, collate_fn=_same
     )
-    results = iter(loader)  # the processes start before the bar's thread does
+    results = iter(loader)  # the processes must start before the thread of the progress bar
     quiet = bool(getattr(rank_zero_only, "rank", 0)) or not rich.get_console().is_terminal
     scanned: list[Scanned] = []
     pixels = torch.empty(len(names) if keep else 0, *decoder.shape, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""What the folders below a path are: splits, classes, or neither, at a level that is not the right one."""
+"""Whether the folders below a path are splits, classes, or neither because the path is at the wrong level."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SPLITS = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files of a split lie, what a table says about them, and which of them it has; None is all."""
+    """The location of the files of a split, the table about them, and the names in the split; None is all."""
 
     path: str  # as the user would name it
     source: Source
@@ -33,11 +33,11 @@ class Place:
 
     @property
     def labels(self) -> Table | None:
-        """The table, where it says the classes instead of the folders."""
+        """The table, if it and not the folders says the classes."""
         return self.table if self.table is not None and self.table.labelled is not None else None
 
     def sorted_out(self, listing: Listing, classes: Sequence[str]) -> tuple[list[str], list[int], dict[str, str]]:
-        """The files of the split, the number of the class of each, and why others are left out."""
+        """Returns the files of the split, the class number of each, and the reason for each file that is left out."""
         numbers = {name: number for number, name in enumerate(classes)}
         rows = {} if self.table is None else self.table.rows
         files: list[str] = []
@@ -48,17 +48,17 @@ class Place:
                 if name not in rows:
                     odd[name] = self._not_in_table
             elif (label := numbers.get(str(self._label(name))) if numbers else 0) is None:
-                odd[name] = "is not in the folder of a class" if self.labels is None else self._not_in_table
+                odd[name] = "is not in the folder of any class" if self.labels is None else self._not_in_table
             else:
                 files.append(name)
                 labels.append(label)
         there = {*listing.files, *listing.skipped, *listing.odd}
         wanted = rows if self.chosen is None else self.chosen
-        odd |= {name: f"is not there, but {self._table} names it" for name in wanted if name not in there}
+        odd |= {name: f"is missing, but {self._table} names it" for name in wanted if name not in there}
         return files, labels, odd
 
     def _label(self, name: str) -> int | str | None:
-        """The class of a file by table or folder; None if they do not say it."""
+        """The class of a file by table or folder; None if neither says it."""
         if (table := self.labels) is None:
             return name.split("/")[0] if "/" in name else None
         return table.rows[name].label if name in table.rows else None
@@ -73,9 +73,9 @@ class Place:
 
 
 def places(path: str, source: Source) -> dict[str, Place]:
-    """The splits that lie below a path, by folders or by a table; `train` alone if nothing speaks of splits.
+    """Returns the splits below a path, by folders or by a table; `train` alone if neither names splits.
 
-    `DataError` for folders of which only some are splits.
+    Raises `DataError` for folders of which only some are splits.
     """
     table = read_table(source)
     if folders := _split_folders(path, source):
@@ -93,29 +93,29 @@ def places(path: str, source: Source) -> dict[str, Place]:
             )
         chosen.setdefault(split, set()).add(name)
     if "train" not in chosen:
-        raise DataError(f"{table.path}: no image has the split train")
+        raise DataError(f"{table.path}: no image has the split train: give some images this split")
     return _named({split: Place(path, source, table, names) for split, names in chosen.items()})
 
 
 def only_place(option: str, path: str, source: Source) -> Place:
-    """A path that has no splits; `DataError` if it has, where another path says what is held out."""
-    found = places(path, source)
-    if len(found) == 1 and found["train"].path == path:
-        return found["train"]
-    below = found["train"].path
-    instead = f"give {options({f'data.{option}': below})}" if below != path else "take the splits out of the table"
-    raise DataError(f"data.{option}={harmless(path)} has splits itself: leave data.validation out, or {instead}")
+    """Returns the place of a path without splits, for use where another path is held out; else raises `DataError`."""
+    splits = places(path, source)
+    if len(splits) == 1 and splits["train"].path == path:
+        return splits["train"]
+    below = splits["train"].path
+    instead = f"set {options({f'data.{option}': below})}" if below != path else "remove the splits from the table"
+    raise DataError(f"data.{option}={harmless(path)} itself has splits: leave data.validation out, or {instead}")
 
 
 def _named(found: dict[str, Place]) -> dict[str, Place]:
-    """The splits as a run knows them: a test split is held out where there is no other."""
+    """The splits of a run: a test split becomes the held-out one where there is no other."""
     if "test" in found and "validation" not in found:
         return {"train": found["train"], "validation": found["test"]}
     return {split: found[split] for split in _SPLITS if split in found}
 
 
 def _split(name: str) -> str | None:
-    """The split that a folder's name stands for."""
+    """The split that the name of a folder stands for."""
     plain = re.sub("[ _-]?(set|data|images)$", "", name.casefold())
     return next((split for split, names in _SPLITS.items() if plain in names), None)
 
@@ -129,16 +129,16 @@ def _split_folders(path: str, source: Source) -> dict[str, str]:
         return {}
     if others or "train" not in splits.values() or len(set(splits.values())) < len(splits):
         raise DataError(
-            f"{path} has the folders {_listed(folders)}, which are not one training split and others: name what is "
-            f"meant, such as {_advice(path, *sorted(splits, key=lambda name: list(_SPLITS).index(splits[name])))}"
+            f"{path} has the folders {_listed(folders)}, which are not one training split and other splits: name the "
+            f"folders, such as {_advice(path, *sorted(splits, key=lambda name: list(_SPLITS).index(splits[name])))}"
         )
     if images := [name for name in source.files() if image_by_name(name)]:
-        raise DataError(f"{source.path(images[0])} lies beside the splits {_listed(folders)}: move it into one of them")
+        raise DataError(f"{source.path(images[0])} is next to the splits {_listed(folders)}: move it into one of them")
     return {split: name for name, split in splits.items()}
 
 
 def class_names(found: Mapping[str, Place], num_classes: int | None) -> list[str]:
-    """The names of the classes in the order of their numbers: by the table of the training split, or by its folders."""
+    """Returns the names of the classes in the order of their numbers, by the training split's table or folders."""
     if (table := found["train"].labels) is None:
         return ordered(found["train"].source.folders())
     tables = [place.labels for place in found.values() if place.labels is not None]
@@ -151,9 +151,9 @@ def class_names(found: Mapping[str, Place], num_classes: int | None) -> list[str
 
 
 def check_level(place: Place, found: bool) -> None:
-    """`DataError` if classes or splits lie further down; warns of folders that are hardly classes.
+    """Raises `DataError` if classes or splits are further down; warns of folders that are probably not classes.
 
-    Folders are only doubted if their number is `found`, and not stated; splits within a folder always are.
+    Classes are only doubted if their number was counted (`found`) and not stated; splits within a folder always are.
     """
     if place.labels is not None:
         return
@@ -163,36 +163,36 @@ def check_level(place: Place, found: bool) -> None:
         whole = "/".join((place.path, *wrapped))
         if _split_folders(whole, inner) or (found and inner.folders() and not _images(inner)):
             raise DataError(
-                f"all of {path} lies in its folder {'/'.join(map(harmless, wrapped))}, which holds the folders "
-                f"{_listed(inner.folders())}: {options({'data.path': whole})} makes these the classes or splits"
+                f"all files of {path} are in its folder {'/'.join(map(harmless, wrapped))}, which holds the folders "
+                f"{_listed(inner.folders())}: set {options({'data.path': whole})} to make these the classes or splits"
             )
     if not found:
         return
     if wrapped and _images(inner):
         rank_zero_warn(
-            f"all images of {path} lie in one folder, which makes one class, {harmless(folders[0])}: "
-            "data.num_classes=0 is without labels, data.num_classes=1 is without this warning"
+            f"all images of {path} are in one folder, which makes one class, {harmless(folders[0])}: set "
+            "data.num_classes=0 for no labels, or data.num_classes=1 to keep the class without this warning"
         )
     elif len(folders) > 1 and not any(_images(source.within(name)) for name in folders):
         inside = source.within(folders[0]).folders()
         if len(inside) > 1 and all(source.within(name).folders() == inside for name in folders):
             raise DataError(
                 f"each of the folders {_listed(folders)} of {path} holds the folders {_listed(inside)}, as splits "
-                f"do: {_advice(path, *folders)}, or data.num_classes={len(folders)} if they are classes"
+                f"do: set {_advice(path, *folders)}, or data.num_classes={len(folders)} if they are classes"
             )
     if len(folders) > 1 and all(re.fullmatch("[0-9]{5,}", name) for name in folders):
         rank_zero_warn(
-            f"the folders {_listed(folders)} of {path} are taken for classes, but look like parts of one set: "
-            f"data.num_classes=0 is without labels, data.num_classes={len(folders)} is without this warning"
+            f"the folders {_listed(folders)} of {path} are taken as classes, but look like parts of one set: set "
+            f"data.num_classes=0 for no labels, or data.num_classes={len(folders)} to keep them without this warning"
         )
 
 
 def _wrapped(source: Source) -> tuple[list[str], Source]:
-    """The folders on the way down while each is the only one and no image lies beside it, and what they lead to."""
-    way: list[str] = []
+    """The chain of folders that each hold one folder and no image, and the source below them."""
+    path: list[str] = []
     while not _images(source) and len(folders := source.folders()) == 1:
-        way, source = [*way, *folders], source.within(folders[0])
-    return way, source
+        path, source = [*path, *folders], source.within(folders[0])
+    return path, source
 
 
 def _images(source: Source) -> bool:
@@ -205,6 +205,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _advice(path: str, *folders: str) -> str:
-    """Options by which the first folder is trained on and the second held out."""
+    """Options that train on the first folder and hold out the second."""
     named = zip(("path", "validation"), folders, strict=False)
     return options({f"data.{option}": f"{path}/{name}" for option, name in named})

@@ -1,4 +1,4 @@
-"""Items of a split as batches, in an order that is a pure function of the seed and of the number of samples seen."""
+"""Items of a split as batches, in an order that is a function of the seed and the position in the run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from inkdrop.randomness import Generators
 
 
 class Column(Protocol):
-    """One field of all items of a split: a tensor (N, *) in memory, or something that fetches items when asked.
+    """One field of all items of a split: a tensor (N, *) in memory, or an object that reads items on demand.
 
-    What is not a tensor also has `digest() -> str`, which changes with its content.
+    A column that is not a tensor also has `digest() -> str`, which changes with its content.
     """
 
     @property
@@ -33,7 +33,7 @@ class Column(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, items: Tensor, /) -> Tensor:
-        """The items with these numbers (B), as (B, *)."""
+        """Returns the items with these numbers (B), as (B, *)."""
 
 
 Split: TypeAlias = Mapping[str, Column]  # "x" (N, *) raw data, "label" (N), ...; all of one length
@@ -43,7 +43,7 @@ Order: TypeAlias = Callable[[Sequence[int]], Tensor]  # positions of the run -> 
 
 
 class ShuffledPasses:
-    """Position p of the run is item `order_k[p mod N]` of pass `k = p div N`, whose order is keyed by seed and k."""
+    """An order in shuffled passes: position p is item `order_k[p mod N]` of pass `k = p div N`, keyed by seed and k."""
 
     def __init__(self, num_items: int, seed: int):
         self.num_items, self.seed = num_items, seed
@@ -70,10 +70,12 @@ class _Batches(Dataset[Batch]):
 
 
 class _Loader(ABC):
-    """Batches by number, made here or in `num_workers` processes that stay alive between passes."""
+    """Batches by number, made in this process or in `num_workers` processes that stay alive between passes."""
 
     def __init__(self, num_workers: int):
-        maker = copy.copy(self)  # not self: garbage in a cycle takes five seconds to stop its processes
+        maker = copy.copy(
+            self
+        )  # not self: the garbage collector would stop the processes of a cycle only after five seconds
         self._loader: DataLoader[Batch] = DataLoader(
             _Batches(maker.batch),
             batch_size=None,
@@ -86,20 +88,22 @@ class _Loader(ABC):
 
     @abstractmethod
     def batch(self, number: int) -> Batch:
-        """One batch."""
+        """Returns one batch."""
 
     @abstractmethod
     def _numbers(self) -> Iterable[int]:
         """Numbers of the batches, in order."""
 
     def __iter__(self) -> Iterator[Batch]:
-        with held():  # processes start with the first batch: Lightning also asks when it needs none
+        with (
+            held()
+        ):  # processes start with the first batch, because Lightning also asks for an iterator that it does not use
             batches = iter(self._loader)
         yield from batches
 
     @property
     def _iterator(self) -> Any:
-        """Where Lightning looks for processes to stop when training ends, rather than when the garbage is collected."""
+        """The attribute by which Lightning stops the processes when training ends."""
         return self._loader._iterator
 
     @_iterator.setter
@@ -119,11 +123,12 @@ class _Endless:
 
 
 class ShuffledLoader(_Loader):
-    """Endless batches of the same size over a split, from position `first` on, in an order that knows no state.
+    """Endless batches of the same size over a split, from position `first` on, in an order without state.
 
-    Batches run on over the end of a pass, so that none is smaller and none is lost. Each rank takes its slice of every
-    batch; together they see what one process would. A batch carries its global positions as "position"; `augment` is
-    keyed by them. `order` is one of shuffled passes unless given.
+    A batch continues over the end of a pass, so that none is smaller and none is lost. Each rank takes its slice of
+    every batch, so that all ranks together see the batches of one process. A batch holds its positions in the run as
+    "position", by which `augment` is keyed. `order` null is that of shuffled passes. Raises `ValueError` if the devices
+    do not divide `batch_size`.
     """
 
     def __init__(
@@ -139,7 +144,9 @@ class ShuffledLoader(_Loader):
         first: int = 0,
     ):
         if batch_size % world_size:
-            raise ValueError(f"data.batch_size={batch_size} is not divisible by {world_size} devices")
+            raise ValueError(
+                f"data.batch_size={batch_size} is not divisible by {world_size} devices: change one of them"
+            )
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.num_items = len(split["x"])
@@ -161,16 +168,16 @@ class ShuffledLoader(_Loader):
 
 
 class OrderedLoader(_Loader):
-    """One pass over a split in its own order; ranks take turns. The last batch may be smaller.
+    """One pass over a split in its own order, in which ranks take turns. The last batch may be smaller.
 
-    `ValueError` for fewer items than ranks: one without a batch would not meet the others where they talk.
+    Raises `ValueError` for fewer items than ranks, because a rank without a batch would leave the others waiting.
     """
 
     def __init__(self, split: Split, batch_size: int, rank: int = 0, world_size: int = 1, num_workers: int = 0):
         if len(split["x"]) < world_size > 1:
             raise ValueError(
-                f"{len(split['x'])} held-out items for {world_size} devices, each of which needs one: hold out more, "
-                "or set trainer.devices to fewer"
+                f"{len(split['x'])} held-out items are too few for {world_size} devices, each of which needs one: "
+                "hold out more items, or lower trainer.devices"
             )
         self.split = split
         self.parts = torch.arange(rank, len(split["x"]), world_size).split(batch_size)
@@ -187,11 +194,11 @@ class OrderedLoader(_Loader):
 
 
 def collect(split: Split, items: Tensor | None = None) -> Batch:
-    """The items with these numbers (B), or all of them, with every field as a tensor (B, *)."""
+    """Returns the items with these numbers (B), or all items, with every field as a tensor (B, *)."""
     items = torch.arange(len(split["x"])) if items is None else items
     return {name: column[items] for name, column in split.items()}
 
 
 def content(column: Any) -> bytes:
-    """What a fingerprint is made of."""
+    """Returns the bytes of a column that enter a fingerprint."""
     return column.contiguous().numpy().tobytes() if isinstance(column, Tensor) else column.digest().encode()

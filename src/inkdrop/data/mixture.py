@@ -18,17 +18,22 @@ from inkdrop.errors import DataError
 from inkdrop.files.showing import harmless
 from inkdrop.randomness import Generators
 
-ROUND = 10_000  # positions that weights are met in exactly
+ROUND = 10_000  # positions after which the weights hold exactly
 
 
 class Mixture(DataModule):
-    """Data sets of one shape and type as one; "source" in a batch is the place of a sample's data set in `sources`.
+    """Several data sets of one shape and type as one; "source" in a batch is the position of the data set in `sources`.
 
-    Training draws from each source in proportion to its weight, or, where `weights` is null, to its size: of every
-    10,000 samples each gives its share, in its own order. `class_balanced` draws the classes of a source equally often
-    instead. A class has one number in all sources; null as `num_classes` is the most that a source has. The other
-    splits that all sources have, such as validation, are put one after another. Sources state no `augment`, and their
-    `batch_size` is not used. `DataError` if fields, shapes or types differ.
+    Of every 10,000 training samples each source contributes its share exactly, in its own order. The other splits that
+    all sources have, such as validation, follow one another. Arguments beyond those of `DataModule`:
+
+    - `sources`: data sets by name. They must not state `augment`, and their `batch_size` has no effect.
+    - `num_classes`: the number of classes over all sources, in which a class has one number; null is the largest number
+      of a source.
+    - `class_balanced`: whether the classes of a source are drawn equally often.
+    - `weights`: the weight of each source in training; null is its size.
+
+    Raises `DataError` if fields, shapes or types differ, or if sources name a class differently.
     """
 
     def __init__(
@@ -44,9 +49,11 @@ class Mixture(DataModule):
         weights: dict[str, Annotated[float, Gt(0)]] | None = None,
     ):
         if not sources:
-            raise ValueError("data.sources is empty: name at least one data set")
+            raise ValueError("data.sources is empty: add at least one data set")
         if weights is not None and set(weights) != set(sources):
-            raise ValueError(f"data.weights names {', '.join(weights)}, but the sources are {', '.join(sources)}")
+            raise ValueError(
+                f"data.weights names {', '.join(weights)}, but the sources are {', '.join(sources)}: give each a weight"
+            )
         if augmented := [name for name, source in sources.items() if source.augment is not None]:
             raise ValueError(f"data.sources.{augmented[0]}.augment is not used: set data.augment for the mixture")
         if num_classes is None:
@@ -56,14 +63,14 @@ class Mixture(DataModule):
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names of the classes, in the order of their numbers; `DataError` if two sources call one by other names."""
+        """Names of the classes, in the order of their numbers; raises `DataError` if the names of sources differ."""
         names = list(map(str, range(self.num_classes)))
         for source, data in self.sources.items():
             for number, name in enumerate(data.classes[: self.num_classes]):
                 if str(number) not in (name, names[number]) and name != names[number]:
                     raise DataError(
                         f"class {number} is {harmless(name)} in data.sources.{source}, but {harmless(names[number])} "
-                        "in one before it: a class has one number in all sources, and a number one name"
+                        "in an earlier source: give each class the same number and name in all sources"
                     )
                 names[number] = name if names[number] == str(number) else names[number]
         return names
@@ -74,7 +81,7 @@ class Mixture(DataModule):
 
     def load(self) -> dict[str, Split]:
         parts = {name: source.splits for name, source in self.sources.items()}
-        _ = self.classes  # which must be the same
+        _ = self.classes  # raises an error if sources differ
         common = [split for split in next(iter(parts.values())) if all(split in each for each in parts.values())]
         return {split: self._joined({name: each[split] for name, each in parts.items()}) for split in common}
 
@@ -85,7 +92,7 @@ class Mixture(DataModule):
         shares = _shares(np.array(weights, float))
         if 0 in shares:
             name = list(splits)[shares.index(0)]
-            raise ValueError(f"data.weights: {name} would give less than one of {ROUND} samples; leave it out")
+            raise ValueError(f"data.weights: {name} would contribute less than one of {ROUND} samples: leave it out")
         orders = [
             self._within(name, torch.arange(end - size, end), key)
             for name, size, end, key in zip(
@@ -101,7 +108,7 @@ class Mixture(DataModule):
             return Among(items, source.order() or ShuffledPasses(len(items), seed))
         split = source.splits["train"]
         if "label" not in split:
-            raise DataError(f"data.class_balanced=true needs labels: sources.{name} has none")
+            raise DataError(f"data.class_balanced=true needs labels, and data.sources.{name} has none: set it to false")
         labels = split["label"][torch.arange(len(items))]
         members = [items[labels == label] for label in labels.unique()]
         keys = _keys(seed, len(members))
@@ -112,10 +119,16 @@ class Mixture(DataModule):
         first = next(iter(parts.values()))
         for name, part in parts.items():
             if set(part) != set(first):
-                raise DataError(f"data.sources.{name} has the fields {', '.join(part)}, the first {', '.join(first)}")
+                raise DataError(
+                    f"data.sources.{name} has the fields {', '.join(part)}, but the first source has "
+                    f"{', '.join(first)}: all sources must have the same fields"
+                )
             for field, column in part.items():
                 if (kind := _kind(column)) != (expected := _kind(first[field])):
-                    raise DataError(f"data.sources.{name} has {field} of {kind}, the first source of {expected}")
+                    raise DataError(
+                        f"data.sources.{name} has {field} of {kind}, but the first source has {expected}: all sources "
+                        "must have the same type and shape"
+                    )
         joined: dict[str, Column] = {field: Joined([part[field] for part in parts.values()]) for field in first}
         sizes = torch.tensor([len(part["x"]) for part in parts.values()])
         return {**joined, "source": torch.arange(len(parts)).repeat_interleave(sizes)}
@@ -127,7 +140,7 @@ class Mixture(DataModule):
 
 
 class Joined:
-    """Columns one after another, none of them copied."""
+    """Columns one after another, without a copy."""
 
     def __init__(self, columns: Sequence[Column]):
         self.columns = columns
@@ -139,15 +152,15 @@ class Joined:
         return self.shape[0]
 
     def __getitem__(self, items: Tensor, /) -> Tensor:
-        found = torch.empty(len(items), *self.shape[1:], dtype=self.dtype)
+        out = torch.empty(len(items), *self.shape[1:], dtype=self.dtype)
         places = torch.bucketize(items, self.ends, right=True)
         for place in places.unique().tolist():
             column, chosen = self.columns[place], places == place
-            found[chosen] = column[items[chosen] - (self.ends[place] - len(column))]
-        return found
+            out[chosen] = column[items[chosen] - (self.ends[place] - len(column))]
+        return out
 
     def digest(self) -> str:
-        """SHA-256 of the columns."""
+        """Returns the SHA-256 of the columns."""
         digest = hashlib.sha256()
         for column in self.columns:
             digest.update(content(column))
@@ -155,7 +168,7 @@ class Joined:
 
 
 class Among:
-    """An order of these items."""
+    """An order over the items with these numbers only."""
 
     def __init__(self, items: Tensor, order: Order):
         self.items, self.order = items, order
@@ -165,9 +178,9 @@ class Among:
 
 
 class Rounds:
-    """Orders that take turns: each has `shares` of the positions of a round, in a sequence keyed by seed and round.
+    """Orders that alternate: each gets its number of `shares` in a round, in a sequence keyed by seed and round.
 
-    An order is asked for its own positions without gaps, so each goes through its items as if it were alone.
+    An order is called with its own positions without gaps, so that it goes through its items as if it were alone.
     """
 
     def __init__(self, orders: Sequence[Order], shares: Sequence[int], seed: int):
@@ -187,7 +200,7 @@ class Rounds:
         return found
 
     def _round(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """For each position of a round, which order has its turn and how many it had before in this round."""
+        """For each position of a round, the number of the order that is used, and how often it was used before."""
         if self._latest[0] != number:
             turns = np.repeat(np.arange(len(self.shares)), self.shares)
             key = int(Generators.from_positions(self.seed, [number]).at("turns").keys[0])
@@ -203,7 +216,7 @@ def _kind(column: Column) -> str:
 
 
 def _shares(weights: np.ndarray) -> list[int]:
-    """Positions of a round for each weight, by largest remainder."""
+    """The number of positions in a round for each weight, by largest remainder."""
     exact = ROUND * weights / weights.sum()
     shares = np.floor(exact).astype(int)
     shares[(shares - exact).argsort(kind="stable")[: ROUND - shares.sum()]] += 1
@@ -211,5 +224,5 @@ def _shares(weights: np.ndarray) -> list[int]:
 
 
 def _keys(seed: int, count: int) -> list[int]:
-    """Seeds of parts, so that parts of equal length do not go in step."""
+    """Seeds of parts, which differ so that parts of equal length have different orders."""
     return Generators.from_positions(seed, range(count)).at("part").keys.tolist()

@@ -8,7 +8,7 @@ from inkdrop.data.published import Published
 
 
 class MNIST(Published):
-    """70,000 digits, 28 x 28, grey: 60,000 to train, 10,000 held out.
+    """MNIST: 70,000 grey digits of 28 x 28 pixels, 60,000 for training and 10,000 held out.
 
     Source: LeCun et al. 1998, Proceedings of the IEEE 86 (11).
     """

@@ -1,4 +1,4 @@
-"""What a data set is: its splits, their fingerprint, and the loaders over them."""
+"""The data module: the splits of a data set, their fingerprint, and the loaders over them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ _NAMED = 5  # classes in a warning
 
 
 class DataModule(LightningDataModule, ABC):
-    """A data set in splits: `train`, which distances are measured to as well, and `validation`, held out.
+    """A data set in splits: `train`, to which distances are also measured, and `validation`, which is held out.
 
-    `batch_size` counts the samples of a step over all devices. `shape` and `num_classes` are facts that other parts of
-    the configuration refer to. `augment(batch, generators)` changes training batches. `num_workers` processes make the
-    batches; null is none for data in memory, and else up to four. `DataError` if the data are not as stated.
+    - `shape`: shape of a sample, to which other parts of the configuration refer.
+    - `num_classes`: number of classes; 0 without labels.
+    - `batch_size`: samples of an optimizer step over all devices.
+    - `seed`: seed of the order and of the augmentation.
+    - `augment`: a function `augment(batch, generators)` that changes training batches.
+    - `num_workers`: processes that make batches; null is none for data in memory, and else up to four.
+
+    Raises `DataError` if the data differ from what is stated.
     """
 
-    SHAPE: tuple[int, ...] = ()  # of data that come in one only
+    SHAPE: tuple[int, ...] = ()  # of data that exist in one shape only
 
     def __init__(
         self,
@@ -44,28 +49,28 @@ class DataModule(LightningDataModule, ABC):
         super().__init__()
         self.shape, self.num_classes, self.batch_size, self.seed = list(shape), num_classes, batch_size, seed
         self.augment, self.num_workers = augment, num_workers
-        self.num_samples_seen = 0  # of the run before it was interrupted; training goes on with the next
-        self._num_batches_before = 0  # which may have been of another size
+        self.num_samples_seen = 0  # before the run was interrupted; training continues with the next sample
+        self._num_batches_before = 0  # batches before a resumption, which may have had another size
 
     @abstractmethod
     def load(self) -> dict[str, Split]:
-        """The splits as raw data, `train` and `validation` among them."""
+        """Returns the splits as raw data, which include `train` and `validation`."""
 
     def verify(self) -> None:
-        """`DataError` for what can be seen without loading, such as absent files; `ValueError` for another shape."""
+        """Raises `DataError` for missing files and other early errors, `ValueError` for a shape."""
         if self.SHAPE and tuple(self.shape) != self.SHAPE:
-            raise ValueError(f"data.shape={self.shape}, but {type(self).__name__} has the shape {list(self.SHAPE)}")
+            raise ValueError(f"data.shape={self.shape} must be {list(self.SHAPE)} for {type(self).__name__}")
 
     def example(self) -> Tensor:
-        """Zeros (1, *shape) of the type that samples have, as far as that shows without loading them."""
+        """Returns zeros (1, *shape) of the type of the samples, as far as it is known before they are loaded."""
         return torch.zeros(1, *self.shape, dtype=torch.uint8 if len(self.shape) == 3 else torch.float32)
 
     def num_train(self) -> int | None:
-        """How many items there are to train on; None where only loading tells."""
+        """Returns the number of training items, or None if it is unknown before the data are loaded."""
         return None
 
     def examine(self) -> Findings:
-        """The splits without what is broken, and what else a look at every item shows; nothing is refused."""
+        """Returns the splits without broken items, and what was found in every item; raises no error for these."""
         return Findings(self.splits)
 
     @cached_property
@@ -76,29 +81,32 @@ class DataModule(LightningDataModule, ABC):
 
     @cached_property
     def splits(self) -> dict[str, Split]:
-        """The splits, loaded once and compared with the stated facts; labels with gaps become 0 to num_classes - 1."""
+        """The splits, loaded once and compared with what is stated; labels with gaps become 0 to num_classes - 1."""
         splits = self.load()
         for name, split in splits.items():
             shape = list(split["x"].shape[1:])
             if shape != self.shape:
-                raise DataError(f"data.shape={self.shape}, but {name} holds samples of shape {shape}")
+                raise DataError(
+                    f"data.shape={self.shape}, but the samples of {name} have the shape {shape}: set data.shape to it"
+                )
         return self._renumbered(splits)
 
     def _renumbered(self, splits: dict[str, Split]) -> dict[str, Split]:
-        """The splits with labels from 0 to num_classes - 1; classes without a training item are told."""
+        """The splits with labels from 0 to num_classes - 1; a class without a training item causes a warning."""
         labels = {name: each["label"][torch.arange(len(each["x"]))] for name, each in splits.items() if "label" in each}
-        found = {int(label) for each in labels.values() for label in each.unique()}
-        self._labels = numbered(found, self.num_classes)
+        labels_in_use = {int(label) for each in labels.values() for label in each.unique()}
+        self._labels = numbered(labels_in_use, self.num_classes)
         if len(self._labels) != self.num_classes:
             name, highest = next((k, int(v.max())) for k, v in labels.items() if v.max() >= self.num_classes)
             raise DataError(
-                f"data.num_classes={self.num_classes}, but {name} has label {highest}, and there are {len(found)}"
+                f"data.num_classes={self.num_classes}, but {name} has the label {highest}, and there are "
+                f"{len(labels_in_use)} different labels: set it to null, which counts them"
             )
         if "train" in labels and (empty := set(self._labels) - set(labels["train"].unique().tolist())):
             first = ", ".join(map(str, sorted(empty)[:_NAMED])) + ", ..." * (len(empty) > _NAMED)
             rank_zero_warn(
-                f"no training item has class {first}: what is sampled for it follows no data; data.num_classes=null "
-                "counts the classes there are"
+                f"no training item has the class {first}, so that samples of it follow no data: set "
+                "data.num_classes=null, which counts the classes that occur"
             )
         if self._labels == list(range(self.num_classes)):
             return splits
@@ -109,7 +117,7 @@ class DataModule(LightningDataModule, ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all splits, by name, type, shape and content."""
+        """The SHA-256 of the names, types, shapes and contents of all splits."""
         digest = hashlib.sha256()
         for name, split in sorted(self.splits.items()):
             for field, column in sorted(split.items()):
@@ -118,11 +126,11 @@ class DataModule(LightningDataModule, ABC):
         return digest.hexdigest()
 
     def setup(self, stage: str) -> None:
-        """Loads the data before anything else is made."""
+        """Loads the data before other objects are built."""
         _ = self.splits
 
     def train_dataloader(self) -> ShuffledLoader:
-        """Shuffled batches without end, from the first sample that the run has not seen."""
+        """Returns endless shuffled batches, from the first sample that the run has not used."""
         split = self.splits["train"]
         self._num_batches_before = self._num_batches()
         rank, world_size = self._place()
@@ -139,27 +147,27 @@ class DataModule(LightningDataModule, ABC):
         )
 
     def val_dataloader(self) -> OrderedLoader:
-        """The held-out split in order."""
+        """Returns the batches of the held-out split in order."""
         split = self.splits["validation"]
         return OrderedLoader(split, self.batch_size, *self._place(), self._workers(split))
 
     def state_dict(self) -> dict[str, int]:
-        """How many samples the run has seen."""
+        """Returns how many samples the run has used."""
         since = (self._num_batches() - self._num_batches_before) * self.batch_size
         return {"num_samples_seen": self.num_samples_seen + since}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Goes on behind these samples; `CheckpointError` if their number is none."""
+        """Continues after these samples; raises `CheckpointError` if their number is invalid."""
         number = state_dict.get("num_samples_seen")
         if type(number) is not int or number < 0:
-            raise CheckpointError(f"the checkpoint says that its run has seen {number} samples: take another file")
+            raise CheckpointError(f"the checkpoint says that its run has seen {number} samples: use another file")
         self.num_samples_seen = number
 
     def _num_batches(self) -> int:
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.completed if self.trainer else 0
 
     def order(self) -> Order | None:
-        """How training positions become items; None is shuffled passes."""
+        """Returns the order of the training items; None is that of shuffled passes."""
         return None
 
     def _workers(self, split: Split) -> int:

@@ -1,4 +1,4 @@
-"""What data sets share that torchvision reads and fetches."""
+"""The base class of data sets that torchvision reads and downloads."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from inkdrop.files.locations import Fetches, Location, data_dir
 
 
 class Published(DataModule):
-    """The official training part as `train` and the test part as `validation`, in memory, with labels.
+    """A published data set: its training part as `train` and its test part as `validation`, in memory, with labels.
 
-    Read from `root/FOLDER` as torchvision lays it out; `root` null is `INKDROP_DATA_DIR`, or `data`. `DataError` if one
-    of `FILES` is absent, unless `download`, or damaged.
+    It is read from `root/FOLDER` in the layout of torchvision; `root` null is `INKDROP_DATA_DIR`, or `data`. With
+    `download` missing files are downloaded. Raises `DataError` if one of `FILES` is missing or damaged.
     """
 
     NAME: str
@@ -40,7 +40,7 @@ class Published(DataModule):
 
     @abstractmethod
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W), uint8, and labels (N) of one part."""
+        """Returns the images (N, C, H, W), uint8, and the labels (N) of one part."""
 
     def verify(self) -> None:
         super().verify()
@@ -49,7 +49,7 @@ class Published(DataModule):
         if missing and not self.download:
             raise DataError(
                 f"{folder / missing[0]} is missing: set data.root or INKDROP_DATA_DIR to the folder that holds "
-                f"{self.FOLDER.split('/')[0]}/, or data.download=true to fetch it"
+                f"{self.FOLDER.split('/')[0]}/, or set data.download=true to download it"
             )
 
     def load(self) -> dict[str, Split]:
@@ -59,6 +59,6 @@ class Published(DataModule):
             try:
                 x, labels = self.read(name == "train")
             except (RuntimeError, OSError, ValueError) as error:
-                raise DataError(f"{self.NAME} in {self.root} cannot be read or fetched: {error}") from None
+                raise DataError(f"{self.NAME} in {self.root} cannot be read or downloaded: {error}") from None
             splits[name] = {"x": x, "label": labels}
         return splits

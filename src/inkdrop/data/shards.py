@@ -1,4 +1,4 @@
-"""Tar shards with random access: where their members lie, fetching them, and decoding what is in them."""
+"""Tar shards with random access: the positions of their members, their download, and the decoding."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from inkdrop.files.arrays import Npz, decode_npy
 from inkdrop.files.showing import harmless
 from inkdrop.files.writing import replacing
 
-_NPY = b"\x93NUMPY"  # what a .npy begins with
+_NPY = b"\x93NUMPY"  # the first bytes of a .npy
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Where the data of its n samples lie in a shard, and their classes."""
+    """The positions of the data of the n samples of a shard, and their classes."""
 
     url: str
     offsets: np.ndarray  # (n)
@@ -38,9 +38,9 @@ class Shard:
 
 
 class ShardStore:
-    """Shards by URL, as local files: those from elsewhere are fetched when needed, the oldest removed for new ones.
+    """Shards by URL as local files: remote ones are downloaded on demand, and the oldest are removed for new ones.
 
-    `x` are the extensions of the data in order of preference, `label` that of the class or None.
+    `x` are the extensions of the data in order of preference, and `label` is that of the class, or None.
     """
 
     def __init__(self, folder: Path, cache_size: int, x: tuple[str, ...], label: str | None):
@@ -52,23 +52,21 @@ class ShardStore:
         self._cache = FileCache(str(folder / "fetched"), url_to_name=_name, cache_size=cache_size)
 
     def expand(self, pattern: str) -> list[str]:
-        """The URLs of a pattern with {000..123} or {a,b}; `ValueError` for commands."""
+        """Returns the URLs of a pattern with {000..123} or {a,b}; raises `ValueError` for commands."""
         from webdataset.shardlists import expand_urls
 
         urls: list[str] = expand_urls(pattern)
-        if commands := [
-            url for url in urls if urlsplit(url).scheme == "pipe"
-        ]:  # whatever stands before it, as in PIPE:
-            raise ValueError(f"{commands[0]} would run a command; fetch the shards first, or give a URL")
+        if commands := [url for url in urls if urlsplit(url).scheme == "pipe"]:  # in any spelling, such as PIPE:
+            raise ValueError(f"{commands[0]} would run a command: download the shards first, or give a URL")
         return urls
 
     def verify(self, url: str) -> None:
-        """`DataError` if a local shard is absent."""
+        """Raises `DataError` if a local shard is missing."""
         if self._is_local(url) and not Path(self._cache.get_file(url)).is_file():
-            raise DataError(f"{url} is missing: set data.train and data.validation to the shards there are")
+            raise DataError(f"{url} is missing: set data.train and data.validation to shards that exist")
 
     def open(self, url: str) -> BinaryIO:
-        """A shard as a file, fetched if it is not here."""
+        """Returns a shard as an open file, downloaded if it is remote; raises `DataError` if that fails."""
         from filelock import FileLock
 
         self.verify(url)
@@ -76,13 +74,13 @@ class ShardStore:
             if self._is_local(url):
                 return open(self._cache.get_file(url), "rb")
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / f"{_name(url)}.lock"):  # one process fetches, the others wait
+            with FileLock(self.folder / f"{_name(url)}.lock"):  # one process downloads, and the others wait
                 return open(self._cache.get_file(url), "rb")
         except (OSError, ValueError) as error:
-            raise DataError(f"{url} cannot be had: {error}") from None
+            raise DataError(f"{url} cannot be opened or downloaded: {error}") from None
 
     def index(self, url: str) -> Shard:
-        """Where the samples of a shard lie, read once and kept."""
+        """Returns the positions of the samples of a shard, which are read once and stored."""
         self.verify(url)
         kept = self.folder / "index" / f"{_name(f'{self._version(url)} {self.x} {self.label}')}.npz"
         if (shard := _kept(kept, url)) is None:
@@ -98,11 +96,14 @@ class ShardStore:
             for name, members in _samples(file, url):
                 data = next((members[extension] for extension in self.x if extension in members), None)
                 if data is None:
-                    told = harmless(", ".join(members))
-                    raise DataError(f"{url}: sample {harmless(name)} has none of {', '.join(self.x)}, but {told}")
+                    extensions = harmless(", ".join(members))
+                    raise DataError(
+                        f"{url}: the sample {harmless(name)} has none of {', '.join(self.x)}, but {extensions}: set "
+                        "data.x to the extension of the data"
+                    )
                 rows.append((data.offset_data, data.size, self._class(file, url, name, members)))
         if not rows:
-            raise DataError(f"{url} holds no samples")
+            raise DataError(f"{url} holds no samples: remove it from the pattern")
         offsets, sizes, labels = np.array(rows, np.int64).T
         return Shard(url, offsets, sizes, labels if self.label else labels[:0])
 
@@ -110,11 +111,13 @@ class ShardStore:
         if self.label is None:
             return -1
         if self.label not in members:
-            raise DataError(f"{url}: sample {name} has no .{self.label}; data.label=null is without labels")
+            raise DataError(f"{url}: the sample {name} has no .{self.label}: set data.label=null for no labels")
         file.seek(members[self.label].offset_data)
         text = file.read(min(members[self.label].size, 20)).strip()
         if not re.fullmatch(rb"\d{1,9}", text):
-            raise DataError(f"{url}: {harmless(name)}.{self.label} holds {text!r}, not a class from 0 on")
+            raise DataError(
+                f"{url}: {harmless(name)}.{self.label} holds {text!r}, but a class must be a whole number from 0 on"
+            )
         return int(text)
 
     def _is_local(self, url: str) -> bool:
@@ -123,7 +126,7 @@ class ShardStore:
         return bool(islocal(url))
 
     def _version(self, url: str) -> str:
-        """What tells a changed local shard from the old one; what lies elsewhere is taken to stay as it is."""
+        """What distinguishes a changed local shard from the old one; a remote shard is assumed not to change."""
         if not self._is_local(url):
             return url
         stat = os.stat(self._cache.get_file(url))
@@ -131,7 +134,7 @@ class ShardStore:
 
 
 class ShardColumn:
-    """Images (N, C, H, W) as uint8, by `decoder`, or arrays (N, *), that are read from their shards when asked for."""
+    """A column of images (N, C, H, W), uint8, by `decoder`, or of arrays (N, *), that reads its shards on demand."""
 
     def __init__(self, store: ShardStore, shards: Sequence[Shard], shape: Sequence[int], decoder: Decoder):
         self.store, self.decoder, self.urls = store, decoder, [shard.url for shard in shards]
@@ -149,11 +152,13 @@ class ShardColumn:
         found = self._read(items.numpy())
         for item, each in zip(items.tolist(), found, strict=True):
             if each.dtype != self.dtype:
-                raise DataError(f"{self._member(item)} is {each.dtype}, but the first sample is {self.dtype}")
+                raise DataError(
+                    f"{self._member(item)} has the type {each.dtype}, but the first sample has {self.dtype}"
+                )
         return torch.stack(found)
 
     def digest(self) -> str:
-        """SHA-256 of the shards' names, of where everything lies, and of how images are decoded."""
+        """Returns the SHA-256 of the names of the shards, of all positions, and of the options of the decoder."""
         digest = hashlib.sha256(" ".join(self.urls).encode())
         for array in (self.offsets, self.sizes, self.ends):
             digest.update(array.tobytes())
@@ -161,7 +166,7 @@ class ShardColumn:
         return digest.hexdigest()
 
     def _read(self, items: np.ndarray) -> list[Tensor]:
-        """The items (B), each shard opened once, where it is first needed, and read from front to back."""
+        """The items (B); each shard is opened once and read from front to back."""
         found: dict[int, Tensor] = {}
         places = np.searchsorted(self.ends, items, side="right")
         for place in dict.fromkeys(places.tolist()):
@@ -178,13 +183,13 @@ class ShardColumn:
         except (Refused, OSError, ValueError) as error:
             raise DataError(f"{self._member(item)} cannot be decoded: {error}") from None
         if tuple(tensor.shape) != tuple(shape):
-            raise DataError(f"{self._member(item)} has shape {list(tensor.shape)}, but data.shape={list(shape)}")
+            raise DataError(f"{self._member(item)} has the shape {list(tensor.shape)}, but data.shape={list(shape)}")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise DataError(f"{self._member(item)} holds numbers that are not finite in float32")
         return tensor
 
     def _member(self, item: int) -> str:
-        """Shard and name of a member; looked for only when something is wrong with it."""
+        """The shard and name of a member, for an error message."""
         url = self.urls[int(np.searchsorted(self.ends, item, side="right"))]
         with self.store.open(url) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             names = (each.name for each in archive if each.offset_data == self.offsets[item])
@@ -196,7 +201,7 @@ def _array(content: bytes) -> Tensor:
 
 
 def _samples(file: BinaryIO, url: str) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """(name, members by extension) of each sample: its members follow one another and share their name."""
+    """(name, members by extension) of each sample, whose members follow one another and share its name."""
     from webdataset.tariterators import base_plus_ext
 
     name: str | None = None
@@ -204,7 +209,7 @@ def _samples(file: BinaryIO, url: str) -> Iterator[tuple[str, dict[str, tarfile.
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # or tarfile keeps them all
+                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
                 base, extension = base_plus_ext(member.name)
                 if not member.isfile() or base is None:
                     continue
@@ -213,14 +218,14 @@ def _samples(file: BinaryIO, url: str) -> Iterator[tuple[str, dict[str, tarfile.
                     members = {}
                 name = base
                 members[extension.lower()] = member
-    except Exception as error:  # a header may hold anything where a number should be
-        raise DataError(f"{url} is no whole, uncompressed tar file: {harmless(error)}") from None
+    except Exception as error:  # a damaged header can raise errors of many types
+        raise DataError(f"{url} is not an intact, uncompressed tar file: {harmless(error)}") from None
     if members:
         yield str(name), members
 
 
 def _kept(file: Path, url: str) -> Shard | None:
-    """What was kept of a shard, or None where that is absent or damaged."""
+    """The stored positions of a shard, or None if they are missing or damaged."""
     try:
         arrays = Npz(file)
         offsets, sizes, labels = (arrays[name] for name in ("offsets", "sizes", "labels"))

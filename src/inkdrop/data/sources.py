@@ -1,4 +1,4 @@
-"""Where image files lie: a folder, or a zip archive that is read in place and never unpacked."""
+"""Sources of image files: a folder, or a zip archive that is read in place and never unpacked."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from inkdrop.errors import DataError
 from inkdrop.files.locations import data_dir
 
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_BESIDE = (  # what lies beside images and is none: texts, tables, metadata of cameras and desktops
+_BESIDE = (  # files that are usual next to images: texts, tables, metadata of cameras and desktops
     *(".txt", ".md", ".rst", ".html", ".htm", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml"),
     *(".log", ".md5", ".sha256", ".aae", ".xmp", ".ini", ".url", ".py", "thumbs.db", "readme", "license", "licence"),
 )
 
 
 class Refused(ValueError):
-    """One file is no sound image; the message is the reason."""
+    """A file is not a valid image; the message is the reason."""
 
 
 @dataclass
 class Listing:
-    """Files by their path within the root, "/" between folders, in the order of its bytes; none has been opened.
+    """Files by path within the root, with "/" between folders, in the order of their bytes; none has been opened.
 
-    `odd` files should not be there and are treated like broken images; `skipped` ones are left out.
+    `odd` files are unexpected and are treated like broken images; `skipped` files are left out. Both have reasons.
     """
 
     files: list[str] = field(default_factory=list)
@@ -42,49 +42,50 @@ class Listing:
 
 
 class Source(ABC):
-    """Image files under a root."""
+    """Image files below a root."""
 
     def __init__(self, root: Path):
         self.root = root
 
     @abstractmethod
     def folders(self) -> list[str]:
-        """Folders directly under the root, in the order of their bytes."""
+        """Returns the folders directly below the root, in the order of their bytes."""
 
     @abstractmethod
     def files(self) -> list[str]:
-        """Files directly under the root that are not hidden, in the order of their bytes."""
+        """Returns the files directly below the root that are not hidden, in the order of their bytes."""
 
     @abstractmethod
     def within(self, folder: str) -> Source:
-        """The files below one of the folders."""
+        """Returns the source of the files below one of the folders."""
 
     @abstractmethod
     def listing(self) -> Listing:
-        """All files below the root. What is hidden or no image by its name is skipped."""
+        """Returns all files below the root. Hidden files and files without the name of an image are skipped."""
 
     def path(self, name: str) -> str:
-        """Where a file lies, for a message."""
+        """Returns the path of a file, for a message."""
         return shown(str(self.root / name))
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The content of a file; `Refused` if it cannot be read."""
+        """Returns the content of a file; raises `Refused` if it cannot be read."""
 
     def check_sha256(self, expected: str) -> None:
-        """`DataError` unless the root is an archive with this SHA-256."""
+        """Raises `DataError` unless the root is an archive with this SHA-256."""
         if self.root.is_dir():
-            raise DataError(f"{self.root} is a folder: a SHA-256 is for an archive")
+            raise DataError(f"{self.root} is a folder, and only an archive has a SHA-256: leave data.sha256 out")
         with self.root.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected.lower():
-            raise DataError(f"{self.root} has the SHA-256 {found}, not {expected}: fetch it again")
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != expected.lower():
+            raise DataError(f"{self.root} has the SHA-256 {actual}, not {expected}: download it again")
 
 
 def open_source(path: str, allow_links: bool = False) -> Source:
-    """A folder, a .zip file, or a folder within one (`images.zip/train`), here or in `INKDROP_DATA_DIR`.
+    """Opens a folder, a .zip file, or a folder within one (`images.zip/train`).
 
-    `DataError` if it is in neither place.
+    The path is looked up in the working directory and then in `INKDROP_DATA_DIR`. Raises `DataError` if it is in
+    neither place.
     """
     for root in (Path(path), data_dir() / path):
         if root.is_dir():
@@ -92,8 +93,8 @@ def open_source(path: str, allow_links: bool = False) -> Source:
         if archive := next((each for each in (root, *root.parents) if each.is_file()), None):
             return Zip(archive, root.relative_to(archive).parts)
     raise DataError(
-        f"{path} is neither here nor in {data_dir()}: name a folder or .zip file of images, or set INKDROP_DATA_DIR to "
-        "where it lies"
+        f"{path} is neither in the working directory nor in {data_dir()}: set data.path to a folder or .zip file of "
+        "images, or INKDROP_DATA_DIR to the folder that holds it"
     )
 
 
@@ -102,12 +103,12 @@ def _hidden(name: str) -> bool:
 
 
 def image_by_name(name: str) -> bool:
-    """Whether a file's name is that of an image that may be read."""
+    """Returns whether the name of a file is that of an image."""
     return name.lower().endswith(SUFFIXES)
 
 
 def _why_skipped(name: str) -> str | None:
-    """Why a file is not opened, by its name; None for an image."""
+    """The reason why a file of this name is not opened; None for an image."""
     if _hidden(name):
         return HIDDEN
     if image_by_name(name):
@@ -116,7 +117,7 @@ def _why_skipped(name: str) -> str | None:
 
 
 class Folder(Source):
-    """Files below a folder. Links that leave it are odd unless `allow_links`."""
+    """Files below a folder. Links that leave the folder are odd unless `allow_links`."""
 
     def __init__(self, root: Path, allow_links: bool = False):
         super().__init__(root)
@@ -129,13 +130,13 @@ class Folder(Source):
         return in_order(each.name for each in self._entries() if each.is_file())
 
     def _entries(self) -> list[os.DirEntry[str]]:
-        """What lies directly under the root, but for what is hidden and links that leave it."""
+        """The entries directly below the root, without hidden ones and links that leave it."""
         try:
             with os.scandir(self.root) as entries:
-                seen = [each for each in entries if not _hidden(each.name)]
+                visible = [each for each in entries if not _hidden(each.name)]
         except OSError as error:
             raise DataError(f"{shown(str(self.root))} cannot be read: {error.strerror}") from None
-        return [each for each in seen if not each.is_symlink() or self._may_follow(os.path.realpath(each.path))]
+        return [each for each in visible if not each.is_symlink() or self._may_follow(os.path.realpath(each.path))]
 
     def within(self, folder: str) -> Folder:
         return Folder(self.root / folder, self.allow_links)
@@ -153,17 +154,17 @@ class Folder(Source):
         except OSError as error:
             found.odd[folder] = error.strerror or str(error)
             return
-        for own in in_order(entries):
-            entry, name = entries[own], f"{folder}{own}"
+        for base in in_order(entries):
+            entry, name = entries[base], f"{folder}{base}"
             link, below = entry.is_symlink(), entry.is_dir()
             real = os.path.realpath(entry.path) if link or below else entry.path
-            if _hidden(own):
+            if _hidden(base):
                 found.skipped[name] = HIDDEN
             elif link and not os.path.exists(real):
                 found.skipped[name] = "link to nothing"
             elif link and not self._may_follow(real):
                 found.odd[name] = "link that leaves the folder: data.allow_links=true follows it"
-            elif below and image_by_name(own):
+            elif below and image_by_name(base):
                 found.skipped[name] = "folder named like an image"
             elif below and real in entered:
                 found.skipped[name] = ABOVE
@@ -171,7 +172,7 @@ class Folder(Source):
                 self._walk(f"{name}/", entered | {real}, found)
             elif not entry.is_file():
                 found.odd[name] = "neither a file nor a folder"
-            elif (reason := _why_skipped(own)) is not None:
+            elif (reason := _why_skipped(base)) is not None:
                 found.skipped[name] = reason
             else:
                 found.files.append(name)
@@ -181,14 +182,14 @@ class Folder(Source):
 
     def read(self, name: str) -> bytes:
         try:
-            # A pipe put in the file's place must not be waited on.
+            # A pipe in the place of the file must not block.
             descriptor = os.open(self.root / name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             with os.fdopen(descriptor, "rb") as file:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
                     raise Refused("neither a file nor a folder")
                 if status.st_size > MAX_FILE_BYTES:
-                    raise Refused(f"{status.st_size} bytes, more than {MAX_FILE_BYTES}")
+                    raise Refused(f"the file has {status.st_size} bytes, more than {MAX_FILE_BYTES}")
                 return file.read()
         except OSError as error:
             raise Refused(error.strerror or str(error)) from None
@@ -197,7 +198,7 @@ class Folder(Source):
 class Zip(Source):
     """Members of a zip archive below a folder within it. All members are checked before one is read.
 
-    `DataError` as `checked_members`.
+    Raises `DataError` as `checked_members` does.
     """
 
     def __init__(self, root: Path, within: tuple[str, ...] = ()):
@@ -207,7 +208,7 @@ class Zip(Source):
 
     @cached_property
     def _members(self) -> list[str]:
-        """Files below the prefix, by their path from there."""
+        """The files below the prefix, by their path from there."""
         members = checked_members(self.root)
         names = [each.filename for each in members if not each.is_dir() and each.filename.startswith(self.prefix)]
         return [name.removeprefix(self.prefix) for name in names]

@@ -1,4 +1,4 @@
-"""What a file beside images says of them: `dataset.json` as of EDM, `metadata.jsonl` as of Hugging Face, or a CSV."""
+"""Tables next to images that describe them: `dataset.json` as in EDM, `metadata.jsonl` as at Hugging Face, or a CSV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from inkdrop.files.showing import harmless
 MAX_BYTES, MAX_VALUES = 2**27, 10**7  # of one table: a line for each image
 EDM, LINES, CSV = "dataset.json", "metadata.jsonl", "metadata.csv"
 
-_FILE = ("file_name", "filename", "file", "image", "image_path", "path")  # columns, the first that there is
+_FILE = ("file_name", "filename", "file", "image", "image_path", "path")  # columns, of which the first counts
 _LABEL = ("label", "class", "class_name", "category")
 _SPLIT = ("split",)
 _CAPTION = ("text", "caption", "captions", "prompt")
@@ -26,7 +26,7 @@ _KNOWN = {*_FILE, *_LABEL, *_SPLIT, *_CAPTION}
 
 
 class Row(NamedTuple):
-    """What a table says about one image; None is nothing."""
+    """What a table says about one image; None where it says nothing."""
 
     label: int | str | None = None
     split: str | None = None
@@ -35,9 +35,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by the path of their image from the folder of the table.
+    """A table about images: rows by the path of the image from the folder of the table.
 
-    `labelled` is whether the table says the classes; None where it does not speak of them.
+    `labelled` is whether the table says the classes; None where it does not mention them.
     """
 
     path: str
@@ -47,35 +47,36 @@ class Table:
 
     @property
     def unused(self) -> str:
-        """What it says besides, in words."""
+        """What of the table is not used, as the subject of a sentence."""
         captions = sum(row.caption for row in self.rows.values())
-        told = [f"{captions} captions"] if captions else []
-        told += [f"the columns {_listed(self.unread)}"] if self.unread else []
-        return f"{' and '.join(told)} are" if told else ""
+        parts = [f"{captions} captions"] if captions else []
+        parts += [f"the columns {_listed(self.unread)}"] if self.unread else []
+        return f"{' and '.join(parts)} are" if parts else ""
 
     def below(self, folder: str) -> Table | None:
-        """What it says about the images of a folder, or None if it names none of them."""
+        """Returns the part of the table about the images of a folder, or None if it names none of them."""
         start = f"{folder}/"
         rows = {name.removeprefix(start): row for name, row in self.rows.items() if name.startswith(start)}
         return Table(self.path, rows, self.labelled, self.unread) if rows or self.labelled is False else None
 
 
 def read_table(source: Source) -> Table | None:
-    """The table directly under the root, or None without one; `DataError` for several, or one that cannot be read."""
+    """Returns the table directly below the root, or None if there is none.
+
+    Raises `DataError` for several tables, or for one that cannot be read.
+    """
     files = source.files()
     found = [name for name in files if name.lower() in (EDM, LINES, CSV)]
     read = {name: _table(source, name) for name in found or (each for each in files if each.lower().endswith(".csv"))}
     tables = {name: table for name, table in read.items() if table is not None}
     if len(tables) > 1:
         one, other = [source.path(name) for name in tables][:2]
-        raise DataError(
-            f"{one} and {other} both name images: leave one of them, or give each split a folder of its own"
-        )
+        raise DataError(f"{one} and {other} both name images: keep one of them, or give each split its own folder")
     return next(iter(tables.values()), None)
 
 
 def _table(source: Source, name: str) -> Table | None:
-    """One table, or None if it is of another kind: no `labels` in a dataset.json, no file names in a CSV."""
+    """One table, or None for a dataset.json without `labels` or a CSV without file names."""
     path = source.path(name)
     try:
         content = source.read(name)
@@ -91,13 +92,13 @@ def _table(source: Source, name: str) -> Table | None:
 
 def _of_edm(content: bytes, path: str) -> Table | None:
     """{"labels": [[path, class], ...] or null}."""
-    told = json_of(content, path, dict, DataError, MAX_VALUES)
-    if "labels" not in told:
+    table = json_of(content, path, dict, DataError, MAX_VALUES)
+    if "labels" not in table:
         return None
-    if (labels := told["labels"]) is None:
+    if (labels := table["labels"]) is None:
         return Table(path, labelled=False)
     if not isinstance(labels, list) or not all(isinstance(each, list) and len(each) == 2 for each in labels):
-        raise DataError(f"{path} cannot be read: its labels are no list of [path, class]")
+        raise DataError(f"{path} cannot be read: its labels are not a list of [path, class]")
     return _joined((({"file_name": name, "label": label}, f"{path}: {name}") for name, label in labels), path, {})
 
 
@@ -112,7 +113,7 @@ def _of_csv(content: bytes, path: str) -> Iterator[tuple[dict[str, Any], str]]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{path} cannot be read: it is no text in UTF-8") from None
+        raise DataError(f"{path} cannot be read: it is not text in UTF-8") from None
     header = text.split("\n", 1)[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
     try:
@@ -123,13 +124,13 @@ def _of_csv(content: bytes, path: str) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _of_columns(lines: Iterator[tuple[dict[str, Any], str]], path: str, stated: bool) -> Table | None:
-    """A table from rows by column; one that is not `stated` to be of images may be of something else."""
+    """A table from rows by column, or None for a CSV that is not `stated` to be about images and seems not to be."""
     rows = [({str(key).strip().lower(): value for key, value in row.items()}, place) for row, place in lines]
     columns = dict.fromkeys(key for row, _ in rows for key in row)
     names = {kind: next((each for each in kinds if each in columns), "") for kind, kinds in _COLUMNS.items()}
     if not names["file_name"] or not (stated or names["label"] or names["split"] or names["text"]):
         if stated and rows:
-            raise DataError(f"{path} has no column file_name, but {_listed(columns)}")
+            raise DataError(f"{path} has no column file_name, but {_listed(columns)}: rename the column of file names")
         return None
     return _joined(rows, path, names, [each for each in columns if each not in _KNOWN])
 
@@ -140,16 +141,16 @@ _COLUMNS = {"file_name": _FILE, "label": _LABEL, "split": _SPLIT, "text": _CAPTI
 def _joined(
     rows: Iterable[tuple[dict[str, Any], str]], path: str, names: Mapping[str, str], unread: Sequence[str] = ()
 ) -> Table:
-    """The rows by image. `names` says which column is the file's name, the label, the split and the caption."""
+    """The rows by image. `names` gives the columns of the file name, the label, the split and the caption."""
     found: dict[str, Row] = {}
     for row, place in rows:
         name, label, split, text = (row.get(names.get(kind, kind)) for kind in _COLUMNS)
         if not isinstance(name, str) or not name:
-            raise DataError(f"{place}: {harmless(name, 40)} is no name of a file")
+            raise DataError(f"{place}: {harmless(name, 40)} is not the name of a file")
         image = str(PurePosixPath(name.replace("\\", "/")))
-        told = Row(_label(label, place), str(split).strip() if split else None, bool(text))
-        if found.setdefault(image, told) != told:
-            raise DataError(f"{place}: {harmless(image)} was there before, with another label or split")
+        entry = Row(_label(label, place), str(split).strip() if split else None, bool(text))
+        if found.setdefault(image, entry) != entry:
+            raise DataError(f"{place}: {harmless(image)} occurs before with another label or split: remove one line")
     labels = [row.label for row in found.values() if row.label is not None]
     if not all(isinstance(label, int) or str(label) == _plain(label) for label in labels):
         found = {name: row._replace(label=None if row.label is None else str(row.label)) for name, row in found.items()}
@@ -159,12 +160,12 @@ def _joined(
 
 
 def _plain(label: int | str) -> str:
-    """A whole number as it is usually written, or nothing."""
+    """A whole number in its usual form, or an empty text."""
     return str(int(label)) if re.fullmatch("[0-9]{1,18}", str(label)) else ""
 
 
 def _label(value: Any, place: str) -> int | str | None:
-    """A whole number from 0 on, or a name; None is no label."""
+    """A label as a whole number from 0 on, or as a name; None without a label."""
     if value is None or value == "":
         return None
     if isinstance(value, float) and value.is_integer():

@@ -18,7 +18,7 @@ Draw: TypeAlias = Callable[[int, torch.Generator], Tensor]
 
 
 def moons(num_points: int, generator: torch.Generator) -> Tensor:
-    """Two interleaved half circles of radius 1 with normal noise of 0.05, (N, 2)."""
+    """Draws points (N, 2) on two interleaved half circles of radius 1, with normal noise of deviation 0.05."""
     angle = math.pi * torch.rand(num_points, generator=generator)
     upper = torch.rand(num_points, generator=generator) < 0.5
     x = torch.where(upper, angle.cos(), 1 - angle.cos())
@@ -27,20 +27,20 @@ def moons(num_points: int, generator: torch.Generator) -> Tensor:
 
 
 def ring(num_points: int, generator: torch.Generator) -> Tensor:
-    """Eight normal modes of standard deviation 0.1 on a circle of radius 2, (N, 2)."""
+    """Draws points (N, 2) of eight normal modes of standard deviation 0.1 on a circle of radius 2."""
     angle = torch.randint(8, (num_points,), generator=generator) * (math.pi / 4)
     return 2 * torch.stack([angle.cos(), angle.sin()], 1) + 0.1 * torch.randn(num_points, 2, generator=generator)
 
 
 def checkerboard(num_points: int, generator: torch.Generator) -> Tensor:
-    """Uniform on the dark fields of a 4 x 4 board of side 4, (N, 2)."""
+    """Draws points (N, 2) uniformly on the dark fields of a 4 x 4 board of side 4."""
     x = 4 * torch.rand(num_points, generator=generator) - 2
     row = 2 * torch.randint(2, (num_points,), generator=generator) - 2 + (x.floor() % 2)
     return torch.stack([x, row + torch.rand(num_points, generator=generator)], 1)
 
 
 class Toy(DataModule):
-    """`num_points` points of a distribution in the plane for each split, drawn from its own keyed stream; no labels."""
+    """Points of a distribution in the plane without labels: `num_points` for each split, from its own keyed stream."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Data that do not fit one machine: shards in the tar format of WebDataset."""
+"""Data that are too large for one machine: shards in the tar format of WebDataset."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from inkdrop.randomness import Generators
 
 
 class WebDataset(DataModule):
-    """Samples in uncompressed tar files: members of one name and several extensions, such as 0001.png and 0001.cls.
+    """Samples in uncompressed tar shards, for data that are too large for one machine.
 
-    `train` and `validation` are patterns such as shards/train-{000000..000099}.tar, of local files or of URLs that
-    webdataset opens (http, https, gs, hf, ...). `x` are the extensions of the data, images or .npy; the first that
-    a sample has is taken. `decoder` brings images to `shape`, as those of a folder. `label` is the extension of the
-    class, a whole number; null is no labels. Where the members lie is read once and kept in `INKDROP_CACHE_DIR`. Shards
-    from elsewhere are fetched to a folder there that holds about `cache_size` gigabytes.
+    A sample is the members of one name with several extensions, such as 0001.png and 0001.cls. The positions of the
+    members are read once and stored in `INKDROP_CACHE_DIR`. Arguments beyond those of `DataModule`:
 
-    Training reads `shards_at_once` shards at a time, in an order keyed by seed and pass, their samples mixed.
-    `num_classes` null is the number of different labels; those from 1 on, or with gaps, become 0, 1, ... and name their
-    classes. `DataError` for a shard that cannot be had or read, and, when it is read, for a member that is broken or
-    not of `shape`. `ValueError` without webdataset.
+    - `train`, `validation`: patterns such as shards/train-{000000..000099}.tar, of local files or of URLs that
+      webdataset opens (http, https, gs, hf, ...).
+    - `x`: extensions of the data, images or .npy; the first that a sample has is used.
+    - `label`: extension of the class, a whole number; null is no labels.
+    - `num_classes`: null counts the labels. Labels that start at 1 or have gaps become 0, 1, ... and keep their names.
+    - `shards_at_once`: shards that are read at a time, in an order keyed by seed and pass; their samples are mixed.
+    - `cache_size`: gigabytes of downloaded shards that stay in `INKDROP_CACHE_DIR`.
+    - `decoder`: how image files become pixels of `shape`.
+
+    Raises `DataError` for a shard that cannot be downloaded or read, and, when it is read, for a member that is broken
+    or has another shape. Raises `ValueError` if webdataset is not installed.
     """
 
     def __init__(
@@ -81,9 +85,9 @@ class WebDataset(DataModule):
 
 
 class ShardPasses:
-    """Each pass goes through groups of `shards_at_once` shards, one group after another, the samples of a group mixed.
+    """An order in passes over groups of `shards_at_once` shards, one group after another, with mixed samples.
 
-    Which shards meet, and the order in a group, are keyed by seed and pass: a function of the position alone.
+    The groups and the order within a group are keyed by seed and pass, so that they depend on the position alone.
     """
 
     def __init__(self, counts: Sequence[int], shards_at_once: int, seed: int):
@@ -102,7 +106,7 @@ class ShardPasses:
         return items[place - (int(ends[group]) - len(items))]
 
     def _groups(self, number: int) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """The shards of each group of a pass, and the place in the pass where each group ends."""
+        """The shards of each group of a pass, and the position in the pass where each group ends."""
         if self._latest_pass[0] != number:
             order = torch.randperm(len(self.counts), generator=self._generator("shards", number))
             groups = list(order.split(self.shards_at_once))
@@ -111,7 +115,7 @@ class ShardPasses:
         return self._latest_pass[1:]
 
     def _items(self, number: int, group: int, shards: torch.Tensor) -> torch.Tensor:
-        """The items of these shards, mixed."""
+        """The items of these shards in mixed order."""
         if self._latest_group[0] != (number, group):
             ends = self.counts.cumsum(0)
             items = torch.cat([torch.arange(int(ends[s] - self.counts[s]), int(ends[s])) for s in shards])

@@ -1,4 +1,4 @@
-"""Features, and what is measured on them."""
+"""Extractors of features, and metrics of them."""
 
 from inkdrop.metrics.accuracy_score import ClassificationAccuracyScore
 from inkdrop.metrics.evaluation import Evaluation

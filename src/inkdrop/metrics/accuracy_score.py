@@ -17,12 +17,19 @@ from inkdrop.randomness import MAX_SEED
 
 @dataclass(frozen=True)
 class ClassificationAccuracyScore(Metric):
-    """Share of held-out items recognised by a classifier that was fitted to the samples and their labels alone: `cas`.
+    """The share of held-out items that a classifier fitted to the samples and their labels alone recognises: `cas`.
 
-    The classifier has the extractor's layout and random weights, and is fitted in `num_steps` steps of `batch_size`
-    samples, moved by up to `max_shift` pixels, at the highest learning rate `lr`. Weights and order are drawn from
-    `seed`. The floor is the score of training items. `ValueError` if there are no labels or the extractor cannot be
-    fitted. Source: Ravuri and Vinyals 2019, arXiv 1905.10887.
+    The classifier has the layout of the extractor and random initial weights. The floor is the score of as many
+    training items.
+
+    - `num_steps`: optimizer steps of the classifier.
+    - `batch_size`: samples of a step.
+    - `lr`: highest learning rate.
+    - `max_shift`: largest shift of an image in pixels.
+    - `seed`: seed of the weights and of the order.
+
+    Raises `ValueError` if there are no labels, or if the extractor cannot be fitted. Source: Ravuri and Vinyals 2019,
+    arXiv 1905.10887.
     """
 
     num_steps: Annotated[int, Ge(1)] = 2000
@@ -42,7 +49,7 @@ class ClassificationAccuracyScore(Metric):
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         _require_labels(samples.items, held_out.items)
         loader = ShuffledLoader(collect(samples.items, torch.arange(samples.count)), self.batch_size, self.seed)
-        with torch.inference_mode(False), torch.enable_grad():  # measured where nothing else is fitted
+        with torch.inference_mode(False), torch.enable_grad():  # metrics are computed without gradients
             model = _untrained(extractor, self.seed)
             fit(model, loader, self.num_steps, self.lr, self.max_shift, "classification accuracy score")
         return {"cas": recognised(model, held_out.items["x"], held_out.items["label"])}
@@ -51,13 +58,13 @@ class ClassificationAccuracyScore(Metric):
 def _require_labels(*sets: Split) -> None:
     if any("label" not in items for items in sets):
         raise ValueError(
-            "the classification accuracy score takes labelled items, and these have no labels: leave metric "
-            "accuracy_score out"
+            "the classification accuracy score needs labelled items, and these have no labels: remove accuracy_score "
+            "from metric"
         )
 
 
 def _untrained(extractor: Extractor, seed: int) -> Classifier:
-    """Weights from a seed of their own, on the extractor's device; the numbers that training draws stay the same."""
+    """A classifier with weights from this seed, on the device of the extractor; torch's generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = extractor.untrained()

@@ -1,4 +1,4 @@
-"""A protocol of measurement: which samples are compared with which data, by which metrics, and what stands beside."""
+"""An evaluation: which samples are compared with which data, by which metrics, with their floors and baselines."""
 
 from __future__ import annotations
 
@@ -26,19 +26,26 @@ from inkdrop.pipeline import Pipeline, calls_counted
 
 
 class Evaluation:
-    """Metrics of samples against a split of the data, all on one stream of samples.
+    """Measures samples against a split of the data by several metrics, which share one stream of samples.
 
-    n = `num_samples` (null: as many as are held out) are made with seeds from `seed` on, in batches of `batch_size`,
-    `repeats` times with seeds of their own, under conditions by `balance`: those of the held-out items, again from the
-    first where there are fewer, or all classes in turn. `reference` is the split compared with, by custom the training
-    data. Features are computed once per extractor for all metrics on it.
+    - `extractor`: the features that metrics use, unless a metric has its own extractor.
+    - `metrics`: metrics by name.
+    - `num_samples`: the number n of samples; null is the number of held-out items.
+    - `batch_size`: samples that are made at a time.
+    - `seed`: the seed of the first sample; the others follow.
+    - `repeats`: sets of n samples, each with other seeds.
+    - `balance`: the conditions of the samples, those of the held-out items (repeated where there are fewer than n), or
+      all `classes` in turn.
+    - `reference`: the split that samples are compared with, usually the training data.
+    - `likelihood`: likelihoods of held-out items by name.
+    - `num_items`: the number of held-out items whose likelihood is measured; null is all of them.
 
-    Results are `{metric}_{n}`, as in fd_mnist_2k, and, taken in the same way, `{metric}_{n}_floor` on n held-out items,
-    which is what real data reach, and `{metric}_{n}_baseline` on those of a generator that knows each place of the data
-    on its own. Where fewer items are held out, their number m is said: `{metric}_{n}_floor_{m}`. With `repeats` the
-    first is the mean, `_low` and `_high` are its interval at 95% and `_min` is the lowest, which papers often tell.
-    `likelihood` adds, for each of its names, `bits_per_dim_{name}_{m}` and its parts, or the loss by noise level as
-    `loss_{name}_{m}`: means over the first `num_items` held-out items (null: all of them).
+    Results are `{metric}_{n}`, as in fd_mnist_2k; `{metric}_{n}_floor`, the same for n held-out items in place of
+    samples, which is what real data reach; and `{metric}_{n}_baseline`, the same for a generator that draws each
+    element of the data independently. Where only m < n items are held out, the floor is `{metric}_{n}_floor_{m}`. With
+    `repeats` the value is the mean, `_low` and `_high` are its 95% interval, and `_min` is the lowest value, which
+    papers often report. `likelihood` adds `bits_per_dim_{name}_{m}` and its parts, or the loss by noise level as
+    `loss_{name}_{m}`.
     """
 
     def __init__(
@@ -61,7 +68,7 @@ class Evaluation:
         self.seconds: dict[str, float] = {}  # of the latest call: sampling, features, distance, likelihood
         self.network_calls = 0  # per sample, of the latest call
         self._count = 0
-        self._likelihoods: dict[str, dict[str, Any]] = {}  # what each depends on, by name
+        self._likelihoods: dict[str, dict[str, Any]] = {}  # the settings that each depends on, by name
         self._beside: dict[tuple[str, int], Results] = {}  # floors and baselines, by fingerprint and n
 
     @cached_property
@@ -69,38 +76,43 @@ class Evaluation:
         return Panel(self.metrics, self.extractor, self.batch_size)
 
     def verify(self) -> None:
-        """Reads the weights of all extractors; `ValueError` if they are absent or do not fit."""
+        """Reads the weights of all extractors; raises `ValueError` if they are missing or do not fit."""
         _ = self._panel
 
     def check(self, data: DataModule) -> None:
-        """`ValueError` for too few samples or held-out items, or data that a metric or an extractor cannot take."""
+        """Raises `ValueError` for too few samples or items, or for data that a metric or extractor cannot use."""
         self.verify()
         held_out = data.splits["validation"]
         if self.num_items is not None and self.num_items > len(held_out["x"]):
-            raise ValueError(f"evaluation.num_items={self.num_items}, but only {len(held_out['x'])} items are held out")
+            raise ValueError(
+                f"evaluation.num_items={self.num_items}, but only {len(held_out['x'])} items are held out: lower it"
+            )
         if self.reference not in data.splits:
-            raise ValueError(f"evaluation.reference={self.reference} is no split of the data: {list(data.splits)}")
+            raise ValueError(
+                f"evaluation.reference={self.reference} is not a split of the data (available: "
+                f"{', '.join(data.splits)}): set it to one of these"
+            )
         count = self.num_samples or len(held_out["x"])
         for name, metric in self.metrics.items():
             extractor = metric.extractor or self.extractor
             if count < (fewest := metric.fewest(extractor)):
                 raise ValueError(
-                    f"{count} samples are too few for metric {name}, which takes at least {fewest}: "
+                    f"{count} samples are too few for metric {name}, which needs at least {fewest}: "
                     f"{metric.remedy(name, min(count, len(held_out['x'])))}"
                 )
             metric.check(held_out, data.splits[self.reference], extractor)
 
     def check_item(self, x: Tensor) -> None:
-        """`ValueError` if an extractor cannot take raw data (B, *) like these."""
+        """Raises `ValueError` if an extractor cannot use raw data (B, *) like these."""
         for metric in self.metrics.values():
             (metric.extractor or self.extractor).check(x)
 
     def to(self, device: torch.device) -> None:
-        """Takes features on this device."""
+        """Computes features on this device from now on."""
         self._panel.to(device)
 
     def conditions(self, data: DataModule, count: int) -> dict[str, Tensor]:
-        """The raw batch that so many samples are made under: what the data hold besides the data themselves."""
+        """Returns the raw batch of conditions of `count` samples: all fields of the data but x."""
         held_out = {name: column for name, column in data.splits["validation"].items() if name != "x"}
         items = torch.arange(count) % len(data.splits["validation"]["x"])
         batch = {name: column[items] for name, column in held_out.items()}
@@ -109,7 +121,7 @@ class Evaluation:
         return batch
 
     def __call__(self, pipeline: Pipeline, data: DataModule) -> Results:
-        """The results of new samples and the likelihoods; each rank does its share, all get the whole."""
+        """Returns the results of new samples and the likelihoods; the ranks share the work, and all get the results."""
         self.seconds = {}
         values: Results = {}
         if self.metrics:
@@ -120,7 +132,7 @@ class Evaluation:
         return {**values, **likelihoods}
 
     def of_samples(self, pipeline: Pipeline, data: DataModule) -> Results:
-        """The values of new samples alone, without what stands beside them."""
+        """Returns the values of new samples, without floors and baselines."""
         n = self.num_samples or len(data.splits["validation"]["x"])
         self.to(next(pipeline.parameters()).device)
         conditions = self.conditions(data, n)
@@ -131,13 +143,13 @@ class Evaluation:
         return self._values(sets, data)
 
     def measure(self, sets: list[Tensor], data: DataModule) -> Results:
-        """The results of sets of as many samples each, on the CPU of every rank, made under `conditions`."""
+        """Returns the results of sets of equally many samples, on the CPU of every rank, made under `conditions`."""
         if not self.metrics:
             return {}
         return {**self.values(sets, data), **self.beside(data, len(sets[0]))}
 
     def values(self, sets: list[Tensor], data: DataModule) -> Results:
-        """As `measure`, without what stands beside the values."""
+        """Returns the same as `measure`, without floors and baselines."""
         self.seconds = {}
         observed: list[Observed] = []
         for samples in sets:
@@ -147,11 +159,11 @@ class Evaluation:
         return self._values(observed, data)
 
     def likelihoods(self, pipeline: Pipeline, data: DataModule, count: int | None = None) -> Results:
-        """Means over the first `count` held-out items, or all; `ValueError` if there are fewer. See `of_held_out`."""
+        """Returns means over the first `count` held-out items, or all; see `of_held_out`."""
         held_out = len(data.splits["validation"]["x"])
         count = count or held_out
         if count > held_out:
-            raise ValueError(f"num_items={count}, but only {held_out} items are held out")
+            raise ValueError(f"num_items={count}, but only {held_out} items are held out: lower it")
         results: Results = {}
         for name, likelihood in self.likelihood.items():
             values = of_held_out(name, likelihood, pipeline, data, count, self.batch_size, self.seed)
@@ -160,7 +172,7 @@ class Evaluation:
         return results
 
     def protocol(self, data: DataModule, sampling: Mapping[str, Any]) -> dict[str, Any]:
-        """The record of how the latest values were measured, with how their samples were made; see `protocol`."""
+        """Returns the record of how the latest values were measured and their samples were made, as `protocol`."""
         measurement = {
             "num_samples": self._count,
             "repeats": self.repeats,
@@ -174,7 +186,7 @@ class Evaluation:
         return protocol(measurement, metrics, sampling, self._likelihoods)
 
     def _made(self, pipeline: Pipeline, conditions: dict[str, Tensor], count: int, seed: int) -> Observed:
-        """Samples are seen by all extractors and forgotten, unless a metric needs the items."""
+        """Samples as all extractors see them; the samples themselves are kept only if a metric needs them."""
         keep = any("items" in metric.needs for metric in self.metrics.values())
         collectors = self._panel.collectors(count)
         kept: list[Tensor] = []
@@ -207,7 +219,7 @@ class Evaluation:
             return reference, self._panel.real(data, "validation", min(n, len(data.splits["validation"]["x"])))
 
     def beside(self, data: DataModule, n: int) -> Results:
-        """Floors and baselines of n samples; the same at every evaluation, so taken once."""
+        """Returns floors and baselines of n samples, which are the same at every evaluation and are computed once."""
         key = data.fingerprint, n
         if key not in self._beside:
             self._beside[key] = {**self._floor(data, n), **self._baseline(data, n)}

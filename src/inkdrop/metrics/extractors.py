@@ -1,4 +1,4 @@
-"""What distances between images are measured on."""
+"""Extractors: networks whose features distances between data are measured on."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from inkdrop.files.showing import harmless
 
 
 class Extractor(nn.Module):
-    """Raw data (B, *) to features (B, dim); `name` stands in the names of what is measured on them.
+    """Computes features (B, dim) of raw data (B, *); `name` is part of the names of results on them.
 
-    `resize` says how images of other sizes are brought to that of the network, and stands in the protocol. Weights are
-    read when they are first needed, not when an extractor is made: a checkpoint may name one.
+    `resize` says how images are resized to the size of the network, and is part of the protocol. Weights are read when
+    they are first needed and not when an extractor is made, because a checkpoint may name an extractor.
     """
 
     name: str
@@ -32,56 +32,56 @@ class Extractor(nn.Module):
     _is_ready = False
 
     def ready(self) -> None:
-        """Reads the weights, unless that was done; `ValueError` if they are absent or do not fit."""
+        """Reads the weights unless they were read before; raises `ValueError` if they are missing or do not fit."""
         if not self._is_ready:
             self.read()
             self._is_ready = True
 
     def read(self) -> None:
-        """Reads the weights, where there are any."""
+        """Reads the weights, if there are any."""
         return
 
     def _apply(self, function: Any, recurse: bool = True) -> Extractor:
-        self.ready()  # what comes later would stay behind
+        self.ready()  # weights that are read later would stay on the old device
         return super()._apply(function, recurse)
 
     def __call__(self, data: Tensor) -> Tensor:
-        """Features (B, dim) of raw data (B, *)."""
+        """Returns features (B, dim) of raw data (B, *)."""
         self.ready()
         return super().__call__(data)
 
     @abstractmethod
     def forward(self, data: Tensor) -> Tensor:
-        """Features (B, dim) of raw data (B, *)."""
+        """Returns features (B, dim) of raw data (B, *)."""
 
     def logits(self, features: Tensor) -> Tensor:
-        """Class scores (B, K) of features (B, dim); `ValueError` if the extractor knows no classes."""
-        raise ValueError(f"extractor {self.name} knows no classes: choose a classifier, such as inception or mnist")
+        """Returns class scores (B, K) of features (B, dim); raises `ValueError` if the extractor has no classes."""
+        raise ValueError(f"extractor {self.name} has no classes: choose a classifier, such as inception or mnist")
 
     def untrained(self) -> Classifier:
-        """A classifier of the same layout with random weights; `ValueError` if the extractor cannot be fitted."""
+        """Returns a classifier of the same layout with random weights; raises `ValueError` if it cannot be fitted."""
         raise ValueError(
-            f"extractor {self.name} is no classifier that can be fitted: choose one, such as digits or mnist"
+            f"extractor {self.name} is not a classifier that can be fitted: choose one, such as digits or mnist"
         )
 
     @torch.no_grad()
     def check(self, data: Tensor) -> None:
-        """`ValueError` unless it makes `dim` features of raw data (B, *) like these."""
-        found = self(data.to(self.device)).shape[1]
-        if found != self.dim:
+        """Raises `ValueError` unless the extractor makes `dim` features of raw data (B, *) like these."""
+        dim = self(data.to(self.device)).shape[1]
+        if dim != self.dim:
             raise ValueError(
-                f"extractor {self.name} makes {found} features of data of shape {list(data.shape[1:])}, and not "
-                f"extractor.dim={self.dim}: set extractor.dim={found}, or choose another extractor"
+                f"extractor {self.name} makes {dim} features of data of shape {list(data.shape[1:])}, but "
+                f"extractor.dim={self.dim}: set extractor.dim={dim}, or choose another extractor"
             )
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are, or the CPU if it has none."""
+        """The device of the weights, or the CPU if there are none."""
         self.ready()
         return next(self.parameters(), torch.empty(0)).device
 
     def digest(self) -> str:
-        """SHA-256 of the kind and the weights: equal digests give equal features."""
+        """Returns the SHA-256 of the class and the weights: equal digests mean equal features."""
         self.ready()
         digest = hashlib.sha256(type(self).__name__.encode())
         for name, value in sorted(self.state_dict().items()):
@@ -90,7 +90,7 @@ class Extractor(nn.Module):
 
 
 class Identity(Extractor):
-    """The data themselves, flattened: `dim` numbers, or the product of these."""
+    """The data themselves as features, flattened: for vectors and series; `dim` is their number or their shape."""
 
     name = "raw"
 
@@ -103,7 +103,7 @@ class Identity(Extractor):
 
 
 class Thumbnail(Extractor):
-    """The mean levels, 0 to 255, of `size` x `size` parts of an image of any size, channel by channel."""
+    """Mean levels, 0 to 255, of `size` x `size` parts of each channel, for images of any size."""
 
     name = "thumbnail"
     resize = "area"
@@ -118,11 +118,18 @@ class Thumbnail(Extractor):
 
 
 class Classifier(Extractor):
-    """A small convolutional classifier of uint8 images; its features are its last hidden layer.
+    """A small convolutional classifier of uint8 images, whose features are its last hidden layer.
 
-    `stages` lists the channels of the 3 x 3 convolutions of each resolution, halved after each stage; `batch_norm`
-    normalises each. `weights` is a file, or the name of one that comes with inkdrop, fitted by `python -m inkdrop
-    make-extractor`; null leaves random weights. `ready` raises a `ValueError` if the file is absent or does not fit.
+    - `name`: part of the names of results.
+    - `shape`: [C, H, W] of the images.
+    - `num_classes`: number of classes.
+    - `stages`: channels of the 3 x 3 convolutions of each stage; the size is halved after each stage.
+    - `dim`: number of features.
+    - `batch_norm`: whether each convolution is normalised.
+    - `weights`: a file that `python -m inkdrop make-extractor` wrote, or the name of one that is part of inkdrop; null
+      is random weights.
+
+    `ready` raises `ValueError` if the file is missing or does not fit.
     """
 
     def __init__(
@@ -173,11 +180,11 @@ def _read_weights(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     shipped = resources.files("inkdrop.metrics").joinpath(name) if Path(name).name == name else Path(name)
     file = Path(name) if Path(name).is_file() else shipped
     if not file.is_file():
-        raise ValueError(f"extractor.weights={name} is no file: `python -m inkdrop make-extractor` makes one")
+        raise ValueError(f"extractor.weights={name} is not a file: make one with `python -m inkdrop make-extractor`")
     try:
         weights = load(file.read_bytes())
     except SafetensorError as error:
-        raise ValueError(f"extractor.weights={name} is no safetensors file: {error}") from None
+        raise ValueError(f"extractor.weights={name} is not a safetensors file: {error}") from None
     if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in state.items()}:
         raise ValueError(
             f"extractor.weights={name} was fitted with another shape, classes, stages or dim: "
@@ -187,10 +194,10 @@ def _read_weights(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Inception(Extractor):
-    """The Inception network of the published FID, by torch-fidelity; only what is measured on it is called FID.
+    """The Inception network of the published FID, by torch-fidelity; only distances on it are called FID.
 
-    Takes uint8 images (B, 3, H, W). `weights` is a file, or null for the published one, which is fetched when it is
-    first needed. A `ValueError` of `ready` says which file goes where when it cannot be had.
+    It takes uint8 images (B, C, H, W) with C = 1 or 3. `weights` is a file, or null for the published one, which is
+    downloaded when it is first needed. If that fails, `ready` raises `ValueError` with the place for the file.
     """
 
     name = "inception"
@@ -206,8 +213,8 @@ class Inception(Extractor):
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError:
-            raise ValueError("extractor=inception needs torch-fidelity: pip install torch-fidelity") from None
-        # torch-fidelity would unpickle whatever is in the file: it is given what was read as tensors alone.
+            raise ValueError("extractor=inception needs torch-fidelity: run `pip install torch-fidelity`") from None
+        # torch-fidelity would unpickle the file, so it receives tensors that were read without unpickling.
         stream = io.BytesIO()
         torch.save(self._tensors(), stream)
         stream.seek(0)
@@ -215,7 +222,9 @@ class Inception(Extractor):
             self.network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=stream)
         except (RuntimeError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"extractor.weights={self._weights} are not those of {self.FILE}: {reason}") from None
+            raise ValueError(
+                f"extractor.weights={self._weights} does not hold those of {self.FILE}: {reason}"
+            ) from None
         self.requires_grad_(False).eval()
 
     def _tensors(self) -> Any:
@@ -226,7 +235,7 @@ class Inception(Extractor):
         try:
             with open_regular(file) as stream:  # the published file is older than torch's archives
                 return torch.load(stream, map_location="cpu", weights_only=True)
-        except Exception as error:  # the unpickler runs into anything on a foreign file
+        except Exception as error:  # reading a foreign file can raise errors of any type
             raise ValueError(f"extractor.weights={harmless(file)} holds no weights: {type(error).__name__}") from None
 
     def _published(self) -> Path:
@@ -254,6 +263,6 @@ class Inception(Extractor):
 
 
 def require_images(data: Tensor, name: str) -> None:
-    """`ValueError` unless data are uint8 images (B, C, H, W): others have been scaled in a way nobody knows."""
+    """Raises `ValueError` unless data are uint8 images (B, C, H, W), because the range of others is unknown."""
     if data.dtype != torch.uint8 or data.dim() != 4:
         raise ValueError(f"extractor {name} takes uint8 images (B, C, H, W), not {data.dtype} {tuple(data.shape)}")

@@ -19,7 +19,7 @@ from inkdrop.randomness import Generators
 
 
 def make_extractor(config: Mapping[str, Any]) -> float:
-    """Fits what `conf/make_extractor.yaml` describes, writes the weights, returns the accuracy on held-out items.
+    """Fits the classifier of `conf/make_extractor.yaml`, writes its weights, and returns its held-out accuracy.
 
     The file's metadata state that accuracy and the number of steps.
     """
@@ -28,12 +28,12 @@ def make_extractor(config: Mapping[str, Any]) -> float:
     check({name: config[name] for name in ("data", "extractor")})
     if build({**config["extractor"], "_partial_": True}).func is not Classifier:
         raise ValueError(
-            f"extractor._target_={config['extractor']['_target_']} is not fitted: choose a classifier, such as "
+            f"extractor._target_={config['extractor']['_target_']} cannot be fitted: choose a classifier, such as "
             "extractor=digits"
         )
     data: DataModule = build(config["data"])
     if not data.num_classes:
-        raise ValueError("an extractor is fitted to labels, and these data have none")
+        raise ValueError("an extractor is fitted to labels, and these data have none: choose data with labels")
     torch.manual_seed(0)
     model: Classifier = build({**config["extractor"], "weights": None})
     output, num_steps = Path(config["output"]), config["num_steps"]
@@ -54,7 +54,7 @@ def fit(
     max_shift: int = 0,
     description: str = "make-extractor",
 ) -> None:
-    """Minimises the cross-entropy with labels smoothed by 0.1; AdamW, its rate falling along half a cosine."""
+    """Minimises the cross-entropy with labels smoothed by 0.1, by AdamW with a cosine learning-rate schedule."""
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
@@ -72,7 +72,7 @@ def fit(
 
 
 def recognised(model: Classifier, images: Column, labels: Column, batch_size: int = 500) -> float:
-    """Share of images that the classifier gives their label."""
+    """Returns the share of images (N, C, H, W) to which the classifier assigns their label (N)."""
     device = next(model.parameters()).device
     parts = torch.arange(len(images)).split(batch_size)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def recognised(model: Classifier, images: Column, labels: Column, batch_size: in
 
 
 def shifted(images: Tensor, max_shift: int, generators: Generators) -> Tensor:
-    """Each image (B, C, H, W) moved by up to `max_shift` pixels along both axes, filled with 0."""
+    """Returns images (B, C, H, W), each shifted by up to `max_shift` pixels along both axes and filled with 0."""
     if max_shift == 0:
         return images
     padded = nn.functional.pad(images, (max_shift,) * 4)

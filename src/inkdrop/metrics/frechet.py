@@ -16,10 +16,10 @@ from inkdrop.metrics.moments import Statistics
 
 @dataclass(frozen=True)
 class FrechetDistance(Metric):
-    """Fréchet distance between Gaussians fitted to features: `fid` on Inception, else `fd_{extractor}`.
+    """The Fréchet distance between Gaussians fitted to features: `fid` on Inception, else `fd_{extractor}`.
 
-    `min_samples` is the fewest samples that it is taken on; null is one more than there are features, as the covariance
-    of fewer is singular. Source: Heusel et al. 2017, arXiv 1706.08500.
+    `min_samples` is the smallest number of samples that is accepted; null is one more than there are features, because
+    the covariance of fewer samples is singular. Source: Heusel et al. 2017, arXiv 1706.08500.
     """
 
     min_samples: Annotated[int, Ge(2)] | None = None
@@ -30,7 +30,7 @@ class FrechetDistance(Metric):
         return self.min_samples or extractor.dim + 1
 
     def remedy(self, name: str, count: int) -> str:
-        return f"more samples, or metric=[kernel] metric.kernel.subset_size={count}, whose mean does not depend on n"
+        return f"take more samples, or set metric=[kernel] metric.kernel.subset_size={count}, which has no bias in n"
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         assert samples.statistics is not None
@@ -40,7 +40,7 @@ class FrechetDistance(Metric):
 
 
 def frechet_distance(first: Statistics, second: Statistics) -> float:
-    """`|m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))`, in the square of the features' unit.
+    """Returns `|m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))`, in the square of the unit of the features.
 
     The last trace is the sum of the roots of the eigenvalues of C_1 C_2. These are those of the symmetric `L^T C_2 L`
     with `C_1 = L L^T`; L is the Cholesky factor, which LAPACK applies without forming the product, or a root by
@@ -51,8 +51,8 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
     try:
         values = linalg.eigvalsh(second.covariance.numpy(), first.covariance.numpy(), type=2, driver="gv")
     except linalg.LinAlgError:
-        own, vectors = torch.linalg.eigh(first.covariance)
-        L = vectors * own.clamp(min=0).sqrt()
+        eigenvalues, vectors = torch.linalg.eigh(first.covariance)
+        L = vectors * eigenvalues.clamp(min=0).sqrt()
         values = torch.linalg.eigvalsh(L.T @ second.covariance @ L).numpy()
     traces = first.covariance.trace() + second.covariance.trace()
     roots = torch.as_tensor(values).clamp(min=0).sqrt()

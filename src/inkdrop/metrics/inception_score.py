@@ -15,10 +15,11 @@ from inkdrop.metrics.metric import SPLITS, Extracted, Metric, Results
 
 @dataclass(frozen=True)
 class InceptionScore(Metric):
-    """How clear and how varied the classes are: `inception_score` on Inception, else `class_score_{extractor}`.
+    """How clear and how varied the classes of samples are: `inception_score`, or else `class_score_{extractor}`.
 
-    The mean over consecutive parts of the samples, and `_std`, the standard deviation over them. Higher is better, up
-    to the number of classes; real data are not read. Source: Salimans et al. 2016, arXiv 1606.03498.
+    The value is the mean of `exp(E KL(p(y|x) || p(y)))` over consecutive parts of the samples, and `_std` is the
+    standard deviation over them. Higher is better, up to the number of classes; real data are not used. Source:
+    Salimans et al. 2016, arXiv 1606.03498.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"class_sums"})
@@ -28,7 +29,9 @@ class InceptionScore(Metric):
 
     def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
         super().check(held_out, reference, extractor)
-        extractor.logits(torch.zeros(1, extractor.dim, device=extractor.device))  # refuses where there are no classes
+        extractor.logits(
+            torch.zeros(1, extractor.dim, device=extractor.device)
+        )  # raises an error if there are no classes
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         assert samples.class_sums is not None
@@ -38,6 +41,6 @@ class InceptionScore(Metric):
 
 
 def class_scores(class_sums: Tensor) -> Tensor:
-    """`exp(E KL(p(y|x) || p(y)))` of each part (SPLITS), p(y) the mean of the part; see `Extracted.class_sums`."""
+    """Returns `exp(E KL(p(y|x) || p(y)))` of each part (SPLITS), p(y) its mean; see `Extracted.class_sums`."""
     means = class_sums[:, :-1] / class_sums[:, -1:]
     return (means[:, -1] + torch.special.entr(means[:, :-1]).sum(1)).exp()

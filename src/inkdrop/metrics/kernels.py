@@ -19,11 +19,12 @@ from inkdrop.randomness import MAX_SEED
 
 @dataclass(frozen=True)
 class KernelDistance(Metric):
-    """Kernel distance by a polynomial of degree 3: `kid` on Inception, else `kd_{extractor}`, and `_std` over subsets.
+    """The kernel distance by a polynomial of degree 3: `kid` on Inception, else `kd_{extractor}`.
 
-    The mean over `num_subsets` pairs of random subsets of `subset_size` of the unbiased estimate; its expectation does
-    not depend on the number of samples, and it may be below 0. The subsets are torch-fidelity's for an equal `seed`.
-    `ValueError` if the reference is smaller than a subset. Source: Bińkowski et al. 2018, arXiv 1801.01401.
+    The value is the mean of the unbiased estimate over `num_subsets` pairs of random subsets of `subset_size` items,
+    and `_std` is the standard deviation over the pairs. Its expectation does not depend on the number of samples, and
+    it may be negative. The subsets are those of torch-fidelity for an equal `seed`. Raises `ValueError` if the
+    reference is smaller than a subset. Source: Bińkowski et al. 2018, arXiv 1801.01401.
     """
 
     num_subsets: Annotated[int, Ge(1)] = 100
@@ -36,7 +37,7 @@ class KernelDistance(Metric):
         return self.subset_size
 
     def remedy(self, name: str, count: int) -> str:
-        return f"metric.{name}.subset_size={count}, or {self.subset_size} samples and as many held-out items"
+        return f"set metric.{name}.subset_size={count}, or take {self.subset_size} samples and hold out as many items"
 
     def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
         super().check(held_out, reference, extractor)
@@ -56,10 +57,10 @@ class KernelDistance(Metric):
 
 @dataclass(frozen=True)
 class MaximumMeanDiscrepancy(Metric):
-    """1000 times the squared discrepancy by a Gaussian kernel: `cmmd` on CLIP, else `mmd_{extractor}`.
+    """1000 times the squared mean discrepancy by a Gaussian kernel: `cmmd` on CLIP, else `mmd_{extractor}`.
 
-    `bandwidth` is that of the kernel, in the unit of the features; that of CMMD, 10, is for embeddings of length 1. Of
-    the reference `max_items` items are read (null: all), evenly spread. Source: Jayasumana et al. 2024, arXiv
+    `bandwidth` is that of the kernel, in the unit of the features; 10, that of CMMD, is for embeddings of length 1.
+    `max_items` items of the reference are used, evenly spread (null: all). Source: Jayasumana et al. 2024, arXiv
     2401.09603.
     """
 
@@ -75,14 +76,14 @@ class MaximumMeanDiscrepancy(Metric):
 
 
 def subset_distances(x: Tensor, y: Tensor, num_subsets: int, subset_size: int, seed: int) -> Tensor:
-    """`polynomial_mmd` of random subsets of x (N, D) and y (M, D), drawn without replacement: (num_subsets).
+    """Returns `polynomial_mmd` (num_subsets) of random subsets of x (N, D) and y (M, D), without replacement.
 
-    `ValueError` if N or M is below `subset_size`.
+    Raises `ValueError` if N or M is below `subset_size`.
     """
     if min(len(x), len(y)) < subset_size:
         raise ValueError(
-            f"subset_size={subset_size} of the kernel distance is more than there are items: "
-            f"{len(x)} samples, {len(y)} in the reference"
+            f"subset_size={subset_size} of the kernel distance is more than the {len(x)} samples or the {len(y)} items "
+            "of the reference: lower it"
         )
     chance = np.random.RandomState(seed)  # numpy promises that its numbers never change
     values = []
@@ -93,7 +94,10 @@ def subset_distances(x: Tensor, y: Tensor, num_subsets: int, subset_size: int, s
 
 
 def polynomial_mmd(x: Tensor, y: Tensor) -> float:
-    """Unbiased `E k(x, x') + E k(y, y') - 2 E k(x, y)` with `k(x, y) = (x . y / D + 1)^3`, of x (N, D) and y (M, D)."""
+    """Returns the unbiased `E k(x, x') + E k(y, y') - 2 E k(x, y)` with `k(x, y) = (x . y / D + 1)^3`.
+
+    x is (N, D) and y is (M, D).
+    """
     x, y = x.double(), y.double()
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -107,9 +111,9 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> float:
 
 
 def gaussian_mmd(x: Tensor, y: Tensor, bandwidth: float) -> float:
-    """`E k(x, x') + E k(y, y') - 2 E k(x, y)` with `k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2))`.
+    """Returns `E k(x, x') + E k(y, y') - 2 E k(x, y)` with `k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2))`.
 
-    Of x (N, D) and y (M, D). Means are over all pairs, those of an item with itself included: never below 0.
+    x is (N, D) and y is (M, D). Means are over all pairs, with those of an item and itself, and so never negative.
     """
 
     def mean(a: Tensor, b: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Means of what a model knows of held-out items, over the items and over all ranks."""
+"""Likelihoods of held-out items: means over the items and over all ranks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,17 @@ from inkdrop.randomness import Generators
 def of_held_out(
     name: str, likelihood: Likelihood, pipeline: Pipeline, data: DataModule, count: int, batch_size: int, seed: int
 ) -> Results:
-    """`{unit}_{name}_{count}`, and with `_{part}` its parts: means over the first `count` held-out items.
+    """Returns `{unit}_{name}_{count}`, and with `_{part}` its parts: means over the first `count` held-out items.
 
-    Each rank does its share, all get the whole. `NonFiniteError` if the model is broken.
+    - `name`: the name of the likelihood in the results.
+    - `likelihood`: what is computed of each item.
+    - `pipeline`: the model.
+    - `data`: the data with the held-out items.
+    - `count`: number of items.
+    - `batch_size`: items at a time.
+    - `seed`: seed of the random numbers of an item.
+
+    The ranks share the work, and all get the results. Raises `NonFiniteError` if a value is not finite.
     """
     totals: dict[str, float] = {}
     held_out = data.splits["validation"]
@@ -32,12 +40,12 @@ def of_held_out(
     everyone = from_all_ranks(totals)
     full = f"{likelihood.unit}_{name}_{short(count)}"
     return {
-        full + f"_{part}" * (part != "total"): math.fsum(own.get(part, 0.0) for own in everyone) / count
-        for part in dict.fromkeys(part for own in everyone for part in own)
+        full + f"_{part}" * (part != "total"): math.fsum(each.get(part, 0.0) for each in everyone) / count
+        for part in dict.fromkeys(part for each in everyone for part in each)
     }
 
 
 def settings_of(likelihood: Likelihood, data: DataModule, count: int, seed: int) -> dict[str, Any]:
-    """What such a mean depends on besides the model; how samples are measured does not matter to it."""
+    """Returns what such a mean depends on besides the model, which is independent of how samples are measured."""
     items = {"data": type(data).__name__, "fingerprint": data.fingerprint, "num_items": count}
     return {**likelihood.settings(), **items, "seed": seed}

@@ -1,4 +1,4 @@
-"""What a metric is, and what it reads of samples and of real data."""
+"""The interface of metrics, and what they use of samples and of real data."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from inkdrop.metrics.moments import GaussianStatistics, Statistics
 
 Results: TypeAlias = dict[str, float]
 
-SPLITS = 10  # parts that class probabilities are summed in, for the spread over them
+SPLITS = 10  # parts of the samples, over which the spread of the class score is computed
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """What is known of the first `count` n of some items; beyond the items only what some metric needs.
+    """What metrics use of the first `count` = n items; fields that no metric needs are None.
 
     `features` are (n, D) in float32 and in the order of the items. `class_sums` (SPLITS, K + 2) holds, for each of
     consecutive parts of the items, the sums of the class probabilities (K), the sum of their negative entropies in
@@ -36,17 +36,17 @@ class Extracted:
     class_sums: Tensor | None = None
 
     def features_on(self, device: torch.device) -> Tensor:
-        """The features, which the metric has said that it needs."""
+        """Returns the features on this device; the metric must have `features` in its `needs`."""
         assert self.features is not None
         return self.features.to(device)
 
 
 @dataclass(frozen=True)
 class Metric(ABC):
-    """Compares samples with the training data as seen through an extractor; results by name.
+    """Compares samples with the training data by the features of an extractor, and returns results by name.
 
     A metric is a frozen dataclass of its settings, which are part of the protocol. `needs` lists the fields of
-    `Extracted` that it reads. `extractor` overrides that of the evaluation.
+    `Extracted` that it uses. `extractor` replaces that of the evaluation.
     """
 
     extractor: Extractor | None = field(default=None, kw_only=True)
@@ -56,31 +56,31 @@ class Metric(ABC):
 
     @abstractmethod
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
-        """Results by name, the name without the number of samples."""
+        """Returns results by name, where names are without the number of samples."""
 
     def fewest(self, extractor: Extractor) -> int:
-        """The least number of samples that the metric can be taken on; fewer are refused before anything is sampled."""
+        """Returns the smallest number of samples for the metric; fewer are refused before anything is sampled."""
         return 2
 
     def remedy(self, name: str, count: int) -> str:
-        """What to change where `count` samples are too few for this metric, which the configuration calls `name`."""
-        return "more samples"
+        """Returns what to change if `count` samples are too few for this metric, called `name` in the configuration."""
+        return "take more samples"
 
     def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
-        """`ValueError` if these data or the extractor lack what the metric needs, before anything is sampled."""
+        """Raises `ValueError` before anything is sampled if the data or the extractor lack what the metric needs."""
         extractor.check(held_out["x"][torch.arange(1)])
 
     def settings(self) -> dict[str, Any]:
-        """What the result depends on besides the items and the extractor: the kind and its fields."""
-        own = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "extractor"}
-        return {"metric": type(self).__name__, **own}
+        """Returns what the result depends on besides the items and the extractor: the class and its fields."""
+        options = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "extractor"}
+        return {"metric": type(self).__name__, **options}
 
 
 class Collector:
-    """Takes items in batches, with their positions among all n, and keeps what metrics need of them.
+    """Collects what metrics need of items, which come in batches with their positions among all n.
 
-    Statistics and class sums take constant memory. With several ranks each brings its own items; `compute` gives the
-    same to all.
+    Statistics and class sums take constant memory. With several ranks each adds its own items, and `compute` returns
+    the same to all.
     """
 
     def __init__(self, extractor: Extractor, needs: frozenset[str], count: int):
@@ -92,9 +92,9 @@ class Collector:
 
     @torch.no_grad()
     def update(self, x: Tensor, positions: Tensor, what: str, names: list[int]) -> None:
-        """Adds raw data (B, *) at positions (B); an error says `what` they are and the names (B) of broken ones.
+        """Adds raw data (B, *) at positions (B); an error says `what` they are, and the names (B) of broken ones.
 
-        Features are the same in every precision that samples are made with.
+        Features are computed without autocast, in whatever precision the samples were made.
         """
         device = next(self.extractor.parameters(), x).device
         with torch.autocast(device.type, enabled=False):
@@ -102,7 +102,7 @@ class Collector:
             scores = self.extractor.logits(features) if "class_sums" in self.needs else None
         require_finite(features, f"{self.extractor.name}: the features of {what}", names)
         if "statistics" in self.needs:
-            place = torch.device("cpu") if device.type == "mps" else device  # which has no float64
+            place = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
             self._statistics.to(place).update(features.to(place))
         if "features" in self.needs:
             self._features.append(features.float().cpu())
@@ -116,11 +116,11 @@ class Collector:
         rows = torch.cat([probabilities, (probabilities * logs).sum(1, keepdim=True), logs.new_ones(len(logs), 1)], 1)
         if self._class_sums is None:
             self._class_sums = rows.new_zeros(SPLITS, rows.shape[1])
-        # part j is of the positions from floor(j n / SPLITS) on, as everywhere
+        # part j holds the positions from floor(j n / SPLITS) on, as in other implementations
         self._class_sums.index_add_(0, ((positions.cpu() + 1) * SPLITS - 1) // self.count, rows)
 
     def compute(self, items: Split) -> Extracted:
-        """What was collected on all ranks."""
+        """Returns what was collected on all ranks."""
         statistics = self._statistics.compute().cpu() if "statistics" in self.needs else None
         features = class_sums = None
         if "features" in self.needs:

@@ -13,22 +13,22 @@ from inkdrop.errors import require_finite
 
 
 class Statistics(NamedTuple):
-    """Mean (D), covariance (D, D), both float64, and the number of samples they were taken from."""
+    """The mean (D) and covariance (D, D) of features, both float64, and the number of samples."""
 
     mean: Tensor
     covariance: Tensor
     num_samples: int
 
     def cpu(self) -> Statistics:
-        """The same on the CPU, where small eigenvalue problems in float64 belong."""
+        """Returns the statistics on the CPU, which is fastest for small eigenvalue problems in float64."""
         return Statistics(self.mean.cpu(), self.covariance.cpu(), self.num_samples)
 
 
 class GaussianStatistics(Metric):
-    """Mean and covariance of features (B, D), summed in float64 as they come; memory does not grow with their number.
+    """Mean and covariance of features (B, D), summed in float64 in constant memory.
 
-    Sums of several ranks are added before they are used, unless `sync_on_compute` is false. `NonFiniteError` for
-    features that are not finite, `ValueError` for fewer than two samples.
+    Sums of several ranks are added before they are used, unless `sync_on_compute` is false. Raises `NonFiniteError` for
+    features that are not finite, and `ValueError` for fewer than two samples.
     """
 
     full_state_update = False
@@ -51,9 +51,9 @@ class GaussianStatistics(Metric):
         self.count += len(features)
 
     def compute(self) -> Statistics:
-        """The statistics so far, with the covariance divided by n - 1."""
+        """Returns the statistics so far; the covariance is divided by n - 1."""
         count = int(self.count)
         if count < 2:
-            raise ValueError(f"statistics of {count} samples: at least 2 are needed")
+            raise ValueError(f"{count} samples are too few for statistics, which need at least 2: add samples")
         mean = self.sum / count
         return Statistics(mean, (self.outer - count * torch.outer(mean, mean)) / (count - 1), count)

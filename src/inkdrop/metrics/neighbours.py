@@ -1,4 +1,4 @@
-"""Metrics of nearest neighbours among features: precision and recall, density and coverage, and copies."""
+"""Metrics by nearest neighbours among features: precision and recall, density and coverage, and copies."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from inkdrop.metrics.pairwise import evenly, squared_distances
 
 @dataclass(frozen=True)
 class PrecisionRecall(Metric):
-    """Shares of samples among real items and of real items among samples: `precision_`, `recall_{extractor}`.
+    """The share of samples near real items and of real items near samples: `precision_`, `recall_{extractor}`.
 
-    A set covers a ball around each of its items that reaches its `neighbours`-th nearest. Of the reference `max_items`
-    items are read (null: all), evenly spread; values are comparable at equal numbers only. `ValueError` if the
-    reference is too small. Source: Kynkäänniemi et al. 2019, arXiv 1904.06991.
+    A set covers a ball around each of its items, which reaches its `neighbours`-th nearest item. `max_items` items of
+    the reference are used, evenly spread (null: all); only values at equal numbers are comparable. Raises `ValueError`
+    if the reference is too small. Source: Kynkäänniemi et al. 2019, arXiv 1904.06991.
     """
 
     neighbours: Annotated[int, Ge(1)] = 3
@@ -33,7 +33,7 @@ class PrecisionRecall(Metric):
         return self.neighbours + 1
 
     def remedy(self, name: str, count: int) -> str:
-        return f"more samples, or metric.{name}.neighbours={count - 1}"
+        return f"take more samples, or set metric.{name}.neighbours={count - 1}"
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         x, real = samples.features_on(extractor.device), reference.features_on(extractor.device)
@@ -43,11 +43,11 @@ class PrecisionRecall(Metric):
 
 @dataclass(frozen=True)
 class DensityCoverage(Metric):
-    """How densely samples lie around real items, and how many of those they reach: `density_`, `coverage_{extractor}`.
+    """How dense samples are around real items, and how many of these they reach: `density_`, `coverage_{extractor}`.
 
-    Both count in balls around real items alone, up to their `neighbours`-th nearest, and so heed outliers less than
-    precision and recall. Of the reference `max_items` items are read (null: all), evenly spread. `ValueError` if the
-    reference is too small. Source: Naeem et al. 2020, arXiv 2002.09797.
+    Both use balls around real items alone, which reach the `neighbours`-th nearest item, and are therefore less
+    sensitive to outliers than precision and recall. `max_items` items of the reference are used, evenly spread (null:
+    all). Raises `ValueError` if the reference is too small. Source: Naeem et al. 2020, arXiv 2002.09797.
     """
 
     neighbours: Annotated[int, Ge(1)] = 5
@@ -63,11 +63,11 @@ class DensityCoverage(Metric):
 
 @dataclass(frozen=True)
 class NearestNeighbours(Metric):
-    """Whether samples are copies: how far they are from the nearest items of the reference, beside held-out items.
+    """Whether samples are copies of the reference, by their distances to its nearest items and those of held-out items.
 
-    `nearest_{extractor}` is the mean distance, in the unit of the features; `copies_{extractor}` is the share of
-    samples that lie no further off than the `quantile` of held-out items nearest to the reference, so that new items of
-    the same law have about `quantile`. Source: after Meehan et al. 2020, arXiv 2004.05675.
+    `nearest_{extractor}` is the mean distance, in the unit of the features. `copies_{extractor}` is the share of
+    samples that are no further from the reference than the `quantile` of the distances of held-out items, so that new
+    items of the same law score about `quantile`. Source: after Meehan et al. 2020, arXiv 2004.05675.
     """
 
     quantile: Annotated[float, Gt(0), Lt(1)] = 0.01
@@ -76,13 +76,13 @@ class NearestNeighbours(Metric):
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         x, real, new = (each.features_on(extractor.device) for each in (samples, reference, held_out))
-        own, others = nearest(x, real), nearest(new, real)
-        copies = (own <= others.quantile(self.quantile)).double().mean()
-        return {f"nearest_{extractor.name}": own.mean().item(), f"copies_{extractor.name}": copies.item()}
+        distances, others = nearest(x, real), nearest(new, real)
+        copies = (distances <= others.quantile(self.quantile)).double().mean()
+        return {f"nearest_{extractor.name}": distances.mean().item(), f"copies_{extractor.name}": copies.item()}
 
 
 def precision_recall(x: Tensor, real: Tensor, neighbours: int) -> tuple[float, float]:
-    """Share of x (N, D) within the balls of the real items (M, D), and of real items within those of x."""
+    """Returns the share of x (N, D) within the balls of real items (M, D), and of real items within those of x."""
 
     def covered(points: Tensor, centers: Tensor) -> float:
         radii = ball_radii(centers, neighbours)
@@ -93,7 +93,7 @@ def precision_recall(x: Tensor, real: Tensor, neighbours: int) -> tuple[float, f
 
 
 def density_coverage(x: Tensor, real: Tensor, neighbours: int) -> tuple[float, float]:
-    """Mean number of balls of real items (M, D) around x (N, D), divided by `neighbours`, and share of balls hit.
+    """Returns the mean number of balls of real items (M, D) around x (N, D) / `neighbours`, and the share of balls hit.
 
     Balls are open, as in the authors' code: the density of the real items themselves is 1.
     """
@@ -104,17 +104,17 @@ def density_coverage(x: Tensor, real: Tensor, neighbours: int) -> tuple[float, f
 
 
 def ball_radii(x: Tensor, neighbours: int) -> Tensor:
-    """Distance (N) of each of x (N, D) to the `neighbours`-th nearest other one; `ValueError` if there is none."""
+    """Returns the distance (N) of each x (N, D) to its `neighbours`-th nearest other; `ValueError` for too few."""
     if len(x) <= neighbours:
-        raise ValueError(f"neighbours={neighbours}, but of {len(x)} items each has {len(x) - 1} others")
+        raise ValueError(f"neighbours={neighbours} must be at most {len(x) - 1} for {len(x)} items: lower it")
     return torch.cat([block.kthvalue(neighbours + 1).values for block in _distances(x, x)])
 
 
 def nearest(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distance (N), float64, of each of x (N, D) to the nearest of y (M, D), and exactly 0 for a copy."""
+    """Returns the distance (N), float64, of each x (N, D) to the nearest y (M, D), which is exactly 0 for a copy."""
     items = torch.cat([block.argmin(1) for block in squared_distances(x, y)])
     parts = zip(x.split(1000), items.split(1000), strict=True)
-    return torch.cat([(own.double() - y[part].double()).norm(dim=1) for own, part in parts])
+    return torch.cat([(rows.double() - y[part].double()).norm(dim=1) for rows, part in parts])
 
 
 def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ BLOCK = 2**22  # distances held at once
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
-    """`|x_i - y_j|^2` in float64 from each row of x (N, D) to all rows of y (M, D), in blocks (B, M) of rows of x."""
+    """Yields `|x_i - y_j|^2` in float64 of rows of x (N, D) and y (M, D), in blocks (B, M) of rows of x."""
     x, y = x.double(), y.double()
     center = y.mean(0)  # far from the origin the difference of squares would lose digits
     x, y = x - center, y - center
@@ -20,7 +20,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
 
 
 def evenly(features: Tensor, max_items: int | None) -> Tensor:
-    """At most `max_items` rows of features (N, D), evenly spread over all; null is all."""
+    """Returns at most `max_items` rows of features (N, D), evenly spread over all; None is all."""
     if max_items is None or max_items >= len(features):
         return features
     return features[[i * len(features) // max_items for i in range(max_items)]]

@@ -1,4 +1,4 @@
-"""Several metrics at once: each extractor sees an item once, and real data once in all."""
+"""Several metrics at once: each extractor processes an item once, and real data only once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Observed = dict[str, Extracted]  # by digest of the extractor
 
 
 class Panel:
-    """Metrics by the extractor that they see through, their own or else a common one; each weight is there once.
+    """Metrics by their extractors, which they share: their own one, or else a common one.
 
     `settings` has, for the name of each result so far, what it depends on besides the items.
     """
@@ -29,28 +29,28 @@ class Panel:
         self._metrics: dict[str, list[Metric]] = {}
         self._known: dict[tuple[str, str, int], Observed] = {}  # by fingerprint of the data, split and n
         for metric in metrics.values():
-            own = metric.extractor or extractor
-            self._extractors.setdefault(own.digest(), own)
-            self._metrics.setdefault(own.digest(), []).append(metric)
+            used = metric.extractor or extractor
+            self._extractors.setdefault(used.digest(), used)
+            self._metrics.setdefault(used.digest(), []).append(metric)
 
     def to(self, device: torch.device) -> None:
-        """Takes features on this device."""
+        """Computes features on this device from now on."""
         for extractor in self._extractors.values():
             extractor.to(device)
 
     def collectors(self, count: int) -> dict[str, Collector]:
-        """What sees so many items as they come."""
+        """Returns a collector for `count` items of each extractor, by digest."""
         return {digest: Collector(each, self._needs(digest), count) for digest, each in self._extractors.items()}
 
     def observed(self, items: Split, count: int, what: str) -> Observed:
-        """The first `count` items that every rank has."""
+        """Returns what metrics use of the first `count` items, which every rank has."""
         return {
             digest: extracted(extractor, items, count, self._needs(digest), self.batch_size, what)
             for digest, extractor in self._extractors.items()
         }
 
     def real(self, data: DataModule, split: str, count: int) -> Observed:
-        """The first `count` items of a split."""
+        """Returns what metrics use of the first `count` items of a split."""
         key = data.fingerprint, split, count
         if key not in self._known:
             self._known[key] = {
@@ -62,7 +62,7 @@ class Panel:
     def compared(
         self, samples: Observed, reference: Observed, held_out: Observed, stand_in: str | None = None
     ) -> Results:
-        """The values of all metrics, or of those whose floor is taken on this split."""
+        """Returns the values of all metrics, or of those whose floor is measured on the split `stand_in`."""
         results: Results = {}
         for digest, metrics in self._metrics.items():
             extractor = self._extractors[digest]

@@ -1,4 +1,4 @@
-"""Extractors of images whose published weights are not small: CLIP and DINOv2, by transformers."""
+"""Extractors with published weights of large networks: CLIP and DINOv2, by transformers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from inkdrop.metrics.extractors import Extractor, require_images
 class _Transformer(Extractor):
     """A published network of transformers, from a folder of its weights or from transformers' cache."""
 
-    PUBLISHED: ClassVar[str]  # where the weights are on the Hub
-    MEAN: ClassVar[tuple[float, float, float]]  # of red, green and blue that the network expects to be taken off
+    PUBLISHED: ClassVar[str]  # name of the weights on the Hub
+    MEAN: ClassVar[tuple[float, float, float]]  # of red, green and blue, which the network expects to be subtracted
     DEVIATION: ClassVar[tuple[float, float, float]]
     resize = "bicubic, antialiased"
-    SIZE: ClassVar[int | None] = None  # of its images; None is the size in its configuration
+    SIZE: ClassVar[int | None] = None  # of images; None is the size in the configuration
 
     def __init__(self, path: str | None = None):
         super().__init__()
@@ -30,7 +30,9 @@ class _Transformer(Extractor):
         try:
             import transformers
         except ImportError:
-            raise ValueError(f"extractor={self.name} needs transformers: pip install 'inkdrop[features]'") from None
+            raise ValueError(
+                f"extractor={self.name} needs transformers: run `pip install 'inkdrop[features]'`"
+            ) from None
         if path is not None and not (Path(path) / "config.json").is_file():
             raise ValueError(f"extractor.path={path} holds no config.json: put the files of {self.PUBLISHED} there")
         kind: Any = getattr(transformers, self.network_name)
@@ -38,11 +40,11 @@ class _Transformer(Extractor):
             self.network = kind.from_pretrained(
                 path or self.PUBLISHED, local_files_only=True, weights_only=True, trust_remote_code=False
             )
-        except Exception as error:  # the readers of transformers run into anything in a foreign folder
+        except Exception as error:  # transformers can raise errors of any type on a foreign folder
             where = path or "transformers' cache"
             raise ValueError(
                 f"the weights of extractor {self.name} cannot be read from {where} ({str(error).splitlines()[0]}): "
-                f"get them once by `hf download {self.PUBLISHED}`, or set extractor.path=FOLDER"
+                f"download them once with `hf download {self.PUBLISHED}`, or set extractor.path=FOLDER"
             ) from None
         self.requires_grad_(False).eval()
 
@@ -53,7 +55,7 @@ class _Transformer(Extractor):
         return self.width(self.network.config)
 
     def prepared(self, data: Tensor) -> Tensor:
-        """uint8 images (B, C, H, W) as the network takes them: resized to its size, bicubic with antialiasing."""
+        """Returns images (B, C, H, W), uint8, as the network expects them: resized (bicubic, antialiased), scaled."""
         require_images(data, self.name)
         self.ready()
         size = self.SIZE or self.network.config.image_size
@@ -71,15 +73,15 @@ class _Transformer(Extractor):
 
     @abstractmethod
     def width(self, config: Any) -> int:
-        """Number of features of a network of this configuration."""
+        """Returns the number of features of a network of this configuration."""
 
 
 class CLIP(_Transformer):
     """Image embeddings of CLIP, scaled to length 1; the Gaussian discrepancy on them is `cmmd`.
 
-    `path` is a folder with the weights that OpenAI published, or null for transformers' cache. `ValueError` says where
-    they go when they cannot be had. Sources: Radford et al. 2021, arXiv 2103.00020; Jayasumana et al. 2024, arXiv
-    2401.09603.
+    `path` is a folder with the weights that OpenAI published, or null for transformers' cache. If they cannot be read,
+    `ready` raises `ValueError` with the place for them. Sources: Radford et al. 2021, arXiv 2103.00020; Jayasumana
+    et al. 2024, arXiv 2401.09603.
     """
 
     name = "clip"
@@ -98,8 +100,9 @@ class CLIP(_Transformer):
 class DINOv2(_Transformer):
     """Features of DINOv2's class token, on which FD-DINOv2 (`fd_dinov2`) and KD-DINOv2 (`kd_dinov2`) are measured.
 
-    `path` is a folder with the weights that Meta published, or null for transformers' cache. `ValueError` says where
-    they go when they cannot be had. Sources: Oquab et al. 2023, arXiv 2304.07193; Stein et al. 2023, arXiv 2306.04675.
+    `path` is a folder with the weights that Meta published, or null for transformers' cache. If they cannot be read,
+    `ready` raises `ValueError` with the place for them. Sources: Oquab et al. 2023, arXiv 2304.07193; Stein et al.
+    2023, arXiv 2306.04675.
     """
 
     name = "dinov2"
@@ -107,7 +110,7 @@ class DINOv2(_Transformer):
     PUBLISHED = "facebook/dinov2-large"
     MEAN = (0.485, 0.456, 0.406)
     DEVIATION = (0.229, 0.224, 0.225)
-    SIZE = 224  # at which features are published; the network was trained at 518
+    SIZE = 224  # the size of published features; the network was trained at 518
 
     def width(self, config: Any) -> int:
         return config.hidden_size

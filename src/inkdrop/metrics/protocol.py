@@ -1,4 +1,4 @@
-"""Under which conditions a value was measured, and a hash that tells like from unlike."""
+"""Protocols: how a value was measured, and a hash by which values are known to be comparable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ _DERIVED = re.compile(r"(_floor(_\d+k?)?|_baseline|_low|_high|_min)?(@.*)?$")
 def sampling_facts(
     pipeline: Mapping[str, Any], weights: object, seed: int, network_calls: int, precision: str
 ) -> dict[str, Any]:
-    """How samples were made: the configuration of a pipeline's sampler and guidance, and the rest that matters."""
+    """Returns how samples were made.
+
+    - `pipeline`: the configuration of the pipeline, of which sampler and guidance count.
+    - `weights`: name of the weights.
+    - `seed`: seed of the first sample.
+    - `network_calls`: network evaluations for one sample.
+    - `precision`: precision of the computation.
+    """
     chosen = {name: pipeline.get(name) for name in ("sampler", "guidance")}
     return {**chosen, "weights": weights, "seed": seed, "network_calls": network_calls, "precision": precision}
 
@@ -31,10 +38,11 @@ def protocol(
     sampling: Mapping[str, Any],
     likelihoods: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The record that stands beside values: what was done, and hashes that tell like from unlike.
+    """Returns the record that is stored with values: how they were measured, and hashes of it.
 
-    Values of a metric whose hashes are equal were measured alike and may share a column; results with equal `hash` were
-    also sampled alike. `likelihoods` are measured on held-out items, so that their hashes cover their own facts alone.
+    Values of a metric with equal hashes were measured in the same way and may share a column; results with equal `hash`
+    were also sampled in the same way. `likelihoods` are measured on held-out items, so that their hashes cover only
+    their own settings.
     """
     hashed = {
         name: {"hash": protocol_hash({"measurement": measurement, "metric": metric}), **metric}
@@ -42,39 +50,41 @@ def protocol(
     }
     parts = {"measurement": dict(measurement), "metrics": hashed, "sampling": dict(sampling)}
     if likelihoods:
-        parts["likelihoods"] = {name: {"hash": protocol_hash(own), **own} for name, own in likelihoods.items()}
+        parts["likelihoods"] = {
+            name: {"hash": protocol_hash(settings), **settings} for name, settings in likelihoods.items()
+        }
     return {"hash": protocol_hash(parts), **parts}
 
 
 def protocol_hash(facts: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits of SHA-256: equal facts, in any order, give equal digits, and others do not."""
+    """Returns twelve hexadecimal digits of the SHA-256 of facts, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
 
 
 def short(count: int) -> str:
-    """A number of samples as it stands in names: 350, 2k, 50k."""
+    """Returns a number of samples as it is written in names: 350, 2k, 50k."""
     return f"{count // 1000}k" if count % 1000 == 0 and count else str(count)
 
 
 def metric_of(name: str) -> str:
-    """The metric that a value belongs to: floors, intervals and variants were measured as the metric itself was."""
+    """Returns the metric of a value: floors, intervals and variants share the protocol of the metric itself."""
     return _DERIVED.sub("", name)
 
 
 def hash_of(name: str, record: Mapping[str, Any]) -> str:
-    """The hash of the protocol that a value was measured under, or nothing if the record does not tell."""
+    """Returns the hash of the protocol of a value, or an empty text if the record does not have it."""
     known = {**record.get("metrics", {}), **record.get("likelihoods", {})}
     return str(known.get(metric_of(name), {}).get("hash", ""))
 
 
 def summary(values: Mapping[str, float], record: Mapping[str, Any]) -> str:
-    """Lines for the terminal: each value, and the hash of the protocol that it was measured under."""
+    """Returns lines for the terminal: each value with the hash of its protocol."""
     lines = (f"{harmless(name):36} {value:<12.4f} {hash_of(name, record)}" for name, value in values.items())
     return "\n".join(line.rstrip() for line in lines)
 
 
 def over_repeats(values: Sequence[Mapping[str, float]]) -> dict[tuple[str, str], float]:
-    """By name and ending: the value, or of several the mean (no ending), its 95% interval by Student, the lowest."""
+    """Returns the value, or of several the mean, 95% interval by Student's t and lowest value, by name and ending."""
     if len(values) == 1:
         return {(name, ""): value for name, value in values[0].items()}
     result: dict[tuple[str, str], float] = {}

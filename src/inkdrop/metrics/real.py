@@ -1,4 +1,4 @@
-"""What metrics know of real data, taken once and kept on disk, and of a trivial generator's samples."""
+"""What metrics use of real data, computed once and stored on disk, and samples of a trivial generator."""
 
 from __future__ import annotations
 
@@ -22,23 +22,29 @@ from inkdrop.metrics.metric import Collector, Extracted
 from inkdrop.metrics.moments import Statistics
 from inkdrop.randomness import Generators
 
-_TRIVIAL_FROM = 10_000  # items that the trivial generator is fitted to, at most
+_TRIVIAL_FROM = 10_000  # largest number of items to which the trivial generator is fitted
 
 
 def real(
     extractor: Extractor, data: DataModule, split: str, count: int, needs: frozenset[str], batch_size: int
 ) -> Extracted:
-    """What is needed of the first `count` items of a split, taken by all ranks together and kept on disk.
+    """Returns what metrics use of the first `count` items of a split, computed by all ranks and stored on disk.
 
-    The file's name is a hash of the data's fingerprint, the split, the count, the needs and the extractor's weights:
-    data and extractor enter as they are, so that nothing else can change the result.
+    - `extractor`: the extractor of the features.
+    - `data`, `split`: the items.
+    - `count`: number of items.
+    - `needs`: fields of `Extracted` that are filled.
+    - `batch_size`: items at a time.
+
+    The name of the file is a hash of the fingerprint of the data, the split, the count, the needs and the weights of
+    the extractor, on which alone the result depends.
     """
     facts = {"data": data.fingerprint, "split": split, "count": count, "extractor": extractor.digest()}
     key = hashlib.sha256(json.dumps({**facts, "needs": sorted(needs)}, sort_keys=True).encode()).hexdigest()
     file = cache_dir() / "extracted" / f"{key}.pt"
     items = data.splits[split]
     kept = _read(file, items)
-    if all(from_all_ranks(kept is not None)) and kept is not None:  # or all take it together
+    if all(from_all_ranks(kept is not None)) and kept is not None:  # else all ranks compute it together
         return kept
     result = extracted(extractor, items, count, needs, batch_size, f"{split} items")
     if place()[0] == 0:
@@ -49,19 +55,27 @@ def real(
 def extracted(
     extractor: Extractor, items: Split, count: int, needs: frozenset[str], batch_size: int, what: str
 ) -> Extracted:
-    """What is needed of the first `count` items that every rank has; each takes its share of them."""
+    """Returns what metrics use of the first `count` items, of which each rank processes a share.
+
+    The arguments are those of `real`, with `items` that every rank has and `what` as their name in errors.
+    """
     collector = Collector(extractor, needs, count)
     with raised_together():
-        for own in share(count, batch_size):
-            collector.update(items["x"][own], own, what, own.tolist())
+        for positions in share(count, batch_size):
+            collector.update(items["x"][positions], positions, what, positions.tolist())
     return collector.compute(items)
 
 
 def trivial_items(data: DataModule, split: str, conditions: Split, count: int, batch_size: int) -> Split:
-    """So many items, by a generator that knows nothing but each place of the data on its own.
+    """Returns `count` items of a trivial generator, which draws each element of the data independently.
 
-    Every value is normal with the mean and the deviation that its place has over the split (over items evenly spread
-    in it, where there are more than 10,000), and rounded where the data are whole numbers.
+    Every value is normal with the mean and the deviation of its element over the split (over 10,000 evenly spread items
+    where there are more), and is rounded where the data are whole numbers.
+
+    - `data`, `split`: the items to which the generator is fitted.
+    - `conditions`: fields that are added to the items.
+    - `count`: number of items.
+    - `batch_size`: items at a time.
     """
     x = data.splits[split]["x"]
     sums: list[Tensor] = []
@@ -80,14 +94,14 @@ def _read(file: Path, items: Split) -> Extracted | None:
         kept = read_torch(file)
         statistics = Statistics(*kept["statistics"]) if kept["statistics"] else None
         return Extracted(kept["count"], items, statistics, kept["features"], kept["class_sums"])
-    except (IndexError, KeyError, TypeError, UnreadableError):  # absent, or damaged and made again
+    except (IndexError, KeyError, TypeError, UnreadableError):  # missing, or damaged and computed again
         return None
 
 
 def _store(file: Path, result: Extracted) -> None:
     statistics = list(result.statistics) if result.statistics else None
     content = {"count": result.count, "features": result.features, "class_sums": result.class_sums}
-    with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written costs time, never a run
+    with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written must not end a run
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as stream:
             torch.save({**content, "statistics": statistics}, stream)

@@ -18,7 +18,7 @@ BLOCK = 32  # projections at once
 
 @dataclass(frozen=True)
 class SlicedWasserstein(Metric):
-    """Sliced Wasserstein distance of order 2, in the unit of the features: `swd_{extractor}`.
+    """The sliced Wasserstein distance of order 2, in the unit of the features: `swd_{extractor}`; for vectors.
 
     The mean is over `num_projections` random directions, drawn from `seed`. Source: Bonneel et al. 2015, J. Math.
     Imaging Vis. 51.
@@ -36,23 +36,23 @@ class SlicedWasserstein(Metric):
 
 
 def random_directions(count: int, dim: int, seed: int) -> Tensor:
-    """Unit vectors (count, dim), float64, uniform over the sphere."""
+    """Returns unit vectors (count, dim), float64, uniform over the sphere."""
     normal = Generators.from_positions(seed, range(count)).at("projection").normal((dim,), torch.float64)
     return nn.functional.normalize(normal, eps=0)
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: Tensor) -> float:
-    """`(E_w W_2^2(w . x, w . y))^(1/2)` of x (N, D) and y (M, D) over directions w (P, D)."""
+    """Returns `(E_w W_2^2(w . x, w . y))^(1/2)` of x (N, D) and y (M, D) over directions w (P, D)."""
     x, y = x.double().T, y.double().T
     total = sum(float(squared_wasserstein(part @ x, part @ y).sum()) for part in directions.split(BLOCK))
     return (total / len(directions)) ** 0.5
 
 
 def squared_wasserstein(x: Tensor, y: Tensor) -> Tensor:
-    """`W_2^2 = integral over u in (0, 1) of (F_x^-1(u) - F_y^-1(u))^2` (P) between numbers x (P, N) and y (P, M)."""
+    """Returns `W_2^2 = integral over u in (0, 1) of (F_x^-1(u) - F_y^-1(u))^2` (P) of numbers x (P, N) and y (P, M)."""
     x, y = x.sort(1).values, y.sort(1).values
     n, m = x.shape[1], y.shape[1]
-    # Both quantile functions are steps, at multiples of 1 / n and of 1 / m; all of those are counted in 1 / (n m).
+    # Both quantile functions are step functions, at multiples of 1 / n and 1 / m, counted here in units of 1 / (n m).
     starts = torch.cat([torch.arange(n) * m, torch.arange(m) * n]).unique()
     widths = starts.diff(append=torch.tensor([n * m])).to(x.device) / (n * m)
     starts = starts.to(x.device)

@@ -1,4 +1,4 @@
-"""The UNet's weights as diffusers' `UNet2DModel` names and stores them, both ways.
+"""Weights of the UNet in the format of diffusers' `UNet2DModel`, both ways.
 
 A published folder holds `config.json` and `diffusion_pytorch_model.safetensors` or `.bin`, at its top or under `unet/`.
 """
@@ -38,30 +38,32 @@ _LEGACY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out
 
 
 def _rename(key: str) -> str:
-    """Our name of a weight as diffusers has it; `ValueError` for parts that `UNet2DModel` lacks."""
+    """The name in diffusers of one of our weights; raises `ValueError` for parts that `UNet2DModel` lacks."""
     stem, kind = key.rsplit(".", 1)
     if stem in _TOP:
         return f"{_TOP[stem]}.{kind}"
     if match := re.fullmatch(r"(down|up)\.(\d+)\.resample\.conv", stem):
-        way, level = match.groups()
-        return f"{way}_blocks.{level}.{way}samplers.0.conv.{kind}"
+        direction, level = match.groups()
+        return f"{direction}_blocks.{level}.{direction}samplers.0.conv.{kind}"
     match = re.fullmatch(r"(?:(down|up)\.(\d+)\.blocks|middle)\.(\d+)\.(residual|attention)\.(\w+)", stem)
     if match is None:
-        raise ValueError(f"{key} has no counterpart in diffusers' UNet2DModel")
-    way, level, number, part, layer = match.groups()
-    place = f"{way}_blocks.{level}" if way else "mid_block"
+        raise ValueError(
+            f"{key} has no counterpart in diffusers' UNet2DModel: choose the network of the published model"
+        )
+    direction, level, number, part, layer = match.groups()
+    place = f"{direction}_blocks.{level}" if direction else "mid_block"
     if part == "residual":
         return f"{place}.resnets.{number}.{_RESIDUAL[layer]}.{kind}"
     return f"{place}.attentions.{number}.{_ATTENTION[layer]}.{kind}"
 
 
 def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of `UNet` under the names of `UNet2DModel`."""
+    """Returns a state dict of `UNet` under the names of `UNet2DModel`."""
     return {_rename(key): value for key, value in state.items()}
 
 
 def from_diffusers(state: Mapping[str, Tensor], network: UNet) -> dict[str, Tensor]:
-    """A state dict of `UNet2DModel` under the names of this network; `ValueError` names what does not fit."""
+    """Returns a state dict of `UNet2DModel` under the names of `network`; raises `ValueError` for what does not fit."""
     theirs = {
         re.sub(r"\b(" + "|".join(_LEGACY) + r")\b", lambda m: _LEGACY[m[1]], str(key)): v for key, v in state.items()
     }
@@ -70,7 +72,7 @@ def from_diffusers(state: Mapping[str, Tensor], network: UNet) -> dict[str, Tens
     if missing or extra:
         raise ValueError(
             f"the weights do not fit the network: {len(missing)} missing ({harmless(', '.join(missing[:3]))}), "
-            f"{len(extra)} unexpected ({harmless(', '.join(extra[:3]))})"
+            f"{len(extra)} unexpected ({harmless(', '.join(extra[:3]))}): choose the network of the published model"
         )
     ours = {names[key]: value for key, value in theirs.items()}
     shapes = {key: value.shape for key, value in network.state_dict().items()}
@@ -79,23 +81,26 @@ def from_diffusers(state: Mapping[str, Tensor], network: UNet) -> dict[str, Tens
         if value.shape != shapes[key] and value.numel() == shapes[key].numel():
             ours[key] = value = value.reshape(shapes[key])
         if value.shape != shapes[key]:
-            raise ValueError(f"{key} has shape {tuple(shapes[key])}, the file has {tuple(value.shape)}")
+            raise ValueError(
+                f"{key} has the shape {tuple(shapes[key])}, but the file has {tuple(value.shape)}: choose the sizes of "
+                "the published network"
+            )
     return ours
 
 
 def is_diffusers_folder(path: Path) -> bool:
-    """Whether `path`, or `path/unet`, holds a published network."""
+    """Returns whether `path` or `path/unet` holds a published network."""
     return any((path / part / "config.json").is_file() for part in (".", "unet"))
 
 
 def read_diffusers_folder(path: Path, network: UNet) -> dict[str, Tensor]:
-    """The weights of a published folder under the names of this network.
+    """Returns the weights of a published folder under the names of `network`.
 
-    `ValueError` if the files cannot be read, if the weights do not fit, or if config.json tells of arithmetic that this
-    network does not do.
+    Raises `ValueError` if the files cannot be read, if the weights do not fit, or if config.json states options that
+    this network does not have.
     """
     if not isinstance(network, UNet):
-        raise ValueError(f"{harmless(path)} holds a UNet2DModel, and the network is no UNet: choose network=unet")
+        raise ValueError(f"{harmless(path)} holds a UNet2DModel, and the network is not a UNet: choose network=unet")
     folder = path if (path / "config.json").is_file() else path / "unet"
     config = read_json(folder / "config.json")
     norm = network.norm_out
@@ -108,8 +113,8 @@ def read_diffusers_folder(path: Path, network: UNet) -> dict[str, Tensor]:
     }
     for name, value in expected.items():
         if config.get(name, value) != value:
-            told = f"{harmless(folder / 'config.json')} has {name}={harmless(config[name])}"
-            raise ValueError(f"{told}, this network has {value}")
+            stated = f"{harmless(folder / 'config.json')} has {name}={harmless(config[name])}"
+            raise ValueError(f"{stated}, but this network has {value}: choose the options of the published network")
     weights = folder / "diffusion_pytorch_model.safetensors"
     if weights.is_file():
         return from_diffusers(read_safetensors(weights), network)
@@ -118,5 +123,5 @@ def read_diffusers_folder(path: Path, network: UNet) -> dict[str, Tensor]:
         raise ValueError(f"{harmless(folder)} holds neither diffusion_pytorch_model.safetensors nor .bin")
     state = read_torch(weights)
     if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
-        raise ValueError(f"{harmless(weights)} holds something else than weights by name")
+        raise ValueError(f"{harmless(weights)} does not hold weights by name: use another file")
     return from_diffusers(state, network)

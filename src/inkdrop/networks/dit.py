@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from inkdrop.networks.layers import Attend, check_doors, doors, scaled_dot_product, sinusoidal, zeroed
 from inkdrop.networks.positions import MakePositions, SineCosine
 
-# Sines and cosines of the time. Their rates are DDPM's, exp(-i ln(1e4) / 127), as in diffusers; the code of the authors
-# has 128 there.
+# Sines and cosines of the time. Their rates are those of DDPM, exp(-i ln(1e4) / 127), as in diffusers; the code of the
+# authors has 128 in place of 127.
 _NUM_FREQUENCIES = 256
 
 
@@ -40,7 +40,7 @@ def _norm(h: Tensor, shift: Tensor | float = 0.0, scale: Tensor | float = 0.0) -
 
 
 class _Attention(nn.Module):
-    """From each of h (B, N, W) to each of the keys (B, L, D)."""
+    """Attention from each of h (B, N, W) to each of the keys (B, L, D)."""
 
     def __init__(self, width: int, key_width: int, num_heads: int, attend: Attend):
         super().__init__()
@@ -64,9 +64,9 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention, attention to the tokens, and two layers on each patch, beside a shortcut; nothing at first.
+    """Attention, attention to the tokens, and two layers on each patch, with shortcuts; the identity at first.
 
-    The embedding shifts and scales what enters the first and the last, and gates what leaves them (adaLN-zero).
+    The embedding shifts and scales the inputs of the first and the last, and gates their outputs (adaLN-zero).
     """
 
     def __init__(self, width: int, hidden: int, num_heads: int, dropout: float, attend: Attend, token_dim: int):
@@ -96,16 +96,27 @@ class _Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """`network(x (B, C, *), c_noise (B), vector, tokens, concat, mask) -> (B, out_channels, *)`.
+    """The diffusion transformer, for data on a grid of any number of dimensions; it needs longer training than a UNet.
 
-    Patches of `patch_size` along every axis go through `depth` blocks of `width` features. `positions` makes what tells
-    the patches where they are, from the patches per axis, the width, and the width of a head. `vector_dim`, `token_dim`
-    and `concat_channels` open the doors for conditions; a vector as wide as the network is added to the embedding of
-    the time as it is, as the published label is. `shown_channels` are what the denoiser puts beside x. `attend` is the
-    attention function of all layers.
+    `network(x (B, C, *), c_noise (B), vector, tokens, concat, mask) -> (B, out_channels, *)`. Initially the output is 0
+    and each block is the identity.
 
-    At first the output is 0 and each block does nothing. `ValueError` where the sizes do not fit each other, or where a
-    condition comes that the network was not built for. Sources: Peebles and Xie 2023, arXiv 2212.09748, section 3.2;
+    - `shape`: [C, *] of x.
+    - `patch_size`: length of a patch along every axis.
+    - `width`: features of a patch.
+    - `depth`: number of blocks.
+    - `num_heads`: attention heads, which share the features.
+    - `mlp_ratio`: width of the layers on each patch, relative to `width`.
+    - `dropout`: dropout of what a block adds.
+    - `positions`: makes the encoding of positions from the patches per axis, the width, and the width of a head.
+    - `out_channels`: channels of the output; None is C.
+    - `vector_dim`, `token_dim`, `concat_channels`: widths of the conditions, 0 for none. A vector as wide as the
+      network is added to the embedding of the time without a layer, as the published label is.
+    - `shown_channels`: channels that the denoiser adds to x, such as its last estimate.
+    - `attend`: attention function of all layers.
+
+    Raises `ValueError` if the sizes do not fit each other, or for a condition that the network was not built for.
+    Sources: Peebles and Xie 2023, arXiv 2212.09748, section 3.2;
     Chen et al. 2023, arXiv 2310.00426, section 2.3 (attention to tokens).
     """
 
@@ -129,9 +140,11 @@ class DiT(nn.Module):
         super().__init__()
         in_channels, *sizes = shape
         if any(size % patch_size for size in sizes):
-            raise ValueError(f"network.patch_size={patch_size} does not divide the sizes {sizes} of the data")
+            raise ValueError(
+                f"network.patch_size={patch_size} does not divide the sizes {sizes} of the data: change one of them"
+            )
         if width % num_heads:
-            raise ValueError(f"network.num_heads={num_heads} does not divide network.width={width}")
+            raise ValueError(f"network.num_heads={num_heads} does not divide network.width={width}: change one of them")
         self.patch_size, self.grid = patch_size, [size // patch_size for size in sizes]
         self.doors = doors(vector_dim, token_dim, concat_channels + shown_channels)
         pixels = patch_size ** len(sizes)

@@ -22,30 +22,33 @@ _CONVOLVE = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.
 
 
 def normalised(x: Tensor, dim: int | list[int]) -> Tensor:
-    """x divided by its magnitude over these dimensions, which is found in float32 or better; zeros stay zeros."""
+    """Returns x divided by its magnitude over these dimensions, computed in float32 or better; zeros stay zeros."""
     length = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
     return x / (1e-4 + length * math.sqrt(length.numel() / x.numel())).to(x.dtype)
 
 
 def mp_silu(x: Tensor) -> Tensor:
-    """SiLU, scaled so that a normal x gives the magnitude 1, as of equation 81."""
+    """Returns SiLU(x), scaled so that normal x results in the magnitude 1, equation 81."""
     return nn.functional.silu(x) / 0.596
 
 
 def mp_sum(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """`((1 - share) a + share b) / sqrt((1 - share)^2 + share^2)`, equation 88."""
+    """Returns `((1 - share) a + share b) / sqrt((1 - share)^2 + share^2)`, equation 88."""
     return ((1 - share) * a + share * b) / math.hypot(1 - share, share)
 
 
 def mp_cat(a: Tensor, b: Tensor, share: float = 0.5) -> Tensor:
-    """a and b side by side in dimension 1, weighted so that b makes `share` of what they add up to, equation 103."""
+    """Concatenates a and b in dimension 1, weighted so that b contributes `share` to their sum, equation 103."""
     width_a, width_b = a.shape[1], b.shape[1]
     scale = math.sqrt(width_a + width_b) / math.hypot(1 - share, share)
     return torch.cat([scale * (1 - share) / math.sqrt(width_a) * a, scale * share / math.sqrt(width_b) * b], dim=1)
 
 
 class MPFourier(nn.Module):
-    """`sqrt(2) cos(2 pi (f c_noise + phase))` of c_noise (B) with random f ~ N(0, scale^2), (B, channels); eq. 75."""
+    """An embedding (B, channels) of c_noise (B) with the magnitude 1.
+
+    It is `sqrt(2) cos(2 pi (f c_noise + phase))` with random f ~ N(0, scale^2), equation 75.
+    """
 
     frequencies: Tensor
     phases: Tensor
@@ -62,8 +65,8 @@ class MPFourier(nn.Module):
 class MPLayer(nn.Module):
     """A linear layer, or with `kernel` a convolution that keeps the sizes, without bias and with normalised weights.
 
-    The weights of each output have the length 1 whatever is stored, equation 47. In training each call first brings
-    what is stored to the magnitude 1, equation 66, so that the optimizer's steps keep their size relative to it.
+    The weights of each output are used with the length 1, equation 47. In training each call first scales the stored
+    weights to the magnitude 1, equation 66, so that optimizer steps keep their relative size.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Sequence[int] = ()):
@@ -80,12 +83,12 @@ class MPLayer(nn.Module):
         if self.training:
             with torch.no_grad():
                 self.weight.copy_(normalised(self.weight, self.inputs))
-            weight = self.weight.clone()  # what a second call stores must not reach the gradient of the first
+            weight = self.weight.clone()  # a second call must not change the weights in the gradient of the first
         return self.operation(x, normalised(weight, self.inputs) * (gain * self.scale))
 
 
 class _Attention(nn.Module):
-    """Cosine attention from each position of x (B, C, *) to x itself, or to tokens (B, L, token_dim), mixed into x."""
+    """Cosine attention from each position of x (B, C, *) to x itself or to tokens (B, L, token_dim), mixed into x."""
 
     def __init__(self, channels: int, head_dim: int, balance: float, attend: Attend, token_dim: int = 0):
         super().__init__()
@@ -107,7 +110,8 @@ class _Attention(nn.Module):
 class _Block(nn.Module):
     """A residual block, then attention to itself and to the tokens.
 
-    `downward`: x is projected, and normalised at each position, before the branch leaves it; else projected beside it.
+    With `downward` x is projected and normalised at each position before the branch; otherwise only the shortcut is
+    projected.
     """
 
     def __init__(
@@ -151,16 +155,24 @@ class _Block(nn.Module):
 
 
 class EDM2UNet(UShaped):
-    """`network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`.
+    """The magnitude-preserving UNet of EDM2, made for the EDM schedule; it needs a higher learning rate than others.
 
-    Each resolution has `channel_multipliers[i] * base_channels` channels and `num_blocks` residual blocks, one more on
-    the way up; blocks attend at the resolutions (first spatial size) in `attention_resolutions`, and in the middle.
-    `balance` is the share of a branch in the sum with what it leaves. `embedding(base_channels)` makes the embedding of
-    c_noise. A vector is normalised and makes half of what it and the noise level say. The doors for conditions and
-    `attend` are those of `UNet`. Weights are stored normalised in training; averages of them need not be.
+    `network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`. Weights are
+    stored normalised in training; averages of them need not be. A normalised vector and the noise level contribute
+    equally to the embedding.
 
-    Multipliers and attended resolutions that are None follow the sizes by `layers.resolutions`. `ValueError` where the
-    sizes do not fit each other, or where a condition comes that the network was not built for.
+    - `shape`: [C, *] of x.
+    - `base_channels`, `channel_multipliers`: resolution i has `channel_multipliers[i] * base_channels` channels.
+    - `num_blocks`: residual blocks of each resolution, and one more in the second half.
+    - `attention_resolutions`: first spatial sizes at which blocks attend; the middle always does.
+    - `embedding`: makes the embedding of c_noise from `base_channels`.
+    - `head_dim`: channels of an attention head.
+    - `balance`: share of a branch in the sum with its shortcut.
+    - `dropout`: dropout in the residual blocks.
+    - `out_channels`, `vector_dim`, `token_dim`, `concat_channels`, `shown_channels`, `attend`: as in `UNet`.
+
+    Multipliers and attended resolutions that are None follow the sizes by `layers.resolutions`. Raises `ValueError` if
+    the sizes do not fit each other, or for a condition that the network was not built for.
     Source: Karras et al. 2024, arXiv 2312.02696, configuration G.
     """
 
@@ -201,7 +213,7 @@ class EDM2UNet(UShaped):
         self.embedding = embedding(base_channels)
         self.time = MPLayer(base_channels, embedding_dim)
         self.vector = MPLayer(vector_dim, embedding_dim) if vector_dim else None
-        # One more channel, of ones, stands for the biases that the layers do not have.
+        # One more channel, of ones, replaces the biases, which the layers do not have.
         self.conv_in = MPLayer(in_channels + self.doors["concat"] + 1, widths[0], [3] * dims)
         down, up = channels(widths[0], widths, num_blocks)
         width = widths[-1]

@@ -1,4 +1,4 @@
-"""The way down of a UNet, as a classifier of noised data."""
+"""The first half of a UNet as a classifier of noised data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from inkdrop.networks.unet import UNet
 
 
 class Encoder(nn.Module):
-    """`network(x (B, C, *), c_noise (B), **cond) -> (B, out_dim)`: way down and middle of a UNet, and a linear layer.
+    """A classifier of noised data: the first half and the middle of a UNet, and a linear layer.
 
-    What the UNet has for its way up is taken out of it. The linear layer sees every position of the middle: in strong
-    noise only the whole tells. Source: Dhariwal and Nichol 2021, arXiv 2105.05233, appendix H, without its pooling.
+    `network(x (B, C, *), c_noise (B), **cond) -> (B, out_dim)`. The second half of the UNet is removed. The linear
+    layer sees every position of the middle, because in strong noise only the whole image shows its class. Source:
+    Dhariwal and Nichol 2021, arXiv 2105.05233, appendix H, without its pooling.
     """
 
     def __init__(self, network: UNet, out_dim: Annotated[int, Ge(1)]):

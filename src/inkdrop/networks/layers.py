@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
-_MOST_POSITIONS = 1024  # that the middle of a UNet attends to
+_MOST_POSITIONS = 1024  # largest number of positions to which the middle of a UNet attends
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v over (B, H, L, D); mask (B, 1, 1, L) is true where a key counts."""
+    """Returns softmax(q k^T / sqrt(D)) v over (B, H, L, D); mask (B, 1, 1, L) is true where a key counts."""
     return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def sinusoidal(c_noise: Tensor, dim: int) -> Tensor:
-    """Sines, then cosines of c_noise (B) at dim / 2 frequencies from 1 to 1e-4, (B, dim) in float32 or better.
+    """Returns sines, then cosines of c_noise (B) at dim / 2 frequencies from 1 to 1e-4, (B, dim), in float32 or better.
 
     Source: the reference code of Ho et al. 2020, arXiv 2006.11239.
     """
@@ -33,7 +33,7 @@ def sinusoidal(c_noise: Tensor, dim: int) -> Tensor:
 
 
 def initialised(layer: Any) -> nn.Module:
-    """A convolution or linear layer with uniform weights of variance 2 / (fan in + fan out) and biases 0.
+    """Initialises a convolution or linear layer with uniform weights of variance 2 / (fan in + fan out) and biases 0.
 
     Source: Glorot and Bengio 2010, equation 16.
     """
@@ -44,28 +44,28 @@ def initialised(layer: Any) -> nn.Module:
 
 
 def convolution(in_channels: int, out_channels: int, size: int, dims: int) -> nn.Module:
-    """A convolution over `dims` dimensions that keeps their sizes, initialised in the same way."""
+    """Returns a convolution over `dims` dimensions that keeps their sizes, initialised by `initialised`."""
     return initialised(CONVOLUTION[dims](in_channels, out_channels, size, padding=size // 2))
 
 
 def zeroed(module: nn.Module) -> nn.Module:
-    """The module with all its weights at zero: a residual branch that begins as nothing."""
+    """Returns the module with all weights set to zero, so that a residual branch initially adds nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
 
 
 def doors(vector_dim: int, token_dim: int, concat_channels: int) -> dict[str, int]:
-    """The width of each condition that a network takes, 0 for none; a mask says which tokens count."""
+    """Returns the width of each condition that a network takes, 0 for none; a mask says which tokens count."""
     return {"vector": vector_dim, "tokens": token_dim, "concat": concat_channels, "mask": token_dim}
 
 
 def check_doors(doors: Mapping[str, int], **conditions: Tensor | None) -> None:
-    """`ValueError` for a condition that a network has no door for (width 0), or a door that gets none but a mask."""
+    """Raises `ValueError` for a condition of width 0 in `doors`, and for a missing one of other width but a mask."""
     for name, value in conditions.items():
         if value is not None and not doors[name]:
             option = {"vector": "vector_dim", "concat": "concat_channels"}.get(name, "token_dim")
-            raise ValueError(f"this network takes no {name} condition: set network.{option}")
+            raise ValueError(f"this network does not take a {name} condition: set network.{option}")
         if value is None and doors[name] and name != "mask":
             raise ValueError(f"this network was built for a {name} condition and got none: choose a conditioner for it")
 
@@ -77,33 +77,39 @@ def resolutions(
     attention_resolutions: Sequence[int] | None,
     head_dim: int | None,
 ) -> tuple[list[int], list[bool]]:
-    """The channels of each resolution of a UNet, and whether its blocks attend there; what is None follows the sizes.
+    """Returns the channels of each resolution of a UNet, and whether its blocks attend there.
 
-    By default the sizes are halved while all are even and at least 8, the channels are 1, 2, 4, 4, ... times
-    `base_channels`, and blocks attend at those halved sizes that have at most 256 positions. `ValueError` where
-    explicit choices do not fit the sizes or heads, and where odd sizes would leave more than 1,024 positions, with the
-    nearest sizes that do not.
+    - `sizes`: spatial sizes of the data.
+    - `base_channels`: channels at full resolution, times the multiplier.
+    - `channel_multipliers`: one for each resolution; None is 1, 2, 4, 4, ... while all sizes are even and at least 8.
+    - `attention_resolutions`: first spatial sizes at which blocks attend; None is those halved sizes that have at most
+      256 positions.
+    - `head_dim`: channels of an attention head.
+
+    Raises `ValueError` if explicit choices do not fit the sizes or heads, and if odd sizes would leave more than 1,024
+    positions, with the nearest sizes that do not.
     """
     multipliers = channel_multipliers
     if multipliers is None:
         multipliers = [(1, 2, 4)[min(level, 2)] for level in range(_num_levels(sizes))]
     factor = 2 ** (len(multipliers) - 1)
     if any(size % factor for size in sizes):
-        told = ",".join(str(max(factor, factor * round(size / factor))) for size in sizes)
+        nearest = ",".join(str(max(factor, factor * round(size / factor))) for size in sizes)
         raise ValueError(
             f"data of size {list(sizes)} cannot be halved {len(multipliers) - 1} times: set "
-            f"network.channel_multipliers=null, which follows the sizes, or data.shape=[C,{told}]"
+            f"network.channel_multipliers=null, which follows the sizes, or data.shape=[C,{nearest}]"
         )
     widths = [base_channels * multiplier for multiplier in multipliers]
     if head_dim and any(width % head_dim for width in widths):
-        raise ValueError(f"network.head_dim={head_dim} does not divide the channels {widths}")
+        raise ValueError(f"network.head_dim={head_dim} does not divide the channels {widths}: change one of them")
     first = [sizes[0] >> level for level in range(len(widths))]
     if attention_resolutions is None:
         positions = [math.prod(size >> level for size in sizes) for level in range(len(widths))]
         return widths, [level > 0 and count <= 256 for level, count in enumerate(positions)]
     if unknown := set(attention_resolutions) - set(first):
         raise ValueError(
-            f"network.attention_resolutions={sorted(unknown)} never occur: there are {first}; null follows the sizes"
+            f"network.attention_resolutions={sorted(unknown)} never occur: choose among {first}, or null, which "
+            "follows the sizes"
         )
     return widths, [size in attention_resolutions for size in first]
 
@@ -118,15 +124,15 @@ def _num_levels(sizes: Sequence[int]) -> int:
     if unit > 2**level:
         nearest = ",".join(str(unit * round(size / unit)) for size in sizes)
         raise ValueError(
-            f"data of size {list(sizes)} can be halved {level} times only, and the network would attend to "
-            f"{math.prod(size >> level for size in sizes):,} positions: the nearest sizes that fit are "
-            f"data.shape=[C,{nearest}]; network.channel_multipliers=[1] takes any, at that cost"
+            f"data of size {list(sizes)} can be halved only {level} times, and the network would attend to "
+            f"{math.prod(size >> level for size in sizes):,} positions: set data.shape=[C,{nearest}], "
+            "the nearest sizes that fit, or network.channel_multipliers=[1], which takes any size at that cost"
         )
     return level + 1
 
 
 class Attention(nn.Module):
-    """x + attention from each position of x (B, C, *) to x itself, or to tokens (B, L, token_dim) when it has them."""
+    """Adds to x (B, C, *) the attention from each position to x itself, or to tokens (B, L, token_dim) if given."""
 
     def __init__(
         self, channels: int, head_dim: int | None, norm_groups: int, norm_eps: float, attend: Attend, token_dim: int = 0

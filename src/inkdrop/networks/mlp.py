@@ -25,9 +25,17 @@ class _Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """`network(x (B, D), c_noise (B), vector (B, V)) -> (B, D)`: residual blocks, scaled and shifted by the time.
+    """A residual network for vectors, whose blocks are scaled and shifted by the embedding of the time.
 
-    `vector_dim` opens the door for a vector condition; `ValueError` if it is there without a door, or missing.
+    `network(x (B, D), c_noise (B), vector (B, V)) -> (B, D)`.
+
+    - `shape`: [D].
+    - `width`: width W of the hidden layers.
+    - `num_blocks`: number of residual blocks.
+    - `dropout`: dropout in the blocks.
+    - `vector_dim`: width V of a vector condition, 0 for none.
+
+    Raises `ValueError` for a vector that the network was not built for, or for a missing one.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ from inkdrop.networks.u_shaped import UShaped, channels, level
 
 
 class Positional(nn.Module):
-    """Sines and cosines of c_noise (B) at fixed frequencies from 1 to 1e-4, (B, dim); that of DDPM++."""
+    """An embedding (B, dim) of c_noise (B): sines and cosines at fixed frequencies from 1 to 1e-4, as in DDPM++."""
 
     def __init__(self, channels: Annotated[int, Ge(4)]):
         super().__init__()
@@ -41,9 +41,10 @@ class Positional(nn.Module):
 
 
 class Fourier(nn.Module):
-    """Sines and cosines of 2 pi f c_noise (B) with random f ~ N(0, scale^2), (B, 2 channels); that of NCSN++.
+    """An embedding (B, 2 channels) of c_noise (B) by sines and cosines of random frequencies, as in NCSN++.
 
-    It is made for c_noise = log(sigma), or a share of it. Source: Tancik et al. 2020, arXiv 2006.10739.
+    The angles are 2 pi f c_noise with f ~ N(0, scale^2). It is made for c_noise = log(sigma), or a share of it.
+    Source: Tancik et al. 2020, arXiv 2006.10739.
     """
 
     frequencies: Tensor
@@ -59,9 +60,9 @@ class Fourier(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual block that may change the resolution within, then attention to itself and to the tokens.
+    """A residual block that may change the resolution, then attention to itself and to the tokens.
 
-    Sums of two are divided by sqrt(2), so that the variance neither grows nor shrinks with depth.
+    Sums of two terms are divided by sqrt(2), so that the variance does not change with depth.
     """
 
     def __init__(
@@ -102,18 +103,29 @@ class _Block(nn.Module):
 
 
 class NCSNpp(UShaped):
-    """`network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`.
+    """The UNets of score SDEs: DDPM++ for variance-preserving noise, and NCSN++ for exploding variance.
 
-    Each resolution has `channel_multipliers[i] * base_channels` channels and `num_blocks` residual blocks, one more on
-    the way up; at the resolutions (first spatial size) in `attention_resolutions` the blocks on the way down and the
-    last one on the way up attend, and so does the middle. Resolutions change inside blocks, by a filter with the taps
-    `resample`: [1, 1] is the mean of two neighbours, [1, 3, 3, 1] that of NCSN++. `embedding(base_channels)` makes the
-    embedding of c_noise, `progressive_input(in_channels, out_channels, taps, dims)` what leads the input to each lower
-    resolution (`SkipInput`, `ResidualInput`); the output is the sum of those of the `output_levels` finest
-    resolutions. The doors for conditions and `attend` are those of `UNet`.
+    `network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`. The resolution
+    changes inside blocks.
 
-    Multipliers and attended resolutions that are None follow the sizes by `layers.resolutions`. `ValueError` where the
-    sizes do not fit each other, or where a condition comes that the network was not built for.
+    - `shape`: [C, *] of x.
+    - `base_channels`, `channel_multipliers`: resolution i has `channel_multipliers[i] * base_channels` channels.
+    - `num_blocks`: residual blocks of each resolution, and one more in the second half.
+    - `attention_resolutions`: first spatial sizes at which the blocks of the first half and the last block of the
+      second half attend; the middle always does.
+    - `resample`: taps of the filter between resolutions; [1, 1] is the mean of two neighbours, [1, 3, 3, 1] that of
+      NCSN++.
+    - `embedding`: makes the embedding of c_noise from `base_channels`.
+    - `progressive_input`: makes, from (in_channels, out_channels, taps, dims), the module that leads the input to each
+      lower resolution (`SkipInput`, `ResidualInput`); None is none.
+    - `output_levels`: number of the finest resolutions whose outputs are summed.
+    - `head_dim`: channels of an attention head; None is one head.
+    - `dropout`: dropout in the residual blocks.
+    - `norm_eps`: what normalisations add to the variance.
+    - `out_channels`, `vector_dim`, `token_dim`, `concat_channels`, `shown_channels`, `attend`: as in `UNet`.
+
+    Multipliers and attended resolutions that are None follow the sizes by `layers.resolutions`. Raises `ValueError` if
+    the sizes do not fit each other, or for a condition that the network was not built for.
     Sources: Song et al. 2021, arXiv 2011.13456, appendix H; Karras et al. 2022, arXiv 2206.00364, table 7.
     """
 
@@ -144,7 +156,9 @@ class NCSNpp(UShaped):
         self.doors = doors(vector_dim, token_dim, concat_channels + shown_channels)
         widths, attended = resolutions(sizes, base_channels, channel_multipliers, attention_resolutions, head_dim)
         if output_levels > len(widths):
-            raise ValueError(f"network.output_levels={output_levels}, but there are {len(widths)} resolutions")
+            raise ValueError(
+                f"network.output_levels={output_levels} is more than the {len(widths)} resolutions: lower it"
+            )
         embedding_dim = 4 * base_channels
 
         def block(width_in: int, width_out: int, attended: bool = False, resampled: nn.Module | None = None) -> _Block:
@@ -197,7 +211,9 @@ class NCSNpp(UShaped):
 def _groups(channels: int) -> int:
     groups = min(32, channels // 4)
     if channels % groups:
-        raise ValueError(f"{channels} channels are no {groups} groups: choose network.base_channels divisible by 32")
+        raise ValueError(
+            f"{channels} channels cannot be divided into {groups} groups: set network.base_channels to a multiple of 32"
+        )
     return groups
 
 

@@ -1,4 +1,4 @@
-"""Filters between resolutions, and what leads the input to lower ones.
+"""Filters between resolutions, and modules that lead the input to lower ones.
 
 B batch, C channels, * spatial sizes, K taps of the filter along each dimension.
 """
@@ -23,9 +23,10 @@ _SPREAD = {
 
 
 class Downsample(nn.Module):
-    """x (B, C, *) filtered along each dimension and halved, (B, C, * / 2): y_i = sum_k taps_k x_(2 i + k + 1 - K / 2).
+    """Filters x (B, C, *) along each dimension and halves it, (B, C, * / 2).
 
-    The K taps are scaled to the sum 1; zeros stand beyond the border. `ValueError` if K is odd.
+    y_i = sum_k taps_k x_(2 i + k + 1 - K / 2) along each dimension. The K taps are scaled to the sum 1, and x is 0
+    beyond its border. Raises `ValueError` if K is odd.
     """
 
     kernel: Tensor
@@ -54,7 +55,7 @@ class Upsample(nn.Module):
 
 
 class SkipInput(nn.Module):
-    """The input, halved again and again, is added to the features by a 1 x 1 convolution.
+    """A pyramid of inputs: the input, halved for each resolution, is added to the features by a 1 x 1 convolution.
 
     `(pyramid (B, in_channels, *), h (B, out_channels, * / 2)) -> pyramid (B, channels, * / 2), h`.
     """
@@ -71,7 +72,9 @@ class SkipInput(nn.Module):
 
 
 class ResidualInput(nn.Module):
-    """What stands beside the features, filtered and halved by a 3 x 3 convolution, is added to them, and so goes on.
+    """A residual pyramid: its state, filtered and halved by a 3 x 3 convolution, is added to the features.
+
+    The sum is the next state.
 
     `(pyramid (B, in_channels, *), h (B, out_channels, * / 2)) -> pyramid (B, channels, * / 2), h`.
     """
@@ -92,7 +95,7 @@ class ResidualInput(nn.Module):
 
 
 def _kernel(taps: Sequence[float], dims: int) -> Tensor:
-    """The taps along each of the dimensions, (1, 1, K, ...), with the sum 1."""
+    """The filter with these taps along each dimension, (1, 1, K, ...), with the sum 1."""
     if len(taps) % 2 or not sum(taps):
         raise ValueError(f"network.resample={list(taps)} must be an even number of taps whose sum is not 0")
     line = torch.tensor(taps, dtype=torch.float32) / sum(taps)

@@ -1,4 +1,4 @@
-"""What all UNets share: the walk over resolutions, down and up again, and the doors for conditions.
+"""The base class of all UNets: the order of blocks over resolutions, and the inputs for conditions.
 
 B batch, C channels, * spatial sizes, E width of the embedding, L tokens, D their width.
 """
@@ -19,10 +19,11 @@ Channels: TypeAlias = list[list[tuple[int, int]]]
 
 
 def channels(width: int, widths: Sequence[int], num_blocks: int) -> tuple[Channels, Channels]:
-    """Those of the blocks on the way down, which `width` channels enter, and of the blocks on the way up.
+    """Returns the channels in and out of the blocks of the first half, which `width` channels enter, and of the second.
 
-    What enters leaves a skip, and so does each block on the way down and each change to a lower resolution, which keeps
-    the channels. A block on the way up gets the newest skip beside the features; there is one more per resolution.
+    The input leaves a skip, and so does each block of the first half and each change to a lower resolution, which keeps
+    the channels. A block of the second half receives the latest skip next to the features; each resolution has one more
+    block there.
     """
     skips = [width]
     down: Channels = []
@@ -50,17 +51,18 @@ class _Level(nn.Module):
 
 
 def level(blocks: Sequence[nn.Module], resample: nn.Module | None, beside: nn.Module | None = None) -> nn.Module:
-    """The blocks of one resolution, the change to the next, and what meets the input or makes an output beside them."""
+    """Returns the blocks of one resolution, the change to the next, and a module next to them for input or output."""
     return _Level(blocks, resample, beside)
 
 
 class UShaped(nn.Module, ABC):
-    """`network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`.
+    """The base class of UNets, which calls the blocks of a network over falling and rising resolutions.
 
-    A network makes the parts below; each block and each change of resolution is `part(h, embedding, tokens, mask)`.
-    On the way down `level.beside(input, h) -> input, h` leads the input to the next resolution; on the way up
-    `level.beside(h)` is an output of its own. `residuals` are added to the skips and, last, to the middle.
-    `ValueError` where a condition comes that the network was not built for, and for another number of residuals.
+    `network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`. A subclass
+    sets the attributes below; each block and each change of resolution is `part(h, embedding, tokens, mask)`. In the
+    first half `level.beside(input, h) -> input, h` leads the input to the next resolution; in the second half
+    `level.beside(h)` is an output of this resolution. `residuals` are added to the skips and, last, to the middle.
+    Raises `ValueError` for a condition that the network was not built for, and for another number of residuals.
     """
 
     doors: dict[str, int]
@@ -71,22 +73,22 @@ class UShaped(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, c_noise: Tensor, vector: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """The embedding (B, E) of the noise level and of the vector."""
+        """Returns the embedding (B, E) of the noise level and of the vector."""
 
     @abstractmethod
     def output(self, h: Tensor, outputs: Sequence[Tensor]) -> Tensor:
-        """The output, from the features at full resolution and the outputs of resolutions, the lowest first."""
+        """Returns the output from the features at full resolution and the outputs of resolutions, the lowest first."""
 
     def input(self, x: Tensor, concat: Tensor | None) -> Tensor:
-        """What the first convolution sees."""
+        """Returns the input of the first convolution."""
         return x if concat is None else torch.cat([x, concat], dim=1)
 
     def join(self, h: Tensor, skip: Tensor) -> Tensor:
-        """The features and a skip, side by side."""
+        """Returns the features and a skip, concatenated."""
         return torch.cat([h, skip], dim=1)
 
     def descent(self) -> list[tuple[nn.Module, nn.Module | None]]:
-        """Blocks and changes of resolution on the way down, each with what leads the input along, or None."""
+        """Returns the blocks and resamplings of the first half, each with the module that leads the input, or None."""
         steps: list[tuple[nn.Module, nn.Module | None]] = []
         for each in self.down:
             steps += [(block, None) for block in each.blocks]
@@ -107,7 +109,9 @@ class UShaped(nn.Module, ABC):
         h, skips, embedding = self.encode(x, c_noise, vector, tokens, concat, mask)
         if residuals is not None:
             if len(residuals) != len(skips) + 1:
-                raise ValueError(f"{len(residuals)} residuals for {len(skips)} skips and the middle")
+                raise ValueError(
+                    f"{len(residuals)} residuals were given, but the skips and the middle need {len(skips) + 1}"
+                )
             *skips, h = (each + residual for each, residual in zip([*skips, h], residuals, strict=True))
         outputs = []
         for each in self.up:
@@ -128,7 +132,7 @@ class UShaped(nn.Module, ABC):
         concat: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """The way down: features of the middle (B, C, *), the skips, and the embedding (B, E)."""
+        """Runs the first half and returns the features of the middle (B, C, *), the skips, and the embedding (B, E)."""
         check_doors(self.doors, vector=vector, tokens=tokens, concat=concat, mask=mask)
         embedding = self.embed(c_noise, vector, x.dtype)
         pyramid = self.input(x, concat)

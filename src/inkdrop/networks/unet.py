@@ -27,7 +27,7 @@ from inkdrop.networks.u_shaped import UShaped, channels, level
 
 
 class _Downsample(nn.Module):
-    """A convolution of stride 2 that pads at the far side only, as DDPM's does: (B, C, *) -> (B, C, * / 2)."""
+    """A convolution of stride 2 that pads only at the far side, as in DDPM: (B, C, *) -> (B, C, * / 2)."""
 
     def __init__(self, channels: int, dims: int):
         super().__init__()
@@ -39,7 +39,7 @@ class _Downsample(nn.Module):
 
 
 class _Upsample(nn.Module):
-    """Each position doubled, then a convolution: (B, C, *) -> (B, C, 2 *)."""
+    """Repeats each position along each axis, then convolves: (B, C, *) -> (B, C, 2 *)."""
 
     def __init__(self, channels: int, dims: int):
         super().__init__()
@@ -50,9 +50,9 @@ class _Upsample(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two convolutions beside a shortcut; the embedding enters between them, as a shift or as scale and shift.
+    """Two convolutions and a shortcut; the embedding enters between the convolutions, as a shift or as scale and shift.
 
-    `resample` is applied before the first convolution and on the shortcut, which is ADM's way of changing resolution.
+    `resample` is applied before the first convolution and on the shortcut, which is how ADM changes the resolution.
     """
 
     def __init__(
@@ -108,17 +108,27 @@ class _Block(nn.Module):
 
 
 class UNet(UShaped):
-    """`network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`.
+    """The UNet of DDPM and ADM, for images, series and volumes; a good first choice.
 
-    Each resolution has `channel_multipliers[i] * base_channels` channels and `num_blocks` residual blocks, one more on
-    the way up; blocks attend at the resolutions (first spatial size) listed in `attention_resolutions`, and in the
-    middle. `scale_shift` and `resample_in_block` are ADM's choices. `vector_dim`, `token_dim` and `concat_channels`
-    open the doors for conditions; `shown_channels` are what the denoiser puts beside x, such as its last estimate.
-    `residuals` are tensors added to the skips and, last, to the middle. `attend` is the attention function of all
-    layers.
+    `network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`, where
+    `residuals` are tensors that are added to the skips and, last, to the middle.
 
-    Multipliers and attended resolutions that are None follow the sizes by `layers.resolutions`. `ValueError` where the
-    sizes do not fit each other, or where a condition comes that the network was not built for.
+    - `shape`: [C, *] of x.
+    - `base_channels`, `channel_multipliers`: resolution i has `channel_multipliers[i] * base_channels` channels.
+    - `num_blocks`: residual blocks of each resolution, and one more in the second half.
+    - `attention_resolutions`: first spatial sizes at which blocks attend; the middle always does.
+    - `head_dim`: channels of an attention head; None is one head.
+    - `scale_shift`: whether the embedding scales and shifts, as in ADM, or only shifts.
+    - `resample_in_block`: whether the resolution changes inside a residual block, as in ADM, or by a convolution.
+    - `dropout`: dropout in the residual blocks.
+    - `norm_groups`, `norm_eps`: groups of the normalisations, and what they add to the variance.
+    - `out_channels`: channels of the output; None is C.
+    - `vector_dim`, `token_dim`, `concat_channels`: widths of the conditions, 0 for none.
+    - `shown_channels`: channels that the denoiser adds to x, such as its last estimate.
+    - `attend`: attention function of all layers.
+
+    Multipliers and attended resolutions that are None follow the sizes by `layers.resolutions`. Raises `ValueError` if
+    the sizes do not fit each other, or for a condition that the network was not built for.
     Sources: Ho et al. 2020, arXiv 2006.11239, appendix B; Dhariwal and Nichol 2021, arXiv 2105.05233, section 3.
     """
 
@@ -147,7 +157,9 @@ class UNet(UShaped):
         dims = len(sizes)
         widths, attended = resolutions(sizes, base_channels, channel_multipliers, attention_resolutions, head_dim)
         if any(width % norm_groups for width in widths):
-            raise ValueError(f"network.norm_groups={norm_groups} does not divide the channels {widths}")
+            raise ValueError(
+                f"network.norm_groups={norm_groups} does not divide the channels {widths}: change one of them"
+            )
         embedding_dim = 4 * base_channels
         self.base_channels, self.widths, self.sizes = base_channels, widths, sizes
         self.doors = doors(vector_dim, token_dim, concat_channels + shown_channels)

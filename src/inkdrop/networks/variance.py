@@ -1,4 +1,4 @@
-"""A network that also says how uncertain it is."""
+"""A network that also predicts the variance of a step."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 
 class LearnedVariance(nn.Module):
-    """`network(...) -> F (B, C, *), {"variance": v (B, C, *)}`: half of the channels say the variance.
+    """A network with twice the channels, half of which predict the variance of a step; for the hybrid loss.
 
-    `network(out_channels=2 C)` makes the network inside. v = -1 means the small deviation of a step, v = 1 the large
-    one. Source: Nichol and Dhariwal 2021, arXiv 2102.09672, section 3.1.
+    `network(...) -> F (B, C, *), {"variance": v (B, C, *)}`. The network inside is made by `network(out_channels=2 C)`.
+    v = -1 means the small deviation of a step, and v = 1 the large one. Source: Nichol and Dhariwal 2021, arXiv
+    2102.09672, section 3.1.
     """
 
     def __init__(self, network: Callable[..., nn.Module], channels: Annotated[int, Ge(1)]):
