@@ -46,7 +46,7 @@ def test_help_lists_and_explains_groups_of_which_several_are_taken() -> None:
     assert {each for each in lines["metric"] if each.startswith("[")} == {"[kernel]", "[nearest]"}
     assert {each for each in lines["guidance"] if each.startswith("[")} == {"[classifier_free]", "[clip]"}
     assert {"frechet", "cmmd"} <= set(lines["metric"])
-    assert lines["metric.kernel.subset_size=1000"][:3] == ["items", "in", "each;"]
+    assert lines["metric.kernel.subset_size=1000"][:3] == ["items", "of", "a"]
     assert lines["guidance.clip.low=-1.0"] == ["smallest", "value"]
     output = completed("sample.py", "--help").stdout
     assert re.search(r"^  metric +accuracy_score  cmmd ", output, re.MULTILINE)
