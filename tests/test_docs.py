@@ -114,6 +114,47 @@ def test_files_that_pages_name_exist() -> None:
         assert [link for link in links if not (page.parent / link).exists()] == [], page.name
 
 
+def test_the_map_names_the_parts_of_the_package() -> None:
+    package, text = ROOT / "src" / "inkdrop", (ROOT / "docs" / "map.md").read_text()
+    shown, sections = text.split("## Where to look in a package")
+    tree = shown.split("## The package")[1]
+    packages = {entry.parent.name for entry in package.glob("*/__init__.py")}
+    modules = {entry.name.removesuffix(".py") for entry in package.iterdir() if entry.is_file()}
+    assert set(re.findall(r"^([\w.]+/?)\s+\S", tree.split("```")[1].removeprefix("text"), re.MULTILINE)) == {
+        *(f"{name}/" for name in packages),
+        *modules,
+    }
+
+    files: dict[str, set[str]] = {}
+    for line in sections.split("```")[1].splitlines():
+        if heading := re.fullmatch(r"(\w+)/", line):
+            part = files.setdefault(heading[1], set())
+        elif line.startswith("  "):
+            start = re.split(r" {2,}", line.strip())[0]  # the explanation follows after several blanks
+            part |= set(re.findall(r"[\w/]+\.py", start))
+    for name, listed in files.items():
+        existing = {file.relative_to(package / name).as_posix() for file in (package / name).rglob("*.py")}
+        existing = {file for file in existing if not file.endswith("__init__.py")}
+        assert listed <= existing, name
+        assert listed == existing or name not in ("commands", "configuration", "runs", "networks"), name
+    assert set(files) == packages
+
+
+def test_pages_agree_on_what_the_set_up_downloads_and_how_long_the_training_takes() -> None:
+    texts = {file: file.read_text() for file in (*PAGES, ROOT / "Makefile", ROOT / "conf/experiment/digits.yaml")}
+    sizes = {
+        file.name: set(re.findall(r"about (\S+) GB (?:of packages|are downloaded)", text))
+        for file, text in texts.items()
+    }
+    minutes = {file.name: set(re.findall(r"about (\S+) minutes on two", text)) for file, text in texts.items()}
+    for figures, names in (
+        (sizes, {"README.md", "CONTRIBUTING.md", "first-hour.md", "Makefile"}),
+        (minutes, {"README.md", "experiments.md", "first-hour.md", "Makefile", "digits.yaml"}),
+    ):
+        assert {name for name, each in figures.items() if each} >= names
+        assert len(set().union(*figures.values())) == 1
+
+
 def lines(page: Path) -> list[list[str]]:
     """The words of each command of a page, in blocks of the shell and within sentences."""
     text = page.read_text()
