@@ -1,4 +1,4 @@
-"""Kills a run at many instants from its start to its end; the same command has to finish it, equal to the bit.
+"""Kills a run at many instants from its start to its end; the same command has to finish it, bit-identical.
 
     python benchmarks/kills.py FOLDER                  100 random instants
     python benchmarks/kills.py FOLDER --processes      each in a process of its own, imports included
@@ -102,8 +102,8 @@ def main() -> None:
             shutil.rmtree(run)
         if number % 10 == 9:
             equal = sum(sum(each) for each in table.values())
-            print(f"{number + 1} of {len(moments)} killed, {equal} finished equal to the bit", flush=True)
-    print("\n| killed | runs | finished by the same command, equal to the bit |\n|---|---|---|")
+            print(f"{number + 1} of {len(moments)} killed, {equal} finished bit-identical", flush=True)
+    print("\n| killed | runs | finished by the same command, bit-identical |\n|---|---|---|")
     for reached in STAGES:
         if reached in table:
             print(f"| {reached} | {len(table[reached])} | {sum(table[reached])} |")
