@@ -173,7 +173,7 @@ def test_embeddings_are_their_formulas() -> None:
     [
         ({"resample": [1, 2, 1]}, "even number of taps"),
         ({"resample": [1, -1]}, "sum is not 0"),
-        ({"output_levels": 3}, "there are 2 resolutions"),
+        ({"output_levels": 3}, "more than the 2 resolutions"),
         ({"base_channels": 140}, "multiple of 32"),
         ({"shape": [3, 15, 16]}, "halved"),
     ],
