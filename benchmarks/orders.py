@@ -288,7 +288,7 @@ def tolerances(schedules: dict[str, Schedule]) -> None:
     print()
 
 
-def told(span: tuple[float, float]) -> str:
+def from_to(span: tuple[float, float]) -> str:
     """A range in words."""
     return f"log(alpha / sigma) from {span[0]:g} to {span[1]:g}"
 
@@ -300,13 +300,13 @@ def main() -> None:
     counts, begun = parser.parse_args().counts, time.perf_counter()
     torch.set_num_threads(1)
     print(f"{datetime.date.today()}, {platform.machine()} {platform.system()}, torch {torch.__version__}, float64\n")
-    print(f"Order of the error of x, by the last two of {counts} steps above rounding; {told(Smooth.span)}.\n")
+    print(f"Order of the error of x, by the last two of {counts} steps above rounding; {from_to(Smooth.span)}.\n")
     right = orders(SOLVERS, Smooth, SCHEDULES, counts)
-    print(f"On steps even in sigma / alpha; {told(EvenSigma.span)}.\n")
+    print(f"On steps even in sigma / alpha; {from_to(EvenSigma.span)}.\n")
     right &= orders(ON_EVEN_STEPS, EvenSigma, SCHEDULES, counts)
     print("The same where sigma / alpha is proportional to t.\n")
     right &= orders(ON_STRAIGHT_STEPS, EvenSigma, STRAIGHT, counts)
-    print(f"Adaptive steps: error of x and calls, {told(Ends.span)}.\n")
+    print(f"Adaptive steps: error of x and calls, {from_to(Ends.span)}.\n")
     tolerances(SCHEDULES)
     print(f"{time.perf_counter() - begun:.0f} seconds. All orders as proved: {'yes' if right else 'no'}.")
     sys.exit(int(not right))

@@ -103,10 +103,10 @@ def compare(run: Path, count: int) -> None:
     print("|---|---|---|")
     for name, images in (("samples", samples), (f"{len(train)} training images", train)):
         means = images.double().mean((2, 3))
-        print(f"| {name} | {told(means.mean(0))} | {told(means.std(0))} |")
+        print(f"| {name} | {colours(means.mean(0))} | {colours(means.std(0))} |")
 
 
-def told(values: Tensor) -> str:
+def colours(values: Tensor) -> str:
     """Numbers with one decimal."""
     return ", ".join(f"{value:.1f}" for value in values.tolist())
 

@@ -49,7 +49,9 @@ def place(run: Path, *options: str) -> Path:
     return find_calibration({**asked, **completed({**asked, "evaluate": False}, checkpoint)}, checkpoint, 2)
 
 
-def told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str, str]:
+def calibrated(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[Any, str, str]:
     monkeypatch.setattr(sys, "argv", ["inkdrop", *arguments])
     code: Any = 0
     try:
@@ -81,7 +83,7 @@ def test_each_command_tells_the_other(
     assert missing.code == 4
     command = shlex.split(missing.err.splitlines()[-1].split("steps: ")[1])
     assert command[:4] == ["python", "-m", "inkdrop", "calibrate"]
-    code, out, err = told(monkeypatch, capfd, *command[3:], *SMALL)
+    code, out, err = calibrated(monkeypatch, capfd, *command[3:], *SMALL)
     assert code == 0, err
     sampling = shlex.split(out.splitlines()[-1])
     assert sampling[:2] == ["inkdrop", "sample"]
@@ -112,16 +114,16 @@ def test_the_nearer_of_two_calibrations_is_kept(
     run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = ["calibrate", f"checkpoint='{run}'", *SMALL, "sampler=ddim", "time_grid=trailing"]
-    _, out, _ = told(monkeypatch, capfd, *command, "memory=1")
+    _, out, _ = calibrated(monkeypatch, capfd, *command, "memory=1")
     assert "earlier" not in out
     first = place(run).read_text()
     error = json.loads(first)["difference_on_other_seeds"]["after"]
-    _, out, _ = told(monkeypatch, capfd, *command)
+    _, out, _ = calibrated(monkeypatch, capfd, *command)
     assert f"the earlier calibration, at {error:.4f} on the others, was replaced" in out
     second = place(run).read_text()
     nearer = json.loads(second)["difference_on_other_seeds"]["after"]
     assert nearer < error
-    _, out, _ = told(monkeypatch, capfd, *command, "memory=1")
+    _, out, _ = calibrated(monkeypatch, capfd, *command, "memory=1")
     assert f"the earlier calibration, at {nearer:.4f} on the others, is nearer and was kept" in out
     assert place(run).read_text() == second
 
@@ -153,6 +155,6 @@ def test_times_that_do_not_fall_in_so_many_steps_are_refused(grid: str, run: Pat
 def test_what_cannot_be_made_is_refused(
     arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, err = told(monkeypatch, capfd, *arguments)
+    code, _, err = calibrated(monkeypatch, capfd, *arguments)
     assert code == 2
     assert expected in err

@@ -59,7 +59,7 @@ def test_help_of_a_wrong_choice_names_the_choices() -> None:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def own_conf(tmp_path: Path) -> Path:
     """A folder of the user's own with a member of a group, an experiment and a primary configuration."""
     folder = tmp_path / "my conf=1"
     files = {
@@ -80,13 +80,16 @@ def own(tmp_path: Path) -> Path:
         (["-cd", "{}", "network=mine"], ["network.base_channels=48 wider than usual"]),
         (["--config-dir={}", "-cn", "own"], ["seed=5 my seed", "optimizer.lr=0.004 learning rate after warm-up"]),
         (["hydra.searchpath=['file://{}']", "network=mine"], ["network.base_channels=48 wider than usual"]),
-        (["hydra.searchpath=[]", "--config-dir", "{}", "network=mine"], ["network.num_blocks=1 residual blocks per"]),
+        (
+            ["hydra.searchpath=[]", "--config-dir", "{}", "network=mine"],
+            ["network.num_blocks=1 number of residual blocks"],
+        ),
     ],
 )
 def test_help_shows_groups_and_options_of_the_users_own(
-    arguments: list[str], lines: list[str], own: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], lines: list[str], own_conf: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show(CONF, "train", "Trains.", ["--help", *(each.format(own) for each in arguments)])
+    show(CONF, "train", "Trains.", ["--help", *(each.format(own_conf) for each in arguments)])
     told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in lines:
         assert any(each.startswith(line) for each in told), line

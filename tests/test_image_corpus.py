@@ -453,7 +453,7 @@ def test_i19_links_that_leave_the_folder(tmp_path: Path) -> None:
     assert folder(root).num_classes == 1
     broken = folder(root).examine().broken
     assert {Path(path).name for path in broken} == {"out.png", "b"}
-    assert all("leaves the folder: data.allow_links=true" in reason for reason in broken.values())
+    assert all("leaves the folder: set data.allow_links=true" in reason for reason in broken.values())
     data = folder(root, allow_links=True)
     assert data.num_classes == 2
     assert {split: len(columns["x"]) for split, columns in data.splits.items()} == {"train": 20, "validation": 2}

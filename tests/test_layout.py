@@ -26,7 +26,7 @@ def placed(kind: str, tmp_path: Path, files: dict[str, bytes]) -> Path:
     return tmp_path / "mine.zip"
 
 
-def seen(data: ImageFolder) -> dict[str, dict[str, Any]]:
+def labels_by_name(data: ImageFolder) -> dict[str, dict[str, Any]]:
     """For each split, the class or None of each file, by path from the root."""
     findings = data.examine()
     assert not findings.broken
@@ -175,16 +175,16 @@ def test_splits_and_classes(
     data = folder(placed(kind, tmp_path, files), **options)
     assert data.classes == classes
     assert data.num_classes == len(classes)
-    found = seen(data)
+    found = labels_by_name(data)
     assert {split: len(names) for split, names in found.items()} == counts
     assert sum(counts.values()) == sum(name.endswith(".png") for name in files)
     again = folder(data.path, **{**options, "num_classes": data.num_classes})  # as a run has it
-    assert seen(again) == found
+    assert labels_by_name(again) == found
 
 
 def test_labels_are_those_of_the_table(tmp_path: Path) -> None:
     data = folder(placed("folder", tmp_path, {**SHARDS, "dataset.json": json.dumps({"labels": LABELS}).encode()}))
-    found = seen(data)
+    found = labels_by_name(data)
     assert {**found["train"], **found["validation"]} == {name: label - 3 for name, label in LABELS}
 
 

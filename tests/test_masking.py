@@ -45,7 +45,7 @@ def test_texts_and_numbers() -> None:
     assert record.getMessage() == "\t#0 : seed=1 +a.api_token=***"
 
 
-def found(folder: Path) -> list[Path]:
+def files_with_secrets(folder: Path) -> list[Path]:
     """The files below a folder that hold the secret, byte for byte."""
     return [file for file in folder.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
 
@@ -57,7 +57,7 @@ def test_a_run_leaves_no_secret_in_any_file_nor_on_the_terminal(script: Script) 
     assert set(Tokened.tokens) == {SECRET}
     (record,) = Path("run/wandb").glob("offline-run-*/run-*.wandb")
     assert b"+logger.mine.api_token=***" in record.read_bytes()
-    assert found(Path.cwd()) == []
+    assert files_with_secrets(Path.cwd()) == []
     assert SECRET not in ended.out + ended.err
 
 
@@ -68,7 +68,7 @@ def test_a_sweep_leaves_no_secret_in_any_file_nor_on_the_terminal(script: Script
     assert "seed=1" in ended.out
     assert not Path("sweep/multirun.yaml").is_symlink()
     assert "+logger.mine.api_token=***" in Path("sweep/multirun.yaml").read_text()
-    assert found(Path.cwd()) == []
+    assert files_with_secrets(Path.cwd()) == []
     assert SECRET not in ended.out + ended.err
 
 

@@ -194,19 +194,19 @@ def test_too_few_samples_for_a_covariance_are_refused_before_anything() -> None:
 
 
 def test_what_is_told_where_samples_are_too_few_is_enough() -> None:
-    def told(metric: Metric, name: str, count: int) -> str:
+    def remedy(metric: Metric, name: str, count: int) -> str:
         with pytest.raises(ValueError, match=f"{count} samples are too few for metric {name}, which") as raised:
             Evaluation(digits_classifier(), {name: metric}, num_samples=count).check(digits())
         return str(raised.value).split(": ")[1]
 
     many = "set metric.kernel.subset_size=70, or take 1000 samples and hold out as many items"
-    assert told(KernelDistance(), "kernel", 70) == many
+    assert remedy(KernelDistance(), "kernel", 70) == many
     Evaluation(digits_classifier(), {"kernel": KernelDistance(subset_size=70)}, num_samples=70).check(digits())
-    assert "subset_size=350," in told(KernelDistance(), "kernel", 500)  # of which 350 are held out
-    assert "metric=[kernel] metric.kernel.subset_size=64," in told(FrechetDistance(), "frechet", 64)
-    assert told(PrecisionRecall(9), "pr", 8) == "take more samples, or set metric.pr.neighbours=7"
+    assert "subset_size=350," in remedy(KernelDistance(), "kernel", 500)  # of which 350 are held out
+    assert "metric=[kernel] metric.kernel.subset_size=64," in remedy(FrechetDistance(), "frechet", 64)
+    assert remedy(PrecisionRecall(9), "pr", 8) == "take more samples, or set metric.pr.neighbours=7"
     Evaluation(digits_classifier(), {"pr": PrecisionRecall(7)}, num_samples=8).check(digits())
-    assert told(InceptionScore(), "inception_score", 9) == "take more samples"
+    assert remedy(InceptionScore(), "inception_score", 9) == "take more samples"
 
 
 def test_values_outside_of_eight_bits_are_refused() -> None:

@@ -84,9 +84,8 @@ class ImageFolder(DataModule):
         if num_classes is None:
             check_level(self._places["train"], found=True)
             num_classes = len(self.classes)
-        if shape is None or (
-            self._stated is None and num_classes == 0
-        ):  # a later error would hide that there are no images
+        # A later error would hide that there are no images.
+        if shape is None or (self._stated is None and num_classes == 0):
             listing = self._places["train"].source.listing()
             _require_some(len(listing.files), self.path, Findings(skipped=listing.skipped))
         shape = typical_shape(self._places["train"].source) if shape is None else shape

@@ -73,9 +73,7 @@ class _Loader(ABC):
     """Batches by number, made in this process or in `num_workers` processes that stay alive between passes."""
 
     def __init__(self, num_workers: int):
-        maker = copy.copy(
-            self
-        )  # not self: the garbage collector would stop the processes of a cycle only after five seconds
+        maker = copy.copy(self)  # in a cycle with self, processes would be stopped only after five seconds
         self._loader: DataLoader[Batch] = DataLoader(
             _Batches(maker.batch),
             batch_size=None,

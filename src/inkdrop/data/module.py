@@ -160,7 +160,7 @@ class DataModule(LightningDataModule, ABC):
         """Continues after these samples; raises `CheckpointError` if their number is invalid."""
         number = state_dict.get("num_samples_seen")
         if type(number) is not int or number < 0:
-            raise CheckpointError(f"the checkpoint says that its run has seen {number} samples: use another file")
+            raise CheckpointError(f"the checkpoint states that its run has used {number} samples: use another file")
         self.num_samples_seen = number
 
     def _num_batches(self) -> int:

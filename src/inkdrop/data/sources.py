@@ -163,7 +163,7 @@ class Folder(Source):
             elif link and not os.path.exists(real):
                 found.skipped[name] = "link to nothing"
             elif link and not self._may_follow(real):
-                found.odd[name] = "link that leaves the folder: data.allow_links=true follows it"
+                found.odd[name] = "link that leaves the folder: set data.allow_links=true to follow it"
             elif below and image_by_name(base):
                 found.skipped[name] = "folder named like an image"
             elif below and real in entered:

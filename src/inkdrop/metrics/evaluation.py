@@ -191,19 +191,19 @@ class Evaluation:
         collectors = self._panel.collectors(count)
         kept: list[Tensor] = []
         with raised_together():
-            for own in share(count, self.batch_size):
-                seeds = [seed + item for item in own.tolist()]
+            for positions in share(count, self.batch_size):
+                seeds = [seed + item for item in positions.tolist()]
                 with self._timed("sampling"):
-                    x = pipeline({name: values[own] for name, values in conditions.items()}, seeds)
+                    x = pipeline({name: values[positions] for name, values in conditions.items()}, seeds)
                 with self._timed("features"):
                     for collector in collectors.values():
-                        collector.update(x, own, "samples with seeds", seeds)
+                        collector.update(x, positions, "samples with seeds", seeds)
                 kept += [x.cpu()] if keep else []
         items: Split = {**conditions}
         if keep:
             shares = from_all_ranks((share(count, self.batch_size), kept))
-            order = torch.cat([part for own in shares for part in own[0]]).argsort()
-            items = {"x": torch.cat([part for own in shares for part in own[1]])[order], **conditions}
+            order = torch.cat([part for each in shares for part in each[0]]).argsort()
+            items = {"x": torch.cat([part for each in shares for part in each[1]])[order], **conditions}
         return {digest: collector.compute(items) for digest, collector in collectors.items()}
 
     def _values(self, sets: list[Observed], data: DataModule) -> Results:

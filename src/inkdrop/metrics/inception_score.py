@@ -29,9 +29,7 @@ class InceptionScore(Metric):
 
     def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
         super().check(held_out, reference, extractor)
-        extractor.logits(
-            torch.zeros(1, extractor.dim, device=extractor.device)
-        )  # raises an error if there are no classes
+        extractor.logits(torch.zeros(1, extractor.dim, device=extractor.device))  # raises an error without classes
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         assert samples.class_sums is not None
