@@ -30,11 +30,10 @@ def warp(
     anisotropy: Annotated[float, Ge(0)] = 0.2,
     translation: Annotated[float, Ge(0)] = 0.125,
 ) -> Batch:
-    """Applies a random affine map to images (B, C, H, W), and adds `augmentation` (B, 9), which describes it.
+    """Applies a random affine map to images (B, C, H, W), and adds `augmentation` (B, 9), which describes it (0: none).
 
-    All zeros mean that an image is unchanged. The network needs these labels, by conditioner=augmented; without them
-    the samples are warped as well. Each of six kinds of change is applied with `probability`, where a is standard
-    normal and drawn anew for each use:
+    The network needs these labels, by conditioner=augmented, or samples are warped too. Each of six kinds of change is
+    applied with `probability`, where a is standard normal and drawn anew for each use; a strength of 0 leaves it out:
 
     - `flip_x`, `flip_y`: mirrors left to right, or upside down, in this share of the cases.
     - `scale`: enlarges by 2^(scale a).
@@ -42,16 +41,13 @@ def warp(
     - `anisotropy`: stretches by 2^(anisotropy a) along a random direction, and shrinks as much across it.
     - `translation`: shifts by translation a of the width and of the height.
 
-    A strength of 0 leaves a kind out. Beyond its border an image is continued by its reflection. Raises `ValueError`
-    for samples that are not images. Source: Karras et al. 2022, arXiv 2206.00364, appendix F.2, except that the
-    interpolation is linear, and that the labels of the direction hold twice its angle, so that they are unique.
+    Beyond its border an image is continued by its reflection. Raises `ValueError` for samples that are not images.
+    Source: Karras et al. 2022, arXiv 2206.00364, appendix F.2, but for linear interpolation, and for labels of the
+    direction that hold twice its angle and are therefore unique.
     """
     x = batch["x"]
     if x.ndim != 4:
-        raise ValueError(
-            f"data.augment: warp takes images (C, H, W), and these samples have the shape {tuple(x.shape[1:])}: set "
-            "data.augment=null"
-        )
+        raise ValueError(f"warp takes images (C, H, W), not samples {tuple(x.shape[1:])}: set data.augment=null")
     streams = generators.at("warp")
     u, n = streams.uniform((10,)), streams.at("normal").normal((4,), torch.float64)
     strengths = torch.tensor([flip_x, flip_y, scale, rotation, anisotropy, translation], dtype=torch.float64)
