@@ -36,14 +36,12 @@ def warp(
     applied with `probability`, where a is standard normal and drawn anew for each use; a strength of 0 leaves it out:
 
     - `flip_x`, `flip_y`: mirrors left to right, or upside down, in this share of the cases.
-    - `scale`: enlarges by 2^(scale a).
-    - `rotation`: rotates by an angle of up to this many degrees.
+    - `scale`, `rotation`: enlarges by 2^(scale a); rotates by an angle of up to this many degrees.
     - `anisotropy`: stretches by 2^(anisotropy a) along a random direction, and shrinks as much across it.
     - `translation`: shifts by translation a of the width and of the height.
 
-    Beyond its border an image is continued by its reflection. Raises `ValueError` for samples that are not images.
-    Source: Karras et al. 2022, arXiv 2206.00364, appendix F.2, but for linear interpolation, and for labels of the
-    direction that hold twice its angle and are therefore unique.
+    Images are continued by their reflection. Raises `ValueError` for other samples. Source: Karras et al. 2022, arXiv
+    2206.00364, appendix F.2, but for linear interpolation, and labels of twice the direction's angle, which are unique.
     """
     x = batch["x"]
     if x.ndim != 4:
@@ -56,8 +54,7 @@ def warp(
     larger, stretch, shift = on[:, 2] * n[:, 0], on[:, 4] * n[:, 1], on[:, 5:] * n[:, 2:]
     angle, direction = on[:, 3] * (2 * u[:, 8] - 1) * math.radians(rotation), math.pi * u[:, 9]
     stretched = [stretch * (2 * direction).cos(), stretch * (2 * direction).sin()]  # half a turn is the same direction
-    turned = [angle.cos() - 1, angle.sin()]
-    label = torch.stack([*flipped.unbind(1), larger, *turned, *stretched, *shift.unbind(1)], dim=1)
+    label = torch.stack([*flipped.unbind(1), larger, angle.cos() - 1, angle.sin(), *stretched, *shift.unbind(1)], dim=1)
     size = torch.tensor([x.shape[3], x.shape[2]], dtype=torch.float64)
     along, zoom = rotated(direction), 2 ** (scale * larger)
     done = (
