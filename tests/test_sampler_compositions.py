@@ -120,7 +120,7 @@ GRIDS: dict[str, TimeGrid] = {
     "restart": Restart(Karras(5), 0.1, 2.0, 2, 2),
 }
 WITHOUT_SIGNAL = {"linear", "laplace", "zero_terminal_snr", "zero_terminal_snr of vp", "shifted"}  # alpha = 0 at t = 1
-BELOW_TRAINING = {("trailing", "edm"): "is trained from t = 0.22 on", ("leading", "edm"): "begins at t = 1.02"}
+BELOW_TRAINING = {("trailing", "edm"): "is trained only from t = 0.22", ("leading", "edm"): "starts at t = 1.02"}
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def run(network: MLP, method: str, schedule: str, prediction: Prediction, grid: 
 def reason(method: str, schedule: str, prediction: Prediction) -> str:
     """Why a method, a schedule and a prediction do not go together, or that they do."""
     if schedule in WITHOUT_SIGNAL and isinstance(prediction, NoisePrediction | ScorePrediction):
-        return "cannot tell x_0 at t = 1"
+        return "cannot recover x_0 at t = 1"
     if schedule in WITHOUT_SIGNAL and method == "euler_maruyama":
         return "infinite drift at alpha = 0: choose sampler=reverse_diffusion or ddim"
     return ""

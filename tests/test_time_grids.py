@@ -151,9 +151,9 @@ def test_explicit_times_are_those_from_t_start_on_and_on_the_steps_of_a_table() 
     assert grid(VP()) == [1.0, 0.7004, 0.7, 0.9, 0.0]
     assert grid(VP(), 0.8) == [0.7004, 0.7, 0.0]
     assert grid(SCHEDULES["linear_beta"]) == [1.0, 0.7, 0.7, 0.9, 0.0]
-    with pytest.raises(ValueError, match=r"must lie between 0.001 and 0.1"):
+    with pytest.raises(ValueError, match=r"must be between 0.001 and 0.1"):
         grid(VP(), 0.1)
-    with pytest.raises(ValueError, match="must name a time above 0"):
+    with pytest.raises(ValueError, match="must contain a time above 0"):
         Explicit([0.0])
 
 
@@ -191,9 +191,9 @@ def test_restart_goes_up_and_down_where_it_should(name: str) -> None:
 
 def test_restart_refuses_ways_without_room() -> None:
     table = SCHEDULES["linear_beta"]
-    with pytest.raises(ValueError, match="num_steps=30 of a restart is more than the schedule has steps between"):
+    with pytest.raises(ValueError, match="num_steps=30 of a restart exceeds the schedule's number of steps between"):
         Restart(Linspace(500), 0.1, 0.12, 1, 30)(table)
-    with pytest.raises(ValueError, match=r"high=0.11 is not above 0.25, where it goes up"):
+    with pytest.raises(ValueError, match=r"high=0.11 must be above 0.25, its restart"):
         Restart(Explicit([1.0, 0.2]), 0.1, 0.11, 1, 3)(LinearInterpolation())
     with pytest.raises(ValueError, match="not below"):
         Restart(Linspace(5), 2.0, 1.0, 1, 3)
@@ -228,7 +228,7 @@ def test_spread_times_always_fall_or_are_refused() -> None:
         times = sorted((choose.uniform(0.04, 1.0) for _ in range(choose.randint(1, 10))), reverse=True)
         nearest = [round(table.snap(t) * 12) for t in times]
         if nearest[0] < len(times):
-            with pytest.raises(ValueError, match="more than the schedule has steps in this range"):
+            with pytest.raises(ValueError, match="exceeds the number of steps of the schedule in this range"):
                 descending(times, table)
             continue
         places = [round(t * 12) for t in descending(times, table)]
@@ -255,5 +255,5 @@ def test_leading_steps_above_the_start_are_refused() -> None:
 
 
 def test_explicit_times_begin_with_the_noisiest() -> None:
-    with pytest.raises(ValueError, match=r"begins at 0\.25 and goes above it"):
+    with pytest.raises(ValueError, match=r"starts at 0\.25 and exceeds it later"):
         Explicit([0.25, 0.5, 1.0])

@@ -78,7 +78,7 @@ def test_deviations_equal_the_published_table() -> None:
     ours = 2 * torch.as_tensor(decoder(first, second, {"variance": v})).log().numpy()
     assert np.allclose(ours, share * high[0] + (1 - share) * low[0], rtol=1e-9)
     assert decoder(first, second, {}) == decoder(first, None, {"variance": v}) == first.sigma
-    with pytest.raises(ValueError, match="puts out no variance"):
+    with pytest.raises(ValueError, match="has no output for the variance"):
         learned(first, second, {})
 
 

@@ -1,4 +1,4 @@
-"""A classifier of noised data, which knows how noisy they are."""
+"""The classifier of noised data, which receives their noise level."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ from inkdrop.schedules import Point, Scalar, Schedule, over
 
 
 class NoisyClassifier(nn.Module):
-    """`classifier(x_t (B, *), now) -> logits (B, num_classes)` of p(y | x_t), in float32 or better.
+    """A classifier of noised data: `classifier(x_t (B, *), now) -> logits (B, num_classes)` of p(y | x_t).
 
-    Its network sees `c_in x_t` and `c_noise`, as that of a denoiser with this prediction does. `shape` is that of x
-    without the batch. `ValueError` if the prediction is not defined at t = 1. Source: Dhariwal and Nichol 2021, arXiv
-    2105.05233, section 4.
+    The logits have float32 precision or better. The network receives `c_in x_t` and `c_noise`, as in a denoiser with
+    the same prediction.
+
+    - `network`: maps x (B, *) and c_noise (B) to logits.
+    - `schedule`, `prediction`, `noise`: those of the denoiser that it guides.
+    - `codec`: encodes the raw data.
+    - `shape`: the shape of x without the batch.
+    - `num_classes`: the number of classes.
+
+    Raises `ValueError` if the prediction is not defined at t = 1. Source: Dhariwal and Nichol 2021, arXiv 2105.05233,
+    section 4.
     """
 
     def __init__(
@@ -46,25 +54,27 @@ class NoisyClassifier(nn.Module):
         return logits.to(x.dtype)
 
     def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
-        """Lets the codec learn statistics of raw training data, of which `column(name)` gives batches."""
+        """Fits the codec to raw training data; `column(name)` returns batches of one key."""
         self.codec.fit(column("x"))
 
     def coefficients(self, point: Point) -> dict[str, Scalar]:
-        """The numbers that the network sees noised data through, by name."""
+        """Returns the coefficients of the input of the network, by name."""
         _, _, c_in, c_noise = self.prediction.coefficients(point)
         return {"c_in": c_in, "c_noise": c_noise}
 
     def request(self, seeds: Sequence[int]) -> dict[str, Tensor]:
-        """The labels of samples with these seeds: the classes in turn."""
+        """Returns the labels of samples with these seeds, all classes in turn."""
         return {"label": torch.tensor([seed % self.num_classes for seed in seeds])}
 
     def check(self) -> None:
-        """`ValueError` if the network cannot take one sample, or gives another number of classes."""
+        """Raises `ValueError` if the network does not accept a sample, or returns another number of classes."""
         x = torch.zeros(1, *self.shape)
         try:
             with torch.no_grad():
                 logits = self(x, self.schedule.points([1.0])[0])
-        except RuntimeError as error:  # torch's word for shapes that do not fit
+        except RuntimeError as error:  # torch's error for shapes that do not fit
             raise ValueError(f"the network does not fit data.shape={list(self.shape)}: {error}") from None
         if logits.shape != (1, self.num_classes):
-            raise ValueError(f"the network gives {list(logits.shape)} for one sample of {self.num_classes} classes")
+            raise ValueError(
+                f"the network returns {list(logits.shape)}, not {[1, self.num_classes]}: set network.out_dim"
+            )

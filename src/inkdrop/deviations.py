@@ -19,39 +19,41 @@ Deviation: TypeAlias = Callable[[Point, Point, Mapping[str, Tensor]], Scalar]
 
 
 def fresh(now: Point, next: Point) -> Scalar:
-    """Share of s'^2 that is still random when x_t and x_0 are known: `1 - exp(2 (l - l'))`, also at a = 0."""
+    """Returns the share of s'^2 that is random given x_t and x_0, `1 - exp(2 (l - l'))`, also at a = 0."""
     gap = 2 * (now.half - next.half)
     return -torch.expm1(gap) if isinstance(gap, Tensor) else -math.expm1(gap)
 
 
 def small(now: Point, next: Point, extras: Mapping[str, Tensor]) -> Scalar:
-    """Standard deviation of q(x_s | x_t, x_0), right where x_0 is certain: `s' sqrt(1 - exp(2 (l - l')))`."""
+    """Returns the standard deviation of q(x_s | x_t, x_0), `s' sqrt(1 - exp(2 (l - l')))`, exact if x_0 is certain."""
     return next.sigma * fresh(now, next) ** 0.5
 
 
 def large(now: Point, next: Point, extras: Mapping[str, Tensor]) -> Scalar:
-    """Standard deviation of q(x_t | x_s), `s sqrt(1 - exp(2 (l - l')))`: right where x_0 ~ N(0, I) and
-    alpha^2 + sigma^2 = 1.
+    """Returns the standard deviation of q(x_t | x_s), `s sqrt(1 - exp(2 (l - l')))`.
+
+    It is exact if x_0 ~ N(0, I) and alpha^2 + sigma^2 = 1.
     """
     return now.sigma * fresh(now, next) ** 0.5
 
 
 def learned(now: Point, next: Point, extras: Mapping[str, Tensor]) -> Scalar:
-    """What the network says, in the logarithm between small at v = -1 and large at v = 1, elementwise (B, *).
+    """Returns the learned standard deviation (B, *), log-linear from small at v = -1 to large at v = 1.
 
-    v is the extra "variance" (B, *); `ValueError` if there is none. Needs s' > 0. Source: Nichol and Dhariwal 2021,
-    arXiv 2102.09672, equation 15, where v runs from 0 to 1.
+    v is the extra "variance" (B, *) of the network. s' must be above 0. Raises `ValueError` if there is no variance.
+    Source: Nichol and Dhariwal 2021, arXiv 2102.09672, equation 15, where v is from 0 to 1.
     """
     if "variance" not in extras:
-        raise ValueError("the network puts out no variance: choose the deviation small or large")
+        raise ValueError("the network has no output for the variance: choose the deviation small or large")
     return _between(small(now, next, extras), large(now, next, extras), extras["variance"])
 
 
 def decoder(first: Point, second: Point | None, extras: Mapping[str, Tensor]) -> Scalar:
-    """Deviation of p(x_0 | x_t) at the first time of the chain, where q has nothing to compare with.
+    """Returns the standard deviation of p(x_0 | x_t) at the first time of the chain, where no q exists.
 
-    It is sigma(t_1), in a table the root of beta_1; where the network puts out a variance, what it says between the
-    small deviation of the step from `second` and that. Source: Nichol and Dhariwal 2021, section 3.1, for the latter.
+    It is sigma(t_1), for a discrete schedule the square root of beta_1. A network with a variance interpolates between
+    the small deviation of the step from `second` and sigma(t_1). Source: Nichol and Dhariwal 2021, arXiv 2102.09672,
+    section 3.1, for the latter.
     """
     if second is None or "variance" not in extras:
         return first.sigma

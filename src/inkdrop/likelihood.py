@@ -1,4 +1,4 @@
-"""How well a model knows data: bits per dimension by the bound or by the ODE, and the loss by noise level."""
+"""Likelihoods: bits per dimension by the variational bound or by the ODE, and the loss by noise level."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from inkdrop.weightings import Unit
 
 
 class Likelihood(ABC):
-    """-log2 p of raw data under their own conditions, divided by the number of elements of the raw data.
+    """A measure of -log2 p of raw data under their conditions, divided by the number of elements of the raw data.
 
-    The model is the pipeline's denoiser, without guidance. For levels, such as the 256 of a pixel, p is a probability
-    and the result is above 0; for real numbers it is a density in the unit of the data.
+    The model is the denoiser of the pipeline, without guidance. For levels, such as the 256 of a pixel, p is a
+    probability and the result is above 0. For real numbers p is a density in the unit of the data.
     """
 
-    unit: ClassVar[str] = "bits_per_dim"  # begins the names of what is measured
+    unit: ClassVar[str] = "bits_per_dim"  # prefix of the names of the results
 
     @abstractmethod
     def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
-        """Named numbers (B), float64 on the CPU, for a raw batch and one stream per sample."""
+        """Returns named values (B), float64 on the CPU, for a raw batch and one stream per sample."""
 
     def settings(self) -> dict[str, Any]:
-        """What the result depends on besides the model and the data: the kind and its options."""
+        """Returns what the result depends on besides model and data: the kind of likelihood and its options."""
         return {"likelihood": type(self).__name__, **{name: _recorded(option) for name, option in vars(self).items()}}
 
     def check(self, pipeline: Pipeline) -> None:
-        """`ValueError` if this likelihood does not exist for the pipeline."""
+        """Raises `ValueError` if this likelihood is not defined for the pipeline."""
         noise = pipeline.denoiser.noise
         if not noise.standard:
             raise ValueError(f"the likelihood needs eps ~ N(0, I), not {type(noise).__name__}: set likelihood=none")
@@ -51,12 +51,12 @@ class Likelihood(ABC):
 
 @contextmanager
 def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Condition]]:
-    """Raw data and condition on the pipeline's device, with dropout off and no gradients of weights."""
+    """Yields raw data and condition on the device of the pipeline, without dropout and gradients of weights."""
     device = next(pipeline.parameters(), torch.empty(0)).device
     training = pipeline.training
     pipeline.eval()
     try:
-        # Not tensors of an inference mode, which remember no graph: the divergence needs one.
+        # The divergence needs a graph, which tensors of inference mode cannot have.
         with torch.inference_mode(False), torch.no_grad():
             batch = {name: value.to(device, copy=True) for name, value in batch.items()}
             yield batch["x"], pipeline.conditioner(batch)
@@ -65,26 +65,26 @@ def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple
 
 
 def _recorded(option: Any) -> Any:
-    """An option as it stands in a record: a function by its name."""
+    """Returns an option for a record: a function by its name."""
     return getattr(getattr(option, "func", option), "__name__", option)
 
 
 def _bits(nats: Tensor, data: Tensor) -> Tensor:
-    """Bits per dimension of nats (B) of raw data (B, *); `NonFiniteError` if some are not finite."""
+    """Returns the bits per dimension of nats (B) of raw data (B, *); raises `NonFiniteError` unless all are finite."""
     return _finite(nats, "likelihood") / (data[0].numel() * math.log(2))
 
 
 def _finite(values: Tensor, what: str) -> Tensor:
     if not bool(values.isfinite().all()):
-        raise NonFiniteError(f"the {what} of some items is not finite: the model is broken")
+        raise NonFiniteError(f"the {what} of some items is not finite: evaluate an earlier checkpoint")
     return values.cpu().double()
 
 
 class LossByNoiseLevel(Likelihood):
-    """The unweighted error of the network's output, `|F - F*|^2`, by intervals of t: where a bound is made or lost.
+    """The unweighted error of the network's output, `|F - F*|^2`, by intervals of t.
 
-    Each item is noised to a time of its own in each of `num_bins` equal intervals (steps of a table are the times of
-    one). A weighting of its mean over t is the bound in continuous time: Kingma and Gao 2023, arXiv 2303.00848.
+    Each item is noised to its own time in each of `num_bins` equal intervals; the times of a discrete schedule are its
+    steps. A weighted mean of it over t is the bound in continuous time. Source: Kingma and Gao 2023, arXiv 2303.00848.
     """
 
     unit = "loss"
@@ -93,10 +93,10 @@ class LossByNoiseLevel(Likelihood):
         self.num_bins = num_bins
 
     def check(self, pipeline: Pipeline) -> None:
-        """Any noise will do."""
+        """Does nothing, because this loss is defined for any noise."""
 
     def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
-        """The mean of each interval, such as `0.00-0.10`, and of all, `total`."""
+        """Returns the mean of each interval, such as `0.00-0.10`, and of all intervals, `total`."""
         denoiser: Any = pipeline.denoiser
         law = even(denoiser.schedule)
         loss, means = DenoisingLoss(law, Unit()), {}
@@ -113,11 +113,15 @@ class LossByNoiseLevel(Likelihood):
 class VariationalBound(Likelihood):
     """An upper bound on -log2 p of the reverse chain: `prior + diffusion + decoder = total`, in bits per dimension.
 
-    The chain walks the schedule in `num_steps` even steps, of which the first ends at 1 / num_steps or, where that is
-    below the trained times, at t_min; null is every step of a table. Its steps have the deviation of ancestral sampling
-    that is given: with `large` the bound of smooth data becomes exact as the steps grow in number, with `small` it
-    stays above. Each step is estimated with one fresh noise per sample, without bias. `ValueError` for a closed-form
-    schedule without `num_steps`, or for more of them than a table has.
+    The smallest time of the chain is 1 / num_steps, or t_min where that is below the trained times. Each step is
+    estimated without bias by one fresh noise per sample.
+
+    - `num_steps`: the number of even steps of the chain; null is every step of a discrete schedule.
+    - `deviation`: the standard deviation of the steps, as in ancestral sampling. With `large` the bound of smooth data
+      becomes exact as the number of steps grows, with `small` it does not.
+
+    `check` raises `ValueError` for a continuous schedule without `num_steps`, and for more steps than a discrete
+    schedule has.
     """
 
     def __init__(self, num_steps: Annotated[int, Ge(1)] | None = None, deviation: Deviation = large):
@@ -128,16 +132,16 @@ class VariationalBound(Likelihood):
         self._times(pipeline)
 
     def _times(self, pipeline: Pipeline) -> list[float]:
-        """t_1 < ... < t_T = 1."""
+        """Returns the times t_1 < ... < t_T = 1 of the chain."""
         schedule = pipeline.denoiser.schedule
         num_steps = self.num_steps or schedule.num_timesteps
         if num_steps is None:
-            raise ValueError(f"{type(schedule).__name__} has no steps of its own: set likelihood.bound.num_steps")
+            raise ValueError(f"{type(schedule).__name__} has no discrete steps: set likelihood.bound.num_steps")
         grid = Trailing if num_steps * schedule.t_min <= 1 else Linspace
         return grid(num_steps)(schedule)[-2::-1]
 
     def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
-        """The parts `prior`, `diffusion` and `decoder`, and their sum `total`."""
+        """Returns the parts `prior`, `diffusion` and `decoder`, and their sum `total`."""
         self.check(pipeline)
         denoiser, codec = pipeline.denoiser, pipeline.codec
         chain = denoiser.schedule.points(self._times(pipeline))
@@ -170,12 +174,15 @@ class ODELikelihood(Likelihood):
     In the angle `phi = atan2(sigma, alpha)` and `z = x / sqrt(alpha^2 + sigma^2)` the flow is
     `dz/dphi = (cos(phi) z - D) / sin(phi)`, for every schedule and finite everywhere, and log p(z) changes along it by
     minus its divergence. It is integrated in log(phi) from `t_min`, where z is taken to be x_0 (an error of order
-    phi^2; null is the schedule's t_min), to t = 1, where `z ~ N(0, sin(phi)^2 I)`.
+    phi^2), to t = 1, where `z ~ N(0, sin(phi)^2 I)`. Levels are spread evenly over their bins, so that the mean is an
+    upper bound on -log2 of their probability. The result is then named `dequantized`.
 
-    The divergence is estimated with `num_probes` random sign vectors per sample, kept along the way; null takes the
-    exact trace, with as many backward passes as x has elements. Levels are spread evenly over their bins, so that the
-    mean is an upper bound on -log2 of their probability: the result is then named `dequantized`. `rtol` and `atol` are
-    those of scipy's RK45. Sources: Song et al. 2021, arXiv 2011.13456, section 4.3; Grathwohl et al. 2019, arXiv
+    - `num_probes`: the number of random sign vectors per sample, constant along the path, that estimate the divergence.
+      null is the exact trace, with as many backward passes as x has elements.
+    - `rtol`, `atol`: the tolerances of scipy's RK45.
+    - `t_min`: the time at which the integration starts; null is that of the schedule.
+
+    Sources: Song et al. 2021, arXiv 2011.13456, section 4.3; Grathwohl et al. 2019, arXiv
     1810.01367.
     """
 
@@ -189,7 +196,7 @@ class ODELikelihood(Likelihood):
         self.num_probes, self.rtol, self.atol, self.t_min = num_probes, rtol, atol, t_min
 
     def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
-        """`total`, for levels named `dequantized`, and `network_calls`, the same for all of the batch."""
+        """Returns `total`, or `dequantized` for levels, and `network_calls`, which is the same for the whole batch."""
         from scipy.integrate import solve_ivp
 
         self.check(pipeline)
@@ -211,7 +218,7 @@ class ODELikelihood(Likelihood):
         return {name: bits, "network_calls": torch.full_like(bits, path.nfev)}
 
     def _probes(self, x: Tensor, generators: Generators) -> tuple[list[Tensor], float]:
-        """Vectors v that broadcast to x (B, *) and a factor with which `factor sum(v J v)` is the trace of J."""
+        """Returns vectors v that broadcast to x (B, *), and the factor in `trace(J) = factor sum(v J v)`."""
         if self.num_probes is None:
             return list(torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])), 1.0
         streams = [generators.at("probe", number) for number in range(self.num_probes)]
@@ -220,7 +227,7 @@ class ODELikelihood(Likelihood):
 
 
 class _Flow:
-    """The right-hand side for scipy: (z, integral of the divergence) of a batch as one vector, over log(phi)."""
+    """The right-hand side of the ODE for scipy: (z, integral of the divergence) of a batch, over log(phi)."""
 
     def __init__(self, denoiser: Denoiser, cond: Condition, probes: list[Tensor], factor: float, t_min: float):
         self.denoiser, self.cond, self.probes, self.factor, self.t_min = denoiser, cond, probes, factor, t_min
@@ -243,7 +250,7 @@ class _Flow:
         return np.append(velocity, slope * (math.cos(phi) * dim - scale * trace))
 
     def _denoised(self, x: Tensor, now: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The estimate of x_0 (B, *) and the trace (B) of its derivative with respect to x."""
+        """Returns the estimate of x_0 (B, *) and the trace (B) of its derivative with respect to x."""
         with torch.enable_grad():
             x.requires_grad_()
             D = self.denoiser(x, now, self.cond).x_0

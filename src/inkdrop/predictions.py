@@ -1,4 +1,4 @@
-"""What the network puts out, written as `x_0 = c_skip x_t + c_out F(c_in x_t, c_noise)`."""
+"""Predictions: the meaning of the output F of a network in `x_0 = c_skip x_t + c_out F(c_in x_t, c_noise)`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inkdrop.schedules import Point, Scalar, Schedule, over
 
 
 class Coefficients(NamedTuple):
-    """The four numbers of `x_0 = c_skip x_t + c_out F(c_in x_t, c_noise)`, floats or tensors (B)."""
+    """The coefficients of `x_0 = c_skip x_t + c_out F(c_in x_t, c_noise)`, floats or tensors (B)."""
 
     c_skip: Scalar
     c_out: Scalar
@@ -21,38 +21,41 @@ class Coefficients(NamedTuple):
 
 
 class Prediction(ABC):
-    """What F stands for.
+    """The relation between the output F of a network, x_0 and eps.
 
-    Both directions are closed forms, so that neither divides by a scale that vanishes at one end of time. They use
-    `+ - * / **` only and serve tensors (B) and floats alike.
+    Both directions are closed forms, so that neither divides by a scale that vanishes at one end of time. They use only
+    `+ - * / **` and therefore work on tensors (B) and on floats.
     """
 
     @abstractmethod
     def coefficients(self, point: Point) -> Coefficients:
-        """From F to x_0."""
+        """Returns the coefficients that convert F to x_0."""
 
     @abstractmethod
     def target_weights(self, point: Point) -> tuple[Scalar, Scalar]:
-        """From x_0 and eps to F: the weights (u, w) of `F* = u x_0 + w eps`."""
+        """Returns the weights (u, w) of the target `F* = u x_0 + w eps`."""
 
     def check(self, schedule: Schedule) -> None:
-        """`ValueError` if it cannot recover x_0 at t = 1 of this schedule."""
+        """Raises `ValueError` if this prediction cannot recover x_0 at t = 1 of this schedule."""
         try:
             self.coefficients(schedule.points([1.0])[0])
         except ZeroDivisionError:
             raise ValueError(
-                f"{type(self).__name__} cannot tell x_0 at t = 1, where {type(schedule).__name__} has alpha = 0: "
+                f"{type(self).__name__} cannot recover x_0 at t = 1, where {type(schedule).__name__} has alpha = 0: "
                 "choose prediction=flow, prediction=v or prediction=data"
             ) from None
 
     def target(self, x_0: Tensor, eps: Tensor, point: Point) -> Tensor:
-        """What F should have been: `F* = u x_0 + w eps`, (B, *)."""
+        """Returns the target of F, `F* = u x_0 + w eps`, (B, *)."""
         u, w = (over(weight, x_0) for weight in self.target_weights(point))
         return u * x_0 + w * eps
 
 
 class NoisePrediction(Prediction):
-    """F = eps. It cannot tell x_0 where alpha = 0. Source: Ho et al. 2020, arXiv 2006.11239."""
+    """Noise prediction, F = eps, which cannot recover x_0 where alpha = 0.
+
+    Source: Ho et al. 2020, arXiv 2006.11239.
+    """
 
     def coefficients(self, point: Point) -> Coefficients:
         return Coefficients(1 / point.alpha, -point.sigma / point.alpha, 1.0, point.c_noise)
@@ -62,7 +65,7 @@ class NoisePrediction(Prediction):
 
 
 class DataPrediction(Prediction):
-    """F = x_0."""
+    """Data prediction, F = x_0."""
 
     def coefficients(self, point: Point) -> Coefficients:
         return Coefficients(0.0, 1.0, 1.0, point.c_noise)
@@ -72,7 +75,10 @@ class DataPrediction(Prediction):
 
 
 class VPrediction(Prediction):
-    """F = alpha eps - sigma x_0. Source: Salimans and Ho 2022, arXiv 2202.00512, for alpha^2 + sigma^2 = 1."""
+    """v-prediction, F = alpha eps - sigma x_0, which is stable at both ends of time.
+
+    Source: Salimans and Ho 2022, arXiv 2202.00512, for alpha^2 + sigma^2 = 1.
+    """
 
     def coefficients(self, point: Point) -> Coefficients:
         power = point.alpha * point.alpha + point.sigma * point.sigma
@@ -83,7 +89,10 @@ class VPrediction(Prediction):
 
 
 class FlowPrediction(Prediction):
-    """F = eps - x_0, the velocity dx_t/dt of the straight path. Source: Lipman et al. 2023, arXiv 2210.02747."""
+    """Flow prediction, F = eps - x_0, the velocity dx_t/dt of the straight path.
+
+    Source: Lipman et al. 2023, arXiv 2210.02747.
+    """
 
     def coefficients(self, point: Point) -> Coefficients:
         total = point.alpha + point.sigma
@@ -94,9 +103,9 @@ class FlowPrediction(Prediction):
 
 
 class ScorePrediction(Prediction):
-    """F = -eps / sigma, the score of q(x_t | x_0), whose mean given x_t is the score of x_t.
+    """Score prediction, F = -eps / sigma, the score of q(x_t | x_0); its mean given x_t is the score of x_t.
 
-    It has no bounded target near the data: `weighting=simple` gives the published loss. Source: Song et al. 2021, arXiv
+    Its target is unbounded near the data: `weighting=simple` is the published loss. Source: Song et al. 2021, arXiv
     2011.13456, equation 7.
     """
 
@@ -108,10 +117,10 @@ class ScorePrediction(Prediction):
 
 
 class KarrasPrediction(Prediction):
-    """F with unit variance of input and target at every noise level, for data of standard deviation `sigma_data`.
+    """The preconditioning of EDM: input and target of F have unit variance if the data have the std `sigma_data`.
 
-    With s = sigma_data and `d = sigma^2 + alpha^2 s^2`: `c_skip = alpha s^2 / d`, `c_out = sigma s / sqrt(d)`,
-    `c_in = 1 / sqrt(d)`. For alpha = 1 this is EDM's, and `schedule=edm` gives its c_noise. Source: Karras et al. 2022,
+    With s = sigma_data and `d = sigma^2 + alpha^2 s^2`: `c_skip = alpha s^2 / d`, `c_out = sigma s / sqrt(d)`, `c_in =
+    1 / sqrt(d)`. For alpha = 1 this is that of EDM, and `schedule=edm` has its c_noise. Source: Karras et al. 2022,
     arXiv 2206.00364, table 1, for x_t / alpha and sigma / alpha.
     """
 

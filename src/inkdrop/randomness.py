@@ -1,7 +1,7 @@
 """Keyed randomness: every random number is a pure function of a seed, a purpose and a position.
 
-Nothing here keeps a state. What a sample is given does therefore not depend on the batch it stands in, on the number
-of workers or devices, or on whether the run was interrupted before.
+Nothing here is stateful. The random numbers of a sample therefore do not depend on its batch, on the number of workers
+or devices, or on whether the run was interrupted before.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ MAX_SEED = 2**32 - 1
 
 
 def _word(value: int | str) -> int:
-    """32 bits of a position or of a purpose; the built-in `hash` of a string differs from process to process."""
+    """Returns 32 bits of a position or purpose; the built-in `hash` of a string differs between processes."""
     if isinstance(value, str):
         return int.from_bytes(hashlib.blake2s(value.encode(), digest_size=4).digest(), "little")
     return value & MAX_SEED
 
 
 def _mix(keys: np.ndarray, word: int | np.ndarray) -> np.ndarray:
-    """One round of the finaliser of MurmurHash3: bijective in the keys for a given word, and the other way round."""
+    """Applies one round of the finaliser of MurmurHash3, which is bijective in the keys and in the word."""
     h = (keys ^ np.asarray(word, np.uint64)) & np.uint64(MAX_SEED)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         h ^= h >> np.uint64(shift)
@@ -33,7 +33,7 @@ def _mix(keys: np.ndarray, word: int | np.ndarray) -> np.ndarray:
     return h ^ (h >> np.uint64(16))
 
 
-# 2^64 divided by the golden ratio: the multiples of it modulo 2^64 are as evenly spread as any sequence can be.
+# 2^64 divided by the golden ratio: its multiples modulo 2^64 are spread as evenly as those of any number.
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -47,12 +47,11 @@ def same_dropout(generators: Generators) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Generators:
-    """One random stream per sample, each a key of 32 bits.
+    """One random stream per sample, each given by a key of 32 bits.
 
-    `at(purpose, *position)` leads to other, independent streams. Equal keys give equal numbers however often they are
-    asked for. For one purpose and position, different seeds never share a key, nor do different positions of one seed,
-    nor the first 100 million positions of seeds 0 to 19: torch's CPU generator looks at 32 bits of its seed only, so
-    the keys have no more.
+    `at(purpose, *position)` returns other, independent streams. Equal keys always produce equal numbers. For one
+    purpose and position, different seeds never share a key. Neither do different positions of one seed, nor the first
+    100 million positions of seeds 0 to 19. The keys have 32 bits because torch's CPU generator uses no more of a seed.
     """
 
     keys: np.ndarray  # (B), values below 2**32
@@ -60,19 +59,19 @@ class Generators:
 
     @classmethod
     def from_seeds(cls, seeds: Iterable[int]) -> Generators:
-        """One stream per seed of a sample slot; `ValueError` for a seed outside 0 to 2**32 - 1."""
+        """Returns one stream per seed; raises `ValueError` for a seed outside 0 to 2**32 - 1."""
         seeds = list(seeds)
         if wrong := [seed for seed in seeds if not 0 <= seed <= MAX_SEED]:
-            raise ValueError(f"seed {wrong[0]} is not between 0 and {MAX_SEED}")
+            raise ValueError(f"seed {wrong[0]} must be between 0 and {MAX_SEED}: choose another seed")
         keys = np.array(seeds, np.uint64)
         return cls(keys, keys * _GOLDEN)
 
     @classmethod
     def from_positions(cls, seed: int, positions: Iterable[int]) -> Generators:
-        """One stream per global position of one seed, such as the count of training samples seen so far."""
+        """Returns one stream per global position of one seed, such as the number of earlier training samples."""
         numbers, start = np.array(list(positions), np.uint64), cls.from_seeds([seed]).keys
         place = _mix(start, _word("place")) << np.uint64(32)
-        # Far from each other for neighbouring seeds: seed 1 at position 0 would else be seed 0 at position 1.
+        # Neighbouring seeds are moved far apart: otherwise seed 1 at position 0 would equal seed 0 at position 1.
         far = start * (_GOLDEN >> np.uint64(32)) & np.uint64(MAX_SEED)
         return cls(_mix(far, numbers & np.uint64(MAX_SEED)), numbers * _GOLDEN + place)
 
@@ -80,30 +79,30 @@ class Generators:
         return len(self.keys)
 
     def at(self, purpose: str, *position: int) -> Generators:
-        """The streams of this purpose and position."""
+        """Returns the streams of this purpose and position."""
         keys, start = self.keys, np.zeros(1, np.uint64)
         for word in [_word(purpose), *map(_word, position)]:
             keys, start = _mix(keys, word), _mix(start, word)
         return Generators(keys, self.places + (start << np.uint64(32)))
 
     def repeat(self, copies: int) -> Generators:
-        """`copies` streams per sample, side by side; the first of each is the sample's own."""
+        """Returns `copies` adjacent streams per sample; the first one is the stream of the sample itself."""
         all_copies = [self, *(self.at("copy", number) for number in range(1, copies))]
         keys, places = (np.stack(arrays, axis=1).reshape(-1) for arrays in zip(*map(astuple, all_copies), strict=True))
         return Generators(keys, places)
 
     def normal(self, shape: Iterable[int], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standard normal numbers `(B, *shape)` on the CPU; another shape gives other numbers."""
+        """Draws standard normal numbers `(B, *shape)` on the CPU; they depend on the shape."""
         return self._fill(torch.Tensor.normal_, shape, dtype)
 
     def uniform(self, shape: Iterable[int] = (), dtype: torch.dtype = torch.float64) -> Tensor:
-        """Numbers `(B, *shape)` uniform in [0, 1) on the CPU."""
+        """Draws numbers `(B, *shape)` uniform in [0, 1) on the CPU."""
         return self._fill(torch.Tensor.uniform_, shape, dtype)
 
     def spread(self) -> Tensor:
-        """Numbers (B) in [0, 1), float64, evenly spread over consecutive positions: `frac(start + position / phi)`.
+        """Returns float64 numbers (B) in [0, 1), even over consecutive positions: `frac(start + position / phi)`.
 
-        Each alone is uniform over seeds and purposes; together those of a batch lie further apart than random ones.
+        Each of them is uniform over seeds and purposes. Those of a batch are further apart than random numbers.
         """
         return torch.from_numpy((self.places >> np.uint64(11)).astype(np.float64)) * 2.0**-53
 

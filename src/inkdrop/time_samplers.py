@@ -1,4 +1,4 @@
-"""Which times a network is trained at."""
+"""Time samplers: the law of the training times."""
 
 from __future__ import annotations
 
@@ -15,35 +15,38 @@ from torch import Tensor, nn
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
 
-_BLOCK = 16  # items, which large parts of a split hold many of
+_BLOCK = 16  # items; large parts of a split contain many blocks
 
 
 class Times(NamedTuple):
-    """Times t (B), the numbers u (B) in [0, 1) that they were drawn by, and factors (B) on their loss."""
+    """Times t (B), the numbers u (B) in [0, 1) from which they were computed, and factors (B) on their loss."""
 
     t: Tensor
-    u: Tensor | None  # None where the times were given
-    importance: Tensor | None = None  # so that the law of the times does not change the mean loss; None is 1
+    u: Tensor | None  # None if the times were given
+    importance: Tensor | None = None  # makes the mean loss independent of the law of the times; None is 1
 
 
 class TimeSampler(nn.Module):
-    """Draws one time per sample. Its state, if it has any, travels in the checkpoint of a run."""
+    """Draws one training time per sample. Its state, if there is any, is saved in checkpoints."""
 
     @abstractmethod
     def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
-        """The times (B) below which a share u (B) of all times lies, in float64."""
+        """Returns the quantiles (B) of the law of the times at u (B), in float64."""
 
     def forward(self, schedule: Schedule, generators: Generators) -> Times:
-        """Times (B) in float64, one for each stream."""
+        """Draws times (B) in float64, one for each stream."""
         u = generators.uniform()
         return Times(self.quantile(schedule, u), u)
 
     def observe(self, times: Times, loss: Tensor) -> None:
-        """Hears of the losses (B) at these times after each training batch."""
+        """Receives the losses (B) at these times after each training batch; by default ignored."""
 
 
 class DiscreteUniform(TimeSampler):
-    """t = i / T with i uniform in 1 ... T. `ValueError` if the schedule is not a table."""
+    """Times t = i / T with i uniform in 1 ... T, for discrete schedules.
+
+    Raises `ValueError` if the schedule is not discrete.
+    """
 
     def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
         if schedule.num_timesteps is None:
@@ -54,35 +57,35 @@ class DiscreteUniform(TimeSampler):
 
 
 class Uniform(TimeSampler):
-    """t uniform in [t_min, 1), with the schedule's own t_min."""
+    """Times uniform in [t_min, 1), where t_min is that of the schedule."""
 
     def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
         return schedule.t_min + (1 - schedule.t_min) * u
 
 
 def even(schedule: Schedule) -> TimeSampler:
-    """The law under which all times that a network can be trained at are equally likely."""
+    """Returns the law under which all trained times of the schedule are equally likely."""
     return Uniform() if schedule.num_timesteps is None else DiscreteUniform()
 
 
 def spread(schedule: Schedule, items: Sequence[int]) -> Tensor:
-    """Fixed times (B) for the items with these numbers, so that the items of any part of a split have all times.
+    """Returns fixed times (B) for the items with these numbers, spread evenly over any part of a split.
 
-    Blocks of 16 items take the multiples of the golden ratio modulo 1 in a random order within each: the times of
-    consecutive items are spread evenly, and those of every k-th item, such as a class, are no worse than drawn ones.
+    Multiples of the golden ratio modulo 1 are assigned to items in a random order within blocks of 16. The times of
+    consecutive items are thus spread evenly, and those of every k-th item, such as a class, are no worse than random.
     """
     numbers = np.array(items, np.int64)
     starts = numbers - numbers % _BLOCK
     block = (starts[:, None] + np.arange(_BLOCK)).reshape(-1).tolist()
     keys = Generators.from_positions(0, block).at("validation", 0).keys.reshape(-1, _BLOCK)
-    own = np.take_along_axis(keys, (numbers - starts)[:, None], axis=1)
-    mixed = starts + (keys < own).sum(axis=1)
+    key = np.take_along_axis(keys, (numbers - starts)[:, None], axis=1)
+    mixed = starts + (keys < key).sum(axis=1)
     u = Generators.from_positions(0, mixed.tolist()).at("validation", 1).spread()
     return even(schedule).quantile(schedule, u)
 
 
 class LogNormalSigma(TimeSampler):
-    """log(sigma / alpha) ~ N(mean, std^2), whatever the schedule; what lies outside it is moved to its ends.
+    """Times with log(sigma / alpha) ~ N(mean, std^2) on any schedule, clamped to its ends.
 
     Source: Karras et al. 2022, arXiv 2206.00364, table 1 (-1.2, 1.2).
     """
@@ -98,7 +101,7 @@ class LogNormalSigma(TimeSampler):
 
 
 class LogitNormal(TimeSampler):
-    """log(t / (1 - t)) ~ N(mean, std^2), at least t_min.
+    """Times with log(t / (1 - t)) ~ N(mean, std^2), at least t_min.
 
     Source: Esser et al. 2024, arXiv 2403.03206, equation 19 (0, 1).
     """
@@ -112,9 +115,9 @@ class LogitNormal(TimeSampler):
 
 
 class Stratified(TimeSampler):
-    """Times of another sampler's law, evenly spread over each batch and over the ranks, which steadies the loss.
+    """Times of another law, spread evenly over each batch and over the ranks, which lowers the variance of the loss.
 
-    Source: Kingma et al. 2021, arXiv 2107.00630, appendix I.1, with multiples of the golden ratio in place of equal
+    Source: Kingma et al. 2021, arXiv 2107.00630, appendix I.1, with multiples of the golden ratio instead of equal
     strata, so that the time of a sample does not depend on the batch.
     """
 
@@ -131,11 +134,18 @@ class Stratified(TimeSampler):
 
 
 class LossAware(TimeSampler):
-    """Times of another sampler's law, but where the loss is large more often, and the loss divided by how much more.
+    """Times of another law with importance sampling: more often where the loss is large, and with a smaller factor.
 
-    The law's u falls in bins, a bin as often as the root of the mean square of its last `num_losses` losses; until each
-    bin has seen so many, all are equally likely, and a share `uniform` of the draws always ignores the losses. Source:
-    Nichol and Dhariwal 2021, arXiv 2102.09672, section 3.3 and equation 18 (10 losses at each step of the chain).
+    A bin of u is drawn in proportion to the root mean square of its last losses. Until every bin has enough losses, all
+    are equally likely.
+
+    - `law`: the law without importance sampling.
+    - `num_bins`: the number of bins of u.
+    - `num_losses`: the number of losses that are kept for each bin.
+    - `uniform`: the share of draws that ignores the losses.
+
+    Source: Nichol and Dhariwal 2021, arXiv 2102.09672, section 3.3 and equation 18 (10 losses at each step of the
+    chain).
     """
 
     losses: Tensor
@@ -166,7 +176,7 @@ class LossAware(TimeSampler):
         return Times(self.quantile(schedule, u), u, 1 / (len(shares) * shares[chosen]))
 
     def _shares(self) -> Tensor:
-        """How often u falls in each bin, (bins), on the CPU."""
+        """Returns the probability of each bin, (bins), on the CPU."""
         num_bins, num_losses = self.losses.shape
         if bool((self.counts < num_losses).any()):
             return torch.full((num_bins,), 1 / num_bins, dtype=torch.float64)
@@ -176,14 +186,14 @@ class LossAware(TimeSampler):
     @torch.no_grad()
     def observe(self, times: Times, loss: Tensor) -> None:
         assert times.u is not None, "given times are not observed"
-        seen = torch.stack([times.u.to(loss.device), loss.double()])
+        batch = torch.stack([times.u.to(loss.device), loss.double()])
         if torch.distributed.is_initialized():
-            parts = [torch.empty_like(seen) for _ in range(torch.distributed.get_world_size())]
-            torch.distributed.all_gather(parts, seen)
-            seen = torch.cat(parts, dim=1)
-        u, losses = seen.cpu()
+            parts = [torch.empty_like(batch) for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather(parts, batch)
+            batch = torch.cat(parts, dim=1)
+        u, losses = batch.cpu()
         num_bins, num_losses = self.losses.shape
         for number, value in zip((u * num_bins).long().tolist(), losses.tolist(), strict=True):
-            if math.isfinite(value):  # the others belong to a step that is never made
+            if math.isfinite(value):  # the others belong to a step that is refused
                 self.losses[number, self.counts[number] % num_losses] = value
                 self.counts[number] += 1

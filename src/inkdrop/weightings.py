@@ -1,7 +1,7 @@
-"""How much each noise level counts in the loss: a factor on `|F - F*|^2`.
+"""Weightings: the factor of each noise level on the squared error `|F - F*|^2`.
 
-A published weight is stated for one prediction. As `|F - F*|^2 = |x_0 - x_0*|^2 / c_out^2`, a weight w on the error of
-x_0 is the factor `w c_out^2` for every prediction, and one on the error of eps is `w SNR c_out^2`.
+A published weight is stated for one prediction. Because `|F - F*|^2 = |x_0 - x_0*|^2 / c_out^2`, a weight w on the
+error of x_0 is the factor `w c_out^2` for every prediction, and one on the error of eps is `w SNR c_out^2`.
 """
 
 from __future__ import annotations
@@ -18,29 +18,35 @@ from inkdrop.schedules import Schedule
 
 
 class Weighting(ABC):
-    """A factor per sample on the squared error of the network's own output."""
+    """A factor per sample on the squared error of the output F of the network."""
 
     @abstractmethod
     def __call__(self, log_snr: Tensor, log_snr_rate: Tensor, c_out: Tensor) -> Tensor:
-        """Weights (B) from the log-SNR, its derivative with respect to t, and c_out, each (B)."""
+        """Returns weights (B) from the log-SNR, its derivative with respect to t, and c_out, each (B)."""
 
 
 class Unit(Weighting):
-    """1 on the error of the network's own output: L_simple for noise prediction, the published loss for flow."""
+    """The weight 1 on the error of F: L_simple for noise prediction, and the published loss for flow matching."""
 
     def __call__(self, log_snr: Tensor, log_snr_rate: Tensor, c_out: Tensor) -> Tensor:
         return torch.ones_like(log_snr)
 
 
 class Simple(Weighting):
-    """1 on the error of eps, whatever the network predicts: L_simple. Source: Ho et al. 2020, equation 14."""
+    """The weight 1 on the error of eps for any prediction, which is L_simple.
+
+    Source: Ho et al. 2020, arXiv 2006.11239, equation 14.
+    """
 
     def __call__(self, log_snr: Tensor, log_snr_rate: Tensor, c_out: Tensor) -> Tensor:
         return log_snr.exp() * c_out.square()
 
 
 class MinSNR(Weighting):
-    """min(SNR, gamma) on the error of x_0. Source: Hang et al. 2023, arXiv 2303.09556, equation 9 (gamma = 5)."""
+    """The weight min(SNR, gamma) on the error of x_0.
+
+    Source: Hang et al. 2023, arXiv 2303.09556, equation 9 (gamma = 5).
+    """
 
     def __init__(self, gamma: Annotated[float, Gt(0)] = 5.0):
         self.gamma = gamma
@@ -50,7 +56,10 @@ class MinSNR(Weighting):
 
 
 class SoftMinSNR(Weighting):
-    """1 / (1 / SNR + 1 / gamma) on the error of x_0. Source: Crowson et al. 2024, arXiv 2401.11605 (gamma = 4)."""
+    """The weight 1 / (1 / SNR + 1 / gamma) on the error of x_0, a smooth form of min(SNR, gamma).
+
+    Source: Crowson et al. 2024, arXiv 2401.11605 (gamma = 4).
+    """
 
     def __init__(self, gamma: Annotated[float, Gt(0)] = 4.0):
         self.gamma = gamma
@@ -60,7 +69,10 @@ class SoftMinSNR(Weighting):
 
 
 class P2(Weighting):
-    """1 / (k + SNR)^gamma on the error of eps. Source: Choi et al. 2022, arXiv 2204.00227, equation 8 (1, 1)."""
+    """The weight 1 / (k + SNR)^gamma on the error of eps.
+
+    Source: Choi et al. 2022, arXiv 2204.00227, equation 8 (1, 1).
+    """
 
     def __init__(self, k: Annotated[float, Gt(0)] = 1.0, gamma: Annotated[float, Ge(0)] = 1.0):
         self.k, self.gamma = k, gamma
@@ -71,7 +83,9 @@ class P2(Weighting):
 
 
 class EDM(Weighting):
-    """(s^2 + v^2) / (s v)^2 on the error of x_0, s = sigma / alpha, v = sigma_data: 1 for Karras prediction.
+    """The weight of EDM, (s^2 + v^2) / (s v)^2 on the error of x_0, with s = sigma / alpha and v = sigma_data.
+
+    It is 1 on the error of F for Karras prediction.
 
     Source: Karras et al. 2022, arXiv 2206.00364, table 1.
     """
@@ -84,19 +98,21 @@ class EDM(Weighting):
 
 
 class Likelihood(Weighting):
-    """-(d log SNR / dt) / 2 on the error of eps: with uniform t the variational bound in continuous time, in nats.
+    """The weight -(d log SNR / dt) / 2 on the error of eps, which makes the loss the variational bound, in nats.
 
-    The loss, a mean over elements, is then the bound per element without its ends. Sources: Song et al. 2021, arXiv
+    With uniform t the loss, a mean over elements, is the bound in continuous time per element, but for prior and
+    decoder.
+    Sources: Song et al. 2021, arXiv
     2101.09258, theorem 1; Kingma et al. 2021, arXiv 2107.00630, equation 17.
     """
 
     def __call__(self, log_snr: Tensor, log_snr_rate: Tensor, c_out: Tensor) -> Tensor:
         snr = log_snr.exp()
-        falling = torch.where(snr > 0, -log_snr_rate * snr, 0.0)  # -d SNR / dt, which is 0 where alpha is
+        falling = torch.where(snr > 0, -log_snr_rate * snr, 0.0)  # -d SNR / dt, which is 0 where alpha is 0
         return falling / 2 * c_out.square()
 
 
 def weights_at(weighting: Weighting, schedule: Schedule, prediction: Prediction, t: Tensor) -> Tensor:
-    """The weights (B) at times t (B) of a network with this prediction on this schedule."""
+    """Returns the weights (B) at times t (B) for a prediction on a schedule."""
     c_out = torch.as_tensor(prediction.coefficients(schedule.point(t)).c_out, dtype=t.dtype).expand(len(t))
     return weighting(schedule.log_snr(t), schedule.log_snr_rate(t), c_out)

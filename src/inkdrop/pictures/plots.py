@@ -16,13 +16,13 @@ from torch import Tensor
 from inkdrop.files.showing import harmless
 from inkdrop.schedules import Schedule
 
-# Okabe and Ito's colours, which most eyes tell apart, with grey in place of their yellow.
+# The palette of Okabe and Ito, which is safe for colour-blind readers, with grey instead of yellow.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
-_DASH = 4.0  # points; each dashed curve begins elsewhere and the first solid ones are wider, so that none hides another
+_DASH = 4.0  # points; dashes have different offsets and the first solid curves are wider, so that none is hidden
 
 
 def schedules(named: Mapping[str, Schedule]) -> Figure:
-    """alpha, sigma and log-SNR of schedules over t in three panels: chains solid, continuous schedules dashed.
+    """Plots alpha, sigma and log-SNR of schedules over t: discrete schedules solid, continuous ones dashed.
 
     The axis of sigma is linear up to 1 and logarithmic above; the log-SNR is cut at -16 and 16.
     """
@@ -35,16 +35,16 @@ def schedules(named: Mapping[str, Schedule]) -> Figure:
         _curves(panels, each, name, i, (i * _DASH / 2, (_DASH, _DASH)), 1.8)
         for i, (name, each) in enumerate(continuous.items())
     ]
-    _legend(figure, solid, "chains (tables)", "outside lower left")
+    _legend(figure, solid, "discrete schedules", "outside lower left")
     _legend(figure, dashed, "continuous in t", "outside lower right")
     return figure
 
 
 def process(schedule: Schedule, name: str, drawn: Tensor, weight: Callable[[Tensor], Tensor]) -> Figure:
-    """A schedule as in `schedules`, and what training makes of it over the log-SNR.
+    """Plots a schedule as in `schedules`, and the weight and density of its noise levels in training over the log-SNR.
 
-    Below are the loss weight at times (B), the density of the log-SNRs (N) that are drawn, and the product of both,
-    each with largest value 1.
+    The lower panels show the loss weight at times (B), the density of the drawn log-SNRs (N), and the product of both,
+    each scaled to a maximum of 1.
     """
     figure = Figure(figsize=(13, 7.6), dpi=110, layout="constrained")
     above, below = figure.subplots(2, 3)
@@ -63,7 +63,7 @@ def process(schedule: Schedule, name: str, drawn: Tensor, weight: Callable[[Tens
 def curves(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], floors: Mapping[str, float], x: str
 ) -> Figure:
-    """A panel for each name with its labelled lines of points, and its floor dashed; both axes logarithmic."""
+    """Plots a panel for each name with its labelled lines, and its floor dashed, on logarithmic axes."""
     figure = Figure(figsize=(5.6 * len(panels), 4.6), dpi=110, layout="constrained")
     for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for number, (label, points) in enumerate(lines.items()):
@@ -86,7 +86,7 @@ def curves(
 
 
 def clouds(points: Mapping[str, Tensor]) -> Figure:
-    """Named clouds of points (N, 2) over each other, the last on top."""
+    """Plots named clouds of points (N, 2) in one panel, the last one on top."""
     figure = Figure(figsize=(5.6, 5.2), dpi=110, layout="constrained")
     axes = figure.subplots()
     for number, (name, each) in enumerate(points.items()):
@@ -97,7 +97,7 @@ def clouds(points: Mapping[str, Tensor]) -> Figure:
 
 
 def strips(rows: Mapping[str, np.ndarray]) -> Figure:
-    """Pictures (H, W, C) under each other with their names beside them."""
+    """Plots pictures (H, W, C) in rows, each with its name next to it."""
     first = next(iter(rows.values()))
     height = 8 * first.shape[0] / first.shape[1]
     figure = Figure(figsize=(11, (height + 0.06) * len(rows)), dpi=110)
@@ -110,9 +110,9 @@ def strips(rows: Mapping[str, np.ndarray]) -> Figure:
 
 
 def _text(text: str) -> str:
-    """A text from a file as it is: between dollars matplotlib reads formulas, and what begins with _ it leaves out."""
-    told = harmless(text, 50).replace("$", r"\$")
-    return f" {told}" if told.startswith("_") else told
+    """Escapes a text: matplotlib parses formulas between dollars, and hides labels that start with _."""
+    escaped = harmless(text, 50).replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
 
 
 def _panels(subplots: Iterable[Axes]) -> list[Axes]:
@@ -139,7 +139,7 @@ def _curves(
     style: str | tuple[float, tuple[float, float]],
     width: float,
 ) -> Line2D:
-    """One curve in each panel; returns the last."""
+    """Plots one curve in each panel, and returns the last one."""
     t = torch.linspace(0, 1, 4001, dtype=torch.float64)
     lines: list[Line2D] = []
     for axes, values in zip(panels, (schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t)), strict=True):
@@ -156,4 +156,4 @@ def _legend(
             handles=lines, loc=place, ncols=4, title=title, alignment="left", frameon=False, handlelength=3.4
         )
         for line in legend.get_lines():
-            line.set_linestyle("-" if title.startswith("chains") else "--")
+            line.set_linestyle("-" if title.startswith("discrete") else "--")

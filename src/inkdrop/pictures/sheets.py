@@ -18,22 +18,22 @@ _SHORT_SIDE = 48  # small images are enlarged by whole factors until they are at
 
 
 def is_images(data: Tensor) -> bool:
-    """Whether raw data (B, *) are images: uint8 (B, 1 or 3, H, W)."""
+    """Returns whether raw data (B, *) are images: uint8 (B, 1 or 3, H, W)."""
     return data.dtype == torch.uint8 and data.dim() == 4 and data.shape[1] in (1, 3)
 
 
 def as_array(images: Tensor) -> np.ndarray:
-    """uint8 images (B, C, H, W) as an array (B, H, W, C)."""
+    """Returns uint8 images (B, C, H, W) as an array (B, H, W, C)."""
     return images.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def image(array: np.ndarray) -> Image.Image:
-    """One image (H, W, C) of 8 bits, grey or RGB."""
+    """Returns an 8-bit image, greyscale or RGB, from an array (H, W, C)."""
     return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
 
 
 def grid(images: Tensor, columns: int | None = None) -> np.ndarray:
-    """Images (B, C, H, W) beside each other in rows, enlarged to be seen, one pixel apart: an array (H', W', C)."""
+    """Arranges images (B, C, H, W) in rows, small ones enlarged, with a margin: an array (H', W', C)."""
     array = as_array(images)
     columns = columns or math.ceil(math.sqrt(len(array)))
     factor = max(1, _SHORT_SIDE // min(array.shape[1:3]))
@@ -48,7 +48,7 @@ def grid(images: Tensor, columns: int | None = None) -> np.ndarray:
 
 
 def class_rows(images: Tensor, labels: Tensor, columns: int = 10) -> np.ndarray:
-    """The first images (B, C, H, W) of each class, as `grid`: one row for each label (B) that there is."""
+    """Arranges the first images (B, C, H, W) of each class as in `grid`, with a row for each label in labels (B)."""
     rows = [images[labels == label][:columns] for label in labels.unique()]
     columns = max(len(row) for row in rows)
     blank = images.new_full((columns, *images.shape[1:]), 255)
@@ -56,7 +56,7 @@ def class_rows(images: Tensor, labels: Tensor, columns: int = 10) -> np.ndarray:
 
 
 def scatter(points: Tensor) -> np.ndarray:
-    """The first two coordinates of points (B, D) as a plot, an array (H, W, 3)."""
+    """Plots the first two coordinates of points (B, D), as an array (H, W, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -72,7 +72,7 @@ def scatter(points: Tensor) -> np.ndarray:
 
 
 def sheet(data: Tensor, columns: int | None = None) -> np.ndarray:
-    """One picture of raw data (B, *): a grid of images, or else a plot of points."""
+    """Returns a picture of raw data (B, *): a grid of images, or otherwise a plot of points."""
     return grid(data, columns) if is_images(data) else scatter(data)
 
 
@@ -84,7 +84,7 @@ def save_png(array: np.ndarray, path: Path) -> None:
 
 
 def save_gif(frames: Sequence[np.ndarray], path: Path, seconds: float = 4.0) -> None:
-    """Writes arrays (H, W, C) as an endless GIF of about this length; the last one stays for a second more."""
+    """Writes arrays (H, W, C) as a looping GIF of about this length, which shows the last one for a second."""
     images = [image(frame) for frame in frames]
     durations = [max(20, round(1000 * seconds / len(images)))] * (len(images) - 1) + [1000]
     with replacing(path) as file:

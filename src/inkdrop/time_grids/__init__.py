@@ -1,4 +1,4 @@
-"""Which times a sampler visits."""
+"""Time grids: the times that a sampler visits."""
 
 from inkdrop.time_grids.base import TimeGrid
 from inkdrop.time_grids.even import Leading, Linspace, Quadratic, Trailing

@@ -1,6 +1,6 @@
 """Grids that are even in t, or in a power of it.
 
-The names are those of the field for N of T steps, written for any schedule.
+They have the names that are usual for N of T discrete steps, and work for any schedule.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from inkdrop.time_grids.base import TimeGrid, descending
 
 
 class Trailing(TimeGrid):
-    """Even steps that begin exactly at t_start: t_start (1 - k/N), then 0.
+    """Even steps that start exactly at t_start: t_start (1 - k/N), then 0.
 
     Source: Lin et al. 2024, arXiv 2305.08891, table 2.
     """
@@ -29,8 +29,8 @@ class Trailing(TimeGrid):
 class Leading(TimeGrid):
     """Even steps that end exactly at the smallest trained time: t_start (N - 1 - k)/N + t_min, then 0.
 
-    The first step begins one interval below t_start. `ValueError` if t_min is longer than that interval. Source: Song
-    et al. 2021, arXiv 2010.02502, appendix D.
+    The first time is one interval below t_start. Raises `ValueError` if t_min is longer than this interval. Source:
+    Song et al. 2021, arXiv 2010.02502, appendix D.
     """
 
     def __init__(self, num_steps: Annotated[int, Ge(1), Le(1_000_000)]):
@@ -41,14 +41,14 @@ class Leading(TimeGrid):
         times = [t_start * k / self.num_steps + schedule.t_min for k in steps]
         if times[0] > t_start * (1 + 1e-9):
             raise ValueError(
-                f"time_grid=leading begins at t = {times[0]:.4g} with time_grid.num_steps={self.num_steps}, above "
+                f"time_grid=leading starts at t = {times[0]:.4g} with time_grid.num_steps={self.num_steps}, above "
                 f"{t_start:.4g}: choose time_grid=linspace, or lower time_grid.num_steps"
             )
         return descending(times, schedule)
 
 
 class Linspace(TimeGrid):
-    """Even steps from t_start to the smallest trained time, both visited, then 0.
+    """Even steps from t_start to the smallest trained time, both included, then 0.
 
     Source: Nichol and Dhariwal 2021, arXiv 2102.09672, section 4.
     """
@@ -62,7 +62,7 @@ class Linspace(TimeGrid):
 
 
 class Quadratic(TimeGrid):
-    """Steps even in the root of t from t_start to the smallest trained time, both visited, then 0.
+    """Steps even in the square root of t from t_start to the smallest trained time, both included, then 0.
 
     Source: Song et al. 2021, arXiv 2010.02502, appendix D.2.
     """

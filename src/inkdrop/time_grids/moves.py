@@ -1,4 +1,4 @@
-"""Grids that go up again, or stay: what is built around another grid."""
+"""Explicit grids, and grids around other grids that add moves to more noise or repeat times."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from inkdrop.time_grids.noise_levels import Karras
 
 
 class Explicit(TimeGrid):
-    """The times that are given, those above t_start left out, then 0.
+    """Given times without those above t_start, then 0.
 
-    On a table each is met at its nearest step. `ValueError` for times outside of [0, 1], or none below t_start, or if
-    the first is not the largest.
+    On a discrete schedule each time is rounded to the nearest step. Raises `ValueError` for times outside the trained
+    ones, if no time is at most t_start, or if the first time is not the largest.
     """
 
     def __init__(self, times: list[Annotated[float, Ge(0), Le(1)]]):
         if not any(t > 0 for t in times):
-            raise ValueError("time_grid.times must name a time above 0")
+            raise ValueError("time_grid.times must contain a time above 0: add one")
         if max(times) > times[0]:
             raise ValueError(
-                f"time_grid.times begins at {times[0]} and goes above it: begin with the noisiest, {max(times)}"
+                f"time_grid.times starts at {times[0]} and exceeds it later: start with the noisiest, {max(times)}"
             )
         self.times = times
 
@@ -33,15 +33,21 @@ class Explicit(TimeGrid):
         times = [schedule.snap(t) for t in self.times if 0 < t <= t_start]
         if not times or min(times) < schedule.t_min * (1 - 1e-9):
             raise ValueError(
-                f"time_grid.times must lie between {schedule.t_min:.3g} and {t_start:.3g}: change {self.times}"
+                f"time_grid.times must be between {schedule.t_min:.3g} and {t_start:.3g}: change {self.times}"
             )
         return [*times, 0.0]
 
 
 class Churn(TimeGrid):
-    """Before each step sigma / alpha grows by a factor 1 + gamma, as far as t_start: EDM's stochastic sampler.
+    """The grid of EDM's stochastic sampler, which raises sigma / alpha by a factor 1 + gamma before each step.
 
-    `gamma = min(s_churn / N, sqrt(2) - 1)` for N steps, where sigma / alpha is between s_min and s_max.
+    `gamma = min(s_churn / N, sqrt(2) - 1)` for N steps, where sigma / alpha is between s_min and s_max; t never exceeds
+    t_start.
+
+    - `time_grid`: the grid without churn.
+    - `s_churn`: the strength of the churn.
+    - `s_min`, `s_max`: the noise levels sigma / alpha between which it acts.
+
     Source: Karras et al. 2022, arXiv 2206.00364, algorithm 2.
     """
 
@@ -69,10 +75,16 @@ class Churn(TimeGrid):
 
 
 class Restart(TimeGrid):
-    """Where sigma / alpha has come down to `low`, up to `high` and down again `num_restarts` times, then to the end.
+    """A grid that returns from sigma / alpha = `low` to `high` several times, to correct errors by fresh noise.
 
-    Each way down has `num_steps` moves even in the power 1/7 of sigma / alpha. A run that begins below `low` goes
-    straight to the end. `ValueError` unless low < high, if the grid ends above `high`, or if a table has fewer steps in
+    A run that starts below `low` follows the grid without restarts.
+
+    - `time_grid`: the grid without restarts.
+    - `low`, `high`: the noise levels sigma / alpha between which steps are repeated.
+    - `num_restarts`: how often they are repeated.
+    - `num_steps`: the number of steps of each repetition, even in the power 1/7 of sigma / alpha.
+
+    Raises `ValueError` unless low < high, if the grid ends above `high`, or if a discrete schedule has fewer steps in
     between. Source: Xu et al. 2023, arXiv 2306.14878, algorithm 1.
     """
 
@@ -85,7 +97,7 @@ class Restart(TimeGrid):
         num_steps: Annotated[int, Ge(1)],
     ):
         if low >= high:
-            raise ValueError(f"time_grid.low={low} is not below time_grid.high={high}: exchange the two")
+            raise ValueError(f"time_grid.low={low} must be below time_grid.high={high}: swap the two values")
         self.time_grid, self.low, self.high = time_grid, low, high
         self.num_restarts, self.num_steps = num_restarts, num_steps
 
@@ -98,18 +110,18 @@ class Restart(TimeGrid):
         top = schedule.time(torch.tensor([-2 * math.log(self.high)], dtype=torch.float64)).item()
         top = schedule.snap(min(top, t_start))
         if top <= times[place]:
-            raise ValueError(f"time_grid.high={self.high} is not above {levels[place]:.3g}, where it goes up: raise it")
-        way = Karras(self.num_steps + 1, sigma_min=levels[place], sigma_max=self.high)(schedule, top)[:-2]
-        if way[-1] <= times[place]:
+            raise ValueError(f"time_grid.high={self.high} must be above {levels[place]:.3g}, its restart: raise it")
+        steps = Karras(self.num_steps + 1, sigma_min=levels[place], sigma_max=self.high)(schedule, top)[:-2]
+        if steps[-1] <= times[place]:
             raise ValueError(
-                f"time_grid.num_steps={self.num_steps} of a restart is more than the schedule has steps between "
+                f"time_grid.num_steps={self.num_steps} of a restart exceeds the schedule's number of steps between "
                 f"{self.low} and {self.high}: lower it"
             )
-        return times[: place + 1] + self.num_restarts * [*way, times[place]] + times[place + 1 :]
+        return times[: place + 1] + self.num_restarts * [*steps, times[place]] + times[place + 1 :]
 
 
 class Repeat(TimeGrid):
-    """Every time but the first and the last `corrections` times more, for a method with a corrector."""
+    """A grid that repeats every time but the first and the last `corrections` times, for methods with a corrector."""
 
     def __init__(self, time_grid: TimeGrid, corrections: Annotated[int, Ge(0)]):
         self.time_grid, self.corrections = time_grid, corrections

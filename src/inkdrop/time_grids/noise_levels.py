@@ -1,4 +1,4 @@
-"""Grids that follow the noise level, whatever the schedule's own time is."""
+"""Grids that are defined by the noise level, and hence independent of the time of the schedule."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from inkdrop.time_grids.base import TimeGrid, descending
 
 
 class LogSNR(TimeGrid):
-    """t_start, then even steps in the log-SNR up to `highest`, then 0: for schedules that hurry at their ends.
+    """t_start, then even steps in the log-SNR up to `highest`, then 0, for schedules that are steep at their ends.
 
-    The even steps begin at the log-SNR of t_start, or at `lowest` where it has less. Source: Lu et al. 2022, arXiv
+    The even steps start at the log-SNR of t_start, or at `lowest` if that is larger. Raises `ValueError` unless
+    lowest < highest. Source: Lu et al. 2022, arXiv
     2206.00927, section 3.4.
     """
 
     def __init__(self, num_steps: Annotated[int, Ge(2), Le(1_000_000)], highest: float = 9.0, lowest: float = -12.0):
         if highest <= lowest:
-            raise ValueError(f"time_grid.highest={highest} is not above time_grid.lowest={lowest}: exchange the two")
+            raise ValueError(f"time_grid.highest={highest} must be above lowest={lowest}: swap the two values")
         self.num_steps, self.highest, self.lowest = num_steps, highest, lowest
 
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
@@ -31,13 +32,17 @@ class LogSNR(TimeGrid):
 
 
 class Centred(TimeGrid):
-    """t_start, then steps that are closest around one noise level and lengthen towards both ends, then 0.
+    """t_start, then steps that are shortest around one noise level and lengthen towards both ends, then 0.
 
-    `log(sigma / alpha) = log(centre) + width sinh(v)` with v even, N + 1 of them from t_start, or from sigma / alpha =
-    1000 where there is more, to the smallest trained time, of which 0 takes the place of the last.
+    `log(sigma / alpha) = log(centre) + width sinh(v)` with N + 1 even values v from t_start, or from sigma / alpha =
+    1000 if there is more noise, to the smallest trained time, which is replaced by 0.
+
+    - `num_steps`: N.
+    - `centre`: the noise level sigma / alpha with the shortest steps.
+    - `width`: how slowly steps lengthen, in log(sigma / alpha).
     """
 
-    MOST = 1000.0  # sigma / alpha, above which nothing can be seen of the data
+    MOST = 1000.0  # sigma / alpha, above which x_t has no visible signal
 
     def __init__(
         self,
@@ -57,11 +62,16 @@ class Centred(TimeGrid):
 
 
 class Karras(TimeGrid):
-    """t_start, then steps even in the power 1 / rho of sigma / alpha down to that of the smallest trained time, then 0.
+    """t_start, then steps even in the power 1 / rho of sigma / alpha down to the smallest trained time, then 0.
 
-    `s_i = (s_max^(1/rho) + i / (N - 1) (s_min^(1/rho) - s_max^(1/rho)))^rho`, where s_max and s_min are at most and at
-    least those that are given; rho = 7 crowds near the data, rho -> infinity is even in the log-SNR. `ValueError`
-    unless sigma_min < sigma_max. Source: Karras et al. 2022, arXiv 2206.00364, equation 5.
+    `s_i = (s_max^(1/rho) + i / (N - 1) (s_min^(1/rho) - s_max^(1/rho)))^rho`, where s_max and s_min are those of the
+    schedule within sigma_min and sigma_max.
+
+    - `num_steps`: N.
+    - `rho`: 7 has more steps near the data; rho -> infinity is even in the log-SNR.
+    - `sigma_min`, `sigma_max`: the limits of sigma / alpha.
+
+    Raises `ValueError` unless sigma_min < sigma_max. Source: Karras et al. 2022, arXiv 2206.00364, equation 5.
     """
 
     def __init__(
@@ -72,7 +82,7 @@ class Karras(TimeGrid):
         sigma_max: Annotated[float, Gt(0)] = 80.0,
     ):
         if sigma_min >= sigma_max:
-            raise ValueError(f"time_grid.sigma_min={sigma_min} is not below sigma_max={sigma_max}: exchange the two")
+            raise ValueError(f"time_grid.sigma_min={sigma_min} is not below sigma_max={sigma_max}: swap the two values")
         self.num_steps, self.rho, self.sigma_min, self.sigma_max = num_steps, rho, sigma_min, sigma_max
 
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
@@ -89,5 +99,8 @@ def edm(
     sigma_min: Annotated[float, Ge(0)] = 0.002,
     sigma_max: Annotated[float, Gt(0)] = 80.0,
 ) -> Karras:
-    """EDM's published steps, on any schedule. Source: Karras et al. 2022, arXiv 2206.00364, table 1."""
+    """Returns the published steps of EDM, on any schedule; arguments as in `Karras`.
+
+    Source: Karras et al. 2022, arXiv 2206.00364, table 1.
+    """
     return Karras(num_steps, rho, sigma_min, sigma_max)
