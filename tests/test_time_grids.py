@@ -193,9 +193,9 @@ def test_restart_refuses_ways_without_room() -> None:
     table = SCHEDULES["linear_beta"]
     with pytest.raises(ValueError, match="num_steps=30 of a restart exceeds the schedule's number of steps between"):
         Restart(Linspace(500), 0.1, 0.12, 1, 30)(table)
-    with pytest.raises(ValueError, match=r"high=0.11 must be above 0.25, its restart"):
+    with pytest.raises(ValueError, match=r"high=0.11 must be above 0.25, where the grid restarts"):
         Restart(Explicit([1.0, 0.2]), 0.1, 0.11, 1, 3)(LinearInterpolation())
-    with pytest.raises(ValueError, match="not below"):
+    with pytest.raises(ValueError, match=r"low=2.0 must be below time_grid.high=1.0"):
         Restart(Linspace(5), 2.0, 1.0, 1, 3)
     assert Restart(Linspace(20), 0.5, 2.0, 1, 3)(table, 0.1) == Linspace(20)(table, 0.1)  # it begins below `low`
 

@@ -182,8 +182,7 @@ class ODELikelihood(Likelihood):
     - `rtol`, `atol`: the tolerances of scipy's RK45.
     - `t_min`: the time at which the integration starts; null is that of the schedule.
 
-    Sources: Song et al. 2021, arXiv 2011.13456, section 4.3; Grathwohl et al. 2019, arXiv
-    1810.01367.
+    Sources: Song et al. 2021, arXiv 2011.13456, section 4.3; Grathwohl et al. 2019, arXiv 1810.01367.
     """
 
     def __init__(

@@ -119,9 +119,9 @@ class ScorePrediction(Prediction):
 class KarrasPrediction(Prediction):
     """The preconditioning of EDM: input and target of F have unit variance if the data have the std `sigma_data`.
 
-    With s = sigma_data and `d = sigma^2 + alpha^2 s^2`: `c_skip = alpha s^2 / d`, `c_out = sigma s / sqrt(d)`, `c_in =
-    1 / sqrt(d)`. For alpha = 1 this is that of EDM, and `schedule=edm` has its c_noise. Source: Karras et al. 2022,
-    arXiv 2206.00364, table 1, for x_t / alpha and sigma / alpha.
+    With s = sigma_data and `d = sigma^2 + alpha^2 s^2`: `c_skip = alpha s^2 / d`, `c_out = sigma s / sqrt(d)`,
+    `c_in = 1 / sqrt(d)`. For alpha = 1 this is that of EDM, and `schedule=edm` has its c_noise. Source: Karras et al.
+    2022, arXiv 2206.00364, table 1, for x_t / alpha and sigma / alpha.
     """
 
     def __init__(self, sigma_data: Annotated[float, Gt(0)] = 0.5):

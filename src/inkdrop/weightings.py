@@ -101,9 +101,7 @@ class Likelihood(Weighting):
     """The weight -(d log SNR / dt) / 2 on the error of eps, which makes the loss the variational bound, in nats.
 
     With uniform t the loss, a mean over elements, is the bound in continuous time per element, but for prior and
-    decoder.
-    Sources: Song et al. 2021, arXiv
-    2101.09258, theorem 1; Kingma et al. 2021, arXiv 2107.00630, equation 17.
+    decoder. Sources: Song et al. 2021, arXiv 2101.09258, theorem 1; Kingma et al. 2021, arXiv 2107.00630, equation 17.
     """
 
     def __call__(self, log_snr: Tensor, log_snr_rate: Tensor, c_out: Tensor) -> Tensor:

@@ -93,8 +93,7 @@ class PredictorCorrector(Sampler):
     - `corrections`: the number of Langevin steps after each step.
     - `snr`: the factor in the step size.
 
-    Source: Song et al. 2021, arXiv
-    2011.13456, algorithms 4 and 5.
+    Source: Song et al. 2021, arXiv 2011.13456, algorithms 4 and 5.
     """
 
     def __init__(

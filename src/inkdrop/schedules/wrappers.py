@@ -107,8 +107,7 @@ class Interpolated(Schedule):
 
     It follows `start` near the data and `end` near the noise, such as one schedule shifted for two resolutions. Where a
     shift needs more noise than at t = 1, it is `end` alone. Raises `ValueError` if the log-SNR does not decrease.
-    Source: Hoogeboom
-    et al. 2023, arXiv 2301.11093, section 3.1.
+    Source: Hoogeboom et al. 2023, arXiv 2301.11093, section 3.1.
     """
 
     def __init__(self, start: Schedule, end: Schedule):

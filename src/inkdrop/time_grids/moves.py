@@ -110,7 +110,9 @@ class Restart(TimeGrid):
         top = schedule.time(torch.tensor([-2 * math.log(self.high)], dtype=torch.float64)).item()
         top = schedule.snap(min(top, t_start))
         if top <= times[place]:
-            raise ValueError(f"time_grid.high={self.high} must be above {levels[place]:.3g}, its restart: raise it")
+            raise ValueError(
+                f"time_grid.high={self.high} must be above {levels[place]:.3g}, where the grid restarts: raise it"
+            )
         steps = Karras(self.num_steps + 1, sigma_min=levels[place], sigma_max=self.high)(schedule, top)[:-2]
         if steps[-1] <= times[place]:
             raise ValueError(

@@ -16,8 +16,7 @@ class LogSNR(TimeGrid):
     """t_start, then even steps in the log-SNR up to `highest`, then 0, for schedules that are steep at their ends.
 
     The even steps start at the log-SNR of t_start, or at `lowest` if that is larger. Raises `ValueError` unless
-    lowest < highest. Source: Lu et al. 2022, arXiv
-    2206.00927, section 3.4.
+    lowest < highest. Source: Lu et al. 2022, arXiv 2206.00927, section 3.4.
     """
 
     def __init__(self, num_steps: Annotated[int, Ge(2), Le(1_000_000)], highest: float = 9.0, lowest: float = -12.0):
@@ -82,7 +81,9 @@ class Karras(TimeGrid):
         sigma_max: Annotated[float, Gt(0)] = 80.0,
     ):
         if sigma_min >= sigma_max:
-            raise ValueError(f"time_grid.sigma_min={sigma_min} is not below sigma_max={sigma_max}: swap the two values")
+            raise ValueError(
+                f"time_grid.sigma_min={sigma_min} must be below sigma_max={sigma_max}: swap the two values"
+            )
         self.num_steps, self.rho, self.sigma_min, self.sigma_max = num_steps, rho, sigma_min, sigma_max
 
     def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:

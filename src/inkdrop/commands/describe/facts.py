@@ -158,7 +158,8 @@ def _named(node: Any, plain: Mapping[str, Any]) -> str:
 
 def _first_sentence(node: Mapping[str, Any], allowed: tuple[str, ...]) -> str:
     target = build({"_target_": node["_target_"], "_partial_": True}, allowed).func
-    return re.split(r"(?<!\.)\.\s+(?=[A-Z`])", " ".join((inspect.getdoc(target) or "").split()))[0].rstrip(".")
+    summary = (inspect.getdoc(target) or "").split("\n\n")[0]  # a list of arguments may follow
+    return re.split(r"(?<!\.)\.\s+(?=[A-Z`])", " ".join(summary.split()))[0].rstrip(".")
 
 
 def _weight(task: Task, weighting: Any, t: Tensor) -> Tensor:
