@@ -171,7 +171,7 @@ def test_sampling_is_as_in_the_run_unless_it_is_said(run: Path, tmp_path: Path) 
 def test_a_time_grid_that_does_not_fit_the_run_is_refused_before_anything_exists(run: Path, tmp_path: Path) -> None:
     done = completed("sample.py", f"checkpoint={run}", "time_grid.num_steps=1001", f"output_dir={tmp_path / 'out'}")
     assert done.returncode == 2
-    assert "more than the schedule has steps" in done.stderr
+    assert "exceeds the number of steps of the schedule in this range" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

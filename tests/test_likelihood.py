@@ -294,7 +294,7 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
     ),
     "the same for the ODE": (ODELikelihood(), exact_pipeline(mixture(LONG["vp"], BatchGaussian())), "BatchGaussian"),
     "no table": (VariationalBound(), exact_pipeline(mixture(LONG["vp"])), "num_steps"),
-    "too many": (VariationalBound(1001), exact_pipeline(mixture(LONG["cosine"])), "more than the schedule has steps"),
+    "too many": (VariationalBound(1001), exact_pipeline(mixture(LONG["cosine"])), "exceeds the number of steps"),
     "no density": (VariationalBound(4), exact_pipeline(mixture(LONG["vp"]), codec=Latents()), "no exact density"),
     "nor for the ODE": (ODELikelihood(), exact_pipeline(mixture(LONG["vp"]), codec=Latents()), "no exact density"),
 }
