@@ -173,7 +173,7 @@ class Bench:
 
     def floor(self) -> float:
         """The same of held-out data."""
-        return next(iter(self.evaluation.beside(self.data, self.count).values()))
+        return next(iter(self.evaluation.floors_and_baselines(self.data, self.count).values()))
 
 
 def table(title: str, calls: list[int], rows: dict[str, list[float | None]], form: str) -> None:

@@ -25,7 +25,7 @@ MAX_CLASSES = 10**6
 
 
 class Arrays(DataModule):
-    """Named arrays of one length: vectors, images or series of your own, as files of numpy or torch.
+    """Your own vectors, images or series: named arrays of one length, in files of numpy or torch.
 
     Floats become float32 and labels int64; other whole numbers keep their type. Arguments beyond those of `DataModule`:
 

@@ -93,9 +93,8 @@ class _Loader(ABC):
         """Numbers of the batches, in order."""
 
     def __iter__(self) -> Iterator[Batch]:
-        with (
-            held()
-        ):  # processes start with the first batch, because Lightning also asks for an iterator that it does not use
+        # Processes start with the first batch, because Lightning also asks for iterators that it does not use.
+        with held():
             batches = iter(self._loader)
         yield from batches
 

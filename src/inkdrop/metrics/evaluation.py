@@ -69,7 +69,7 @@ class Evaluation:
         self.network_calls = 0  # per sample, of the latest call
         self._count = 0
         self._likelihoods: dict[str, dict[str, Any]] = {}  # the settings that each depends on, by name
-        self._beside: dict[tuple[str, int], Results] = {}  # floors and baselines, by fingerprint and n
+        self._constant: dict[tuple[str, int], Results] = {}  # floors and baselines, by fingerprint and n
 
     @cached_property
     def _panel(self) -> Panel:
@@ -126,7 +126,7 @@ class Evaluation:
         values: Results = {}
         if self.metrics:
             values = self.of_samples(pipeline, data)
-            values |= self.beside(data, self._count)
+            values |= self.floors_and_baselines(data, self._count)
         with self._timed("likelihood"):
             likelihoods = self.likelihoods(pipeline, data, self.num_items)
         return {**values, **likelihoods}
@@ -146,7 +146,7 @@ class Evaluation:
         """Returns the results of sets of equally many samples, on the CPU of every rank, made under `conditions`."""
         if not self.metrics:
             return {}
-        return {**self.values(sets, data), **self.beside(data, len(sets[0]))}
+        return {**self.values(sets, data), **self.floors_and_baselines(data, len(sets[0]))}
 
     def values(self, sets: list[Tensor], data: DataModule) -> Results:
         """Returns the same as `measure`, without floors and baselines."""
@@ -159,7 +159,10 @@ class Evaluation:
         return self._values(observed, data)
 
     def likelihoods(self, pipeline: Pipeline, data: DataModule, count: int | None = None) -> Results:
-        """Returns means over the first `count` held-out items, or all; see `of_held_out`."""
+        """Returns means over the first `count` held-out items, or all; see `of_held_out`.
+
+        Raises `ValueError` if there are fewer items.
+        """
         held_out = len(data.splits["validation"]["x"])
         count = count or held_out
         if count > held_out:
@@ -218,12 +221,12 @@ class Evaluation:
             reference = self._panel.real(data, self.reference, len(data.splits[self.reference]["x"]))
             return reference, self._panel.real(data, "validation", min(n, len(data.splits["validation"]["x"])))
 
-    def beside(self, data: DataModule, n: int) -> Results:
+    def floors_and_baselines(self, data: DataModule, n: int) -> Results:
         """Returns floors and baselines of n samples, which are the same at every evaluation and are computed once."""
         key = data.fingerprint, n
-        if key not in self._beside:
-            self._beside[key] = {**self._floor(data, n), **self._baseline(data, n)}
-        return self._beside[key]
+        if key not in self._constant:
+            self._constant[key] = {**self._floor(data, n), **self._baseline(data, n)}
+        return self._constant[key]
 
     def _floor(self, data: DataModule, n: int) -> Results:
         reference, held_out = self._references(data, n)
