@@ -27,7 +27,7 @@ class WebDataset(DataModule):
     - `train`, `validation`: patterns such as shards/train-{000000..000099}.tar, of local files or of URLs that
       webdataset opens (http, https, gs, hf, ...).
     - `x`: extensions of the data, images or .npy; the first that a sample has is used.
-    - `label`: extension of the class, a whole number; null is no labels.
+    - `label`: extension of the class, a whole number; null means no labels.
     - `num_classes`: null counts the labels. Labels that start at 1 or have gaps become 0, 1, ... and keep their names.
     - `shards_at_once`: shards that are read at a time, in an order keyed by seed and pass; their samples are mixed.
     - `cache_size`: gigabytes of downloaded shards that stay in `INKDROP_CACHE_DIR`.
