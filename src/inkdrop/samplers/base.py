@@ -72,7 +72,12 @@ def towards(x: Tensor, x_0: Tensor, now: Point, next: Point, eta: float = 0.0) -
 
     `std = eta s' sqrt(1 - exp(2 (l - l')))`, `ratio = sqrt(s'^2 - std^2) / s`, `mean = ratio x + (a' - a ratio) x_0`,
     where a, s, l = alpha, sigma, log(a / s) now and a', s', l' next. eta = 1 is q(x_s | x_t, x_0), eta = 0 the
-    probability-flow ODE with a constant x_0. Both are exact at a = 0 and at s' = 0. Shapes are (B, *).
+    probability-flow ODE with a constant x_0. Both are exact at a = 0 and at s' = 0.
+
+    - `x`, `x_0`: the samples at `now` and their estimate (B, *).
+    - `now`, `next`: the points before and after the move.
+    - `eta`: the share of the posterior's noise.
+
     Source: Song et al. 2021, arXiv 2010.02502, equations 12 and 16.
     """
     ratio, share, std = shares(now, next, eta)

@@ -194,6 +194,10 @@ def coefficients(coordinate: Coordinate, rule: Rule, now: Point, next: Point, no
     """Computes the coefficients of a move from the slopes at the leading nodes whose variable is finite.
 
     Where a variable of coordinate or rule is infinite at one end, the move is of order 1 and has no weights.
+
+    - `coordinate`, `rule`: how the slope is defined and integrated.
+    - `now`, `next`: the points before and after the move.
+    - `nodes`: the points with known slopes, newest first.
     """
     start, end, *places = (rule.abscissa(coordinate, float(point.half)) for point in (now, next, *nodes))
     std = coordinate.std(now, next)
