@@ -63,7 +63,7 @@ def test_no_steps_are_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["-m", "seed=0,1"], "-m belongs on a command line"),
         (["hydra.run.dir=elsewhere"], "takes only hydra.searchpath"),
         ([{"seed": 1}], "is not an option: each is a string such as 'seed=1'"),
-        (["seeed=1"], "seeed is no option: did you mean seed"),
+        (["seeed=1"], "unknown option seeed: did you mean seed"),
         (["seed=0,1"], "Ambiguous value"),
         (["sampler=nope"], "sampler/nope"),
         (["network.width=-1"], "network.width=-1"),

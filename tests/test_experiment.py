@@ -11,17 +11,17 @@ TRAIN = "defaults: [train, _self_]\ntrainer: {max_steps: 0}\n"
 SAMPLE = "defaults: [sample, _self_]\ncheckpoint: nowhere\n"
 # name: (script, content of the user's own file, overrides, exit code, text of the message)
 OWN: dict[str, tuple[str, str, list[str], int, str]] = {
-    "misspelt group": ("train.py", TRAIN + "optimzer: {lr: 1e-3}\n", [], 2, "optimzer is no option: did you mean"),
-    "misspelt option": ("train.py", TRAIN + "sed: 3\n", [], 2, "sed is no option: did you mean seed?"),
-    "unlike any": ("train.py", TRAIN + "zzz: 3\n", [], 2, "zzz is no option: there are name, seed"),
-    "further down": ("train.py", TRAIN + "optimizer: {lrr: 1e-3}\n", [], 2, "lrr is no option"),
-    "on the command line": ("train.py", TRAIN, ["+widht=3"], 2, "widht is no option"),
+    "misspelt group": ("train.py", TRAIN + "optimzer: {lr: 1e-3}\n", [], 2, "unknown option optimzer: did you mean"),
+    "misspelt option": ("train.py", TRAIN + "sed: 3\n", [], 2, "unknown option sed: did you mean seed?"),
+    "unlike any": ("train.py", TRAIN + "zzz: 3\n", [], 2, "unknown option zzz: the options here are name, seed"),
+    "further down": ("train.py", TRAIN + "optimizer: {lrr: 1e-3}\n", [], 2, "unknown option optimizer.lrr"),
+    "on the command line": ("train.py", TRAIN, ["+widht=3"], 2, "unknown option widht"),
     "of a sweep": ("train.py", TRAIN + "optimzer: {}\n", ["-m", "seed=0,1"], 2, "did you mean optimizer?"),
-    "of the other script": ("train.py", TRAIN + "num_samples: 3\n", [], 2, "num_samples is no option"),
-    "sampling": ("sample.py", SAMPLE + "num_sample: 3\n", [], 2, "num_sample is no option: did you mean num_samples?"),
-    "sampling, training": ("sample.py", SAMPLE + "optimizer: {lr: 1}\n", [], 2, "optimizer is no option"),
-    "taken away": ("train.py", TRAIN, ["~compile"], 2, "compile is missing: train.yaml has it, `def"),
-    "built on nothing": ("train.py", "optimizer: {lr: 1e-3}\n", [], 2, "`defaults: [train, _self_]` in mine"),
+    "of the other script": ("train.py", TRAIN + "num_samples: 3\n", [], 2, "unknown option num_samples"),
+    "sampling": ("sample.py", SAMPLE + "num_sample: 3\n", [], 2, "option num_sample: did you mean num_samples?"),
+    "sampling, training": ("sample.py", SAMPLE + "optimizer: {lr: 1}\n", [], 2, "unknown option optimizer"),
+    "taken away": ("train.py", TRAIN, ["~compile"], 2, "compile is missing, but train.yaml has it: add `def"),
+    "built on nothing": ("train.py", "optimizer: {lr: 1e-3}\n", [], 2, "add `defaults: [train, _self_]` to mine"),
     "referred to": (
         *("train.py", TRAIN + "width: 16\nnetwork: {base_channels: '${width}'}\n", [], 0, "nothing is trained"),
     ),

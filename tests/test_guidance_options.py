@@ -91,7 +91,7 @@ REFUSED: dict[str, tuple[str, list[str], str]] = {
     "no guide has a scale": (
         "labelled",
         ["guidance=clip", "guidance.scale=2"],
-        r"guidance\.scale=2 is for a guide that has such an option, and there is clip: choose one",
+        r"guidance\.scale=2 has no effect, because no guide has this option \(guides: clip\): choose one",
     ),
     "the run has none": ("unconditional", ["guidance.scale=2"], "and there is clip: choose one"),
     "no condition": ("unconditional", ["guidance=classifier_free", "guidance.scale=2"], "and this model has none"),
@@ -161,7 +161,7 @@ def test_short_options_go_to_the_guides_that_have_them() -> None:
     assert guides({**unset, "none": None}) == {}
     ramp = {"_target_": "ramp"}
     assert guides({"scale": ramp, "free": free}) == {"free": {**free, "scale": ramp}}
-    with pytest.raises(ValueError, match=r"guidance\.checkpoint=run is for a guide"):
+    with pytest.raises(ValueError, match=r"guidance\.checkpoint=run has no effect, because no guide has this option"):
         guides({"checkpoint": "run", "free": free})
 
 

@@ -97,7 +97,7 @@ def test_help_shows_groups_and_options_of_the_users_own(
 
 
 def test_help_of_a_folder_that_is_not_there_says_so() -> None:
-    with pytest.raises(SearchPathException, match="--config-dir=nowhere is no folder"):
+    with pytest.raises(SearchPathException, match="--config-dir=nowhere is not a folder"):
         show(CONF, "train", "Trains.", ["--config-dir", "nowhere"])
 
 

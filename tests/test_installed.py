@@ -166,8 +166,8 @@ def test_help_is_of_the_command_that_was_typed(installed: Installed) -> None:
     ("typed", "message"),
     [
         (["trian"], "error: unknown verb trian: did you mean train?"),
-        (["train", "optimiser.lr=1"], "error: optimiser is no option: did you mean optimizer?"),
-        (["describe", "optimiser.lr=1"], "error: optimiser is no option: did you mean optimizer?"),
+        (["train", "optimiser.lr=1"], "error: unknown option optimiser: did you mean optimizer?"),
+        (["describe", "optimiser.lr=1"], "error: unknown option optimiser: did you mean optimizer?"),
         (["train", "--config-dri=own"], "error: unknown argument --config-dri=own: did you mean --config-dir?"),
         (["train", "--seed=3"], "error: unknown argument --seed=3: options are typed as seed=1"),
     ],
@@ -215,9 +215,9 @@ def test_without_its_configurations_each_command_says_so(installed: Installed, r
             done = installed.run("inkdrop", *typed)
             assert done.returncode == 2, (typed, done.stdout, done.stderr)
             assert done.stderr.startswith(
-                f"error: inkdrop has no conf/, the folder of its configurations: it is neither {conf}"
+                f"error: conf/, the folder of inkdrop's configurations, is missing: it is neither {conf}"
             )
-            assert done.stderr.endswith(" of its wheel or of a clone with conf/\n")
+            assert done.stderr.endswith(" from its wheel or from a clone with conf/\n")
         assert "train" in installed.succeed("inkdrop", "--help")
         assert "train/loss" in installed.succeed("inkdrop", "report", "run")
     finally:

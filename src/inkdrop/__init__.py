@@ -1,7 +1,7 @@
 """inkdrop: an experiment framework for diffusion models on PyTorch Lightning and Hydra.
 
 A noised sample is `x_t = alpha(t) x_0 + sigma(t) eps` with t in [0, 1]: 0 is data, 1 is noise.
-`inkdrop.load(path)` turns a run folder or a checkpoint into a pipeline that makes samples.
+`inkdrop.load(path)` turns a run folder or a checkpoint into a pipeline that draws samples.
 """
 
 import importlib
@@ -28,9 +28,10 @@ def __getattr__(name: str) -> Any:
 
 
 def train(*options: str) -> dict[str, Any]:
-    """Trains as `inkdrop train` does with these options, and returns what `result.json` says.
+    """Trains a model as `inkdrop train` does with these options, and returns the content of `result.json`.
 
-    `inkdrop.train("experiment=moons", "seed=1")`. `inkdrop.errors.InkdropError` for what the user can mend.
+    An example is `inkdrop.train("experiment=moons", "seed=1")`. Raises `inkdrop.errors.InkdropError` for an error that
+    the user can fix.
     """
     from inkdrop.commands.call import call
     from inkdrop.commands.train import Train
@@ -39,10 +40,10 @@ def train(*options: str) -> dict[str, Any]:
 
 
 def sample(*options: str) -> dict[str, Any]:
-    """Samples as `inkdrop sample` does with these options, and returns what `result.json` says.
+    """Draws samples as `inkdrop sample` does with these options, and returns the content of `result.json`.
 
-    `inkdrop.sample("checkpoint=runs/moons/...", "num_samples=64")`. `inkdrop.errors.InkdropError` for what the user can
-    mend.
+    An example is `inkdrop.sample("checkpoint=runs/moons/...", "num_samples=64")`. Raises `inkdrop.errors.InkdropError`
+    for an error that the user can fix.
     """
     from inkdrop.commands.call import call
     from inkdrop.commands.sample import Sample

@@ -1,4 +1,4 @@
-"""Errors that end a command with their message alone; each class has the exit code that the command ends with."""
+"""Errors that end a command with only their message; each class has the exit code of the command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class InkdropError(Exception):
-    """The base of all errors that a user can mend; the message says what is wrong and how."""
+    """The base class of all errors that a user can fix; the message says what is wrong and how to fix it."""
 
     exit_code: ClassVar[int] = 2
     label: ClassVar[str] = "error: "  # before the message on a terminal
@@ -21,25 +21,25 @@ class ConfigurationError(InkdropError, ValueError):
 
 
 class UnreadableError(InkdropError, ValueError):
-    """A file is absent, is no regular file, or does not hold what it should; the message names it and the reason."""
+    """A file is missing, not a regular file, or has the wrong content; the message names it and the reason."""
 
     exit_code = 3
 
 
 class DataError(InkdropError, ValueError):
-    """Data are absent, broken or not what the configuration says; the message names them and what to do."""
+    """Data are missing, damaged or different from the configuration; the message names them and what to do."""
 
     exit_code = 3
 
 
 class CheckpointError(InkdropError, ValueError):
-    """A checkpoint is absent, damaged or foreign; the message names the file and what to do."""
+    """A checkpoint is missing, damaged or not from inkdrop; the message names the file and what to do."""
 
     exit_code = 4
 
 
 class WriteError(InkdropError, OSError):
-    """A file cannot be written, such as on a full disk or into a folder that is gone; the message names it."""
+    """A file cannot be written, for example to a full disk or into a removed folder; the message names it."""
 
     exit_code = 4
 
@@ -48,7 +48,7 @@ class WriteError(InkdropError, OSError):
 
 
 class RefusedError(WriteError):
-    """Something is in a file's place that is not written to, such as a symbolic link; the message names it."""
+    """A file is not written because its path is, for example, a symbolic link; the message names it."""
 
     def __str__(self) -> str:
         return f"{self.filename} {self.strerror}"
@@ -61,13 +61,13 @@ class NonFiniteError(InkdropError, FloatingPointError):
 
 
 def require_finite(values: Tensor, what: str, names: Sequence[object]) -> None:
-    """`NonFiniteError` with `what` and the names (B) of the rows of values (B, *) that are not finite."""
+    """Raises `NonFiniteError` with `what` and the names (B) of those rows of values (B, *) that are not finite."""
     if not bool(values.isfinite().all()):
         wrong = ~values.reshape(len(values), -1).isfinite().all(1)
         raise NonFiniteError(f"not finite: {what} {listed(names[row] for row in wrong.nonzero()[:, 0].tolist())}")
 
 
 def listed(names: Iterable[object], most: int = 8) -> str:
-    """The first few names, and how many more there are."""
+    """Returns the first few names as text, and the number of the others."""
     texts = [str(name) for name in names]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -32,13 +32,13 @@ def call(command: Command[Any], options: Sequence[str]) -> dict[str, Any]:
     """
     with _CALLING, session(command) as now, quiet_within(), _process_kept():
         with for_the_user():
-            _refuse_what_is_no_option(command.name, options)
+            _refuse_command_line_syntax(command.name, options)
             config = raw(command.name, options)
             unresolved: Any = OmegaConf.to_container(config, resolve=False)
             folder = Path(config.output_dir)
             if "${now:" in str(unresolved["output_dir"]):  # another run may have begun in the same second
                 folder = apart(folder)
-            draw_seed(config, folder, told=True)
+            draw_seed(config, folder, shown=True)
         prepared = now.prepare(Asked(config, folder, command.name, list(options)))
         if prepared.world_size > 1:
             prepared.open.close()
@@ -54,7 +54,7 @@ def call(command: Command[Any], options: Sequence[str]) -> dict[str, Any]:
         return result
 
 
-def _refuse_what_is_no_option(verb: str, options: Sequence[object]) -> None:
+def _refuse_command_line_syntax(verb: str, options: Sequence[object]) -> None:
     """`ConfigurationError` for what only a command line understands: flags, sweeps and settings of Hydra itself."""
     for each in options:
         if not isinstance(each, str):

@@ -35,7 +35,7 @@ class CheckConfiguration(Callback):
         if (now := current()) is None:
             return
         with _stopping():
-            if (drawn := draw_seed(config, told=True)) is not None:  # in what the run gets, and further processes too
+            if (drawn := draw_seed(config, shown=True)) is not None:  # for the run and for its further processes
                 now.added.append(f"seed={drawn}")
             base = by_time(config, "hydra.run.dir")
             if base is not None:

@@ -154,7 +154,7 @@ def run(command: Command[Any], config: DictConfig) -> Any:
 def _prepared(now: Session, config: DictConfig, hydra: Any) -> Prepared:
     """A trial of a sweep, or the run of a configuration of the user's own that is built on none of ours."""
     folder = hydra.runtime.output_dir
-    draw_seed(config, folder, told=True)
+    draw_seed(config, folder, shown=True)
     prepared = now.prepare(asked_of(config, hydra, folder))
     try:
         refuse_several(prepared.world_size, prepared.plain["trainer"], hydra)

@@ -1,7 +1,7 @@
-"""From plain configuration to objects: which targets are allowed, whether the values fit, and the building.
+"""Checks plain configuration against the signatures of allowed targets, and builds objects from it.
 
-A node with `_target_` names a class or function by its import path; the other keys are its arguments, and its signature
-with the ranges annotated in it is the schema. `_partial_: true` makes a `functools.partial` of it.
+A node with `_target_` names a class or function by its import path, and the other keys are its arguments. The signature
+of the target, with its annotated ranges, is the schema. `_partial_: true` makes a `functools.partial` of it.
 """
 
 import importlib
@@ -26,7 +26,7 @@ _PLACES = {"arguments": "schema", "check": "schema", "check_settings": "settings
 
 
 def __getattr__(name: str) -> Any:
-    # Help and suggestions lie in this package too, and are to answer before pydantic and torch are imported.
+    # Help and suggestions are in this package too, and must not wait for the import of pydantic and torch.
     if name in __all__:
         return getattr(importlib.import_module(f"inkdrop.configuration.{_PLACES.get(name, 'building')}"), name)
     raise AttributeError(f"module 'inkdrop.configuration' has no attribute '{name}'")

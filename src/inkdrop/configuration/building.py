@@ -1,4 +1,4 @@
-"""From plain configuration to objects: which targets a user and a checkpoint may name, and the building."""
+"""Builds objects from plain configuration, and holds the lists of targets that a user and a checkpoint may name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 from inkdrop.configuration.moved import MOVED
 from inkdrop.errors import ConfigurationError
 
-# The user's own configuration may name what lies below these.
+# The user's own configuration may name targets below these packages.
 USER_TARGETS = ("inkdrop.", "torch.optim.", "lightning.pytorch.")
-# A checkpoint may name the parts of a model, of its data and of its evaluation: here by the place where they are
-# defined, and their kinds. A part is a concrete class of a kind, a function that is annotated to return one, or a
-# function that is called like the kind; where a kind names a function, there is no other. Making one opens no file but
-# for `loaded`, which reads another checkpoint.
+# A checkpoint may name the parts of a model, of its data and of its evaluation. Each key is the package or module in
+# which parts are defined, and its value lists their kinds. A part is a concrete class of a kind, a function that is
+# annotated to return one, or a function with the signature of the kind; where a kind is a function, only that function
+# is a part. Building a part opens no file, except for `loaded`, which reads another checkpoint.
 KINDS: dict[str, tuple[str, ...]] = {
     "inkdrop.classifier": ("inkdrop.classifier.NoisyClassifier",),
     "inkdrop.codecs": ("inkdrop.codecs.Codec",),
@@ -51,14 +51,14 @@ CHECKPOINT_TARGETS = tuple(KINDS)
 
 
 class TargetError(ValueError):
-    """A target is not allowed or does not exist; the message completes "TARGET ..."."""
+    """A target is not allowed or does not exist; the message continues a sentence that begins with the target."""
 
 
 def build(node: Any, allowed: Iterable[str] = USER_TARGETS) -> Any:
-    """Builds a plain configuration: what has a `_target_` is called, innermost first; the rest stays plain.
+    """Builds a plain configuration: nodes with a `_target_` are called, innermost first; the rest stays plain.
 
-    Hydra's own `instantiate` is not used: its partials cost 0.1 ms a call, and its list of targets is one of the
-    forbidden, not of the allowed. `ConfigurationError` for a target that is not allowed.
+    Hydra's own `instantiate` is not used: its partials cost 0.1 ms a call, and it lists the targets that are forbidden
+    rather than those that are allowed. Raises `ConfigurationError` for a target that is not allowed.
     """
     if isinstance(node, list):
         return [build(each, allowed) for each in node]
@@ -72,7 +72,7 @@ def build(node: Any, allowed: Iterable[str] = USER_TARGETS) -> Any:
 
 
 def located(name: Any, allowed: Iterable[str], path: str) -> Callable[..., Any]:
-    """As `locate`; a `ConfigurationError` names the place in the configuration."""
+    """Does what `locate` does, but raises a `ConfigurationError` that names the place in the configuration."""
     try:
         return locate(name, allowed)
     except TargetError as error:
@@ -80,11 +80,11 @@ def located(name: Any, allowed: Iterable[str], path: str) -> Callable[..., Any]:
 
 
 def locate(name: Any, allowed: Iterable[str]) -> Callable[..., Any]:
-    """The class or function of an import path, which must be allowed, and so must the place where it is defined.
+    """Returns the class or function of an import path; the path and the place of its definition must be allowed.
 
-    A module has much at hand that it has only imported, such as `subprocess.call`. `allowed` are packages, with or
-    without a dot at the end, names, and `KINDS`. No module is imported for a name that is not allowed. `TargetError`
-    for others.
+    Both are checked because a module also has attributes that it has only imported, such as `subprocess.call`.
+    `allowed` contains packages, with or without a dot at the end, names, and `KINDS`. Raises `TargetError` for any
+    other name, without importing its module.
     """
     allowed, name = tuple(allowed), current(name)
     if not isinstance(name, str) or _is_private(name) or not any(_covers(each, name) for each in allowed):
@@ -101,7 +101,7 @@ def locate(name: Any, allowed: Iterable[str]) -> Callable[..., Any]:
 
 
 def current(name: Any) -> Any:
-    """The import path of today for one that a file of an earlier version names; anything else as it is."""
+    """Returns today's import path for one that a file of an earlier version names, and anything else unchanged."""
     for earlier, now in MOVED.items() if isinstance(name, str) else ():
         if name.startswith(f"inkdrop.{earlier}."):
             return f"inkdrop.{now}{name.removeprefix(f'inkdrop.{earlier}')}"
@@ -109,7 +109,7 @@ def current(name: Any) -> Any:
 
 
 def checkpoint_parts() -> dict[str, Callable[..., Any]]:
-    """Everything that a checkpoint may name, by the name under which it is defined."""
+    """Returns all targets that a checkpoint may name, by the name under which each is defined."""
     parts: dict[str, Callable[..., Any]] = {}
     for kind in KINDS:
         for module in _modules(kind):
@@ -121,7 +121,7 @@ def checkpoint_parts() -> dict[str, Callable[..., Any]]:
 
 
 def _modules(kind: str) -> Iterator[Any]:
-    """The modules of a kind, or the one that holds it."""
+    """Yields the modules of a kind, or the one module that contains it."""
     try:
         package = importlib.import_module(kind)
     except ModuleNotFoundError:
@@ -134,18 +134,18 @@ def _modules(kind: str) -> Iterator[Any]:
 def _refused(allowed: tuple[str, ...]) -> TargetError:
     if set(KINDS) <= set(allowed):
         return TargetError(
-            "is not allowed: a checkpoint names parts of models, data and evaluations of inkdrop, and what is defined "
-            "in a package of your own that allow_targets=[your_package.] names on the command line"
+            "is not allowed: a checkpoint may name only parts of models, data and evaluations that inkdrop defines; "
+            "add your own package by allow_targets=[your_package.] on the command line"
         )
     packages = ", ".join(each.removesuffix(".") for each in allowed)
     return TargetError(
-        f"is not allowed: a target is defined in {packages}; allow_targets=[your_package.] on the command line adds "
-        "your own"
+        f"is not allowed: a target must be defined in {packages}; add your own package by "
+        "allow_targets=[your_package.] on the command line"
     )
 
 
 def _covers(entry: str, name: str) -> bool:
-    """Whether a name is that of an entry or lies below it."""
+    """Returns whether a name equals an entry or lies below it."""
     return name == entry or name.startswith(f"{entry.removesuffix('.')}.")
 
 
@@ -154,7 +154,7 @@ def _is_private(name: str) -> bool:
 
 
 def _defined_as(target: Any) -> str:
-    """The name under which a class or function is defined; an empty one for anything else."""
+    """Returns the name under which a class or function is defined, and an empty string for anything else."""
     if not (inspect.isclass(target) or inspect.isroutine(target)):
         return ""
     return f"{target.__module__}.{target.__qualname__}"
@@ -162,7 +162,7 @@ def _defined_as(target: Any) -> str:
 
 @functools.cache
 def _fits(target: Any, entry: str) -> bool:
-    """Whether a class or function is a part of the kind, where the entry is one."""
+    """Returns whether a class or function is a part of the kind that an entry names, or True for other entries."""
     members = [_imported(name) for name in KINDS.get(entry, ())]
     classes = tuple(each for each in members if inspect.isclass(each))
     if inspect.isclass(target):
@@ -183,7 +183,7 @@ def _fits(target: Any, entry: str) -> bool:
 
 
 def _imported(name: str) -> Any:
-    """What an import path names, however deep in a module it stands."""
+    """Returns the object of an import path, at any depth in its module."""
     parts = name.split(".")
     for length in range(len(parts) - 1, 0, -1):
         with contextlib.suppress(ModuleNotFoundError):
@@ -192,5 +192,5 @@ def _imported(name: str) -> Any:
 
 
 def _unfinished(target: type) -> bool:
-    """Whether a class leaves a method to those below it."""
+    """Returns whether a class has an abstract method."""
     return any(getattr(getattr(target, name, None), "__isabstractmethod__", False) for name in dir(target))

@@ -1,4 +1,4 @@
-"""Options of guidance by their short names: `guidance.scale=2` reaches the guide that has a scale."""
+"""Short options of guidance: `guidance.scale=2` sets the scale of the guide that has one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 SHORT = ("scale", "interval", "checkpoint")
 AS_RUN = "as_run"
-LOADED = "inkdrop.pipeline.loaded"  # what has a checkpoint
+LOADED = "inkdrop.pipeline.loaded"  # the target that has a checkpoint
 
 
 def guides(node: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The guides of a configuration, with the short options that stand beside them in their places.
+    """Returns the guides of a configuration, with the short options next to them moved into the guides.
 
-    Without a guide the short options stay, for the guides of a run, or there is None; `guidance=none` is {}. Guides
-    that are null are left out, and options that are `as_run`. `ValueError` for an option that no guide has.
+    Without a guide it returns the short options, which then apply to the guides of a run, or None if there are none;
+    `guidance=none` is {}. Guides that are null and options that are `as_run` are left out. Raises `ValueError` for an
+    option that no guide has.
     """
     options = {name: value for name, value in node.items() if name in SHORT and value != AS_RUN}
     chosen = {name: value for name, value in node.items() if name not in SHORT}
@@ -23,26 +24,26 @@ def guides(node: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def assigned(chosen: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Guides in which every one of these options has its new value; `ValueError` for an option that none has."""
-    found = {name: _replaced(node, options) for name, node in chosen.items()}
+    """Returns the guides with new values for these options; raises `ValueError` for an option that no guide has."""
+    replaced = {name: _replaced(node, options) for name, node in chosen.items()}
     for option, value in options.items():
         if not any(_has(node, option) for node in chosen.values()):
             there = ", ".join(chosen) or "none"
-            told = "null" if value is None else value
+            shown = "null" if value is None else value
             raise ValueError(
-                f"guidance.{option}={told} is for a guide that has such an option, and there is {there}: choose one, "
-                "such as guidance=[classifier_free,clip]"
+                f"guidance.{option}={shown} has no effect, because no guide has this option (guides: {there}): choose "
+                "one that has it, such as guidance=[classifier_free,clip]"
             )
-    return found
+    return replaced
 
 
 def acting(guidance: Mapping[str, Any]) -> list[Any]:
-    """The guides that do something, in order and with all numbers as floats: equal where guidance is the same."""
+    """Returns the guides that have an effect, in order and with all numbers as floats, so that they can be compared."""
     return [_floats(node) for node in guidance.values() if node.get("scale", 1.0) is not None]
 
 
 def differing(guidance: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by which this guidance is chosen for a run that has another."""
+    """Returns the options that select this guidance for a run that was trained with another one."""
     if list(guidance.items()) == list(run.items()):
         return {}
     if list(guidance) == list(run):

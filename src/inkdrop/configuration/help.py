@@ -1,6 +1,6 @@
-"""`--help` of `train` and `sample`: every option with its value and the comment beside it in the YAML.
+"""Prints the `--help` of `train` and `sample`: every option with its value and its comment in the YAML files.
 
-Imports Hydra and YAML only, so that the answer comes at once.
+This module imports only Hydra and YAML, so that help is shown immediately.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _OPTION = re.compile(
 
 
 def show(conf: Path, verb: str, description: str, arguments: list[str]) -> None:
-    """Prints the options of a configuration as the command line would compose it, of the user's own groups too."""
+    """Prints the options of a configuration as the command line composes it, including the user's own groups."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--config-path", "-cp")
@@ -47,7 +47,7 @@ def show(conf: Path, verb: str, description: str, arguments: list[str]) -> None:
         }
     print(f"{description}\n\nusage: {command(verb)} [option=value ...]\n")
     folders = [Path(each.path) for each in config.hydra.runtime.config_sources if each.schema == "file"]
-    print("Parts, each `group=name`; names in brackets are taken now:")
+    print("Parts, selected by `group=name`; the current choices are in brackets:")
     for group, chosen in sorted(choices.items()):
         title = group
         for family, members in _families(folders, group.partition("@")[0], sorted(names[group])).items():
@@ -64,9 +64,9 @@ def show(conf: Path, verb: str, description: str, arguments: list[str]) -> None:
 
 @contextmanager
 def _searching(main: Path, folder: str | None) -> Iterator[None]:
-    """Hydra searches the folder of the primary configuration, and after it that of --config-dir, within the block."""
+    """Makes Hydra search the folder of the primary configuration and then that of --config-dir within the block."""
     if folder is not None and not Path(folder).is_dir():
-        raise SearchPathException(f"--config-dir={folder} is no folder")
+        raise SearchPathException(f"--config-dir={folder} is not a folder")
     with initialize_config_dir(str(main.resolve()), version_base="1.3"):
         if folder is not None:
             path = create_config_search_path(str(main.resolve()))
@@ -77,17 +77,17 @@ def _searching(main: Path, folder: str | None) -> Iterator[None]:
 
 
 def _families(folders: list[Path], group: str, names: list[str]) -> dict[str, list[str]]:
-    """Names of a group by the family that a line `# Family: ...` of their file names; an empty one without it."""
+    """Groups names by the family in the line `# Family: ...` of their YAML file, or by "" without such a line."""
     families: dict[str, list[str]] = {}
     for name in names:
         file = next((each for folder in folders if (each := folder / group / f"{name}.yaml").is_file()), None)
-        found = file and re.search(r"^# Family: (.+)$", file.read_text(), re.MULTILINE)
-        families.setdefault(found[1] if found else "", []).append(name)
+        line = file and re.search(r"^# Family: (.+)$", file.read_text(), re.MULTILINE)
+        families.setdefault(line[1] if line else "", []).append(name)
     return dict(sorted(families.items()))
 
 
 def _choices(config: DictConfig, composed: Sequence[ResultDefault]) -> dict[str, list[str]]:
-    """What is taken of each group: one choice or none, or several, such as metrics, which Hydra does not list."""
+    """Returns the choices of each group: none, one, or several as for metrics, which Hydra does not list."""
     choices = {
         key: [] if choice is None else [choice]
         for key, choice in config.hydra.runtime.choices.items()
@@ -101,16 +101,16 @@ def _choices(config: DictConfig, composed: Sequence[ResultDefault]) -> dict[str,
 
 
 def _comments(folders: list[Path], name: str, choices: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
-    """(path of an option, comment beside it) over the YAML files that were composed, as far as they lie in folders."""
+    """Yields (path of an option, its comment) over all composed YAML files that lie in folders."""
     yield from _comments_of(folders, "", name, "")
-    for key, chosen in sorted(choices.items(), key=lambda each: each[0] == "experiment"):  # which changes the others
+    for key, chosen in sorted(choices.items(), key=lambda each: each[0] == "experiment"):  # it overrides the others
         group, _, package = key.partition("@")  # schedule@schedule.start=vp mounts a file of one group elsewhere
         for choice in chosen:
             yield from _comments_of(folders, group, choice, "" if group == "experiment" else package or group)
 
 
 def _comments_of(folders: list[Path], group: str, name: str, prefix: str) -> Iterator[tuple[str, str]]:
-    """Those of one file, after those of the files of the same group that it changes."""
+    """Yields those of one file, after those of the files of the same group that it extends."""
     places = (folder / group / f"{name}.yaml" for folder in folders)
     if (file := next((each for each in places if each.is_file()), None)) is None:
         return
@@ -121,7 +121,7 @@ def _comments_of(folders: list[Path], group: str, name: str, prefix: str) -> Ite
 
 
 def comments_in(file: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """(path, comment) for each commented option of one YAML file."""
+    """Yields (path, comment) for each commented option of one YAML file."""
     stack: list[tuple[int, str]] = []
     for line in file.read_text().splitlines():
         match = _OPTION.match(line)
@@ -137,7 +137,7 @@ def comments_in(file: Path, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _options(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """(path, value) of everything that is set in its own place; references to other options are left out."""
+    """Yields (path, value) of all options, except those that refer to other options."""
 
     def walk(node: DictConfig, path: str) -> Iterator[tuple[str, str]]:
         for key in map(str, node):

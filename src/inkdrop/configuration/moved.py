@@ -1,4 +1,4 @@
-"""Modules that files of earlier versions name, and where their content is today."""
+"""Old names of modules in files of earlier versions, and their names today."""
 
 MOVED = {
     "experiment": "commands.check",

@@ -1,4 +1,4 @@
-"""Whether the values of a plain configuration fit the signatures of what it names."""
+"""Checks the values of a plain configuration against the signatures of the targets that it names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from inkdrop.configuration.building import USER_TARGETS, located
 from inkdrop.configuration.lightning_options import instead
-from inkdrop.configuration.suggestions import no_option
+from inkdrop.configuration.suggestions import unknown_option
 from inkdrop.errors import ConfigurationError
 
 _LARGEST = 2**63 - 1  # of a tensor
@@ -24,16 +24,16 @@ _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=Fa
 
 
 def check(node: Any, allowed: Iterable[str] = USER_TARGETS, path: str = "") -> None:
-    """Checks a plain configuration all the way down before anything of it is built.
+    """Checks a plain configuration at all levels before any object is built from it.
 
-    `ConfigurationError` for a target that is not allowed or does not exist, an argument it does not have or that is
-    missing, and a value of the wrong type or outside its range. No module is imported for a target not allowed.
+    Raises `ConfigurationError` for a target that is not allowed or does not exist, an argument that is unknown or
+    missing, and a value of the wrong type or outside its range. A target that is not allowed is not imported.
     """
     if isinstance(node, list):
         for i, each in enumerate(node):
             check(each, allowed, f"{path}[{i}]")
     elif isinstance(node, int) and abs(node) > _LARGEST:
-        raise ConfigurationError(f"{path}={node} is beyond the largest whole number, {_LARGEST}")
+        raise ConfigurationError(f"{path}={node} is too large: the largest integer is {_LARGEST}")
     elif isinstance(node, Mapping):
         if "_target_" in node:
             _check_call(node, allowed, path)
@@ -42,7 +42,7 @@ def check(node: Any, allowed: Iterable[str] = USER_TARGETS, path: str = "") -> N
 
 
 def arguments(node: Any, allowed: Iterable[str] = USER_TARGETS) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """All arguments of inkdrop's own targets in a plain configuration: where each stands, its name, its annotation."""
+    """Yields (node, name, annotation) for all arguments of inkdrop's own targets in a plain configuration."""
     for each in node if isinstance(node, list) else node.values() if isinstance(node, dict) else ():
         yield from arguments(each, allowed)
     if isinstance(node, dict) and "_target_" in node:
@@ -66,7 +66,7 @@ def _check_call(node: Mapping[str, Any], allowed: Iterable[str], path: str) -> N
             parameter.POSITIONAL_OR_KEYWORD,
         )
         if required and not node.get("_partial_") and name not in given:
-            raise ConfigurationError(f"{path}.{name} is missing: {node['_target_']} needs it")
+            raise ConfigurationError(f"{path}.{name} is missing: {node['_target_']} requires it")
     annotations = _annotations(target)
     for key, value in given.items():
         if key in annotations:
@@ -77,25 +77,25 @@ def _check_call(node: Mapping[str, Any], allowed: Iterable[str], path: str) -> N
 def check_names(path: str, given: Iterable[str], parameters: Mapping[str, Any]) -> None:
     for key in given:
         if key not in parameters:
-            raise ConfigurationError(no_option(f"{path}.{key}", parameters))
+            raise ConfigurationError(unknown_option(f"{path}.{key}", parameters))
 
 
 @functools.cache
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
-    """The annotated types of a target's arguments; only inkdrop's own are schemas."""
+    """Returns the annotated types of a target's arguments; only the signatures of inkdrop serve as schemas."""
     if not getattr(target, "__module__", "").startswith("inkdrop."):
         return {}
-    # Those that a dataclass inherits have their names from the modules of its bases.
+    # The annotations that a dataclass inherits are resolved in the modules of its bases.
     described = target.__init__ if inspect.isclass(target) and not dataclasses.is_dataclass(target) else target
     return typing.get_type_hints(described, include_extras=True)
 
 
 class _Unknown(Exception):
-    """Nobody can say what a target makes before it is called."""
+    """The type of the object that a target returns is not known before it is called."""
 
 
 def _stood_in(value: Any, allowed: Iterable[str], path: str) -> Any:
-    """A value in which an object of the right class stands for each `_target_`; none of them is called."""
+    """Returns a value in which each `_target_` is replaced by a dummy object of its class; no target is called."""
     if isinstance(value, list):
         return [_stood_in(each, allowed, f"{path}[{i}]") for i, each in enumerate(value)]
     if not isinstance(value, Mapping):
@@ -119,8 +119,8 @@ def check_value(path: str, annotation: Any, value: Any) -> None:
     try:
         _adapter(annotation).validate_python(value)
     except ValidationError as error:
-        said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{path}={value}: {said[0].lower()}{said[1:]}") from None
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{path}={value}: {reason[0].lower()}{reason[1:]}") from None
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What of a configuration is neither written down nor shown: values from the environment, keys, tokens, passwords."""
+"""Masks the secrets of a configuration in files and output: values from the environment, keys, tokens, passwords."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Path = tuple[str | int, ...]
 
 
 def masked(plain: Any, from_environment: set[Path], path: Path = ()) -> Any:
-    """A copy of a plain configuration in which secrets are `***`; paths from the environment are secrets too."""
+    """Returns a copy of a plain configuration with `***` for secrets and for values from the environment (by path)."""
     if path in from_environment:
         return MASK
     if isinstance(plain, list):
@@ -41,18 +41,18 @@ def masked(plain: Any, from_environment: set[Path], path: Path = ()) -> Any:
 
 
 def masked_text(text: str) -> str:
-    """A text with `***` for what is assigned to a name of a secret, as in `{api_key: abc}` or `token=abc`."""
+    """Returns a text with `***` for each value assigned to the name of a secret: `{api_key: abc}`, `token=abc`."""
     return _ASSIGNED.sub(rf"\1{MASK}", text)
 
 
 def masked_override(override: str) -> str:
-    """The same for an override of the command line, whose value may hold anything."""
-    found = _OVERRIDE.fullmatch(override)
-    return f"{found[1]}{MASK}" if found else masked_text(override)
+    """Does the same for an override of the command line, which may have any value."""
+    match = _OVERRIDE.fullmatch(override)
+    return f"{match[1]}{MASK}" if match else masked_text(override)
 
 
 def masked_sweep(config: DictConfig) -> Any:
-    """What Hydra writes down of a sweep, plain and with references as they are, without secrets."""
+    """Returns the configuration that Hydra writes for a sweep, plain, with unresolved references and masked secrets."""
 
     def texts(node: Any) -> Any:
         if isinstance(node, list):
@@ -65,26 +65,26 @@ def masked_sweep(config: DictConfig) -> Any:
 
 
 class Masking(logging.Filter):
-    """Keeps secrets out of what is logged, such as the overrides of each trial."""
+    """A logging filter that masks secrets in messages, such as the overrides of each trial."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        told = record.getMessage()
-        if (shown := " ".join(map(masked_override, told.split(" ")))) != told:
+        message = record.getMessage()
+        if (shown := " ".join(map(masked_override, message.split(" ")))) != message:
             record.msg, record.args = shown, ()
         return True
 
 
 @contextmanager
 def hiding(config: DictConfig) -> Iterator[None]:
-    """Keeps values from the environment out of the message of a `ValueError` that is raised within the block."""
+    """Masks values from the environment in the message of a `ValueError` that is raised within the block."""
     try:
         yield
     except ValueError as error:
         values = {str(OmegaConf.select(config, _joined(path))) for path in from_environment(config)}
-        told = str(error)
-        for value in sorted(values, key=len, reverse=True):
-            told = re.sub(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])", MASK, told) if value else told
-        error.args = (told,)
+        text = str(error)
+        for value in sorted(filter(None, values), key=len, reverse=True):
+            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])", MASK, text)
+        error.args = (text,)
         raise
 
 
@@ -93,16 +93,16 @@ def _joined(path: Path) -> str:
 
 
 def refuse_masked(plain: Any, path: str = "") -> None:
-    """`ValueError` for a value that was masked in the record that a configuration is from."""
+    """Raises `ValueError` for a value that was masked in the file that the configuration comes from."""
     if isinstance(plain, dict):
         for key, value in plain.items():
             refuse_masked(value, f"{path}.{key}" if path else str(key))
     elif plain == MASK:
-        raise ValueError(f"{path}={MASK} stands for a secret, or a value from the environment: give it again")
+        raise ValueError(f"{path}={MASK} stands for a secret or a value from the environment: set it again")
 
 
 def from_environment(config: DictConfig) -> set[Path]:
-    """Paths of the values that `${oc.env:...}` has a part in, directly or by references."""
+    """Returns the paths of the values that depend on `${oc.env:...}`, directly or through references."""
     with _counted() as count:
         return set(_tainted(config, (), count))
 
@@ -113,7 +113,7 @@ def _tainted(node: DictConfig | ListConfig, path: Path, count: Callable[[], int]
         before = count()
         try:
             value = node[key]
-        except InterpolationResolutionError:  # such as a part of data.shape, which the data themselves will say
+        except InterpolationResolutionError:  # such as a part of data.shape, which is read from the data later
             value = None
         if count() > before:
             yield (*path, key)
@@ -123,7 +123,7 @@ def _tainted(node: DictConfig | ListConfig, path: Path, count: Callable[[], int]
 
 @contextmanager
 def _counted() -> Iterator[Callable[[], int]]:
-    """Counts how often the environment is looked at while references are followed."""
+    """Counts how often the environment is read while references are resolved."""
     calls = [0]
 
     def env(*arguments: Any) -> str | None:

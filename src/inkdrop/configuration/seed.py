@@ -1,4 +1,4 @@
-"""The seed of a run whose configuration says null."""
+"""Draws the seed of a run if its configuration has `seed: null`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from inkdrop.errors import ConfigurationError, UnreadableError
 from inkdrop.files import read_json, read_yaml
 
 
-def draw_seed(config: DictConfig, folder: str | Path | None = None, told: bool = False) -> int | None:
-    """Draws the seed if it is null, prints it and returns it, or takes that of the run in the folder (`output_dir`).
+def draw_seed(config: DictConfig, folder: str | Path | None = None, shown: bool = False) -> int | None:
+    """Draws the seed if it is null and returns it, or takes that of the run in the folder (default `output_dir`).
 
-    `ConfigurationError` if several processes were started from outside, none of which is the first to draw it.
+    With `shown` it prints a drawn seed. Raises `ConfigurationError` if several processes were started from outside:
+    each of them would draw another seed.
     """
     if "seed" not in config or config.seed is not None:
         return None
@@ -25,15 +26,15 @@ def draw_seed(config: DictConfig, folder: str | Path | None = None, told: bool =
         config.seed = earlier
         return None
     if not is_first() or any(int(os.environ.get(name) or 1) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS")):
-        raise ConfigurationError("seed=null with several processes: give a number, so that they agree")
+        raise ConfigurationError("seed=null would differ between several processes: set seed to a number")
     config.seed = drawn = secrets.randbelow(2**31)
-    if told:
+    if shown:
         print(f"seed       {drawn} (drawn)")
     return drawn
 
 
 def _earlier(folder: Path) -> int | None:
-    """The seed of the run in a folder, if there is one."""
+    """Returns the seed of the run in a folder, or None without a run."""
     for read in (lambda: read_json(folder / "run.json").get("config", {}), lambda: read_yaml(folder / "config.yaml")):
         with contextlib.suppress(UnreadableError):
             if isinstance(seed := read().get("seed"), int):

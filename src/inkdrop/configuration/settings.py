@@ -1,4 +1,4 @@
-"""Options of train.yaml and sample.yaml that no signature of inkdrop describes."""
+"""Types and ranges of the options of train.yaml and sample.yaml that no signature of inkdrop describes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from inkdrop.randomness import MAX_SEED
 
 def _check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._=-]{1,120}", name) or name in (".", ".."):
-        raise ValueError("a name has 1 to 120 of the characters A-Z a-z 0-9 . _ = - and is neither . nor ..")
+        raise ValueError("a name must have 1 to 120 of the characters A-Z a-z 0-9 . _ = - and must not be . or ..")
     return name
 
 
 def _check_part(node: dict[str, Any]) -> dict[str, Any]:
     if "_target_" not in node:
-        raise ValueError("a part names its class as _target_, which is missing here")
+        raise ValueError("_target_, the class of this part, is missing")
     return node
 
 
@@ -97,7 +97,7 @@ _ABSENT = object()
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
-    """Checks the options that belong to no target of inkdrop's; `ConfigurationError` names the first that is wrong."""
+    """Checks the options that belong to no target of inkdrop; raises `ConfigurationError` for the first wrong one."""
     for name, annotation in SETTINGS.items():
         node: Any = config
         for part in name.split("."):
@@ -105,7 +105,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
         if node is not _ABSENT:
             check_value(name, annotation, node)
     if "lr" not in config.get("optimizer", {"lr": None}):
-        raise ConfigurationError("optimizer.lr is missing: the schedule of the learning rate needs it")
+        raise ConfigurationError("optimizer.lr is missing: the learning-rate schedule requires it")
     if (trainer := config.get("trainer")) is not None:
         from lightning.pytorch import Trainer
 

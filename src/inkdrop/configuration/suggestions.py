@@ -1,4 +1,4 @@
-"""What a user is told to type: the name that was meant, and options that can be pasted."""
+"""Suggestions in messages: the name that was probably meant, and options that can be pasted."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from inkdrop.files.showing import harmless
 
 _BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)(?:[A-Za-z_/]|\.{1,2}/)[A-Za-z0-9_./-]*", re.ASCII | re.IGNORECASE)
 
-_SCRIPTS = ("train.py", "sample.py")  # of the repository, beside each other
+_SCRIPTS = ("train.py", "sample.py")  # of the repository, next to each other
 
 
-def no_option(path: str, names: Iterable[str], advice: str = "") -> str:
-    """That there is no option at this path, and the name meant, or else the names beside it, and advice."""
+def unknown_option(path: str, names: Iterable[str], advice: str = "") -> str:
+    """Returns the message about an unknown option, with the most similar valid name or else all of them and advice."""
     names = list(names)
     if (near := nearest(path.rpartition(".")[2], names)) is not None:
-        return f"{path} is no option: did you mean {near}?"
-    return f"{path} is no option{': there are ' if names else ''}{', '.join(names)}{advice}"
+        return f"unknown option {path}: did you mean {near}?"
+    return f"unknown option {path}{': the options here are ' if names else ''}{', '.join(names)}{advice}"
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of these names that was meant; None if none is near."""
+    """Returns the most similar of these names, or None if none is similar."""
     return next(iter(difflib.get_close_matches(name, list(names), 1)), None)
 
 
 def command(verb: str) -> str:
-    """How the user types a verb: as a script of the repository or by `python -m` if this program was started so."""
+    """Returns how the user types a verb: as a script of the repository or with `python -m` if this program was."""
     program = Path(sys.argv[0])
     if program.parts[-2:] == ("inkdrop", "__main__.py"):
         return f"python -m inkdrop {verb}"
@@ -42,22 +42,22 @@ def command(verb: str) -> str:
 
 
 def options(chosen: Mapping[str, Any]) -> str:
-    """Options for a command line, quoted as Hydra and as a shell read them."""
+    """Returns options for a command line, quoted for Hydra and for a shell."""
     return words(f"{name}={written(value)}" for name, value in chosen.items())
 
 
 def words(texts: Iterable[str]) -> str:
-    """Words of a command line, quoted as a shell reads them."""
+    """Returns the words of a command line, quoted for a shell."""
     return harmless(" ".join(map(_quoted, texts)), 10_000)
 
 
 def _quoted(text: str) -> str:
-    """Hydra's own quotes are single ones, within which a shell's single quotes are hard to read."""
+    """Returns a word in double quotes where it contains Hydra's single ones, which makes it easier to read."""
     return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)
 
 
 def written(value: Any) -> str:
-    """A value as Hydra reads it."""
+    """Returns a value in Hydra's notation."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{name}:{written(each)}" for name, each in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -69,7 +69,7 @@ def written(value: Any) -> str:
     text = str(value)
     if _BARE.fullmatch(text):
         return text
-    from hydra.core.override_parser.types import Quote, QuotedString  # the mathematics does without
+    from hydra.core.override_parser.types import Quote, QuotedString  # the mathematics does not import Hydra
 
-    text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", text)  # else it would be a reference
+    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", text)  # else it would be a reference
     return QuotedString(text, Quote.single).with_quotes()
