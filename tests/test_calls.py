@@ -52,22 +52,25 @@ def test_two_calls_in_one_second_have_folders_of_their_own(tmp_path: Path, monke
 
 def test_no_steps_are_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert inkdrop.train(*SHORT, "trainer.max_steps=0", f"output_dir={tmp_path / 'run'}") == {}
-    assert "trainer.max_steps=0: the configuration was checked and nothing is trained" in capsys.readouterr().err
+    assert "trainer.max_steps=0: the configuration is checked, and nothing is trained" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--help"], "--help belongs on a command line, `inkdrop train --help`"),
-        (["-m", "seed=0,1"], "-m belongs on a command line"),
-        (["hydra.run.dir=elsewhere"], "takes only hydra.searchpath"),
-        ([{"seed": 1}], "is not an option: each is a string such as 'seed=1'"),
+        (["--help"], "--help works only on a command line, `inkdrop train --help`"),
+        (["-m", "seed=0,1"], "-m works only on a command line"),
+        (["hydra.run.dir=elsewhere"], "accepts only hydra.searchpath"),
+        ([{"seed": 1}], "is not an option: give strings such as 'seed=1'"),
         (["seeed=1"], "unknown option seeed: did you mean seed"),
         (["seed=0,1"], "Ambiguous value"),
         (["sampler=nope"], "sampler/nope"),
         (["network.width=-1"], "network.width=-1"),
-        (["trainer.accelerator=cpu", "trainer.devices=2"], "trainer.devices=2: a call from Python runs in one process"),
+        (
+            ["trainer.accelerator=cpu", "trainer.devices=2"],
+            "trainer.devices=2 needs several processes, but a call from Python",
+        ),
     ],
 )
 def test_what_cannot_work_is_an_error_that_says_so(options: list[Any], message: str, tmp_path: Path) -> None:

@@ -357,10 +357,10 @@ RESUMED: dict[str, tuple[Change, list[str], int, str]] = {
     "K14-resume": (put("format", FORMAT + 1), [], 4, f"version {FORMAT + 1} of the format"),
     "K14-lightning": (put("pytorch-lightning_version", "99.0"), [], 4, "written with Lightning 99.0, newer than 2."),
     "K14-older": (without("logged"), [], 4, "is of a version whose runs cannot go on: begin with init_from="),
-    "K14-state": (put("optimizer_states", [{}]), [], 4, "the run cannot go on from its state: "),
+    "K14-state": (put("optimizer_states", [{}]), [], 4, "the run cannot resume from its state: "),
     "K14-optimizers": (put("optimizer_states", []), [], 4, "lacks optimizer_states, and its run cannot go on"),
-    "K14-schedulers": (put("lr_schedulers", [{"last_epoch": "x"}]), [], 4, "the run cannot go on from its state: "),
-    "K14-callback": (put("callbacks/EMA", {"x": 1}), [], 4, "the run cannot go on from its state: "),
+    "K14-schedulers": (put("lr_schedulers", [{"last_epoch": "x"}]), [], 4, "the run cannot resume from its state: "),
+    "K14-callback": (put("callbacks/EMA", {"x": 1}), [], 4, "the run cannot resume from its state: "),
     "K14-facts": (put("facts", 3), [], 4, "facts: input should be a valid dictionary"),
     **{
         f"K14-without-{name}": (without(name), [], 4, f"lacks {name}, and its run cannot go on")
@@ -489,7 +489,10 @@ def test_a_run_that_has_all_its_steps_says_so(
 ) -> None:
     before = (folder / "checkpoints" / LAST).read_bytes()
     run(folder, *options)
-    assert "nothing to do: the run has all its 2 steps; trainer.max_steps asks for more\n" in capsys.readouterr().out
+    assert (
+        "nothing to do: the run has all its 2 steps; raise trainer.max_steps to train further\n"
+        in capsys.readouterr().out
+    )
     assert (folder / "checkpoints" / LAST).read_bytes() == before
 
 
@@ -501,7 +504,7 @@ def test_k18_a_run_of_two_devices_goes_on_with_one(
     changed(put("world_size", 2))(file)
     registered(file)
     assert run(folder, STEPS)["global_step"] == 2
-    assert "warning: now 1 devices instead of 2: the same samples, but their sums" in capsys.readouterr().out
+    assert "warning: the run now uses 1 devices instead of 2: it trains on the same samples" in capsys.readouterr().out
 
 
 def test_k18_a_run_of_one_device_goes_on_with_two(whole: Path, tmp_path: Path) -> None:
@@ -509,7 +512,7 @@ def test_k18_a_run_of_one_device_goes_on_with_two(whole: Path, tmp_path: Path) -
     devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
     done = completed("train.py", *POINTS, STEPS, *devices, f"output_dir={folder}")
     assert done.returncode == 0, done.stderr
-    assert "warning: now 2 devices instead of 1: the same samples, but their sums" in done.stdout
+    assert "warning: the run now uses 2 devices instead of 1: it trains on the same samples" in done.stdout
     found = read_checkpoint(folder)
     assert (found["global_step"], found["world_size"]) == (2, 2)
 

@@ -63,7 +63,7 @@ def test_names_go_from_folders_to_samples(script: Script, tmp_path: Path, monkey
     (tmp_path / "a" / "result.json").unlink()  # as if it had been killed
     done = script("sample.py", *short, "condition.label=2", "save_images=true", f"output_dir={tmp_path}/a")
     assert done.code == 2
-    assert "000000-ca_fé.png is none of these samples" in done.err
+    assert "000000-ca_fé.png is not one of these samples" in done.err
     done = script("sample.py", *short, "condition.label=ca fe", f"output_dir={tmp_path}/b")
     assert done.code == 2
     assert "condition.label=ca fe is not one of the classes of this model: did you mean ca fé?" in done.err
@@ -85,7 +85,7 @@ def test_the_order_of_a_run_holds(script: Script, tmp_path: Path, monkeypatch: p
     assert "the classes were" not in done.out
     altered(run, classes=["1", "2", "x\x1b[31m"])
     done = script("train.py", *TINY, f"output_dir={run}", "trainer.max_steps=4", longer)
-    assert "warning: the classes were 1, 2, x\\x1b[31m, and are called 1, 2, 10 now" in done.out
+    assert "warning: the classes were called 1, 2, x\\x1b[31m, and are now 1, 2, 10" in done.out
     measured = [f"checkpoint={run}", "evaluate=true", "num_samples=3", "time_grid.num_steps=1", "guidance=none"]
     metrics = ["metric=[frechet]", "metric.frechet.min_samples=2", "extractor=identity", "extractor.dim=192"]
     done = script("sample.py", *measured, *metrics, f"output_dir={tmp_path}/a")
@@ -95,7 +95,7 @@ def test_the_order_of_a_run_holds(script: Script, tmp_path: Path, monkeypatch: p
     # Before there were names, classes stood in the order of their bytes: such data are told to be others.
     monkeypatch.setattr("inkdrop.data.layout.ordered", lambda names: sorted(names))
     done = script("sample.py", *measured, *metrics, f"output_dir={tmp_path}/b")
-    assert "warning: these are not the data of the run, their fingerprints differ" in done.err
+    assert "warning: the data are not those of the run: their fingerprints differ" in done.err
 
 
 def test_checkpoints_without_names_take_numbers(script: Script, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_images_of_an_unfinished_run_are_replaced_and_others_refused(run: Path, 
     (out / "result.json").unlink()
     done = completed("sample.py", *options, "seed=1")
     assert done.returncode == 2
-    assert "000000.png is none of these samples: choose a new folder" in done.stderr
+    assert "000000.png is not one of these samples: choose a new folder" in done.stderr
     assert len(list((out / "images").iterdir())) == 2
 
 
@@ -118,7 +118,7 @@ def test_pictures_show_samples_beside_what_they_come_from(run: Path, tmp_path: P
     wanted = [f"save_{name}=true" for name in ("trajectory", "neighbours", "features")]
     done = completed("sample.py", f"checkpoint={run}", *wanted, f"output_dir={tmp_path / 'refused'}")
     assert done.returncode == 2
-    assert "save_neighbours is for comparing samples with the data: set evaluate=true" in done.stderr
+    assert "save_neighbours has no effect without an evaluation: set evaluate=true" in done.stderr
     arrays, _ = sampled(run, tmp_path / "out", "num_samples=12", "time_grid.num_steps=3", "evaluate=true", *wanted)
     shown = [each.repeat(6, 0).repeat(6, 1) for each in arrays["x"][:8, :, :, 0]]
     trajectory, neighbours = (picture(tmp_path / "out" / f"{name}.png") for name in ("trajectory", "neighbours"))

@@ -97,7 +97,7 @@ def goes_on(ended: Ended, golden: Golden, run: str) -> bool:
         assert ended.code == 0, ended.err
         return True
     assert ended.code == 3
-    assert "not the data that the run was begun with, their fingerprints differ" in ended.err
+    assert "the data are not those that the run was started with: their fingerprints differ" in ended.err
     return False
 
 

@@ -169,7 +169,7 @@ def test_help_is_of_the_command_that_was_typed(installed: Installed) -> None:
         (["train", "optimiser.lr=1"], "error: unknown option optimiser: did you mean optimizer?"),
         (["describe", "optimiser.lr=1"], "error: unknown option optimiser: did you mean optimizer?"),
         (["train", "--config-dri=own"], "error: unknown argument --config-dri=own: did you mean --config-dir?"),
-        (["train", "--seed=3"], "error: unknown argument --seed=3: options are typed as seed=1"),
+        (["train", "--seed=3"], "error: unknown argument --seed=3: type options as in seed=1"),
     ],
 )
 def test_what_is_mistyped_ends_with_code_2(typed: list[str], message: str, installed: Installed) -> None:

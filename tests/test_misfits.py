@@ -83,4 +83,4 @@ def test_data_that_are_absent_are_told_alone(script: Script) -> None:
 def test_no_steps_say_what_was_not_looked_at(script: Script) -> None:
     ended = script("train.py", "trainer.max_steps=0")
     assert ended.code in (0, None)
-    assert "the data were not read" in ended.err
+    assert "the data are not read" in ended.err

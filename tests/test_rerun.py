@@ -145,7 +145,7 @@ def test_a_sweep_whose_seeds_are_drawn_goes_on(script: Script) -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("run_id=mine", "run_id=mine would be that of all trials"),
+        ("run_id=mine", "run_id=mine would be shared by all trials of the sweep: remove it"),
         ("callbacks.checkpoint.folder=shared", "callbacks.checkpoint.folder=shared would be that of all trials"),
         ("callbacks.ema.folder=shared", "callbacks.ema.folder=shared would be that of all trials"),
         ("+logger.csv.folder=shared", "logger.csv.folder=shared would be that of all trials"),

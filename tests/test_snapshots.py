@@ -287,8 +287,8 @@ def test_without_snapshots_the_options_that_make_them_are_named(points: Path, tm
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": "raw"}, "leave weights=raw out"),
-        ({"ema": {"length": None, "step": 4}}, "give ema.length too"),
+        ({"weights": "raw"}, "ema.length=0.1 selects its own weights: remove weights=raw"),
+        ({"ema": {"length": None, "step": 4}}, "ema.step=4 has no effect without ema.length: set ema.length too"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], message: str, points: Path) -> None:
@@ -320,7 +320,7 @@ def test_sampling_at_a_length_from_the_command_line(points: Path, tmp_path: Path
     [
         (["ema.length=0.3"], 2, "ema.length=0.3: input should be less than or equal to 0.288"),
         (["ema.length=0.1", "ema.step=3"], 2, "the nearest of 6 is of step 4"),
-        (["ema.length=0.1", "weights=raw"], 2, "leave weights=raw out"),
+        (["ema.length=0.1", "weights=raw"], 2, "ema.length=0.1 selects its own weights: remove weights=raw"),
         (["+ema.size=3"], 2, "input should be 'length' or 'step'"),
     ],
 )

@@ -17,7 +17,7 @@ def test_libraries_that_are_used_for_the_first_time_print_nothing(tmp_path: Path
     # On a busy machine matplotlib warns after five seconds that it takes a moment.
     lines = [line for line in done.stderr.splitlines() if "building the font cache" not in line]
     assert len(lines) == 1
-    assert lines[0].startswith("warning: trainer.max_steps=0: the configuration was checked")
+    assert lines[0].startswith("warning: trainer.max_steps=0: the configuration is checked")
 
 
 @pytest.mark.parametrize(

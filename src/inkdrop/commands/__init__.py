@@ -1,1 +1,1 @@
-"""The commands, one file or folder for each verb, named as it is typed."""
+"""The commands: one file or folder for each verb, with the name that the user types."""

@@ -26,9 +26,9 @@ _CALLING = threading.RLock()
 
 
 def call(command: Command[Any], options: Sequence[str]) -> dict[str, Any]:
-    """Runs a command with these options and returns what `result.json` says; calls from several threads take turns.
+    """Runs a command with these options and returns the content of `result.json`; calls from threads take turns.
 
-    `InkdropError` for what the user can mend.
+    Raises `InkdropError` for an error that the user can fix.
     """
     with _CALLING, session(command) as now, quiet_within(), _process_kept():
         with for_the_user():
@@ -36,7 +36,7 @@ def call(command: Command[Any], options: Sequence[str]) -> dict[str, Any]:
             config = raw(command.name, options)
             unresolved: Any = OmegaConf.to_container(config, resolve=False)
             folder = Path(config.output_dir)
-            if "${now:" in str(unresolved["output_dir"]):  # another run may have begun in the same second
+            if "${now:" in str(unresolved["output_dir"]):  # another run may have started in the same second
                 folder = apart(folder)
             draw_seed(config, folder, shown=True)
         prepared = now.prepare(Asked(config, folder, command.name, list(options)))
@@ -44,8 +44,8 @@ def call(command: Command[Any], options: Sequence[str]) -> dict[str, Any]:
             prepared.open.close()
             devices = written({"trainer.devices": prepared.plain["trainer"]["devices"]})
             raise ConfigurationError(
-                f"{devices}: a call from Python runs in one process; `inkdrop {command.name}` with the same options "
-                "starts several"
+                f"{devices} needs several processes, but a call from Python runs in one: run `inkdrop {command.name}` "
+                "with the same options"
             )
         if prepared.only_checked:
             prepared.open.close()
@@ -55,30 +55,30 @@ def call(command: Command[Any], options: Sequence[str]) -> dict[str, Any]:
 
 
 def _refuse_command_line_syntax(verb: str, options: Sequence[object]) -> None:
-    """`ConfigurationError` for what only a command line understands: flags, sweeps and settings of Hydra itself."""
+    """Raises `ConfigurationError` for what only a command line supports: flags, sweeps and Hydra's own settings."""
     for each in options:
         if not isinstance(each, str):
-            raise ConfigurationError(f"{harmless(repr(each))} is not an option: each is a string such as 'seed=1'")
+            raise ConfigurationError(f"{harmless(repr(each))} is not an option: give strings such as 'seed=1'")
         if each.startswith("-"):
             raise ConfigurationError(
-                f"{harmless(each)} belongs on a command line, `inkdrop {verb} {harmless(each)}`: inkdrop.{verb} takes "
-                "options such as 'seed=1'"
+                f"{harmless(each)} works only on a command line, `inkdrop {verb} {harmless(each)}`: give "
+                f"inkdrop.{verb} options such as 'seed=1'"
             )
         if each.lstrip("+~").startswith("hydra") and not each.startswith("hydra.searchpath="):
             raise ConfigurationError(
-                f"{harmless(each)} belongs on a command line: of Hydra's settings, inkdrop.{verb} takes only "
-                "hydra.searchpath"
+                f"{harmless(each)} works only on a command line: inkdrop.{verb} accepts only hydra.searchpath of "
+                "Hydra's settings"
             )
 
 
 @contextlib.contextmanager
 def _process_kept() -> Iterator[None]:
-    """After the block the process has the environment, generator and settings of torch that it had before."""
+    """Restores the environment, the generators and the settings of torch after the block."""
     import torch
 
     from inkdrop.distributed.ranks import disband
 
-    environment = dict(os.environ)  # where Lightning puts addresses and ranks
+    environment = dict(os.environ)  # Lightning stores addresses and ranks in it
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     deterministic, excepthook = torch.get_deterministic_debug_mode(), sys.excepthook
     with torch.random.fork_rng(devices=[]):
@@ -89,7 +89,7 @@ def _process_kept() -> Iterator[None]:
             torch.set_num_threads(threads)
             torch.backends.cudnn.benchmark = benchmark
             torch.set_deterministic_debug_mode(deterministic)
-            sys.excepthook = excepthook  # which torch replaces for several processes
+            sys.excepthook = excepthook  # torch replaces it for several processes
             for name in {*os.environ} - {*environment}:
                 del os.environ[name]
             os.environ.update(environment)

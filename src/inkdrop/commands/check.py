@@ -1,4 +1,4 @@
-"""What Hydra calls before and between runs: a configuration is checked before anything exists, a sweep is summed up."""
+"""The callback of Hydra that checks a configuration before any file exists and shows the results of a sweep."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SWEEP = "multirun.yaml"
 
 
 class CheckConfiguration(Callback):
-    """Hydra calls this before it makes the run folder: a wrong configuration ends with its code and leaves nothing."""
+    """Checks a configuration before Hydra makes the run folder; a wrong one ends the program and leaves no files."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if (now := current()) is None:
@@ -59,7 +59,7 @@ class CheckConfiguration(Callback):
             folder = Path(config.hydra.sweep.dir) if base is None else apart(base)
             _remove_own_link(folder)
             now.command.check_sweep(folder, config)
-            if _complete(config):  # else the sweep itself gives what is missing
+            if _complete(config):  # else the sweep itself sets the missing values
                 asked = asked_of(config, config.hydra, config.output_dir)
                 with for_the_user():
                     trainer = now.command.check_trials(asked, now)
@@ -68,7 +68,7 @@ class CheckConfiguration(Callback):
             OmegaConf.set_readonly(config, False)
             OmegaConf.set_readonly(config.hydra, False)
             config.output_dir = str(folder)
-            config.hydra.overrides.task.append(f'output_dir="{folder}"')  # of which the trials are composed
+            config.hydra.overrides.task.append(f'output_dir="{folder}"')  # the trials are composed from it
         now.sweep, now.failed = folder, []
         with _stopping():
             _keep_clear(config, folder, now)
@@ -83,23 +83,23 @@ class CheckConfiguration(Callback):
 
 
 def show_results(now: Session) -> None:
-    """Shows the results of a sweep side by side, where there are any that may be."""
+    """Shows the table of a sweep's results, if there are any that can be compared."""
     from inkdrop.commands.report.page import report
 
-    if now.sweep is None:  # a configuration of the user's own without this callback
+    if now.sweep is None:  # the user's own configuration without this callback
         return
     try:
-        found = report(now.sweep, without=now.failed)
-        print("\n" + found.markdown())
-        print(*map(harmless, found.write(now.sweep)), sep="\n", flush=True)
-        for text in found.unreadable:
+        results = report(now.sweep, without=now.failed)
+        print("\n" + results.markdown())
+        print(*map(harmless, results.write(now.sweep)), sep="\n", flush=True)
+        for text in results.unreadable:
             warn(text)
     except (OSError, ValueError) as error:
-        warn(f"no table of this sweep: {error}")
+        warn(f"the table of this sweep is not available: {error}")
 
 
 def asked_of(config: DictConfig, hydra: Any, folder: str) -> Asked:
-    """What Hydra was asked for: this configuration, for a run in this folder."""
+    """Returns the request for a run with this configuration in this folder."""
     return Asked(
         config,
         Path(folder),
@@ -111,23 +111,23 @@ def asked_of(config: DictConfig, hydra: Any, folder: str) -> Asked:
 
 
 def refuse_several(world_size: int, trainer: Mapping[str, Any], hydra: Any) -> None:
-    """`ConfigurationError` for trials of several processes in a sweep within one."""
+    """Raises `ConfigurationError` for trials of several processes in a sweep that runs in one process."""
     if hydra.mode == RunMode.MULTIRUN and world_size > 1 and "BasicLauncher" in hydra.launcher._target_:
         raise ConfigurationError(
-            f"trainer.devices={trainer.get('devices')} in a sweep within one process, whose other processes "
-            "would each run the whole sweep: start the trials one by one, or each in its own process"
+            f"trainer.devices={trainer.get('devices')} does not work in a sweep within one process, because each "
+            "further process would run the whole sweep: start the trials one by one, or each in its own process"
         )
 
 
 def _write_sweep(now: Session | None) -> None:
-    """Writes what Hydra was kept from, where it wrote `multirun.yaml` to nowhere."""
+    """Writes `multirun.yaml` without secrets, where `_keep_clear` made Hydra write it to /dev/null."""
     if now is not None and now.sweep is not None and now.clear is not None:
         write_text(now.sweep / _SWEEP, now.clear)
         now.clear = None
 
 
 def _keep_clear(config: DictConfig, folder: Path, now: Session) -> None:
-    """Lets Hydra, which writes down all overrides of a sweep, do so in no file where secrets are among them."""
+    """Redirects the file to which Hydra writes all overrides of a sweep to /dev/null if they contain secrets."""
     clear = OmegaConf.to_yaml(OmegaConf.create(masked_sweep(config)))
     if clear != OmegaConf.to_yaml(config):
         make_folder(folder)
@@ -137,30 +137,30 @@ def _keep_clear(config: DictConfig, folder: Path, now: Session) -> None:
 
 
 def _remove_own_link(folder: Path) -> None:
-    """Removes what `_keep_clear` leaves of a sweep that is killed while it begins."""
+    """Removes the link of `_keep_clear` that remains after a sweep was killed while it started."""
     link = folder / _SWEEP
     if link.is_symlink() and os.readlink(link) == os.devnull:
         link.unlink()
 
 
 def _complete(config: DictConfig) -> bool:
-    """Whether nothing in a configuration, or that it refers to, is `???`."""
+    """Returns whether no value of a configuration is `???`, directly or through a reference."""
     config = config.copy()
     OmegaConf.set_struct(config, False)
-    config.pop("hydra")  # which hears of the trial later
+    config.pop("hydra")  # it receives the trial's values later
     try:
         place_guidance(config)
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (MissingMandatoryValue, InterpolationToMissingValueError):
         return False
-    except OmegaConfBaseException:  # something else is wrong, which the check tells
+    except OmegaConfBaseException:  # the check reports what else is wrong
         pass
     return True
 
 
 @contextmanager
 def _stopping() -> Iterator[None]:
-    """Ends the program for whatever goes wrong, where Hydra would only warn."""
+    """Ends the program on any error, where Hydra would only warn."""
     try:
         yield
     except (InkdropError, ValueError, OmegaConfBaseException) as error:

@@ -1,6 +1,6 @@
-"""What the commands have in common that run in a folder of their own, `train` and `sample`.
+"""The base of the commands that run in their own folder, `train` and `sample`.
 
-Imports Hydra and YAML only, so that help and mistyped options are answered at once.
+This module imports only Hydra and YAML, so that help and mistyped options are answered immediately.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ T = TypeVar("T")
 
 @dataclass
 class Asked:
-    """A configuration as Hydra composes it, and how it came about.
+    """A request for a run: a configuration as Hydra composes it, and where it comes from.
 
-    `folder` is that of the run as it was given. `name` is that of the primary configuration, whose file says `primary`.
-    `overrides` are the options as they were typed.
+    - config: the composed configuration, with unresolved references.
+    - folder: the run folder as it was given.
+    - name: name of the primary configuration.
+    - overrides: the options as they were typed.
+    - primary: content of the primary configuration's file.
+    - in_sweep: whether the run is a trial of a sweep.
     """
 
     config: DictConfig
@@ -39,17 +43,20 @@ class Asked:
 
     @property
     def path(self) -> Path:
-        """The folder of the run wherever one is."""
+        """The absolute path of the run folder."""
         return self.folder.absolute()
 
 
 @dataclass
 class Prepared:
-    """A run that is checked and built, and has not begun.
+    """A run that is checked and built but not started.
 
-    `plain` is its resolved configuration, and `world_size` the number of processes that it works in. `open` holds what
-    is let go of at the end. With `only_checked` nothing is to be run. `objective` names the metric that a sweep looks
-    for.
+    - asked: the request.
+    - plain: the resolved configuration.
+    - world_size: number of processes of the run.
+    - open: resources that are released at the end.
+    - only_checked: whether the run ends after the check.
+    - objective: name of the metric that a sweep optimizes, or None.
     """
 
     asked: Asked
@@ -70,48 +77,49 @@ class Command(ABC, Generic[P]):
     description: str
 
     def options(self, arguments: Sequence[str]) -> list[str]:
-        """Options that are added to those of the command line."""
+        """Returns the options that are added to those of the command line."""
         return []
 
     @abstractmethod
     def prepare(self, asked: Asked, session: Session) -> P:
-        """The run, checked and built; `InkdropError` or `ValueError` for what cannot work, before anything exists."""
+        """Checks and builds a run before any file exists; raises `InkdropError` or `ValueError` if it cannot work."""
 
     @abstractmethod
     def run(self, prepared: P) -> dict[str, Any]:
-        """Runs what was prepared, and returns what `result.json` says."""
+        """Runs a prepared run, and returns the content of `result.json`."""
 
     @abstractmethod
     def check_sweep(self, folder: Path, config: DictConfig) -> None:
-        """`ConfigurationError` if the trials of a sweep cannot lie in this folder."""
+        """Raises `ConfigurationError` if the trials of a sweep cannot be written to this folder."""
 
     @abstractmethod
     def check_trials(self, asked: Asked, session: Session) -> Mapping[str, Any]:
-        """`InkdropError` or `ValueError` for what can work in no trial of a sweep; returns the options of its trainer.
+        """Checks the options that all trials of a sweep share, and returns the options of their trainer.
 
-        Nothing is built: whether parts fit each other, each trial says.
+        Raises `InkdropError` or `ValueError` for options that cannot work in any trial. No part is built: each trial
+        checks whether its parts fit each other.
         """
 
 
 class Session:
-    """One use of a command: the run that is prepared, or the sweep, and what its trials share."""
+    """One use of a command: the prepared run, or the sweep and the objects that its trials share."""
 
     def __init__(self, command: Command[Any]):
         self.command = command
         self.prepared: Prepared | None = None
-        self.added: list[str] = []  # options that further processes of the run need beside those that were typed
-        self.sweep: Path | None = None  # folder of the sweep that this process is at
-        self.clear: str | None = None  # its `multirun.yaml` without secrets, if it has some
-        self.failed: list[Path] = []  # of its trials, in which results of an earlier sweep may lie
+        self.added: list[str] = []  # options for further processes of the run, in addition to the typed ones
+        self.sweep: Path | None = None  # folder of the sweep that this process runs
+        self.clear: str | None = None  # its `multirun.yaml` without secrets, if it contains secrets
+        self.failed: list[Path] = []  # folders of failed trials, which may contain results of an earlier sweep
         self._kept: dict[str, tuple[str, Any]] = {}
 
     def prepare(self, asked: Asked) -> Prepared:
-        """The run that is asked for; what is wrong with it is an `InkdropError`."""
+        """Prepares the requested run; raises `InkdropError` for everything that is wrong with it."""
         with for_the_user():
             return self.command.prepare(asked, self)
 
     def keep(self, what: str, key: object, make: Callable[[], T]) -> T:
-        """The latest of a kind is made once, however many trials of a sweep need it."""
+        """Returns the object of `make`, which is called again only if the key of this kind of object has changed."""
         text = json.dumps(key, sort_keys=True, default=str)
         if what not in self._kept or self._kept[what][0] != text:
             self._kept[what] = text, make()
@@ -121,7 +129,7 @@ class Session:
 
 @contextlib.contextmanager
 def for_the_user() -> Iterator[None]:
-    """What is wrong with a value within the block is an error that the user can mend."""
+    """Turns a `ValueError` within the block into a `ConfigurationError`, which ends a command without a traceback."""
     try:
         yield
     except InkdropError:
@@ -135,7 +143,7 @@ _session: ContextVar[Session | None] = ContextVar("the use of a command within w
 
 @contextlib.contextmanager
 def session(command: Command[Any]) -> Iterator[Session]:
-    """A session that `current` finds within the block."""
+    """Makes a session that `current` returns within the block."""
     token = _session.set(now := Session(command))
     try:
         yield now
@@ -146,5 +154,5 @@ def session(command: Command[Any]) -> Iterator[Session]:
 
 
 def current() -> Session | None:
-    """The session of this thread; None in a process that another one has started for a trial."""
+    """Returns the session of this thread, or None in a process that another one has started for a trial."""
     return _session.get()

@@ -1,6 +1,6 @@
-"""What train.py and sample.py do alike: their help, and how they end when something is wrong.
+"""The entry points of train.py and sample.py: their help, and their exit after an error.
 
-Imports Hydra and YAML only, so that help and mistyped options are answered at once.
+This module imports only Hydra and YAML, so that help and mistyped options are answered immediately.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from inkdrop.files.showing import harmless, harmless_lines
 
 
 class TrialError(InkdropError):
-    """A trial of a sweep failed; what was wrong has been printed."""
+    """A trial of a sweep failed; its error has been printed."""
 
     def __init__(self, number: int, code: int):
-        super().__init__(number, code)  # which it is made of again in another process
+        super().__init__(number, code)  # for unpickling in another process
         self.number, self.exit_code = number, code  # type: ignore[misc]
 
     def __str__(self) -> str:
@@ -48,8 +48,8 @@ class TrialError(InkdropError):
 
 
 def start(command: Command[Any], arguments: Sequence[str]) -> None:
-    """Runs a command, or prints its help; a configuration that Hydra refuses ends it with code 2."""
-    quiet()  # before anything is imported that tells what it does
+    """Runs a command, or prints its help; a configuration that Hydra refuses ends it with exit code 2."""
+    quiet()  # before libraries are imported that print messages
     with session(command) as now, _read_by_hydra() as typed:
         try:
             refuse_without_conf()
@@ -58,15 +58,15 @@ def start(command: Command[Any], arguments: Sequence[str]) -> None:
                 return
             refuse_unknown_flags(command.name, arguments)
             now.added = command.options(arguments)
-            sys.argv[1:] = [*with_absolute_path(arguments), *now.added]  # where Hydra looks for them
+            sys.argv[1:] = [*with_absolute_path(arguments), *now.added]  # Hydra reads them there
 
             @hydra.main(version_base="1.3", config_path=str(CONF), config_name=command.name)
             def main(config: DictConfig) -> Any:
-                sys.argv[:] = [*typed, *now.added]  # by which Lightning starts further processes
+                sys.argv[:] = [*typed, *now.added]  # Lightning starts further processes with them
                 return run(command, config)
 
             main()
-        except TrialError as error:  # which Hydra raises before it calls on_multirun_end
+        except TrialError as error:  # Hydra raises it before it calls on_multirun_end
             show_results(now)
             print(f"error: {error}; other trials may have failed too, see above", file=sys.stderr)
             sys.exit(error.exit_code)
@@ -79,7 +79,7 @@ def start(command: Command[Any], arguments: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _read_by_hydra() -> Iterator[list[str]]:
-    """Within the block Hydra leaves its errors to us; after it the process has the arguments and variables it had."""
+    """Makes Hydra raise its errors within the block, and restores the process's arguments and variables after it."""
     typed, before = list(sys.argv), os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its errors itself, and ends with code 1
     try:
@@ -93,19 +93,19 @@ def _read_by_hydra() -> Iterator[list[str]]:
 
 
 def refuse_unknown_flags(verb: str, arguments: Sequence[str]) -> None:
-    """`ConfigurationError` for arguments with dashes that Hydra does not know, which would print its own usage."""
+    """Raises `ConfigurationError` for unknown arguments with dashes, for which Hydra would print its own usage."""
     parser = get_args_parser()
     parser.prog = typed_as(verb)
     _, unknown = parser.parse_known_args(list(arguments))
     if unknown:
         known = [flag[2:] for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
         near = nearest(unknown[0].lstrip("-").partition("=")[0], known)
-        meant = f"did you mean --{near}?" if near else "options are typed as seed=1"
-        raise ConfigurationError(f"unknown argument {harmless(unknown[0])}: {meant}; --help explains them")
+        advice = f"did you mean --{near}?" if near else "type options as in seed=1; see --help"
+        raise ConfigurationError(f"unknown argument {harmless(unknown[0])}: {advice}")
 
 
 def with_absolute_path(arguments: Sequence[str]) -> list[str]:
-    """Arguments whose --config-path counts from the working directory, wherever inkdrop itself is."""
+    """Returns the arguments with an absolute --config-path, which is relative to the working directory."""
     given = list(arguments)
     for place, each in enumerate(given):
         name, equals, value = each.partition("=")
@@ -127,14 +127,14 @@ def run(command: Command[Any], config: DictConfig) -> Any:
         prepared, now.prepared = now.prepared or _prepared(now, config, hydra), None
         if prepared.only_checked:
             prepared.open.close()
-            with contextlib.suppress(OSError):  # others may lie in it
+            with contextlib.suppress(OSError):  # it may contain other files
                 os.rmdir(prepared.asked.folder)
             return {}
         result = command.run(prepared)
         disband()
         return objective(prepared, result)
     except SystemExit as error:
-        if not sweep or error.code in EXIT_CODES.values():  # a signal is meant for all trials
+        if not sweep or error.code in EXIT_CODES.values():  # a signal ends all trials
             raise
         code = error.code if isinstance(error.code, int) and error.code else 1
     except Exception as error:
@@ -145,14 +145,14 @@ def run(command: Command[Any], config: DictConfig) -> Any:
             show(error)
         if code in EXIT_CODES.values():
             sys.exit(code)
-    if sweep:  # an exit here would leave the other trials out
+    if sweep:  # an exit here would skip the other trials
         now.failed.append(Path(hydra.runtime.output_dir))
         raise TrialError(hydra.job.num, code)
     sys.exit(code)
 
 
 def _prepared(now: Session, config: DictConfig, hydra: Any) -> Prepared:
-    """A trial of a sweep, or the run of a configuration of the user's own that is built on none of ours."""
+    """Prepares a trial of a sweep, or the run of the user's own configuration that extends none of inkdrop's."""
     folder = hydra.runtime.output_dir
     draw_seed(config, folder, shown=True)
     prepared = now.prepare(asked_of(config, hydra, folder))
@@ -165,15 +165,15 @@ def _prepared(now: Session, config: DictConfig, hydra: Any) -> Prepared:
 
 
 def objective(prepared: Prepared, result: dict[str, Any]) -> Any:
-    """What a sweeper that searches is given of a trial: the metric that `objective` names, or else the result.
+    """Returns the value of a trial for a sweeper that searches: the metric that `objective` names, or else the result.
 
-    `ConfigurationError` if there is none of this name, and `NonFiniteError` if it is not finite.
+    Raises `ConfigurationError` if there is no metric of this name, and `NonFiniteError` if it is not finite.
     """
     if (name := prepared.objective) is None:
         return result
     metrics = result["metrics"]
     if name not in metrics:
-        raise ConfigurationError(f"objective={name} was not measured: there are {', '.join(metrics)}")
+        raise ConfigurationError(f"objective={name} is not measured; available: {', '.join(metrics)}")
     if not math.isfinite(metrics[name]):
         raise NonFiniteError(f"not finite: the objective {name}")
     return metrics[name]

@@ -1,4 +1,4 @@
-"""How a command ends when something is wrong, and what libraries print."""
+"""The exit of a command after an error, and the output of libraries."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ EXIT_CONFIGURATION = 2
 
 
 def exit_code(error: Exception) -> int | None:
-    """The code that an error ends the program with, its message alone; None for a fault, which needs a traceback."""
-    on_disk = isinstance(error, OSError) and error.errno in DISK  # met by a library that writes
+    """Returns the exit code of an error that is shown by its message, or None for a bug, which needs a traceback."""
+    on_disk = isinstance(error, OSError) and error.errno in DISK  # raised by a library that writes
     code: int | None = getattr(error, "exit_code", WriteError.exit_code if on_disk else None)
     return code
 
 
 def stop(error: Exception) -> NoReturn:
-    """Ends with the error's message alone and its exit code, else 2: it needs no traceback."""
+    """Ends the program with the error's message, without a traceback, and with its exit code or else 2."""
     show(error)
     sys.exit(exit_code(error) or EXIT_CONFIGURATION)
 
 
 def show(error: Exception) -> None:
-    """Prints the error's message alone."""
+    """Prints the error's message without a traceback."""
     label = getattr(error, "label", InkdropError.label)
     print(harmless_lines(masked_text(f"{label}{error}")), file=sys.stderr)
 
@@ -41,25 +41,25 @@ _LIGHTNING = ("lightning.pytorch", "lightning.fabric")
 _CHATTER = ("litlogger", "litmodels", "LOCAL_RANK", "GPU available", "TPU available", "HPU available", "`weights_only`")
 
 
-def _tells(record: logging.LogRecord) -> bool:
+def _is_useful(record: logging.LogRecord) -> bool:
     return not any(text in record.getMessage() for text in _CHATTER)
 
 
 def quiet() -> None:
-    """Silences what libraries tell every time and nobody can act on."""
-    logging.getLogger(_RANK_ZERO).addFilter(_tells)
+    """Silences messages that libraries print in every run and that need no action."""
+    logging.getLogger(_RANK_ZERO).addFilter(_is_useful)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     for name in _LIGHTNING:
-        logging.getLogger(name).propagate = False  # Lightning prints by itself; Hydra's handler would repeat it
+        logging.getLogger(name).propagate = False  # Lightning prints them itself; Hydra would repeat them
     warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # a compiler's own question
+    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # asked by the compiler
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")  # Lightning 2.6 on torch 2.15
 
 
 @contextlib.contextmanager
 def quiet_within() -> Iterator[None]:
-    """Within the block libraries are silent, as in a command; after it loggers and filters are as they were."""
-    import lightning.pytorch  # noqa: F401  which sets the level of its logger
+    """Silences libraries within the block, as in a command, and restores loggers and filters after it."""
+    import lightning.pytorch  # noqa: F401  sets the level of its logger
 
     loggers = [logging.getLogger(name) for name in (_RANK_ZERO, "matplotlib", *_LIGHTNING)]
     before = [(logger, logger.level, logger.propagate, list(logger.filters)) for logger in loggers]

@@ -1,4 +1,4 @@
-"""`sample`: from a checkpoint to samples, and what is measured on them."""
+"""The command `sample`: draws samples from a checkpoint and measures them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Sample(Command["PreparedSampling"]):
-    """Draws what `conf/sample.yaml` describes; torch and Lightning, which take seconds, are imported when asked for."""
+    """Draws the samples of `conf/sample.yaml`; torch and Lightning take seconds to import, so they load on demand."""
 
     name = "sample"
-    description = "Draws samples from a trained model, and measures them on request."
+    description = "Draws samples from a trained model, and measures them with evaluate=true."
 
     def prepare(self, asked: Asked, session: Session) -> PreparedSampling:
         from inkdrop.commands.sample.prepare import prepare
@@ -43,7 +43,7 @@ class Sample(Command["PreparedSampling"]):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command on these arguments of a command line."""
+    """Runs the command with these arguments of a command line."""
     from inkdrop.commands.entry import start
 
     start(Sample(), arguments)

@@ -1,4 +1,4 @@
-"""What a sampling run leaves in its folder: arrays and pictures."""
+"""Writes the arrays and pictures of a sampling run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from inkdrop.metrics.real import extracted, real
 from inkdrop.pictures import as_array, class_rows, is_images, save_gif, save_png, sheet
 
 _SHOWN = 8  # samples in a picture that shows more than the samples themselves
-_TIMES = 10  # states on the way from noise to a sample
+_TIMES = 10  # states of a denoising trajectory
 _NEIGHBOURS = 4
 
 
 def write_samples(
     output: Path, samples: Tensor, batch: Mapping[str, Tensor], seeds: Sequence[int], classes: Sequence[str] = ()
 ) -> None:
-    """`samples.npz` with `x`, `seeds` and conditions, and `grid.png`: one class per row, where there are classes.
+    """Writes `samples.npz` with `x`, `seeds` and conditions, and `grid.png`, with one class per row for several ones.
 
-    `classes` in the archive are the names of the classes, which `label` counts from 0.
+    - output: the run folder.
+    - samples: raw samples (B, *).
+    - batch: raw conditions by name, each (B, *).
+    - seeds: seed of each sample.
+    - classes: names of the classes in the order of `label`; they are stored as `classes` in the archive.
     """
     x = as_array(samples) if is_images(samples) else samples.numpy()
     arrays: dict[str, Any] = {"x": x, "seeds": np.array(seeds), **{name: each.numpy() for name, each in batch.items()}}
@@ -40,14 +44,14 @@ def write_samples(
 
 
 def write_images(output: Path, samples: Tensor, names: Sequence[str]) -> None:
-    """Every sample as a PNG of its own of this name, if they are images."""
+    """Writes each sample as a PNG file of this name, if the samples are images."""
     if is_images(samples):
         for name, each in zip(names, as_array(samples), strict=True):
             save_png(each, output / "images" / name)
 
 
 def write_trajectory(output: Path, states: Sequence[Tensor], gif: bool, trajectory: bool) -> None:
-    """`denoising.gif` of all states (B, *) of a batch, and `trajectory.png` of some of them: a sample in each row."""
+    """Writes `denoising.gif` of all states (B, *) of a batch, and `trajectory.png` of some states, a sample per row."""
     if gif:
         save_gif([sheet(state) for state in states], output / "denoising.gif")
     if trajectory and is_images(states[0]):
@@ -65,7 +69,7 @@ class Features(NamedTuple):
 
 
 def features_of(samples: Tensor, evaluation: Evaluation, data: DataModule) -> Features:
-    """What the extractor of an evaluation sees of samples and of the data; to be asked for by all processes at once."""
+    """Returns the features of samples and of the data by an evaluation's extractor; all processes must call it."""
     needs, extractor, size = frozenset({"features"}), evaluation.extractor, evaluation.batch_size
     count = min(len(data.splits["validation"]["x"]), len(samples))
     sets = [
@@ -77,7 +81,7 @@ def features_of(samples: Tensor, evaluation: Evaluation, data: DataModule) -> Fe
 
 
 def write_neighbours(output: Path, samples: Tensor, features: Features, train: Column) -> None:
-    """`neighbours.png`: images of samples, each before the training items nearest to it in feature space."""
+    """Writes `neighbours.png`: images of samples, each followed by its nearest training items in feature space."""
     if is_images(samples):
         nearest = torch.cdist(features.samples[:_SHOWN], features.train).topk(_NEIGHBOURS, largest=False).indices
         rows = torch.cat([samples[:_SHOWN, None], train[nearest.flatten()].unflatten(0, nearest.shape)], 1)
@@ -85,7 +89,7 @@ def write_neighbours(output: Path, samples: Tensor, features: Features, train: C
 
 
 def write_features(output: Path, features: Features) -> None:
-    """`features.png`: samples and held-out items on the axes along which features of the training data vary most."""
+    """Writes `features.png`: samples and held-out items on the first two principal axes of the training features."""
     from inkdrop.pictures.plots import clouds
 
     axes, centre = torch.pca_lowrank(features.train, 2)[2], features.train.mean(0)

@@ -1,4 +1,4 @@
-"""How a checkpoint is sampled: as in its run, unless the options say otherwise, and whether that can work."""
+"""Completes the options of sampling with those of the checkpoint's run, and checks them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ from inkdrop.files.showing import file_name
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import MAX_SEED
 
-_NOISE = 3.0  # sigma / alpha that a run from noise alone may begin with
+_NOISE = 3.0  # least sigma / alpha at which sampling from pure noise may start
 CALIBRATED = "inkdrop.samplers.Calibrated"
-_EVALUATION = {  # options of sample.py that take the place of fields of the evaluation
+_EVALUATION = {  # options of sample.py that replace fields of the evaluation
     **{name: name for name in ("extractor", "likelihood", "num_samples", "repeats", "seed")},
     "metric": "metrics",
 }
 
 
 def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
-    """The configuration with sampler, time grid, guidance and evaluation of the run where it names none of its own.
+    """Returns the configuration with the run's sampler, time grid, guidance and evaluation where it has none itself.
 
-    `ValueError` if the checkpoint names what it must not, or for options that only matter to an evaluation without
-    one.
+    Raises `ValueError` if the checkpoint names a target that is not allowed, or for options of an evaluation without
+    `evaluate=true`.
     """
     if not plain["evaluate"]:
         for option in ("likelihood", "metric", "extractor", "save_neighbours", "save_features"):
             if plain.get(option):
-                raise ValueError(f"{option} is for comparing samples with the data: set evaluate=true")
+                raise ValueError(f"{option} has no effect without an evaluation: set evaluate=true")
     run = _part(plain, checkpoint, "pipeline")
     if "sampler" not in run:
         guide = options({"guidance": "classifier", "guidance.checkpoint": plain["checkpoint"]})
-        raise ValueError(f"checkpoint={plain['checkpoint']} is a classifier, which guides another model: {guide}")
+        raise ValueError(
+            f"checkpoint={plain['checkpoint']} is a classifier, which can only guide another model: {guide}"
+        )
     sampler, grid = plain.get("sampler") or run["sampler"], plain["time_grid"]
     grid = {name: value for name, value in grid.items() if value is not None}
     if "_target_" not in grid:
@@ -62,7 +64,7 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def sampled_model(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
-    """Which weights, under which guidance, a completed configuration samples; equal however one model is asked for."""
+    """Returns weights and guidance of a completed configuration, equal for all options that select the same model."""
     check_average(plain)
     weights: Any = str(plain["weights"])
     if (length := plain["ema"]["length"]) is not None:
@@ -74,7 +76,7 @@ def sampled_model(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, An
 
 
 def model_options(plain: dict[str, Any], checkpoint: Checkpoint) -> str:
-    """Checkpoint, weights and guidance of a completed configuration as options of a command, for a shell."""
+    """Returns checkpoint, weights and guidance of a completed configuration as options of a shell command."""
     chosen = {"checkpoint": plain["checkpoint"]}
     if plain["weights"] != "ema":
         chosen["weights"] = plain["weights"]
@@ -86,19 +88,19 @@ def model_options(plain: dict[str, Any], checkpoint: Checkpoint) -> str:
 
 
 def find_calibration(plain: dict[str, Any], checkpoint: Checkpoint, num_steps: int) -> Path:
-    """Where the calibration of what a completed configuration samples is kept for so many steps."""
+    """Returns the file of the calibration of a completed configuration's model for this number of steps."""
     return calibration_file(checkpoint, sampled_model(plain, checkpoint), num_steps)
 
 
 def _calibrated(
     plain: dict[str, Any], checkpoint: Checkpoint, sampler: dict[str, Any], num_steps: int | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The sampler and the time grid that were fitted to this model."""
+    """Returns the sampler and the time grid that were fitted to this model."""
     if num_steps is None:
-        raise ConfigurationError("sampler=calibrated needs time_grid.num_steps, as calibrated")
+        raise ConfigurationError("sampler=calibrated requires time_grid.num_steps: set it as in the calibration")
     if [name for name, value in plain["time_grid"].items() if name != "num_steps" and value is not None]:
         raise ConfigurationError(
-            "sampler=calibrated has times of its own: give time_grid.num_steps and no other time_grid"
+            "sampler=calibrated has its own times: set time_grid.num_steps and no other option of time_grid"
         )
     command = f"python -m inkdrop calibrate {model_options(plain, checkpoint)} time_grid.num_steps={num_steps}"
     found = read_calibration(find_calibration(plain, checkpoint, num_steps), checkpoint, command)
@@ -107,57 +109,57 @@ def _calibrated(
 
 
 def check_seeds(plain: dict[str, Any]) -> None:
-    """`ValueError` if the seeds of the samples run over the largest."""
+    """Raises `ValueError` if a seed of the samples would be larger than the largest one."""
     count = plain["num_samples"] * plain["repeats"]
     if plain["seed"] + count - 1 > MAX_SEED:
         sets = f" in {plain['repeats']} sets" * (plain["repeats"] > 1)
-        told = f"seed={plain['seed']} and num_samples={plain['num_samples']}{sets}"
-        raise ValueError(f"{told} go beyond the largest seed, {MAX_SEED}")
+        shown = f"seed={plain['seed']} and num_samples={plain['num_samples']}{sets}"
+        raise ValueError(f"{shown} exceed the largest seed, {MAX_SEED}: lower one of them")
 
 
 def image_names(seeds: Sequence[int], labels: Sequence[int] | None = None, classes: Sequence[str] = ()) -> list[str]:
-    """The files of samples that are kept as PNGs of their own: the seed, and the class where it has a name."""
+    """Returns the names of the PNG file of each sample: the seed, and the class if classes have names."""
     if labels is None or not is_named(classes):
         return [f"{seed:06d}.png" for seed in seeds]
     return [f"{seed:06d}-{file_name(classes[label])}.png" for seed, label in zip(seeds, labels, strict=True)]
 
 
 def check_images(folder: Path, names: Sequence[str]) -> None:
-    """`ValueError` if there are images in the folder already that the new ones, of these names, would not replace."""
+    """Raises `ValueError` if the folder contains images that those with these names would not replace."""
     there = {file.name for file in (folder / "images").glob("*")}
     if others := sorted(there - set(names)):
-        raise ConfigurationError(f"{folder / 'images' / others[0]} is none of these samples: choose a new folder")
+        raise ConfigurationError(f"{folder / 'images' / others[0]} is not one of these samples: choose a new folder")
 
 
 def check_grid(pipeline: Pipeline) -> None:
-    """`ValueError` if the sampler and its times do not fit the schedule of the run."""
+    """Raises `ValueError` if the sampler and its times do not fit the schedule of the run."""
     schedule = pipeline.denoiser.schedule
     first, whole = pipeline.sampler.points(schedule)[0], schedule.points([1.0])[0]
     if first.half > max(whole.half, -math.log(_NOISE)) + 1e-9:
         raise ConfigurationError(
-            f"the time grid begins at t = {first.t:.3g}, where sigma / alpha is {math.exp(-first.half):.2g}: samples "
-            "begin with noise alone, which this is not; begin nearer to t = 1"
+            f"the time grid starts at t = {first.t:.3g}, where sigma / alpha is only {math.exp(-first.half):.2g}, but "
+            "sampling starts from pure noise: start the grid nearer to t = 1"
         )
 
 
 def check_graphs(plain: dict[str, Any]) -> None:
-    """`ValueError` for CUDA graphs of a network that is not compiled, or without a CUDA device."""
+    """Raises `ValueError` for CUDA graphs without compilation or without a CUDA device."""
     if plain["cuda_graphs"] and not (plain["compile"] and torch.cuda.is_available()):
-        raise ConfigurationError("cuda_graphs=true needs compile=true and a CUDA device")
+        raise ConfigurationError("cuda_graphs=true requires compile=true and a CUDA device")
 
 
 def check_average(plain: dict[str, Any]) -> None:
-    """`ValueError` if an average of another length is asked for, but not alone, or there is none at this step."""
+    """Raises `ValueError` if options of `ema` conflict with others, or if there is no snapshot at this step."""
     length, step = plain["ema"]["length"], plain["ema"]["step"]
     if length is None:
         if step is not None:
-            raise ConfigurationError(f"ema.step={step} says where an average of ema.length ends: give ema.length too")
+            raise ConfigurationError(f"ema.step={step} has no effect without ema.length: set ema.length too")
         return
     if plain["weights"] != "ema":
-        raise ConfigurationError(f"ema.length={length} makes weights of its own: leave weights={plain['weights']} out")
+        raise ConfigurationError(f"ema.length={length} selects its own weights: remove weights={plain['weights']}")
     find_snapshots(plain["checkpoint"], step)
 
 
 def _part(plain: dict[str, Any], checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    """A part of the configuration in the checkpoint, which may name parts of models only."""
+    """Returns a part of the configuration in the checkpoint, whose targets are checked."""
     return checked_part(checkpoint.path, checkpoint.content, name, plain["allow_targets"])

@@ -1,4 +1,4 @@
-"""What samples begin with: the noise of their seeds, noise between two seeds, or the noise that data come from."""
+"""Initial noise of samples: that of their seeds, noise between two seeds, or the noise from which data items come."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from inkdrop.pipeline import Pipeline
 
 
 class Origin:
-    """The noise of each sample's seed."""
+    """The origin of usual samples: the noise of each sample's seed."""
 
     def noise(self, pipeline: Pipeline, conditions: Mapping[str, Tensor], items: Tensor) -> Tensor | None:
-        """eps (B, *) for the samples with these numbers (B), or None for that of their seeds."""
+        """Returns eps (B, *) for the samples with these numbers (B), or None for the noise of their seeds."""
         return None
 
     def conditions(self, asked: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The raw batch of conditions, where `asked` is what the user wants."""
+        """Returns the raw batch of conditions; `asked` are those that the user requests."""
         return asked
 
     def facts(self, pipeline: Pipeline, samples: Tensor) -> dict[str, Any]:
-        """What the record says of it, given all samples."""
+        """Returns the facts for `result.json`, given all samples."""
         return {}
 
 
 class Interpolation(Origin):
-    """Even steps on the great circle from the noise of one seed to that of another."""
+    """Noise in even steps on the great circle from the noise of one seed to that of another."""
 
     def __init__(self, seeds: list[int], count: int):
         self.seeds, self.count = seeds, count
@@ -43,9 +43,9 @@ class Interpolation(Origin):
 
 
 class Reconstruction(Origin):
-    """The noise that the inverted sampler takes held-out items to; samples are then these items again.
+    """Noise to which the inverted sampler maps held-out items; the samples are then reconstructions of these items.
 
-    `ValueError` if there are fewer than `count`, or if the sampler has no inverse.
+    Raises `ValueError` if there are fewer than `count` items, or if the sampler has no inverse.
     """
 
     def __init__(self, pipeline: Pipeline, split: Mapping[str, Any], count: int):
@@ -54,7 +54,7 @@ class Reconstruction(Origin):
         try:
             pipeline.sampler.points_upwards(pipeline.denoiser.schedule)
         except ValueError as error:
-            raise ValueError(f"reconstruct=true inverts the sampler: {error}") from None
+            raise ValueError(f"reconstruct=true requires a sampler with an inverse: {error}") from None
         places = torch.arange(count)
         self.items = {name: torch.as_tensor(split[name][places]) for name in split}
 

@@ -1,4 +1,4 @@
-"""What a sampling run is made of, checked and built from its configuration before anything exists."""
+"""Checks a sampling run and builds its parts from the configuration before any file exists."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from inkdrop.runs.resumption import refuse_results, refuse_unusable
 
 
 class Measured(NamedTuple):
-    """How samples are measured, and the data that they are compared with."""
+    """The evaluation of samples, and the data with which they are compared."""
 
     evaluation: Evaluation
     data: DataModule
@@ -47,10 +47,14 @@ class Measured(NamedTuple):
 
 @dataclass(kw_only=True)
 class PreparedSampling(Prepared):
-    """A sampling run that is checked and built.
+    """A sampling run that is checked and built; the fields of its base class come first.
 
-    `source` is what `result.json` says of where the weights are from, `origin` what samples begin with, and `batch` the
-    raw conditions of all samples.
+    - source: checkpoint and weights, as in `result.json`.
+    - pipeline: the model.
+    - seeds: one seed for each sample.
+    - measured: evaluation and data, or None.
+    - origin: the initial noise of the samples.
+    - batch: raw conditions of all samples.
     """
 
     source: dict[str, Any]
@@ -62,19 +66,19 @@ class PreparedSampling(Prepared):
 
     @property
     def image_names(self) -> list[str]:
-        """The files of samples that are kept as images."""
+        """Returns the file name of each sample as an image."""
         labels = self.batch["label"].tolist() if "label" in self.batch else None
         return image_names(self.seeds, labels, self.pipeline.classes)
 
 
 def resolve(asked: Asked, session: Session) -> tuple[dict[str, Any], Checkpoint]:
-    """The configuration, completed by that of the checkpoint, once each value is checked by itself."""
+    """Returns the configuration, completed from the checkpoint, after each value is checked by itself."""
     quiet()
     config = asked.config
     refuse_unread(config, "sample", asked.name)
     refuse_foreign_targets(config, asked.overrides, asked.primary)
     data = None
-    if config.get("checkpoint") and config.get("extractor") is not None:  # which may refer to the data
+    if config.get("checkpoint") and config.get("extractor") is not None:  # it may refer to the data
         targets, folders = (config.get(name) or [] for name in ("allow_targets", "data_folders"))
         data = checked_data(config.checkpoint, _checkpoint(config.checkpoint, session).content, targets, folders)
     plain = resolved(config, str(asked.path), data, empty=())
@@ -93,9 +97,9 @@ def resolve(asked: Asked, session: Session) -> tuple[dict[str, Any], Checkpoint]
 
 
 def prepare(asked: Asked, session: Session) -> PreparedSampling:
-    """The run; `InkdropError` or `ValueError` for what cannot work.
+    """Returns the run, checked and built; raises `InkdropError` or `ValueError` if it cannot work.
 
-    The trials of a sweep in one process share what they load.
+    The trials of a sweep in one process share the objects that they load.
     """
     plain, checkpoint = resolve(asked, session)
     allowed = (*USER_TARGETS, *plain["allow_targets"])
@@ -105,13 +109,13 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
     model, source = _source(plain, checkpoint, session)
     pipeline = _pipeline(plain, model, source, allowed, session)
     check_grid(pipeline)
-    pipeline.check()  # a checkpoint of somebody's may hold parts that do not fit each other
+    pipeline.check()  # a foreign checkpoint may contain parts that do not fit each other
     seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
     measured = _measured(plain, pipeline, checkpoint, allowed, session) if plain["evaluate"] else None
     origin = _origin(plain, pipeline, checkpoint, session)
     batch = origin.conditions(_batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"]))
     first = {name: values[:1] for name, values in batch.items()}
-    pipeline.guided({"position": torch.zeros(1), **first})  # guidance that does not fit says so here
+    pipeline.guided({"position": torch.zeros(1), **first})  # raises for guidance that does not fit
     prepared = PreparedSampling(
         asked,
         plain,
@@ -130,12 +134,12 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
 
 
 def check_sweep(folder: Path, config: DictConfig) -> None:
-    """`ConfigurationError` if the trials of a sweep would lie, and be shown, among other samples."""
+    """Raises `ConfigurationError` if the folder of a sweep contains other samples, which its table would show too."""
     if not is_first():
         return
     refuse_unusable(folder)
     if any(folder.rglob("result.json")):
-        raise ConfigurationError(f"output_dir={folder} holds other samples: choose a new folder")
+        raise ConfigurationError(f"output_dir={folder} contains other samples: choose a new folder")
 
 
 def _checkpoint(path: str, session: Session) -> Checkpoint:
@@ -145,7 +149,7 @@ def _checkpoint(path: str, session: Session) -> Checkpoint:
 def _source(
     plain: dict[str, Any], checkpoint: Checkpoint, session: Session
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """The content of a checkpoint with the weights that are sampled, and where `result.json` says they are from."""
+    """Returns the content of a checkpoint with the weights to sample, and their source for `result.json`."""
     own, content = plain["ema"]["length"], checkpoint.content
     if own is not None:
         key = [str(checkpoint.path), plain["ema"]]
@@ -170,7 +174,7 @@ def _pipeline(
 
 
 def _data(plain: dict[str, Any], checkpoint: Checkpoint, session: Session) -> DataModule:
-    """The data of the run, which are not fetched."""
+    """Returns the data of the run; they are not downloaded."""
     targets = plain["allow_targets"]
     config = checked_data(checkpoint.path, checkpoint.content, targets, plain["data_folders"])
     data: DataModule = session.keep("data", config, lambda: build(config, (*CHECKPOINT_TARGETS, *targets)))
@@ -180,13 +184,13 @@ def _data(plain: dict[str, Any], checkpoint: Checkpoint, session: Session) -> Da
 def _measured(
     plain: dict[str, Any], pipeline: Pipeline, checkpoint: Checkpoint, allowed: tuple[str, ...], session: Session
 ) -> Measured:
-    """How samples are measured, and on which data; `ValueError` if that cannot be."""
+    """Returns the evaluation and its data; raises `ValueError` if the samples cannot be measured."""
     data = _data(plain, checkpoint, session)
     evaluation: Evaluation = session.keep(
         "evaluation", plain["evaluation"], lambda: build(plain["evaluation"], allowed)
     )
     if checkpoint.content.get("data_fingerprint") not in (None, data.fingerprint):  # older files have none
-        warn("these are not the data of the run, their fingerprints differ")
+        warn("the data are not those of the run: their fingerprints differ")
     evaluation.check(data)
     for likelihood in evaluation.likelihood.values():
         likelihood.check(pipeline)
@@ -194,15 +198,15 @@ def _measured(
 
 
 def _origin(plain: dict[str, Any], pipeline: Pipeline, checkpoint: Checkpoint, session: Session) -> Origin:
-    """What samples begin with; `ValueError` for two choices, or if they are not to be measured."""
+    """Returns the origin of the samples; raises `ValueError` for options that exclude each other."""
     if not plain["interpolate"] and not plain["reconstruct"]:
         return Origin()
     if plain["evaluate"] or (plain["interpolate"] and plain["reconstruct"]):
-        raise ValueError("interpolate, reconstruct and evaluate are three choices: leave two of them out")
+        raise ValueError("interpolate, reconstruct and evaluate exclude each other: choose one of them")
     if plain["repeats"] > 1:
-        raise ValueError(f"repeats={plain['repeats']} is for evaluate=true: remove it")
+        raise ValueError(f"repeats={plain['repeats']} has no effect without evaluate=true: remove it")
     if plain["reconstruct"] and (given := [name for name, value in plain["condition"].items() if value is not None]):
-        raise ValueError(f"reconstruct=true takes the conditions of the held-out items: remove condition.{given[0]}")
+        raise ValueError(f"reconstruct=true takes the conditions of held-out items: remove condition.{given[0]}")
     if plain["interpolate"]:
         return Interpolation(plain["interpolate"], plain["num_samples"])
     data = _data(plain, checkpoint, session)
@@ -216,6 +220,6 @@ def _batch(
     if measured is None:
         return pipeline.request(seeds, **given)
     if given:
-        raise ValueError("evaluate=true samples under the held-out conditions: remove condition." + next(iter(given)))
+        raise ValueError("evaluate=true takes the conditions of held-out items: remove condition." + next(iter(given)))
     batch = measured.evaluation.conditions(measured.data, count)
     return {name: values.repeat(len(seeds) // count, *[1] * (values.dim() - 1)) for name, values in batch.items()}

@@ -1,4 +1,4 @@
-"""One sampling run, from a checkpoint to `samples.npz`, pictures and `result.json`."""
+"""Draws the samples of a prepared run, and writes `samples.npz`, pictures and `result.json`."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from inkdrop.runs.resumption import refuse_results
 
 
 def sample(prepared: PreparedSampling) -> dict[str, Any]:
-    """Draws what was prepared and leaves it in its folder; returns what `result.json` says.
+    """Draws the samples of a prepared run, writes them to its folder, and returns the content of `result.json`.
 
-    Each of several devices makes its share of the batches; the samples are the same as from one.
+    Each of several devices draws its share of the batches; the samples are the same as from one device.
     """
     folder, plain = prepared.asked.path, prepared.plain
     with prepared.open as stack:
         stack.enter_context(locked(folder))
         if is_first():
-            refuse_results(folder)  # of another process, which were not there when all was checked
+            refuse_results(folder)  # of another process, written since the check
         fabric = Fabric(**plain["trainer"])
         fabric.launch()
         _to_device(prepared, fabric)
@@ -48,12 +48,12 @@ def sample(prepared: PreparedSampling) -> dict[str, Any]:
             drawn = _drawn(fabric, prepared)
             result, features = _result(fabric, prepared, drawn)
         except NonFiniteError as error:
-            told = f"{error}; nothing was written: try trainer.precision=32-true, or other weights"
-            raise NonFiniteError(told) from error
+            advice = "nothing was written: try trainer.precision=32-true, or other weights"
+            raise NonFiniteError(f"{error}; {advice}") from error
         if fabric.is_global_zero:
             _write(folder, prepared, drawn, features)
             write_json(result, folder / "result.json")
-            _tell(prepared, result)
+            _print_summary(prepared, result)
     return result
 
 
@@ -66,7 +66,7 @@ def _to_device(prepared: PreparedSampling, fabric: Fabric) -> None:
 
 
 def _result(fabric: Fabric, prepared: PreparedSampling, drawn: _Drawn) -> tuple[dict[str, Any], Features | None]:
-    """What `result.json` says, and the features of samples and data if they are to be shown."""
+    """Returns the content of `result.json`, and the features of samples and data if they are plotted or saved."""
     plain, measured, features = prepared.plain, prepared.measured, None
     result = {
         **prepared.source,
@@ -85,8 +85,8 @@ def _result(fabric: Fabric, prepared: PreparedSampling, drawn: _Drawn) -> tuple[
     return result, features
 
 
-def _tell(prepared: PreparedSampling, result: dict[str, Any]) -> None:
-    """The last lines on the terminal: what was measured, and what it cost."""
+def _print_summary(prepared: PreparedSampling, result: dict[str, Any]) -> None:
+    """Prints the last lines on the terminal: the metrics and the cost of the samples."""
     if prepared.measured is not None:
         print(summary(result["metrics"], result["protocol"]))
     if "classes" in result and is_named(prepared.pipeline.classes):
@@ -97,28 +97,28 @@ def _tell(prepared: PreparedSampling, result: dict[str, Any]) -> None:
 
 class _Drawn(NamedTuple):
     samples: Tensor
-    way: list[Tensor]  # of the first batch from noise to samples, if it is to be shown
-    facts: dict[str, Any]  # how many, and what they cost
+    trajectory: list[Tensor]  # states of the first batch from noise to samples, if they are requested
+    facts: dict[str, Any]  # number and cost of the samples
 
 
 def _drawn(fabric: Fabric, task: PreparedSampling) -> _Drawn:
     plain, start = task.plain, time.monotonic()
-    way: list[Tensor] = []
+    trajectory: list[Tensor] = []
     with fabric.autocast(), calls_counted(task.pipeline) as calls:
-        samples = _draw(fabric, task, way if plain["save_gif"] or plain["save_trajectory"] else None)
+        samples = _draw(fabric, task, trajectory if plain["save_gif"] or plain["save_trajectory"] else None)
     seconds = time.monotonic() - start
     own = torch.arange(len(task.seeds)).split(plain["batch_size"])[fabric.global_rank :: fabric.world_size]
-    told = {
+    cost = {
         "num_samples": len(samples),
         "network_calls": calls(sum(map(len, own))),
         "seconds": round(seconds, 3),
         "samples_per_second": round(len(samples) / seconds, 2),
     }
-    return _Drawn(samples, way, told)
+    return _Drawn(samples, trajectory, cost)
 
 
 def _per_class(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Any]:
-    """How many samples are of which class, where classes have names."""
+    """Returns the number of samples of each class, if the classes have names."""
     if not pipeline.classes or "label" not in batch:
         return {}
     labels, counts = batch["label"].unique(return_counts=True)
@@ -130,8 +130,8 @@ def _write(output: Path, prepared: PreparedSampling, drawn: _Drawn, features: Fe
     write_samples(output, drawn.samples, prepared.batch, prepared.seeds, prepared.pipeline.classes)
     if plain["save_images"]:
         write_images(output, drawn.samples, prepared.image_names)
-    if drawn.way:
-        write_trajectory(output, drawn.way, plain["save_gif"], plain["save_trajectory"])
+    if drawn.trajectory:
+        write_trajectory(output, drawn.trajectory, plain["save_gif"], plain["save_trajectory"])
     if measured is None or features is None:
         return
     if plain["save_neighbours"]:
@@ -144,7 +144,7 @@ def _write(output: Path, prepared: PreparedSampling, drawn: _Drawn, features: Fe
 def _values(
     measured: Measured, pipeline: Pipeline, samples: Tensor, plain: dict[str, Any], result: dict[str, Any]
 ) -> dict[str, Any]:
-    """The metrics, how long they took, and the protocol that they were measured under."""
+    """Returns the metrics, their durations, and the protocol under which they are measured."""
     evaluation, data = measured
     metrics = evaluation.measure(list(samples.split(plain["num_samples"])), data)
     held_out = len(data.splits["validation"]["x"])
@@ -158,8 +158,8 @@ def _values(
     }
 
 
-def _draw(fabric: Fabric, task: PreparedSampling, way: list[Tensor] | None) -> Tensor:
-    """All samples on the CPU of every rank; the states of the first batch on its way there are added to `way`."""
+def _draw(fabric: Fabric, task: PreparedSampling, trajectory: list[Tensor] | None) -> Tensor:
+    """Draws all samples to the CPU of every rank, and adds the states of the first batch to `trajectory`."""
     from rich.progress import Progress
 
     pipeline, seeds = task.pipeline, task.seeds
@@ -172,8 +172,8 @@ def _draw(fabric: Fabric, task: PreparedSampling, way: list[Tensor] | None) -> T
 
             def progress(done: int, total: int, x: Tensor, number: int = number) -> None:
                 bar.update(shown, total=total * len(parts), completed=done + number * total)
-                if way is not None and number == 0:
-                    way.append(pipeline.codec.decode(x).cpu())
+                if trajectory is not None and number == 0:
+                    trajectory.append(pipeline.codec.decode(x).cpu())
 
             conditions = {name: values[items] for name, values in task.batch.items()}
             eps = task.origin.noise(pipeline, conditions, items)

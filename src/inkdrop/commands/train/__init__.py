@@ -1,4 +1,4 @@
-"""`train`: from a configuration to a trained model, its samples and what was measured on them."""
+"""The command `train`: trains a model from a configuration, samples from it and measures the samples."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Train(Command["PreparedTraining"]):
-    """Trains what `conf/train.yaml` describes; torch and Lightning, which take seconds, are imported when asked for."""
+    """Trains the model of `conf/train.yaml`; torch and Lightning take seconds to import and are imported on demand."""
 
     name = "train"
-    description = "Trains a diffusion model, samples it and measures it."
+    description = "Trains a diffusion model, samples from it and measures the samples."
 
     def options(self, arguments: Sequence[str]) -> list[str]:
         from inkdrop.distributed.slurm import folder_option
@@ -48,7 +48,7 @@ class Train(Command["PreparedTraining"]):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command on these arguments of a command line."""
+    """Runs the command with these arguments of a command line."""
     from inkdrop.commands.entry import start
 
     start(Train(), arguments)

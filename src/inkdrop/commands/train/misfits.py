@@ -1,4 +1,4 @@
-"""All that does not fit in a configuration of train.py, told at once, with options that do."""
+"""Reports everything that does not fit in a configuration of train.py in one message, with options that fit."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 _WITHOUT = ("data", "evaluation", "hydra", "optimizer", "pipeline", "scheduler", "task", "trainer")
 _PARTS = ("codec", "conditioner", "experiment", "extractor", "guidance", "metric", "network")
-_LEAST = 2  # samples of a batch that is suggested
+_LEAST = 2  # fewest samples in a suggested batch
 
 
 def with_misfits(
     asked: Asked, prepare: Callable[[Asked], PreparedTraining], attempt: Callable[[Asked], PreparedTraining]
 ) -> PreparedTraining:
-    """What `prepare` makes; its error comes with all else that does not fit, and with options that do, by `attempt`.
+    """Returns the run of `prepare`, or adds to its error what else does not fit and options with which `attempt` works.
 
-    A value that the user has typed is an error of its own and is left alone, and so is all else on data of inkdrop's,
-    in a sweep, and in a primary configuration of the user's own.
+    The error is left unchanged if it is about a value that the user has typed, on data of inkdrop itself, in a sweep,
+    and in the user's own primary configuration.
     """
     try:
         return prepare(asked)
-    except OmegaConfBaseException:  # of the file, not of its parts
+    except OmegaConfBaseException:  # an error of the file, not of its parts
         raise
     except ValueError as error:
         if asked.in_sweep or asked.name != "train":
@@ -45,7 +45,7 @@ def with_misfits(
             plain = resolved(asked.config)
         except (ValueError, OmegaConfBaseException):
             raise error from None
-        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # of what is only tried
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # of the attempts
             warnings.simplefilter("ignore")
             _add_misfits(error, asked, plain, attempt)
         raise
@@ -54,7 +54,7 @@ def with_misfits(
 def _add_misfits(
     error: ValueError, asked: Asked, plain: Mapping[str, Any], prepare: Callable[[Asked], PreparedTraining]
 ) -> None:
-    """Adds to the error what else does not fit, and a command that `prepare` lets pass, if there is one."""
+    """Adds to the error what else does not fit, and a command that passes `prepare`, if there is one."""
     typed = {_name(each) for each in asked.overrides}
     if "_target_" not in (plain.get("data") or ()):
         return
@@ -62,7 +62,7 @@ def _add_misfits(
         return
     try:
         data = _data(plain)
-    except (ValueError, OSError):  # without them nothing is known that something could fit
+    except (ValueError, OSError):  # without data there is nothing that options could fit
         return
     others = [each for each in dict.fromkeys(_misfits(plain, data)) if each not in str(error)]
     lines = [str(error), *(f"also {each}" for each in others)]
@@ -95,7 +95,7 @@ def _data(plain: Mapping[str, Any]) -> DataModule:
 
 
 def _misfits(plain: Mapping[str, Any], data: DataModule) -> Iterator[str]:
-    """What is wrong with each part by itself, and with these data."""
+    """Yields what is wrong with each part by itself and with these data."""
     from inkdrop.configuration import USER_TARGETS, build, check
 
     allowed, wrong = (*USER_TARGETS, *plain["allow_targets"]), list[Any]()
@@ -118,7 +118,7 @@ def _holds(node: Any, part: Any) -> bool:
 
 
 def _fitting(data: DataModule, typed: set[str]) -> dict[str, Any]:
-    """Options that fit data of this kind, without groups that the user has chosen."""
+    """Returns options that fit data of this kind, without the groups that the user has chosen."""
     item, classes = data.example(), data.num_classes > 0
     if not item.is_floating_point() and item.ndim == 4 and item.shape[1] in (1, 3):
         chosen: dict[str, Any] = {"experiment": "photos"}

@@ -1,4 +1,4 @@
-"""What a training run is made of, checked and built from its configuration before anything exists."""
+"""Checks a training run and builds its parts from the configuration before any file exists."""
 
 from __future__ import annotations
 
@@ -41,11 +41,15 @@ Missing = Callable[[DataError], None]
 
 @dataclass(kw_only=True)
 class PreparedTraining(Prepared):
-    """A training run that is checked and built.
+    """A training run that is checked and built; the fields of its base class come first.
 
-    `shown` is the configuration without secrets, `start_again` the YAML from which the run begins again. `before` is
-    what the folder holds of the run already, and `initial` are weights to begin from. `begun` says whether the folder
-    held a run then, and `is_locked` whether it is kept from others.
+    - shown: the configuration without secrets.
+    - start_again: YAML text from which the run can be started again.
+    - before: the earlier part of the run in the folder, or None for a fresh run.
+    - data, task, trainer: the built parts.
+    - initial: initial weights by name, or None.
+    - begun: whether the folder held a run at the time of the check.
+    - is_locked: whether the folder is already locked for this process.
     """
 
     shown: dict[str, Any]
@@ -60,7 +64,7 @@ class PreparedTraining(Prepared):
 
 
 def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any]]:
-    """The configuration with its references and as plain data, once each value is checked by itself."""
+    """Returns the configuration with its references and as plain data, after each value is checked by itself."""
     quiet()
     refuse_unread(asked.config, "train", asked.name)
     refuse_foreign_targets(asked.config, asked.overrides, asked.primary)
@@ -78,10 +82,10 @@ def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any]]:
 
 
 def prepare_to_run(asked: Asked) -> PreparedTraining:
-    """The run as `prepare` makes it, while nobody else goes on with what its folder holds."""
+    """Returns the run of `prepare`, and locks its folder so that no other process resumes the same run."""
     with contextlib.ExitStack() as stack:
         begun = is_first() and holds_run(asked.folder)
-        is_locked = begun and (asked.folder / LOCK).exists()  # none is made yet
+        is_locked = begun and (asked.folder / LOCK).exists()  # the lock file is not created yet
         if is_locked:
             stack.enter_context(locked(asked.folder))
         prepared = prepare(asked)
@@ -90,16 +94,16 @@ def prepare_to_run(asked: Asked) -> PreparedTraining:
 
 
 def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
-    """The run; `InkdropError` or `ValueError` for what cannot work.
+    """Returns the run, checked and built; raises `InkdropError` or `ValueError` if it cannot work.
 
-    Data that are absent are an error, unless `missing` is called with it.
+    Missing data raise a `DataError`, or are passed to `missing` if that is given.
     """
     config, plain = resolve(asked)
     if is_first():
         refuse_unusable(asked.folder)
     secret = from_environment(config)
     before = resumed(asked.folder, {**plain, "run_id": asked.config.get("run_id")}, secret)
-    if before is not None and before.run_id not in (None, plain["run_id"]):  # of a version that wrote no record
+    if before is not None and before.run_id not in (None, plain["run_id"]):  # written by a version without run.json
         asked.config.run_id = before.run_id
         config, plain = resolve(asked)
     data, task, trainer = _build(plain, asked.path)
@@ -123,7 +127,7 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
 
 
 def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]:
-    """The data, the task and the trainer with its loggers and callbacks."""
+    """Builds the data, the task and the trainer with its loggers and callbacks."""
     allowed = (*USER_TARGETS, *plain["allow_targets"])
     torch.manual_seed(plain["seed"])  # weights
     data: DataModule = build(plain["data"], allowed)
@@ -134,16 +138,16 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
     try:
         loggers += build(list(plain["logger"].values()), allowed)
     except ImportError as error:
-        raise ValueError(f"a logger needs a package that is not here: {error}") from None
+        raise ValueError(f"a logger needs a package that is not installed: {error}") from None
     callbacks = build(list(plain["callbacks"].values()), allowed)
     # Lightning's own sampler would change the keyed order, and its sanity check would cost time and log a loss.
     with refused_devices(plain["trainer"]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU.*")  # which is refused
+        warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU.*")  # it is refused elsewhere
         trainer = Trainer(
             **whole_steps(plain["trainer"]),
             callbacks=[*callbacks, StopOnSignal()],
             logger=loggers,
-            default_root_dir=run / "lightning",  # never made: on SLURM it would go on from a hpc_ckpt_*.ckpt there
+            default_root_dir=run / "lightning",  # never created: on SLURM it would resume from a hpc_ckpt_*.ckpt there
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             max_epochs=-1,
@@ -157,17 +161,17 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
 def _check_fit(
     plain: Mapping[str, Any], data: DataModule, task: Task, trainer: Trainer, missing: Missing | None
 ) -> None:
-    """`ValueError` for parts that do not fit each other, the data, or this machine."""
+    """Raises `ValueError` for parts that do not fit each other, the data, or this machine."""
     check_devices(trainer, plain["trainer"])
     check_batch_size(plain["data"].get("batch_size", trainer.world_size), trainer.world_size)
     pipeline = task.pipeline
     pipeline.check()
     if plain["checkpoint_activations"]:
-        recompute_activations(pipeline.network)  # says so where there are no blocks
+        recompute_activations(pipeline.network)  # raises if the network has no blocks
     for likelihood in build(plain["likelihood"], (*USER_TARGETS, *plain["allow_targets"])).values():
         likelihood.check(pipeline)
     if plain["optimizer"]["lr"] == 0:
-        warn("optimizer.lr=0: the weights stay as they are")
+        warn("optimizer.lr=0 leaves all weights unchanged")
     task.foresee(plain["trainer"]["max_steps"])
     item = None
     try:
@@ -186,20 +190,20 @@ def _check_fit(
 
 
 def _only_checked(plain: Mapping[str, Any]) -> bool:
-    """Whether a configuration asks for no training; says so."""
+    """Returns whether a configuration requests no training, and warns in that case."""
     if plain["trainer"]["max_steps"] != 0:
         return False
     warn(
-        "trainer.max_steps=0: the configuration was checked and nothing is trained; the data were not read, which "
-        "`python -m inkdrop check-data` with the same options does"
+        "trainer.max_steps=0: the configuration is checked, and nothing is trained; the data are not read: "
+        "`python -m inkdrop check-data` with the same options checks them"
     )
     return True
 
 
 def _initial(plain: Mapping[str, Any], network: Any) -> dict[str, Tensor] | None:
-    """Weights to begin from, of a run folder or checkpoint of inkdrop, or a published folder of diffusers.
+    """Returns initial weights from a run folder or checkpoint of inkdrop, or loads those of a diffusers folder.
 
-    Those of diffusers are put into the network, of which alone they are.
+    Weights of diffusers are for the network alone, and are loaded into it.
     """
     if not plain["init_from"]:
         return None
@@ -214,16 +218,18 @@ def _initial(plain: Mapping[str, Any], network: Any) -> dict[str, Tensor] | None
 
 
 def check_sweep(folder: Path, config: DictConfig) -> None:
-    """`ConfigurationError` if the trials of a sweep cannot lie in this folder."""
+    """Raises `ConfigurationError` if the trials of a sweep cannot be written to this folder."""
     if not is_first():
         return
     refuse_unusable(folder)
-    if isinstance(config.get("run_id"), str):  # for which a sweep gives one name, not several
-        raise ConfigurationError(f"run_id={config.run_id} would be that of all trials: leave it out, each draws one")
+    if isinstance(config.get("run_id"), str):  # one name, not several ones to sweep over
+        raise ConfigurationError(
+            f"run_id={config.run_id} would be shared by all trials of the sweep: remove it, so that each draws its own"
+        )
 
 
 def check_trials(asked: Asked) -> Mapping[str, Any]:
-    """The options of the trainer of all trials; `ValueError` for what can work in none of them."""
+    """Returns the trainer options of all trials; raises `ValueError` for options that cannot work in any of them."""
     config, plain = resolve(asked)
     refuse_unusable(asked.folder)
     if is_first():

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 def train(prepared: PreparedTraining) -> dict[str, Any]:
-    """Trains what was prepared, leaves everything in its folder, and returns what `result.json` says.
+    """Trains a prepared run, writes everything to its folder, and returns the content of `result.json`.
 
     The folder holds `config.yaml`, `metrics.jsonl`, `checkpoints/`, `pictures/` and at the end `result.json`.
     """
@@ -62,7 +62,7 @@ def train(prepared: PreparedTraining) -> dict[str, Any]:
             _claim_folders(stack, prepared)
         _begin(prepared)
         if before is not None and before.step >= trainer.max_steps:
-            print(f"nothing to do: the run has all its {before.step} steps; trainer.max_steps asks for more")
+            print(f"nothing to do: the run has all its {before.step} steps; raise trainer.max_steps to train further")
             metrics, evaluated, step = before.latest, _evaluated_before(before, trainer), before.step
             if (result := _earlier_result(run)) is not None:
                 return result
@@ -78,16 +78,18 @@ def train(prepared: PreparedTraining) -> dict[str, Any]:
 
 
 def _lock(stack: contextlib.ExitStack, prepared: PreparedTraining) -> None:
-    """Keeps other processes out of the run folder; `ConfigurationError` if one has begun a run in it meanwhile."""
+    """Locks the run folder; raises `ConfigurationError` if another process has started a run in it since the check."""
     if not is_first() or prepared.is_locked:
         return
     stack.enter_context(locked(prepared.asked.path))
     if holds_run(prepared.asked.path) and not prepared.begun:
-        raise ConfigurationError(f"another process has begun a run in {prepared.asked.path}: start again to go on")
+        raise ConfigurationError(
+            f"another process has started a run in {prepared.asked.path}: repeat the command to resume it"
+        )
 
 
 def _claim_folders(stack: contextlib.ExitStack, prepared: PreparedTraining) -> None:
-    """Makes all folders that the run writes to its own; what another process has taken meanwhile is refused."""
+    """Claims all folders that the run writes to; raises `ConfigurationError` for one that another process has taken."""
     if not is_first():
         return
     run, plain = prepared.asked.path, prepared.plain
@@ -98,17 +100,17 @@ def _claim_folders(stack: contextlib.ExitStack, prepared: PreparedTraining) -> N
 
 
 def _fill(prepared: PreparedTraining) -> None:
-    """Gives the parts what they need of the data and of the machine; what is wrong with it is a `ValueError`."""
+    """Passes facts of the data and of the machine to the parts; raises `ValueError` if something does not fit."""
     plain, data, task, trainer = prepared.plain, prepared.data, prepared.task, prepared.trainer
     pipeline = task.pipeline
     task.config, task.facts = prepared.shown, facts()
     check_items(data, plain["trainer"])
     check_held_out(data, trainer.world_size)
     if prepared.before is not None and prepared.before.data_fingerprint != data.fingerprint:
-        raise DataError("these are not the data that the run was begun with, their fingerprints differ")
+        raise DataError("the data are not those that the run was started with: their fingerprints differ")
     pipeline.fit(partial(_column, data.splits["train"]))
     if prepared.initial is not None:
-        own = pipeline.state_dict()  # a part of a larger model will do
+        own = pipeline.state_dict()  # weights of a larger model are accepted
         weights = {name: value for name, value in prepared.initial.items() if name in own}
         set_weights(pipeline, weights, f"init_from={plain['init_from']}")
         prepared.initial = None
@@ -124,37 +126,35 @@ def _fill(prepared: PreparedTraining) -> None:
 
 
 def _fit(trainer: Trainer, task: Task, data: DataModule, before: Resumed | None) -> None:
-    """Trains; where one rank alone fails it ends the others, which may hang."""
+    """Trains; a rank that fails alone ends the other processes, which may hang."""
     try:
         trainer.fit(task, datamodule=data, ckpt_path=before.checkpoint if before else None)
     except Interrupted as interruption:
-        if (
-            not trainer.is_global_zero
-        ):  # only rank 0 speaks for the run: Lightning kills it when another rank has a code
+        if not trainer.is_global_zero:  # Lightning kills rank 0 when another rank has a nonzero exit code
             sys.exit(0)
         if interruption.signum == signal.SIGUSR1:
             requeue()
         raise
     except NonFiniteError as error:
-        if not trainer.is_global_zero:  # rank 0 meets it too
+        if not trainer.is_global_zero:  # rank 0 raises it too
             print(f"error: {error}", file=sys.stderr)
             sys.exit(0)
-        _end_others(trainer, seconds=10)  # in a checkpoint that it alone writes it may be the only one
+        _end_others(trainer, seconds=10)  # rank 0 may be the only one, in a checkpoint that it writes
         raise
     except Exception as error:
         _end_others(trainer)
-        if exit_code(error) is not None:  # a file that went away, say, or a full disk
+        if exit_code(error) is not None:  # such as a removed file or a full disk
             raise
-        if before is not None and not task.begun:  # Lightning runs into anything in a state that is not its own
-            told = harmless(" ".join(str(error).split()) or type(error).__name__)
+        if before is not None and not task.begun:  # Lightning raises anything for a foreign state
+            reason = harmless(" ".join(str(error).split()) or type(error).__name__)
             raise CheckpointError(
-                f"{harmless(before.checkpoint)}: the run cannot go on from its state: {told}"
+                f"{harmless(before.checkpoint)}: the run cannot resume from its state: {reason}"
             ) from error
         raise
 
 
 def _end_others(trainer: Trainer, seconds: float = 0) -> None:
-    """Ends the processes that this one has started, which may hang, unless they end by themselves within this time."""
+    """Kills the processes that this one has started, which may hang, unless they end by themselves within this time."""
     if (launcher := trainer.strategy.launcher) is not None:
         end = time.monotonic() + seconds
         for process in getattr(launcher, "procs", []):
@@ -164,7 +164,7 @@ def _end_others(trainer: Trainer, seconds: float = 0) -> None:
 
 
 def _begin(prepared: PreparedTraining) -> None:
-    """Says whether the run is fresh, and puts its record where it goes on."""
+    """Prints whether the run is fresh or resumed, and cuts its record to the step from which it continues."""
     run, before = prepared.asked.path, prepared.before
     trainer, task, data = prepared.trainer, prepared.task, prepared.data
     if not trainer.is_global_zero:
@@ -177,11 +177,11 @@ def _begin(prepared: PreparedTraining) -> None:
         if before.world_size != trainer.world_size:
             devices = f"{trainer.world_size} devices instead of {before.world_size}"
             before.remarks.append(
-                f"now {devices}: the same samples, but their sums are no longer equal to the bit, and what the samples "
-                "of one device share is another draw: dropout in the network, loss.coupling"
+                f"the run now uses {devices}: it trains on the same samples, but sums are no longer bit-identical, and "
+                "draws shared by the samples of one device differ (dropout in the network, loss.coupling)"
             )
         if before.classes and before.classes != data.classes:
-            before.remarks.append(f"the classes were {named(before.classes)}, and are called {named(data.classes)} now")
+            before.remarks.append(f"the classes were called {named(before.classes)}, and are now {named(data.classes)}")
         for remark in [*before.remarks, *changed_facts(before.facts, task.facts)]:
             print(harmless_lines(f"warning: {remark}"), flush=True)
     if is_named(data.classes):
@@ -198,11 +198,11 @@ def _begin(prepared: PreparedTraining) -> None:
 def _result(
     run: Path, task: Task, step: int, metrics: dict[str, float], evaluated: dict[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """What came out, and what it depends on."""
+    """Returns the content of `result.json`: the metrics, and the facts that they depend on."""
     files = [folder / f"step-{step:08d}.ckpt" for folder in places(run, "checkpoints")]
     return {
         "metrics": metrics,
-        **{name: value for name, value in evaluated.items() if value},  # nothing, where nothing was measured
+        **{name: value for name, value in evaluated.items() if value},  # empty if nothing was measured
         "checkpoint": next((str(file) for file in files if file.exists()), None),
         "steps": step,
         "seconds": round(seconds, 1),
@@ -212,13 +212,13 @@ def _result(
 
 
 def _column(split: Split, name: str) -> Iterator[Tensor]:
-    """A column in batches; none where it comes into being with each batch, or is not there."""
+    """Yields a column in batches, or nothing if the split has no such column or derives it for each batch."""
     if name in split:
         yield from (split[name][items] for items in torch.arange(len(split[name])).split(4096))
 
 
 def _earlier_result(run: Path) -> dict[str, Any] | None:
-    """What `result.json` says; None where it cannot be read, as one that is half written is written again."""
+    """Returns the content of `result.json`, or None if it cannot be read; a half-written file is written again."""
     try:
         result: dict[str, Any] = read_json(run / "result.json")
     except UnreadableError:
@@ -227,14 +227,14 @@ def _earlier_result(run: Path) -> dict[str, Any] | None:
 
 
 def _evaluated_before(before: Resumed, trainer: Trainer) -> dict[str, Any]:
-    """As `_evaluated`, of a run that has nothing left to do; the share of the time is in its record."""
+    """Does what `_evaluated` does for a run without steps left, whose share of time is in its record."""
     rows = next(logger for logger in trainer.loggers if isinstance(logger, JSONLines)).rows()
     shares = [row["evaluation/share_of_time"] for row in rows if "evaluation/share_of_time" in row]
     return {"protocol": before.protocol, "evaluation_share_of_time": round(shares[-1], 4) if shares else 0}
 
 
 def _evaluated(trainer: Trainer) -> dict[str, Any]:
-    """How the latest evaluation measured, and the share of the time that all of them took."""
+    """Returns the protocol of the latest evaluation, and the share of the time that all evaluations took."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     evaluate = next((each for each in callbacks if isinstance(each, Evaluate)), None)
     if evaluate is None:
@@ -243,7 +243,7 @@ def _evaluated(trainer: Trainer) -> dict[str, Any]:
 
 
 def _farewell(run: Path, result: dict[str, Any], task: Task) -> None:
-    """The last lines on the terminal: what came out, where it is, and what to try next."""
+    """Prints the last lines on the terminal: the metrics, the folder, and a command to try next."""
     print(summary(result["metrics"], result.get("protocol", {})))
     if share := result.get("evaluation_share_of_time"):
         print(f"evaluation took {share:.1%} of the time")
