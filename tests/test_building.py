@@ -47,15 +47,15 @@ def made_of(file: Path) -> dict[str, str]:
 def test_a_model_of_itself_is_refused(content: dict[str, Any], tmp_path: Path) -> None:
     a, b, c = (tmp_path / name for name in ("a.ckpt", "b.ckpt", "c.ckpt"))
     saved(content, a, "config/pipeline", made_of(a))
-    with pytest.raises(CheckpointError, match=r"a\.ckpt is made of itself: .*a\.ckpt -> .*a\.ckpt$"):
+    with pytest.raises(CheckpointError, match=r"a\.ckpt contains itself: .*a\.ckpt -> .*a\.ckpt$"):
         load(a)
     for one, other in ((a, b), (b, c), (c, b)):
         saved(content, one, "config/pipeline", made_of(other))
-    with pytest.raises(CheckpointError, match=r"b\.ckpt is made of itself: .*b\.ckpt -> .*c\.ckpt -> .*b\.ckpt$"):
+    with pytest.raises(CheckpointError, match=r"b\.ckpt contains itself: .*b\.ckpt -> .*c\.ckpt -> .*b\.ckpt$"):
         load(a)
     (tmp_path / "link.ckpt").symlink_to(a)
     saved(content, a, "config/pipeline", made_of(tmp_path / "link.ckpt"))
-    with pytest.raises(CheckpointError, match="is made of itself"):
+    with pytest.raises(CheckpointError, match="contains itself"):
         load(a)
 
 
@@ -83,7 +83,10 @@ def test_a_model_larger_than_its_weights_is_refused(
 ) -> None:
     file = saved(content, tmp_path / "a.ckpt", f"{NETWORK}/{option}", value)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(CheckpointError, match=r"a\.ckpt is no checkpoint .* describes a model larger than its weights"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"a\.ckpt is not an inkdrop checkpoint: its configuration describes a model larger than its weights",
+    ):
         load(file)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kilobytes
 
@@ -117,7 +120,7 @@ def test_what_is_built_is_the_same_and_counted_by_what_it_makes(monkeypatch: pyt
 def test_a_model_is_a_part_that_can_be_built(content: dict[str, Any], tmp_path: Path) -> None:
     pipeline = content["config"]["pipeline"]
     for wrong in ({"_partial_": True, **pipeline}, {name: part for name, part in pipeline.items() if name[0] != "_"}):
-        with pytest.raises(CheckpointError, match="its pipeline names no class that is built"):
+        with pytest.raises(CheckpointError, match="its pipeline does not name a class to build"):
             load(saved(content, tmp_path / "a.ckpt", "config/pipeline", wrong))
     without = {name: part for name, part in pipeline.items() if name != "guidance"}
     assert load(saved(content, tmp_path / "a.ckpt", "config/pipeline", without)).guidance == {}

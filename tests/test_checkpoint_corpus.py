@@ -117,7 +117,7 @@ def test_a_damaged_file_is_refused_and_the_one_before_it_is_taken(
     assert find_checkpoint(folder).name == FIRST
     said = capfd.readouterr().err
     assert f"warning: {file} {told}" in said
-    assert f"warning: {file.with_name(FIRST)} is taken instead\n" in said
+    assert f"warning: {file.with_name(FIRST)} is used instead\n" in said
     with pytest.raises(CheckpointError, match=alone):
         read_checkpoint(shutil.copy(file, folder / "copy.ckpt"))
 
@@ -190,12 +190,12 @@ def shards_with_metadata(file: Path) -> None:
     (file / ".metadata").write_bytes(pickle.dumps(Marker()))
 
 
-WEIGHTS_ALONE = "it holds weights alone, without the configuration of their model"
+WEIGHTS_ALONE = "it contains only weights, without the configuration of their model"
 LOADING = {"_target_": "lightning.pytorch.core.saving.pl_load", "path_or_url": "evil.pt", "weights_only": False}
 AVERAGE = "ema/0.9"
 # name: (what happens to a file, how it is told)
 FOREIGN: dict[str, tuple[Damage, str]] = {
-    "K4-archive": (lambda file: saved({"state_dict": Marker(), "config": {}}, file), "no checkpoint of inkdrop"),
+    "K4-archive": (lambda file: saved({"state_dict": Marker(), "config": {}}, file), "not an inkdrop checkpoint"),
     "K4-pickle": (lambda file: file.write_bytes(pickle.dumps(Marker())), UNKNOWN),
     "K4-old": (lambda file: torch.save(Marker(), file, _use_new_zipfile_serialization=False), UNKNOWN),
     "K7-instantiator": (changed(put("hyper_parameters", {"_instantiator": "evil.make"})), "in _instantiator"),
@@ -208,7 +208,7 @@ FOREIGN: dict[str, tuple[Damage, str]] = {
     "K8-reference": (changed(put(f"{CODEC}/shift", "${oc.env:HOME}")), "has a reference in pipeline"),
     "K9-weights": (changed(lambda content: content["state_dict"]), WEIGHTS_ALONE),
     "K9-list": (changed(lambda content: [content]), "it lacks the configuration of a model, and is a list"),
-    "K9-torchscript": (compiled, "is a TorchScript file: it holds a network alone"),
+    "K9-torchscript": (compiled, "is a TorchScript file: it contains only a network"),
     "K9-safetensors": (safetensors, f"is a safetensors file: {WEIGHTS_ALONE}"),
     "K9-no-model": (changed(put("config", {"seed": 0})), "its configuration has no pipeline"),
     "K10-weight": (changed(at("state_dict", no_number)), f"not finite, in weights.{WEIGHT}"),
@@ -230,11 +230,11 @@ FOREIGN: dict[str, tuple[Damage, str]] = {
     "K16-part": (changed(at(AVERAGE, without(WEIGHT))), f"lacks {WEIGHT} in the average of decay 0.9"),
     "K20-link": (link, "does not exist"),
     "K20-pipe": (pipe, "is neither a file nor a folder"),
-    "K20-folder": (directory, "is no run folder: it has no checkpoints/step-*.ckpt"),
-    "K23-shards": (shards, "is no run folder"),
-    "K23-metadata": (shards_with_metadata, "is no run folder"),
+    "K20-folder": (directory, "is not a run folder with checkpoints: it has no checkpoints/step-*.ckpt"),
+    "K23-shards": (shards, "is not a run folder"),
+    "K23-metadata": (shards_with_metadata, "is not a run folder"),
     "K24-bomb": (bomb, "it unpacks to more than its size"),
-    "K24-declared": (declare, "no checkpoint of inkdrop"),
+    "K24-declared": (declare, "not an inkdrop checkpoint"),
     "K24-view": (
         changed(put(f"state_dict/{WEIGHT}", torch.ones(1).expand(10**13))),
         "it has tensors that are larger than the file",
@@ -263,7 +263,7 @@ def test_a_foreign_file_is_refused(damage: Damage, message: str, file: Path, scr
 
 @pytest.mark.parametrize("scheme", ["https", "s3", "file"], ids="K5-{}".format)
 def test_an_address_is_refused(scheme: str, script: Script) -> None:
-    assert_refused(script, f"{scheme}://example.org/model.ckpt", "is an address: fetch the file first")
+    assert_refused(script, f"{scheme}://example.org/model.ckpt", "is a URL: download the file first")
 
 
 @pytest.mark.usefixtures("evil")
@@ -356,14 +356,19 @@ RESUMED: dict[str, tuple[Change, list[str], int, str]] = {
     ),
     "K14-resume": (put("format", FORMAT + 1), [], 4, f"version {FORMAT + 1} of the format"),
     "K14-lightning": (put("pytorch-lightning_version", "99.0"), [], 4, "written with Lightning 99.0, newer than 2."),
-    "K14-older": (without("logged"), [], 4, "is of a version whose runs cannot go on: begin with init_from="),
+    "K14-older": (
+        without("logged"),
+        [],
+        4,
+        "was written by a version from which runs cannot resume: start a new run with init_from=",
+    ),
     "K14-state": (put("optimizer_states", [{}]), [], 4, "the run cannot resume from its state: "),
-    "K14-optimizers": (put("optimizer_states", []), [], 4, "lacks optimizer_states, and its run cannot go on"),
+    "K14-optimizers": (put("optimizer_states", []), [], 4, "lacks optimizer_states, and its run cannot resume"),
     "K14-schedulers": (put("lr_schedulers", [{"last_epoch": "x"}]), [], 4, "the run cannot resume from its state: "),
     "K14-callback": (put("callbacks/EMA", {"x": 1}), [], 4, "the run cannot resume from its state: "),
     "K14-facts": (put("facts", 3), [], 4, "facts: input should be a valid dictionary"),
     **{
-        f"K14-without-{name}": (without(name), [], 4, f"lacks {name}, and its run cannot go on")
+        f"K14-without-{name}": (without(name), [], 4, f"lacks {name}, and its run cannot resume")
         for name in ("world_size", "global_step", "data_fingerprint", "callbacks", "pytorch-lightning_version")
     },
     "K15": (
@@ -475,7 +480,7 @@ def test_k16_weights_are_those_that_are_asked_for(file: Path, script: Script) ->
     changed(without("ema"))(file)
     ended = script("sample.py", f"checkpoint={file}", "num_samples=2", "output_dir=samples")
     assert ended.code == 2  # of the option
-    assert "weights=ema is not in the checkpoint: it has raw, no EMA" in ended.err
+    assert "weights=ema is not in the checkpoint; available: raw" in ended.err
     assert all(torch.equal(value, raw[name]) for name, value in load(file, "raw").state_dict().items())
 
 
@@ -540,7 +545,7 @@ def test_what_cannot_be_read_in_a_run_is_passed_over(
     said = capfd.readouterr().err
     assert f"warning: {file} " in said
     assert message in said
-    assert "step-00000001.ckpt is taken instead" in said
+    assert "step-00000001.ckpt is used instead" in said
 
 
 @contextlib.contextmanager
@@ -588,7 +593,7 @@ def test_k20_a_folder_that_must_not_be_written_can_be_read() -> None:
 
 @pytest.mark.usefixtures("readonly")
 def test_k20_no_run_begins_in_a_folder_that_must_not_be_written() -> None:
-    with pytest.raises(CheckpointError, match="nothing can be written to run: Permission denied"), locked(Path("run")):
+    with pytest.raises(CheckpointError, match="run cannot be written to: Permission denied"), locked(Path("run")):
         pass
 
 

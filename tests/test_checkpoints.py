@@ -209,7 +209,7 @@ def test_a_truncated_file_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixtu
         with pytest.raises(CheckpointError, match=f"incomplete: {size} of"):
             read_checkpoint(file)
         assert value(tmp_path) == 1
-        assert "is taken instead" in capsys.readouterr().err
+        assert "is used instead" in capsys.readouterr().err
 
 
 def test_without_an_index_the_files_own_checksums_decide(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_checkpoints_without_names_take_numbers(script: Script, tmp_path: Path) 
     altered(run, classes=[1, 2])
     done = script("sample.py", f"checkpoint={run}", f"output_dir={tmp_path}/b")
     assert done.code == 4
-    assert "is no checkpoint of inkdrop: " in done.err
+    assert "is not an inkdrop checkpoint: " in done.err
 
 
 NAMES, NUMBERS = ["cat", "dog", "10", "true"], ["1", "2", "10"]

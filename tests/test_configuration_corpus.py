@@ -201,27 +201,27 @@ def test_train_refuses(overrides: list[str], parts: list[str], script: Script, m
     assert_refused(script("train.py", *overrides), *parts)
 
 
-NO_CHECKPOINT = "holds no checkpoint: resume=auto begins one"
+NO_CHECKPOINT = ": set resume=auto to start a run"
 # name: (script and overrides, where there are a file, an empty folder and another run; exit code, part of the message)
 PLACES: dict[str, tuple[list[str], int, str]] = {
     "C33 output_dir": (["train.py", "output_dir=other"], 2, "  optimizer.lr: 0.1 -> 0.004\n"),
     "C33 hydra": (["train.py", "hydra.run.dir=other"], 2, "  optimizer.lr: 0.1 -> 0.004\n"),
     "C33 never": (["train.py", "output_dir=other", "resume=never"], 2, "output_dir=other holds another run"),
-    "C34 empty": (["train.py", "output_dir=empty", "resume=must"], 4, f"empty {NO_CHECKPOINT}"),
-    "C34 missing": (["train.py", "output_dir=nowhere", "resume=must"], 4, f"nowhere {NO_CHECKPOINT}"),
-    "C34 unsaved": (["train.py", "output_dir=other", "resume=must"], 4, f"other {NO_CHECKPOINT}"),
-    "C34 file": (["train.py", "output_dir=file", "resume=must"], 2, "output_dir=file cannot be a folder"),
-    "C34 below a file": (["train.py", "output_dir=file/run"], 2, "output_dir=file/run cannot be a folder: file is"),
+    "C34 empty": (["train.py", "output_dir=empty", "resume=must"], 4, f"empty{NO_CHECKPOINT}"),
+    "C34 missing": (["train.py", "output_dir=nowhere", "resume=must"], 4, f"nowhere{NO_CHECKPOINT}"),
+    "C34 unsaved": (["train.py", "output_dir=other", "resume=must"], 4, f"other{NO_CHECKPOINT}"),
+    "C34 file": (["train.py", "output_dir=file", "resume=must"], 2, "output_dir=file cannot be created, because"),
+    "C34 below a file": (["train.py", "output_dir=file/run"], 2, "file/run cannot be created, because file is"),
     "C34 init_from missing": (["train.py", "init_from=nowhere"], 4, "init_from=nowhere does not exist"),
-    "C34 init_from empty": (["train.py", "init_from=empty"], 4, "empty is no run folder"),
-    "C34 init_from unsaved": (["train.py", "init_from=other"], 4, "other is no run folder"),
+    "C34 init_from empty": (["train.py", "init_from=empty"], 4, "empty is not a run folder"),
+    "C34 init_from unsaved": (["train.py", "init_from=other"], 4, "other is not a run folder"),
     "C34 init_from address": (
         ["train.py", "init_from=https://example.org/a"],
         4,
-        "is an address: fetch the file",
+        "is a URL: download the file",
     ),
     "C34 checkpoint missing": (["sample.py", "checkpoint=nowhere"], 4, "checkpoint=nowhere does not exist"),
-    "C34 checkpoint empty": (["sample.py", "checkpoint=empty"], 4, "empty is no run folder"),
+    "C34 checkpoint empty": (["sample.py", "checkpoint=empty"], 4, "empty is not a run folder"),
 }
 
 
@@ -299,7 +299,7 @@ def test_an_option_of_a_file_that_something_refers_to_is_read(script: Script, tm
         (["train.py", "data.batchsize=4"], 2, "did you mean batch_size"),
         (["train.py", "schedule.beta_end=1.2"], 2, "schedule.beta_end=1.2: input should be less than 1"),
         (["train.py", "sampler=nope", "--help"], 2, "ancestral"),
-        (["train.py", "resume=must", "output_dir=run"], 4, "resume=must, but run holds no checkpoint"),
+        (["train.py", "resume=must", "output_dir=run"], 4, "resume=must requires a checkpoint in run: set"),
         (["sample.py", "checkpoint=nowhere"], 4, "checkpoint=nowhere does not exist"),
     ],
     ids=["C1", "C12", "C3 help", "C34", "sample.py"],
@@ -525,7 +525,7 @@ def test_less_than_a_batch_ends_with_code_3(count: int, script: Script, tmp_path
     if count == 4:
         assert OmegaConf.load("run/result.json").steps == 6
     elif count:
-        assert f"train holds {count} items, fewer than 4: data.batch_size=4 for trainer.devices=1" in ended.err
+        assert f"train has {count} items, fewer than 4: with trainer.devices=1, lower data.batch_size=4" in ended.err
     else:
         assert "(0, 1, 8, 8) holds no items" in ended.err
 

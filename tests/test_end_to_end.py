@@ -410,7 +410,7 @@ def test_a_finished_run_is_not_overwritten(run: Path) -> None:
     before = (run / "result.json").read_bytes()
     done = completed("train.py", f"output_dir={run}")
     assert done.returncode == 2
-    assert "this run was begun with another configuration" in done.stderr
+    assert "this run was started with another configuration" in done.stderr
     assert (run / "result.json").read_bytes() == before
 
 

@@ -14,7 +14,7 @@ OWN: dict[str, tuple[str, str, list[str], int, str]] = {
     "misspelt group": ("train.py", TRAIN + "optimzer: {lr: 1e-3}\n", [], 2, "unknown option optimzer: did you mean"),
     "misspelt option": ("train.py", TRAIN + "sed: 3\n", [], 2, "unknown option sed: did you mean seed?"),
     "unlike any": ("train.py", TRAIN + "zzz: 3\n", [], 2, "unknown option zzz: the options here are name, seed"),
-    "further down": ("train.py", TRAIN + "optimizer: {lrr: 1e-3}\n", [], 2, "unknown option optimizer.lrr"),
+    "further down": ("train.py", TRAIN + "optimizer: {lrr: 1e-3}\n", [], 2, "unknown option task.optimizer.lrr"),
     "on the command line": ("train.py", TRAIN, ["+widht=3"], 2, "unknown option widht"),
     "of a sweep": ("train.py", TRAIN + "optimzer: {}\n", ["-m", "seed=0,1"], 2, "did you mean optimizer?"),
     "of the other script": ("train.py", TRAIN + "num_samples: 3\n", [], 2, "unknown option num_samples"),

@@ -337,7 +337,7 @@ def test_weights_that_overflow_in_the_last_step_are_not_saved(tmp_path: Path) ->
     task = faulty_task([1], factor=1e6)
     task.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=1e38)
     task.scheduler = lambda optimizer: torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    with pytest.raises(NonFiniteError, match=r"step 1: no checkpoint was written, as weights\.pipeline\."):
+    with pytest.raises(NonFiniteError, match=r"step 1: no checkpoint was written, because weights\.pipeline\."):
         fit(task, 1, [Checkpoint(Every(steps=1), str(tmp_path / "c"))], tmp_path)
     assert not list((tmp_path / "c").glob("*.ckpt"))
 
@@ -458,7 +458,7 @@ def test_a_checkpoint_that_one_of_two_ranks_cannot_write_ends_both(tmp_path: Pat
         "train.py", *MOONS, *fault, *options, "trainer.devices=2", f"output_dir={tmp_path}", **with_tests()
     )
     assert done.returncode == 5, done.stderr
-    assert done.stderr.count("error: step 1: no checkpoint was written, as weights.pipeline.") == 1
+    assert done.stderr.count("error: step 1: no checkpoint was written, because weights.pipeline.") == 1
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
 

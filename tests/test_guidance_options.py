@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[str, list[str], str]] = {
         ["guidance=clip", "guidance.scale=2"],
         r"guidance\.scale=2 has no effect, because no guide has this option \(guides: clip\): choose one",
     ),
-    "the run has none": ("unconditional", ["guidance.scale=2"], "(guides: clip): choose one"),
+    "the run has none": ("unconditional", ["guidance.scale=2"], r"\(guides: clip\): choose one"),
     "no condition": ("unconditional", ["guidance=classifier_free", "guidance.scale=2"], "and this model has none"),
     "a classifier makes no samples": ("classifier", [], "is a classifier, which can only guide another model"),
     "no classifier": (

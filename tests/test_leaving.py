@@ -254,7 +254,7 @@ def test_a_folder_that_is_removed_ends_with_code_4(
         with pytest.raises(SystemExit) as stopped:
             trained(tmp_path / "run", *SHORT)
     assert stopped.value.code == 4
-    assert "was removed while the run went on" in capsys.readouterr().err
+    assert "was removed during the run" in capsys.readouterr().err
 
 
 def test_a_checkpoint_folder_that_is_removed_is_not_made_again(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_checkpoint_folder_that_is_removed_is_not_made_again(tmp_path: Path) -
     store.save(content(), 1)
     store.wait()
     remove(tmp_path / "checkpoints")
-    with pytest.raises(Exception, match="was removed while") as told:
+    with pytest.raises(Exception, match="was removed during") as told:
         store.save(content(), 2)
     assert told.value.exit_code == 4  # type: ignore[attr-defined]
 

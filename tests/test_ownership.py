@@ -80,7 +80,7 @@ def test_a_foreign_folder_is_refused_and_not_touched(
     make(there, tmp_path)
     before = files(tmp_path)
     plain = {**config(tmp_path / "new", **{option: there}), "run_id": "mine"}
-    with pytest.raises(ConfigurationError, match=f"{option}.folder={there} (belongs to run|holds something)"):
+    with pytest.raises(ConfigurationError, match=f"{option}.folder={there} (belongs to run|is not empty)"):
         refuse_foreign(tmp_path / "new", plain)
     assert files(tmp_path) == before
 
@@ -114,7 +114,7 @@ def test_w_and_b_shares_its_folder(tmp_path: Path) -> None:
 def test_a_run_folder_has_one_owner(tmp_path: Path) -> None:
     begun(tmp_path / "a", "a")
     assert run_id_of(tmp_path / "a") == "a"
-    with pytest.raises(ConfigurationError, match="holds run a: leave run_id=b out"):
+    with pytest.raises(ConfigurationError, match="contains run a: remove run_id=b"):
         refuse_foreign(tmp_path / "a", {**config(tmp_path / "a"), "run_id": "b"})
     for inside in ("checkpoints", "checkpoints/"):
         with pytest.raises(ConfigurationError, match=r"output_dir=.*checkpoints belongs to run a"):
@@ -122,7 +122,7 @@ def test_a_run_folder_has_one_owner(tmp_path: Path) -> None:
     begun(tmp_path / "b", "b")
     shutil.rmtree(tmp_path / "b" / "checkpoints")
     shutil.copytree(tmp_path / "a" / "checkpoints", tmp_path / "b" / "checkpoints")
-    with pytest.raises(ConfigurationError, match=r"belongs to run a, and .* holds run b"):
+    with pytest.raises(ConfigurationError, match=r"belongs to run a, but .* contains run b"):
         refuse_foreign(tmp_path / "b", config(tmp_path / "b"))
 
 
@@ -143,7 +143,7 @@ def test_all_places_of_a_run_are_remembered(tmp_path: Path) -> None:
     assert find_checkpoint(run) == tmp_path / "one" / "step-00000005.ckpt"
     shutil.rmtree(tmp_path / "one")
     begun(tmp_path / "other", "b", checkpoint=tmp_path / "one")  # another run has the folder now
-    with pytest.raises(CheckpointError, match="is no run folder"):
+    with pytest.raises(CheckpointError, match="is not a run folder"):
         find_checkpoint(run)
     (run / "run.json").write_text('{"run_id": 3}')
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):

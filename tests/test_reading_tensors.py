@@ -104,8 +104,8 @@ CONTENT: dict[str, tuple[Any, str]] = {
     "metrics": (with_state(metrics={"fd": "low"}), "metrics.fd: input should be a valid number"),
     "step": (with_state(global_step=-1), "global_step: input should be greater than or equal to 0"),
     "facts": (with_state(facts=3), "facts: input should be a valid dictionary"),
-    "evaluation of version 1": (with_state(format=1, config={"evaluation": 3}), "none of version 1"),
-    "extractor of version 1": (with_state(format=1, config={"evaluation": {"extractor": 3}}), "none of version 1"),
+    "evaluation of version 1": (with_state(format=1, config={"evaluation": 3}), "is not of version 1"),
+    "extractor of version 1": (with_state(format=1, config={"evaluation": {"extractor": 3}}), "is not of version 1"),
 }
 
 

@@ -146,9 +146,12 @@ def test_a_sweep_whose_seeds_are_drawn_goes_on(script: Script) -> None:
     ("option", "said"),
     [
         ("run_id=mine", "run_id=mine would be shared by all trials of the sweep: remove it"),
-        ("callbacks.checkpoint.folder=shared", "callbacks.checkpoint.folder=shared would be that of all trials"),
-        ("callbacks.ema.folder=shared", "callbacks.ema.folder=shared would be that of all trials"),
-        ("+logger.csv.folder=shared", "logger.csv.folder=shared would be that of all trials"),
+        (
+            "callbacks.checkpoint.folder=shared",
+            "callbacks.checkpoint.folder=shared would be shared by all trials of",
+        ),
+        ("callbacks.ema.folder=shared", "callbacks.ema.folder=shared would be shared by all trials of"),
+        ("+logger.csv.folder=shared", "logger.csv.folder=shared would be shared by all trials of"),
     ],
 )
 def test_what_all_trials_would_share_is_refused(option: str, said: str, script: Script) -> None:
@@ -184,7 +187,7 @@ def test_two_that_sample_into_one_folder(run: Path, script: Script, monkeypatch:
     assert files(Path("out")) == {"lock": b"", "result.json": b"{}"}
     ended = script(*sample[:-1], "output_dir=run")
     assert ended.code == 2
-    assert "holds other samples, or a run" in ended.err
+    assert "contains other samples, or a run" in ended.err
 
 
 @pytest.mark.slow

@@ -329,10 +329,10 @@ def test_what_may_change_sums_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
         run(folder)
     finally:
         torch.set_num_threads(1)
-    assert "warning: now threads 2 instead of 1\n" in capsys.readouterr().out
+    assert "warning: threads is now 2 instead of 1\n" in capsys.readouterr().out
     facts = {"versions": {"torch": "2.1"}, "threads": 1, "git_commit": "a"}
     new = {"versions": {"torch": "2.2", "numpy": "2"}, "threads": 1, "git_commit": "b"}
-    assert changed_facts(facts, new) == ["now torch 2.2 instead of 2.1", "now git_commit b instead of a"]
+    assert changed_facts(facts, new) == ["torch is now 2.2 instead of 2.1", "git_commit is now b instead of a"]
 
 
 def test_a_fault_of_the_code_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,7 @@ EVALUATIONS: dict[str, tuple[str, Any, int, str]] = {
             "batch_size": 2,
         },
         4,
-        "its data lie at pipe:touch marker",
+        "its data are at pipe:touch marker",
     ),
     "mixture": (
         "config/data",
@@ -223,7 +223,7 @@ EVALUATIONS: dict[str, tuple[str, Any, int, str]] = {
             "class_balanced": False,
         },
         4,
-        "its data lie at /proc",
+        "its data are at /proc",
     ),
 }
 
@@ -386,7 +386,7 @@ def test_a_received_run_is_not_written_through_links(name: str, folder: Path, sc
     ):
         ended = script(program, *options, f"output_dir={folder}")
         assert ended.code in (2, 4), ended.err
-        assert any(each in ended.err for each in ("symbolic link", "holds other samples", "is no run folder"))
+        assert any(each in ended.err for each in ("symbolic link", "contains other samples", "is not a run folder"))
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert target.read_text() == "precious" if target.is_file() else not any(target.iterdir())
 

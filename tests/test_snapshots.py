@@ -183,7 +183,7 @@ def test_snapshots_of_another_future_are_gone_at_once(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="killed"):
         fit(small_task(), 9, [EMA([], 1, [0.1], Every(steps=9), str(tmp_path / "snapshots")), Killed()], tmp_path)
-    with pytest.raises(CheckpointError, match="no run folder with snapshots"):
+    with pytest.raises(CheckpointError, match="is not a run folder with snapshots"):
         find_snapshots(tmp_path)
 
 
@@ -195,7 +195,7 @@ def test_snapshots_without_their_index_are_not_gone_on_with(tmp_path: Path, caps
     with pytest.raises(SystemExit) as stopped:
         run(folder, LENGTHS, every(4))
     assert stopped.value.code == 4
-    assert f"{folder / 'snapshots' / 'index.json'} is absent or damaged" in capsys.readouterr().err
+    assert f"{folder / 'snapshots' / 'index.json'} is missing or damaged" in capsys.readouterr().err
     assert len(list((folder / "snapshots").glob("*.ckpt"))) == 6
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, verified before they are believed, never executed."""
+"""Checkpoints: they are written completely or not at all, verified before use, and never executed."""
 
 from inkdrop.checkpoints.content import model_weights
 from inkdrop.checkpoints.files import Checkpoint, find_checkpoint, open_checkpoint, read_checkpoint

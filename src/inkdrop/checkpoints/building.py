@@ -1,4 +1,4 @@
-"""Building what a checkpoint describes, within the memory that its weights tell of, and no checkpoint within itself."""
+"""Builds the model of a checkpoint with limited memory, and refuses a checkpoint that contains itself."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from inkdrop.configuration import build
 from inkdrop.errors import CheckpointError
 from inkdrop.files.showing import harmless
 
-MAX_MODELS = 16  # that a checkpoint is made of
-ROOM = 2**29  # bytes that parts without weights in the file may take, such as tables of a schedule
-_FACTOR = 8  # bytes that a model may take while it is built for each byte of its weights
-_LEAST = 2**15  # bytes that each tensor counts for: a model of very many small ones takes long
+MAX_MODELS = 16  # models in one checkpoint
+ROOM = 2**29  # bytes allowed for parts without weights in the file, such as tables of a schedule
+_FACTOR = 8  # bytes allowed while a model is built, for each byte of its weights
+_LEAST = 2**15  # least bytes counted for a tensor: a model of very many small ones takes long
 
 
 class _TooLargeError(ValueError):
-    """What is described takes more memory than it may."""
+    """The described model takes more memory than allowed."""
 
 
 class _Room(TorchDispatchMode):
-    """Refuses to make tensors of more bytes than `left`, before they are made."""
+    """A dispatch mode that refuses to allocate tensors of more than `left` bytes in total."""
 
     def __init__(self, left: int):
         super().__init__()
@@ -45,20 +45,20 @@ class _Room(TorchDispatchMode):
 
 
 def _num_bytes(function: Any, args: Any, kwargs: Any) -> int:
-    """Of what a function makes; 0 where that depends on the values it is given."""
+    """Returns the bytes of a function's results, or 0 if they depend on the values of its arguments."""
     args, kwargs = tree_map_only(Tensor, lambda each: each.to("meta"), (args, dict(kwargs)))
     if any(each.name == "device" for each in function._schema.arguments):
         kwargs["device"] = torch.device("meta")
     try:
         made = tree_leaves(function(*args, **kwargs))
-    except Exception:  # of what has no shape without numbers
+    except Exception:  # the shape depends on values
         return 0
     return sum(max(_LEAST, each.numel() * each.element_size()) for each in made if isinstance(each, Tensor))
 
 
 @dataclass
 class _Chain:
-    """Checkpoints that are being built within each other, the memory each may take, and how many there were in all."""
+    """The checkpoints that are being built inside each other, the memory allowed for each, and their total number."""
 
     paths: list[Path] = field(default_factory=list)
     rooms: list[_Room] = field(default_factory=list)
@@ -82,17 +82,17 @@ def _chain() -> Iterator[_Chain]:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[None]:
-    """A checkpoint is read and built within the block; `CheckpointError` if it is already, or is one of too many."""
+    """Registers a checkpoint that is built in the block; raises `CheckpointError` for a cycle or too many models."""
     with _chain() as now:
         own, outer = Path(path).resolve(), now.rooms[-1:]
         now.count += 1
         if own in now.paths:
             chain = " -> ".join(harmless(each) for each in [*now.paths[now.paths.index(own) :], own])
-            raise CheckpointError(f"{harmless(path)} is made of itself: {chain}")
+            raise CheckpointError(f"{harmless(path)} contains itself: {chain}")
         if now.count > MAX_MODELS:
-            raise CheckpointError(f"{harmless(path)} is one of more than {MAX_MODELS} models that another is made of")
+            raise CheckpointError(f"{harmless(path)} is one of more than {MAX_MODELS} models within one checkpoint")
         now.paths.append(own)
-        for room in outer:  # it is another file, with weights of its own
+        for room in outer:  # it is another file with its own weights
             room.paused = True
         try:
             yield
@@ -103,9 +103,9 @@ def opened(path: str | Path) -> Iterator[None]:
 
 
 def built(path: str | Path, node: Any, allowed: Iterable[str], weights: Mapping[str, Tensor] | None = None) -> Any:
-    """What a part of a checkpoint's configuration describes, where these are its weights.
+    """Builds a part of a checkpoint's configuration with these weights.
 
-    `CheckpointError` for what would take much more memory than they do, or cannot be built at all.
+    Raises `CheckpointError` if it would take much more memory than its weights, or cannot be built.
     """
     sizes = [value.numel() * value.element_size() for value in (weights or {}).values()]
     with _chain() as now:
@@ -114,12 +114,12 @@ def built(path: str | Path, node: Any, allowed: Iterable[str], weights: Mapping[
             with now.rooms[-1]:
                 return build(node, allowed)
         except _TooLargeError:
-            told = "its configuration describes a model larger than its weights, which would take too much memory"
-            raise CheckpointError(f"{harmless(path)} is no checkpoint of inkdrop: {told}") from None
+            fault = "its configuration describes a model larger than its weights, which would take too much memory"
+            raise CheckpointError(f"{harmless(path)} is not an inkdrop checkpoint: {fault}") from None
         except ValueError:
             raise
         except Exception as error:  # values that fit by themselves need not fit each other
-            told = harmless(" ".join(str(error).split()) or type(error).__name__)
-            raise CheckpointError(f"{harmless(path)}: its configuration cannot be built: {told}") from error
+            fault = harmless(" ".join(str(error).split()) or type(error).__name__)
+            raise CheckpointError(f"{harmless(path)}: its configuration cannot be built: {fault}") from error
         finally:
             now.rooms.pop()

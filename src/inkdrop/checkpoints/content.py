@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and how older versions of it become the present one."""
+"""The content of a checkpoint, and the migration of older versions to the present one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Content = dict[str, Any]
 
 
 def _from_0(content: Content) -> Content:
-    """Files from before the format had a number."""
+    """Migrates files from before the format had a version."""
     return {"format": 1, "world_size": 1, "metrics": {}, **content}
 
 
 def _from_1(content: Content) -> Content:
-    """An evaluation was the Fréchet distance alone, and an extractor was called by the name of that."""
+    """Migrates an evaluation that was only the Fréchet distance, with an extractor named after it."""
     config = content["config"]
     evaluation = config.get("evaluation")
     if evaluation is not None and "metrics" not in evaluation:
@@ -38,7 +38,7 @@ def _from_1(content: Content) -> Content:
 
 
 def _from_2(content: Content) -> Content:
-    """Heun's method was a class."""
+    """Migrates Heun's method, which was a class."""
 
     def renamed(node: Any) -> Any:
         if isinstance(node, dict):
@@ -49,7 +49,7 @@ def _from_2(content: Content) -> Content:
 
 
 def _from_3(content: Content) -> Content:
-    """A run counted the batches that it had seen instead of their samples."""
+    """Migrates the count of batches to a count of samples."""
 
     def counted(state: Any) -> Any:
         if not isinstance(state, dict) or "num_batches_seen" not in state:
@@ -60,7 +60,7 @@ def _from_3(content: Content) -> Content:
 
 
 def _from_4(content: Content) -> Content:
-    """A conditioner of attributes saw the numbers as they are, and knew no range."""
+    """Migrates a conditioner of attributes, which used raw numbers and had no statistics."""
     state = dict(content["state_dict"])
     for name in [name for name in state if re.search(r"\bconditioner\.(.*\.)?absent$", name)]:
         prefix = name.removesuffix("absent")
@@ -70,7 +70,7 @@ def _from_4(content: Content) -> Content:
     return {**content, "format": 5, "state_dict": state}
 
 
-# What inkdrop itself reads of a checkpoint, and of what type it is; the rest is Lightning's.
+# The fields of a checkpoint that inkdrop itself reads, and their types; the others belong to Lightning.
 FIELDS: dict[str, Any] = {
     "config": dict[str, Any],
     "state_dict": dict[str, Tensor],
@@ -92,32 +92,32 @@ FIELDS: dict[str, Any] = {
     "lr_schedulers": list[dict[str, Any]],
     "loops": dict[str, dict[str, Any]],
 }
-# From a version to the next.
+# Each migrates from its version to the next.
 MIGRATIONS: dict[int, Callable[[Content], Content]] = dict(enumerate([_from_0, _from_1, _from_2, _from_3, _from_4]))
 PREFIXES = ("_orig_mod.", "module.")  # of compiled networks, and of networks on several devices
-IMPORTS = ("_instantiator", "_class_path")  # by which Lightning would import what a file names
+IMPORTS = ("_instantiator", "_class_path")  # Lightning would import what a file names here
 
 
 def migrated(content: Any) -> Content:
-    """The content of a file in the present version.
+    """Returns the content of a file in the present version of the format.
 
-    `ValueError` completes "FILE ..." with what is wrong with it.
+    Raises `ValueError` with what is wrong, to follow the name of the file in a sentence.
     """
     if not isinstance(content, dict) or not all(isinstance(content.get(k), dict) for k in ("state_dict", "config")):
-        raise ValueError(f"is no checkpoint of inkdrop: {_kind(content)}")
+        raise ValueError(f"is not an inkdrop checkpoint: {_kind(content)}")
     version = content.get("format", 0)
     if type(version) is not int or version not in range(FORMAT + 1):
-        raise ValueError(f"has version {version} of the format, and the newest known is {FORMAT}: update inkdrop")
+        raise ValueError(f"has version {version} of the format, but the newest known is {FORMAT}: update inkdrop")
     if (wrong := wrong_field(content, FIELDS)) is not None:
-        raise ValueError(f"is no checkpoint of inkdrop: {wrong}")
+        raise ValueError(f"is not an inkdrop checkpoint: {wrong}")
     try:
         for number in range(version, FORMAT):
             content = MIGRATIONS[number](content)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise ValueError(f"is no checkpoint of inkdrop: its configuration is none of version {version}") from None
+        raise ValueError(f"is not an inkdrop checkpoint: its configuration is not of version {version}") from None
     for options in (content.get(f"{prefix}hyper_parameters") or {} for prefix in ("", "datamodule_")):
         if named := [name for name in IMPORTS if name in options]:
-            raise ValueError(f"is no checkpoint of inkdrop: it names what to import, in {named[0]}")
+            raise ValueError(f"is not an inkdrop checkpoint: it names code to import, in {named[0]}")
     content["state_dict"] = _plain_names(content["state_dict"])
     content["ema"] = {decay: _plain_names(average) for decay, average in content.get("ema", {}).items()}
     content["trainable"] = list(_plain_names(dict.fromkeys(content.get("trainable", []))))
@@ -125,13 +125,13 @@ def migrated(content: Any) -> Content:
         if missing := [name for name in content["trainable"] if name not in average]:
             raise ValueError(f"lacks {missing[0]} in the average of decay {decay}")
     if (wrong := not_finite(content)) is not None:
-        raise ValueError(f"holds numbers that are not finite, in {wrong}")
+        raise ValueError(f"contains numbers that are not finite, in {wrong}")
     return content
 
 
 def _kind(content: Any) -> str:
     if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
-        return "it holds weights alone, without the configuration of their model"
+        return "it contains only weights, without the configuration of their model"
     return f"it lacks the configuration of a model, and is a {type(content).__name__}"
 
 
@@ -146,7 +146,7 @@ def _finite(value: Tensor) -> bool:
 
 
 def snapshot(node: Any) -> Any:
-    """A copy on the CPU that training does not change any more."""
+    """Returns a copy on the CPU that training no longer changes."""
     if isinstance(node, Tensor):
         return node.detach().to("cpu", copy=True)
     if isinstance(node, Mapping):
@@ -157,12 +157,12 @@ def snapshot(node: Any) -> Any:
 
 
 def num_bytes(content: Content) -> int:
-    """Size of all tensors."""
+    """Returns the size of all tensors in bytes."""
     return sum(value.numel() * value.element_size() for _, value in tensors(content))
 
 
 def not_finite(content: Content) -> str | None:
-    """The first learned weight, average or number of the optimizer that is not finite; constants may be."""
+    """Returns the name of the first weight, average or optimizer state that is not finite; constants are ignored."""
     state: dict[str, Tensor] = content["state_dict"]
     weights = {name: state[name] for name in content.get("trainable") or state if name in state}
     parts = {"weights": weights, "ema": content.get("ema"), "optimizer": content.get("optimizer_states")}
@@ -170,7 +170,7 @@ def not_finite(content: Content) -> str | None:
 
 
 def require_fit(found: Mapping[str, Tensor], own: Mapping[str, Tensor], types: bool = False) -> None:
-    """`ValueError` with the names and shapes, and on wish types, that differ between a file's weights and a model's."""
+    """Raises `ValueError` with the names, shapes and optionally types that differ between a file and a model."""
     wrong = [f"{name} is missing" for name in own if name not in found]
     wrong += [f"{name} is unknown" for name in found if name not in own]
     for name in own.keys() & found.keys():
@@ -185,18 +185,16 @@ def require_fit(found: Mapping[str, Tensor], own: Mapping[str, Tensor], types: b
 
 
 def model_weights(content: Mapping[str, Any], weights: str = "ema") -> dict[str, Tensor]:
-    """The state of the pipeline in a checkpoint: `raw`, `ema` for the first average, or an average by its name.
+    """Returns the state of the pipeline in a checkpoint: `raw`, `ema` for the first average, or an average by name.
 
-    `ValueError` names what there is.
+    Raises `ValueError` with the available names for an unknown one.
     """
     state = dict(content["state_dict"])
     averages = content.get("ema", {})
     if weights != "raw":
         chosen = next(iter(averages), None) if weights == "ema" else str(weights)
         if chosen not in averages:
-            raise ValueError(
-                f"weights={weights} is not in the checkpoint: it has raw, {', '.join(averages) or 'no EMA'}"
-            )
+            raise ValueError(f"weights={weights} is not in the checkpoint; available: {', '.join(['raw', *averages])}")
         state.update(averages[chosen])
     prefix = "pipeline."
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

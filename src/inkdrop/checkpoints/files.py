@@ -1,4 +1,4 @@
-"""Reading checkpoint files: nothing in them is executed, and what is damaged or foreign is refused with the reason."""
+"""Reads checkpoint files: nothing in them is executed, and damaged or foreign files are refused with the reason."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from inkdrop.files.fields import wrong_field
 from inkdrop.files.showing import harmless, warn
 from inkdrop.files.tensors import ForeignError, check_archive, load_torch
 
-INDEX = "index.json"  # in a folder of checkpoints: what is complete, and whose it is
-RECORD = "run.json"  # in a run folder: which run this is, and where its files lie
-KINDS = {"checkpoints": "checkpoint", "snapshots": "ema"}  # what is found again, and the callback that keeps it
+INDEX = "index.json"  # in a folder of checkpoints: the complete files, and the owner
+RECORD = "run.json"  # in a run folder: the name of the run, and the places of its files
+KINDS = {"checkpoints": "checkpoint", "snapshots": "ema"}  # kinds of files, and the callback that writes each
 _RECORD: dict[str, Any] = {"run_id": str, "config": dict[str, Any], **dict.fromkeys(KINDS, list[str])}
 _INDEX: dict[str, Any] = {"files": list[dict[str, Any]], "owner": str, "run": str}
 _ENTRY: dict[str, Any] = {
-    "name": Annotated[str, StringConstraints(pattern=r"^step-\d{8,}\.ckpt$")],  # no path that leads elsewhere
+    "name": Annotated[str, StringConstraints(pattern=r"^step-\d{8,}\.ckpt$")],  # not a path to another folder
     "step": Annotated[int, Ge(0)],
     "bytes": Annotated[int, Ge(0)],
     "sha256": str,
@@ -38,20 +38,20 @@ _ENTRY: dict[str, Any] = {
 
 
 def find_checkpoint(path: str | Path, option: str = "checkpoint") -> Path:
-    """The checkpoint file itself, or the latest sound one of a run folder, which `option` names.
+    """Returns the checkpoint file itself, or the latest intact one of a run folder; `option` is named in errors.
 
-    A damaged one is skipped with a warning. `CheckpointError` if there is none, or for an address.
+    A damaged checkpoint is skipped with a warning. Raises `CheckpointError` if there is none, or for a URL.
     """
     return _located(path, option)[0]
 
 
 def _located(path: str | Path, option: str) -> tuple[Path, str | None]:
-    """The file, and its digest if it had to be read to be found."""
+    """Returns the file, and its digest if the file was verified in the search."""
     if "://" in str(path):
-        raise CheckpointError(f"{option}={path} is an address: fetch the file first, and only from whom you trust")
+        raise CheckpointError(f"{option}={path} is a URL: download the file first, from a source that you trust")
     try:
         return (Path(path), None) if Path(path).is_file() else _latest_in(Path(path), option)
-    except OSError as error:  # of a folder that may not be entered
+    except OSError as error:  # such as a folder without permission
         raise CheckpointError(f"{option}={path} cannot be read: {error.strerror}") from None
 
 
@@ -61,17 +61,17 @@ def _latest_in(path: Path, option: str) -> tuple[Path, str | None]:
     if not path.is_dir():
         raise CheckpointError(f"{option}={path} is neither a file nor a folder")
     if not (files := complete(places(path, "checkpoints"))):
-        raise CheckpointError(f"{path} is no run folder: it has no checkpoints/step-*.ckpt")
-    if (latest := _latest_sound(files)) is None:
-        raise CheckpointError(f"no checkpoint in {files[-1].parent} is sound")
+        raise CheckpointError(f"{path} is not a run folder with checkpoints: it has no checkpoints/step-*.ckpt")
+    if (latest := _latest_intact(files)) is None:
+        raise CheckpointError(f"no checkpoint in {files[-1].parent} is intact")
     return latest
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """What `run.json` says: `run_id`, the folders of each kind, and the `config` that the run was begun with.
+    """Returns the content of `run.json`: `run_id`, the folders of each kind, and the first `config` of the run.
 
-    Of a run from before there was one, its `config.yaml` says it; {} where neither is or can be read, as earlier
-    versions did not write that in one go. `CheckpointError` for a damaged record.
+    For a run from before `run.json` existed, it is read from `config.yaml`. The result is {} if neither can be read,
+    as earlier versions did not write `config.yaml` atomically. Raises `CheckpointError` for a damaged `run.json`.
     """
     if (run / RECORD).exists():
         record: dict[str, Any] = read_json(run / RECORD, error=CheckpointError)
@@ -85,13 +85,13 @@ def read_record(run: Path) -> dict[str, Any]:
     if not isinstance(config.get("run_id"), str):
         return {"config": config}
     named = {kind: folder_of(config, "callbacks", callback) for kind, callback in KINDS.items()}
-    within = f"{config.get('output_dir')}/"  # where it lay then: its folder may have been moved
+    within = f"{config.get('output_dir')}/"  # the run folder at that time, which may have been moved
     outside = {kind: [each] for kind, each in named.items() if each and not each.startswith(within)}
     return {"run_id": config["run_id"], "config": config, **outside}
 
 
 def folder_of(config: Mapping[str, Any], group: str, name: str) -> str | None:
-    """The folder that a part of a configuration writes to; None if it writes to none."""
+    """Returns the folder that a part of a configuration writes to, or None if it has no such option."""
     parts = config.get(group)
     part = parts.get(name) if isinstance(parts, Mapping) else None
     folder = part.get("folder") if isinstance(part, Mapping) else None
@@ -99,7 +99,7 @@ def folder_of(config: Mapping[str, Any], group: str, name: str) -> str | None:
 
 
 def places(run: Path, kind: str) -> list[Path]:
-    """The folders in which a run keeps its checkpoints, or its snapshots, without those of other runs."""
+    """Returns the folders in which a run keeps its checkpoints or snapshots, without those of other runs."""
     record = read_record(run)
     outside = [run / each for each in record.get(kind, [])]
     own = [each for each in outside if (read_index(each) or {}).get("owner") in (None, record["run_id"])]
@@ -107,21 +107,21 @@ def places(run: Path, kind: str) -> list[Path]:
 
 
 def complete(folders: Iterable[Path]) -> list[Path]:
-    """The checkpoints in these folders, oldest first; what is not in an index was being written when the run ended."""
+    """Returns the checkpoints in these folders, oldest first, without incomplete ones, which are not in the index."""
     files: list[Path] = []
     for folder in folders:
-        index = read_index(folder)  # without one the names decide
+        index = read_index(folder)  # without an index the names decide
         names = [each["name"] for each in index["files"]] if index else [each.name for each in folder.glob("step-*")]
         files += [folder / name for name in names if re.fullmatch(r"step-\d+\.ckpt", name)]
     return sorted(files, key=lambda file: int(file.stem.removeprefix("step-")))
 
 
-def latest_sound(files: Sequence[Path]) -> Path | None:
-    """The last of these checkpoints that is as it was written; each that is not is named in a warning."""
-    return None if (latest := _latest_sound(files)) is None else latest[0]
+def latest_intact(files: Sequence[Path]) -> Path | None:
+    """Returns the last of these checkpoints that is intact, and warns of each damaged one."""
+    return None if (latest := _latest_intact(files)) is None else latest[0]
 
 
-def _latest_sound(files: Sequence[Path]) -> tuple[Path, str | None] | None:
+def _latest_intact(files: Sequence[Path]) -> tuple[Path, str | None] | None:
     for file in reversed(files):
         try:
             digest = verify(file)
@@ -129,13 +129,13 @@ def _latest_sound(files: Sequence[Path]) -> tuple[Path, str | None] | None:
             warn(error)
             continue
         if file != files[-1]:
-            warn(f"{file} is taken instead")
+            warn(f"{file} is used instead")
         return file, digest
     return None
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:
-    """What `index.json` says of the complete files of a folder, oldest first; None without one that can be read."""
+    """Returns the `index.json` of a folder, with its complete files, oldest first, or None if it cannot be read."""
     if not os.path.lexists(folder / INDEX):
         return None
     try:
@@ -143,7 +143,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
         if (wrong := _wrong_index(index)) is not None:
             raise UnreadableError(f"{harmless(folder / INDEX)} is damaged, {wrong}")
     except UnreadableError as error:
-        warn(f"{error}: files are taken by name")
+        warn(f"{error}: files are found by name")
         return None
     return index
 
@@ -156,7 +156,7 @@ def _wrong_index(index: dict[str, Any]) -> str | None:
 
 
 def verify(file: Path) -> str | None:
-    """`CheckpointError` unless the file is as it was written, by its digest in the index, or else its own checksums.
+    """Raises `CheckpointError` unless a file is intact, by its digest in the index or else its own checksums.
 
     Returns the digest if it is in the index.
     """
@@ -170,8 +170,8 @@ def verify(file: Path) -> str | None:
                     kind = "incomplete" if size < known["bytes"] else "damaged"
                     raise CheckpointError(f"{shown} is {kind}: {size} of {known['bytes']} bytes")
                 if hashlib.file_digest(stream, "sha256").hexdigest() != known["sha256"]:
-                    raise CheckpointError(f"{shown} is damaged: its digest is not the one it was written with")
-            check_archive(stream, whole=known is None)  # whoever wrote it wrote the index too
+                    raise CheckpointError(f"{shown} is damaged: its digest differs from that in {INDEX}")
+            check_archive(stream, whole=known is None)  # the index has the same author as the file
             return None if known is None else str(known["sha256"])
     except OSError as error:
         raise CheckpointError(f"{shown} cannot be read: {error.strerror or error}") from None
@@ -180,23 +180,23 @@ def verify(file: Path) -> str | None:
 
 
 def _foreign(file: Path, error: ForeignError) -> CheckpointError:
-    return CheckpointError(f"{harmless(file)} is {_kind(file) or f'no checkpoint of inkdrop: it {error}'}")
+    return CheckpointError(f"{harmless(file)} is {_kind(file) or f'not an inkdrop checkpoint: it {error}'}")
 
 
 def _kind(file: Path) -> str | None:
-    """What a file that is no checkpoint is, of what networks are often kept in."""
+    """Returns the kind of a file that is not a checkpoint but a common format of networks, or None for others."""
     with contextlib.suppress(Exception), open_regular(file) as stream:
         if stream.read(9)[8:] == b"{":
-            return "a safetensors file: it holds weights alone, without the configuration of their model"
+            return "a safetensors file: it contains only weights, without the configuration of their model"
         with zipfile.ZipFile(stream) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                return "a TorchScript file: it holds a network alone, without the configuration of its model"
+                return "a TorchScript file: it contains only a network, without the configuration of its model"
     return None
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read from `file`, where `path` was asked for; `content` is in the present format."""
+    """A checkpoint read from `file` for the given `path`; `content` is in the present format."""
 
     path: str | Path
     file: Path
@@ -205,7 +205,7 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file, which is taken once."""
+        """Returns the SHA-256 of the file, which is computed once."""
         if self.known is not None:
             return self.known
         with open_regular(self.file) as stream:
@@ -213,10 +213,10 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | Path, option: str = "checkpoint") -> Checkpoint:
-    """The checkpoint that `option` names: tensors and plain data, in the present version of the format.
+    """Returns the checkpoint at a path: tensors and plain data, in the present version of the format.
 
-    The file is verified first. `CheckpointError` if it is damaged, of a newer version, was not written by inkdrop, or
-    holds numbers that are not finite.
+    The file is verified first. Raises `CheckpointError` if it is damaged, of a newer version, not written by inkdrop,
+    or contains numbers that are not finite; `option` is named in the message.
     """
     file, digest = _located(path, option)
     if Path(path).is_file():  # a folder's has been verified
@@ -225,12 +225,12 @@ def open_checkpoint(path: str | Path, option: str = "checkpoint") -> Checkpoint:
 
 
 def read_checkpoint(path: str | Path, option: str = "checkpoint") -> dict[str, Any]:
-    """The content of a checkpoint, as in `open_checkpoint`."""
+    """Returns the content of a checkpoint, as in `open_checkpoint`."""
     return open_checkpoint(path, option).content
 
 
 def read_verified(file: Path) -> dict[str, Any]:
-    """The content of a checkpoint file that was verified."""
+    """Returns the content of a verified checkpoint file."""
     try:
         with open_regular(file) as stream:
             return migrated(load_torch(stream))

@@ -1,4 +1,4 @@
-"""Writing checkpoints: each in a file of its own that is complete before it gets its name, and an index of them."""
+"""Writes checkpoints: each to its own file, which is complete before it gets its name, and an index of them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from inkdrop.files.writing import make_folder, remove_unfinished, replacing, wri
 
 
 class CheckpointFolder:
-    """Immutable files `step-XXXXXXXX.ckpt`, and `index.json` with size, digest and metrics of each complete one.
+    """A folder of immutable files `step-XXXXXXXX.ckpt`, and `index.json` with size, digest and metrics of each.
 
-    A file is written beside its destination and synced before it is renamed; then the index is replaced in the same
-    way, and only then are older files removed: at every instant the index names complete files only. The newest `keep`
-    (None: all) stay, those whose step is a multiple of `keep_every`, and the `keep_best` with the lowest value of the
-    metric `best` (or the highest, if it is written as "-NAME").
+    A file is written next to its destination and synced before it is renamed. Then the index is replaced in the same
+    way, and only then are older files removed, so that the index always names complete files only. Writing runs in a
+    thread next to training; the next `save` or `wait` raises its error. The index names the run that is the `owner`,
+    and in the folder of another run nothing is written or removed.
 
-    The index names the run that is the `owner`, and in the folder of another nothing is written or removed.
-
-    Writing goes on in a thread while training does; an error in it is raised by the next `save` or `wait`.
+    - path: the folder.
+    - keep: number of the newest checkpoints that are kept (None: all).
+    - keep_every: checkpoints whose step is a multiple of it are kept too.
+    - best: metric by which further checkpoints are kept, lowest first, or highest first if written as "-NAME".
+    - keep_best: number of checkpoints kept by `best`.
     """
 
     def __init__(
@@ -46,15 +48,15 @@ class CheckpointFolder:
         self._error: Exception | None = None
 
     def save(self, content: Content, step: int) -> None:
-        """Copies the content and writes the copy in the background, after the file before it.
+        """Copies the content and writes the copy in the background, after the previous file is complete.
 
-        `CheckpointError` if there is no room for it, if it holds what is neither tensor nor plain data, if the last one
-        could not be written, or if the folder belongs to another run.
+        Raises `CheckpointError` if the disk has no room, if the content is neither tensors nor plain data, if the
+        previous file could not be written, or if the folder belongs to another run.
         """
         self.wait()
         self._known()
         if self._made and not self.path.is_dir():
-            raise CheckpointError(f"{self.path} was removed while the run went on: nothing more can be kept there")
+            raise CheckpointError(f"{self.path} was removed during the run: no checkpoint can be written there")
         try:
             make_folder(self.path)
             self._made = True
@@ -64,12 +66,12 @@ class CheckpointFolder:
         except ValueError as error:
             raise CheckpointError(f"no checkpoint was written: it {error}") from None
         if needed > free:
-            raise CheckpointError(f"no room for a checkpoint in {self.path}: {needed:,} bytes, {free:,} are free")
+            raise CheckpointError(f"no room for a checkpoint in {self.path}: {needed:,} bytes needed, {free:,} free")
         self._thread = threading.Thread(target=self._write, args=(snapshot(content), step), name="checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when everything is on the disk; raises what went wrong."""
+        """Returns when everything is on the disk, or raises the error of the thread."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -78,27 +80,28 @@ class CheckpointFolder:
             raise error
 
     def cut(self, step: int) -> None:
-        """Removes the files after this step, which a run that goes on from there writes again.
+        """Removes the files after this step, which a resumed run writes again.
 
-        `CheckpointError` if there are older ones, but no index to tell which, or if the folder belongs to another run.
+        Raises `CheckpointError` if there are files up to this step but no index, or if the folder belongs to another
+        run.
         """
         known = self._known()
         if known is not None:
             self._replace_index(known, [each for each in known["files"] if each["step"] <= step])
         elif any(file.name <= _name(step) for file in self.path.glob("step-*.ckpt")):
-            raise CheckpointError(f"{self.path / INDEX} is absent or damaged: put it back, or move {self.path} away")
+            raise CheckpointError(f"{self.path / INDEX} is missing or damaged: restore it, or move {self.path} away")
 
     def _known(self) -> dict[str, Any] | None:
-        """The index, if there is one; `CheckpointError` if it is another run's."""
+        """Returns the index, or None without one; raises `CheckpointError` if it belongs to another run."""
         known = read_index(self.path)
         if known is not None and known.get("owner") not in (None, self.owner):
-            raise CheckpointError(f"{self.path} belongs to run {known['owner']}: another run writes to another folder")
+            raise CheckpointError(f"{self.path} belongs to run {known['owner']}: choose another folder for this run")
         return known
 
     def _write(self, content: Content, step: int) -> None:
         try:
             if (wrong := not_finite(content)) is not None:
-                raise NonFiniteError(f"step {step}: no checkpoint was written, as {wrong} is not finite")
+                raise NonFiniteError(f"step {step}: no checkpoint was written, because {wrong} is not finite")
             file = self.path / _name(step)
             with replacing(file) as stream:
                 digest = _Digest(stream)
@@ -106,7 +109,7 @@ class CheckpointFolder:
             entry = {"name": file.name, "step": step, "bytes": digest.size, "sha256": digest.hexdigest()}
             self._register({**entry, "metrics": content.get("metrics", {})})
         except Exception as error:
-            # torch's writer hides what the disk said behind an error of its own.
+            # torch's writer hides the error of the disk behind its own.
             reason = next((each for each in (error, error.__context__) if isinstance(each, OSError)), None)
             self._error = error if reason is None else self._failure(reason)
 
@@ -114,19 +117,19 @@ class CheckpointFolder:
         return CheckpointError(f"a checkpoint could not be written to {self.path}: {reason}")
 
     def _register(self, entry: dict[str, Any]) -> None:
-        """The new file into the index, and then out of the folder what is no longer in it."""
+        """Adds the new file to the index, and then removes the files that are no longer in it."""
         known = self._known()
         files = [each for each in (known or {"files": []})["files"] if each["step"] < entry["step"]] + [entry]
         self._replace_index(known, self._kept(files))
 
     def _replace_index(self, known: dict[str, Any] | None, kept: list[dict[str, Any]]) -> None:
-        """An index of these files in the place of the one before it; if there was one, the others are removed."""
+        """Replaces the index by one of these files; if there was an index before, all other files are removed."""
         owned = {} if self.owner is None else {"owner": self.owner}
         write_text(self.path / INDEX, json.dumps({**owned, **(known or {}), "files": kept}, indent=1))
         remove_unfinished(self.path)
         names = {each["name"] for each in kept}
         for file in self.path.glob("step-*.*"):
-            if file.name not in names and known is not None:  # without an index nobody knows what the other files are
+            if file.name not in names and known is not None:  # without an index the other files are unknown
                 file.unlink()
 
     def _kept(self, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -146,7 +149,7 @@ def _name(step: int) -> str:
 
 
 class _Digest:
-    """A file that is hashed while it is written."""
+    """A file object that hashes what is written."""
 
     def __init__(self, stream: BinaryIO):
         self._stream, self.size = stream, 0

@@ -1,4 +1,4 @@
-"""The configuration inside a checkpoint, by which its model, data and evaluation are built again."""
+"""The configuration in a checkpoint, from which its model, data and evaluation are rebuilt."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from inkdrop.files.showing import harmless
 def checked_part(
     path: str | Path, content: Mapping[str, Any], name: str, allow_targets: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """A part of the configuration in the content of a checkpoint, such as `pipeline`, once it is checked.
+    """Returns a checked part of the configuration in the content of a checkpoint, such as `pipeline`.
 
-    `CheckpointError` if it is missing, if its values do not fit, if it holds a reference, or if it names a target that
-    is neither a part of inkdrop's models nor begins with one of `allow_targets`.
+    Raises `CheckpointError` if the part is missing, its values do not fit, it contains a reference, or it names a
+    target that is neither a part of inkdrop's models nor below one of `allow_targets`.
     """
     if not isinstance(node := content["config"].get(name), dict):
-        raise CheckpointError(f"{path} is no checkpoint of inkdrop: its configuration has no {name}")
-    if "${" in str(node):  # where it becomes part of a configuration, that would read the environment
-        raise CheckpointError(f"{path} is no checkpoint of inkdrop: its configuration has a reference in {name}")
+        raise CheckpointError(f"{path} is not an inkdrop checkpoint: its configuration has no {name}")
+    if "${" in str(node):  # as part of another configuration, it would read the environment
+        raise CheckpointError(f"{path} is not an inkdrop checkpoint: its configuration has a reference in {name}")
     try:
         check(node, (*CHECKPOINT_TARGETS, *allow_targets), name)
     except ConfigurationError as error:
         raise CheckpointError(f"{path}: {error}") from None
     if "_target_" not in node or node.get("_partial_"):
-        raise CheckpointError(f"{path} is no checkpoint of inkdrop: its {name} names no class that is built")
+        raise CheckpointError(f"{path} is not an inkdrop checkpoint: its {name} does not name a class to build")
     if "sampler" in node and node.get("guidance") is None:
         return {**node, "guidance": {}}
     return node
@@ -40,9 +40,10 @@ def checked_part(
 def checked_data(
     path: str | Path, content: Mapping[str, Any], allow_targets: Sequence[str] = (), folders: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The data in the configuration of a checkpoint, which are never fetched, once they are checked.
+    """Returns the checked data node in the configuration of a checkpoint, with downloads turned off.
 
-    `CheckpointError` as in `checked_part`, and if they lie neither in the user's data folder nor in one of `folders`.
+    Raises `CheckpointError` as `checked_part` does, and if the data are neither in the data folder nor in one of
+    `folders`.
     """
     node = copy.deepcopy(checked_part(path, content, "data", allow_targets))
     for owner, name, annotation in arguments(node, (*CHECKPOINT_TARGETS, *allow_targets)):
@@ -50,7 +51,7 @@ def checked_data(
             owner[name] = False
         elif is_location(annotation) and owner[name] and (place := outside(owner[name], folders)) is not None:
             raise CheckpointError(
-                f"{path}: its data lie at {harmless(place)}, outside of the data folder {data_dir()}; if they are "
-                f"yours, add {options({'data_folders': [place]})}"
+                f"{path}: its data are at {harmless(place)}, outside the data folder {data_dir()}: if you trust this "
+                f"location, add {options({'data_folders': [place]})}"
             )
     return node

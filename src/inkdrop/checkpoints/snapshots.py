@@ -1,4 +1,4 @@
-"""Averages of lengths that were not kept in training, from snapshots of those that were."""
+"""Weight averages of any length, reconstructed from snapshots of the averages kept in training."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _PREFIX = "length:"
 
 
 def name_of(length: float) -> str:
-    """What an average of this relative length is called in a checkpoint."""
+    """Returns the name in a checkpoint of an average of this relative length."""
     return f"{_PREFIX}{length}"
 
 
 def length_in(name: str) -> float:
-    """The length in such a name."""
+    """Returns the relative length in such a name."""
     return float(name.removeprefix(_PREFIX))
 
 
 def find_snapshots(path: str | Path, step: int | None = None) -> list[dict[str, Any]]:
-    """Entries of the index of a run's snapshots with their `file`, oldest first, up to that of this step (None: all).
+    """Returns the index entries of a run's snapshots with their `file`, oldest first, up to this step (None: all).
 
-    `CheckpointError` if it has none, `ValueError` if none is of this step.
+    Raises `CheckpointError` without snapshots, and `ValueError` without one of this step.
     """
     folders = [each for each in places(Path(path), "snapshots") if each.is_dir()]
     known = [(each, entry) for each in folders for entry in (read_index(each) or {"files": []})["files"]]
@@ -41,7 +41,7 @@ def find_snapshots(path: str | Path, step: int | None = None) -> list[dict[str, 
     entries = [by_step[each] for each in sorted(by_step)]
     if not entries:
         raise CheckpointError(
-            f"{path} is no run folder with snapshots, of which an average of any length is made: train with "
+            f"{path} is not a run folder with snapshots, which averages of any length are made from: train with "
             "callbacks.ema.lengths=[0.05,0.1] and callbacks.ema.snapshots={_target_:inkdrop.callbacks.Every,steps:100}"
         )
     steps = [entry["step"] for entry in entries]
@@ -52,10 +52,10 @@ def find_snapshots(path: str | Path, step: int | None = None) -> list[dict[str, 
 
 
 def reconstructed(path: str | Path, length: float, step: int | None = None) -> Content:
-    """The checkpoint that a run folder would have at the step of a snapshot with an average of this length alone.
+    """Returns the checkpoint that a run would have at the step of a snapshot with only an average of this length.
 
-    `content["reconstruction"]` has length, step, number of snapshots and residual; a warning tells if that is large.
-    `CheckpointError` if a snapshot is damaged or there is none, `ValueError` for a step or length that cannot be.
+    `content["reconstruction"]` has length, step, number of snapshots and residual; a large residual is warned of.
+    Raises `CheckpointError` if a snapshot is damaged or missing, and `ValueError` for an impossible step or length.
     """
     gamma = gamma_of(length)
     entries = find_snapshots(path, step)
@@ -69,9 +69,9 @@ def reconstructed(path: str | Path, length: float, step: int | None = None) -> C
     weights, residual = reconstruction_weights(gammas, times, gamma, updates[-1], rounding)
     if residual > MAX_RESIDUAL:
         print(
-            f"warning: an average of length {length} at step {entries[-1]['step']} is missed by {residual:.1%} of its "
-            f"profile (|sum - p| / |p|): {len(files)} snapshots of {', '.join(kept)} cannot make it; store them more "
-            "often (callbacks.ema.snapshots), or choose a length nearer to theirs",
+            f"warning: the average of length {length} at step {entries[-1]['step']} deviates from its profile by "
+            f"{residual:.1%} (|sum - p| / |p|), because {len(files)} snapshots of {', '.join(kept)} are too few: store "
+            "them more often (callbacks.ema.snapshots), or choose a length nearer to theirs",
             file=sys.stderr,
             flush=True,
         )

@@ -1,1 +1,1 @@
-"""The folder of a run: whose it is, what is written down of it, and how it is resumed."""
+"""The run folder: its owner, its records, and resuming the run in it."""

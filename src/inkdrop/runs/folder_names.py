@@ -1,4 +1,4 @@
-"""Folders that go by the time, of which two processes may have the same."""
+"""Names of run folders that contain the time, which two processes may share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inkdrop.distributed.processes import is_first
 
 
 def by_time(config: DictConfig, option: str) -> Path | None:
-    """The folder in a configuration of Hydra's if the time is in its name, which another process may have had too."""
+    """Returns the folder in a configuration of Hydra if its name contains the time, so that it may not be unique."""
     raw: Any = OmegaConf.to_container(config, resolve=False)
     if not is_first() or "${now:" not in str(raw.get("output_dir")):
         return None
@@ -20,7 +20,7 @@ def by_time(config: DictConfig, option: str) -> Path | None:
 
 
 def apart(folder: Path, made: bool = False) -> Path:
-    """A folder, or that with the next free number behind its name; with `made` it is made, so that nobody takes it."""
+    """Returns a folder, or one with the next free number after its name; with `made` it is created at once."""
     for number in itertools.count(2):
         candidate = folder if number == 2 else folder.with_name(f"{folder.name}-{number - 1}")
         try:
@@ -31,6 +31,6 @@ def apart(folder: Path, made: bool = False) -> Path:
                 return candidate
         except FileExistsError:
             continue
-        except OSError:  # which Hydra meets again, and tells
+        except OSError:  # Hydra raises and reports it again
             return candidate
     raise AssertionError

@@ -1,4 +1,4 @@
-"""Whose a folder is: a run marks what it writes to as its own, and what is another's is refused before it is touched.
+"""Ownership of folders: a run marks the folders that it writes to, and refuses those of another run.
 
 A run folder has `run.json` with the name of the run. A folder elsewhere that the run writes to, such as one for
 checkpoints on another disk, names its owner in its `index.json`.
@@ -24,7 +24,7 @@ from inkdrop.checkpoints.files import (
     RECORD,
     complete,
     folder_of,
-    latest_sound,
+    latest_intact,
     read_index,
     read_record,
     read_verified,
@@ -37,7 +37,7 @@ LOCK = "lock"
 
 
 class Owner(NamedTuple):
-    """A run, and its folder where that is known."""
+    """A run, and its folder if that is known."""
 
     run_id: str
     run: Path | None
@@ -47,96 +47,98 @@ class Owner(NamedTuple):
 
 
 def run_id_of(run: Path) -> str | None:
-    """The name of the run in a folder, by its record or else by its checkpoints; None if it has none."""
+    """Returns the name of the run in a folder from its record or else its checkpoints, or None without a name."""
     return read_record(run).get("run_id") or (read_index(run / "checkpoints") or {}).get("owner")
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a run was begun in this folder."""
+    """Returns whether a run was started in this folder."""
     return (folder / RECORD).exists() or all((folder / name).exists() for name in ("config.yaml", "metrics.jsonl"))
 
 
 def owner(folder: Path) -> Owner | None:
-    """The run that a folder belongs to: by its index, by a run folder around it, or by its newest checkpoint."""
+    """Returns the run that owns a folder, from its index, a run folder around it, or its newest checkpoint."""
     index = read_index(folder) or {}
     if "owner" in index:
         return Owner(index["owner"], Path(index["run"]) if "run" in index else None)
     if around := next((each for each in folder.parents if is_run(each)), None):
         return Owner(run_id_of(around) or "without a name", around)
-    if (latest := latest_sound(complete([folder]))) is not None:  # of a version that wrote no owners
+    if (latest := latest_intact(complete([folder]))) is not None:  # written by a version without owners
         return Owner(read_verified(latest)["config"].get("run_id") or "without a name", None)
     return None
 
 
 def outside(run: Path, config: Mapping[str, Any]) -> dict[str, Path]:
-    """The folders beyond its own that a run writes to and shares with no other, by option."""
+    """Returns by option the folders outside its run folder that a run writes to and does not share."""
     folders = {option: Path(folder).resolve() for option, folder in _folders(config).items()}
     return {option: folder for option, folder in folders.items() if not folder.is_relative_to(run.resolve())}
 
 
 def _folders(config: Mapping[str, Any]) -> dict[str, str]:
-    """The folders in a configuration that one run alone may write to, by option."""
+    """Returns by option the folders in a configuration that only one run may write to."""
     options = [(group, name) for group in ("callbacks", "logger") for name in config.get(group) or {}]
     named = {(group, name): folder_of(config, group, name) for group, name in options}
     return {f"{g}.{name}.folder": each for (g, name), each in named.items() if each and _is_exclusive(config[g][name])}
 
 
 def _is_exclusive(part: Mapping[str, Any]) -> bool:
-    """Whether a part keeps its folder to itself; W&B gives each run a folder of its own in it."""
+    """Returns whether a part needs its folder for itself; W&B makes a folder for each run in it."""
     module, _, name = str(part.get("_target_", "")).rpartition(".")
     return not module or not getattr(getattr(importlib.import_module(module), name), "shares_folder", False)
 
 
 def refuse_shared(config: DictConfig) -> None:
-    """`ConfigurationError` for a folder that all trials of a sweep would write to, though each has to have its own."""
+    """Raises `ConfigurationError` for a folder that all trials of a sweep would share although each needs its own."""
     raw: Any = OmegaConf.to_container(config, resolve=False)
     for option, folder in _folders(raw).items():
         if "${" not in folder:
             raise ConfigurationError(
-                f"{option}={folder} would be that of all trials: let each have its own, such as "
+                f"{option}={folder} would be shared by all trials of the sweep: give each trial its own, such as "
                 f"'{option}={folder}/${{output_dir}}'"
             )
 
 
 def refuse_foreign(run: Path, config: Mapping[str, Any]) -> None:
-    """`ConfigurationError` if something that a run writes to belongs to another, or may."""
+    """Raises `ConfigurationError` if a folder that a run writes to belongs to another run, or may belong to one."""
     own = run_id_of(run)
     begun = own is not None or is_run(run) or bool(complete([run / "checkpoints"]))
     if not begun and (found := _owner_within(run)):
         raise ConfigurationError(f"output_dir={run} belongs to {found}: choose another folder")
     if own and config.get("run_id") not in (None, own):
         raise ConfigurationError(
-            f"output_dir={run} holds run {own}: leave run_id={config['run_id']} out, or choose another folder"
+            f"output_dir={run} contains run {own}: remove run_id={config['run_id']}, or choose another folder"
         )
     inner = (read_index(run / "checkpoints") or {}).get("owner")
     if inner not in (None, own):
-        raise ConfigurationError(f"{run / 'checkpoints'} belongs to run {inner}, and {run} holds run {own}")
+        raise ConfigurationError(
+            f"{run / 'checkpoints'} belongs to run {inner}, but {run} contains run {own}: choose another output_dir"
+        )
     for option, folder in outside(run, config).items():
         found = owner(folder)
         if found is None and not begun and folder.exists() and {*os.listdir(folder)} - {LOCK}:
-            raise ConfigurationError(f"{option}={folder} holds something already: choose a new folder for this run")
+            raise ConfigurationError(f"{option}={folder} is not empty: choose a new folder for this run")
         if found is not None and (not begun or found.run_id != own or _is_copied(found, run)):
             raise ConfigurationError(
-                f"{option}={folder} belongs to {found}, whose files would be lost: choose a new folder, or one within "
+                f"{option}={folder} belongs to {found}, and its files would be lost: choose a new folder, or one in "
                 "${output_dir}"
             )
 
 
 def _owner_within(folder: Path) -> Owner | None:
-    """The run whose checkpoints lie directly in a folder that is no run folder itself."""
+    """Returns the owner of checkpoints directly in a folder that is not a run folder, or None without checkpoints."""
     index = read_index(folder) or {}
     return owner(folder) if "owner" in index or complete([folder]) else None
 
 
 def _is_copied(found: Owner, run: Path) -> bool:
-    """Whether the folder of the owner is still there, beside that of a run of the same name."""
+    """Returns whether the owner is another existing run folder with the same run name, as after a copy."""
     return found.run is not None and found.run.resolve() != run.resolve() and run_id_of(found.run) == found.run_id
 
 
 def claim(run: Path, run_id: str, config: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
-    """Writes down which run a folder is of, and that folders elsewhere are its own; `shown` is without secrets.
+    """Records the owner of the run folder and of the folders elsewhere; `shown` is the configuration without secrets.
 
-    `OSError` if that cannot be written.
+    Raises `OSError` if the records cannot be written.
     """
     before = read_record(run)
     record: dict[str, Any] = {"run_id": run_id, "config": dict(shown)}
@@ -148,21 +150,21 @@ def claim(run: Path, run_id: str, config: Mapping[str, Any], shown: Mapping[str,
     for place in outside(run, config).values():
         make_folder(place)
         index = read_index(place)
-        if index is not None or not complete([place]):  # else it would say that there is nothing
+        if index is not None or not complete([place]):  # an empty index would hide the files
             mark = {**(index or {"files": []}), "owner": run_id, "run": str(run.resolve())}
             write_text(place / INDEX, json.dumps(mark, indent=1))
 
 
 def _relative(folder: Path, run: Path) -> Path:
-    """A folder as it is found again where the run folder was moved."""
+    """Returns a folder relative to the run folder if it is inside, so that the run folder can be moved."""
     folder, run = folder.resolve(), run.resolve()
     return folder.relative_to(run) if folder.is_relative_to(run) else folder
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else writes to this folder within the block; `CheckpointError` if somebody does, or it is read-only."""
-    if not is_first():  # which holds it for all
+    """Locks a folder within the block; raises `CheckpointError` if another process has locked it or it is read-only."""
+    if not is_first():  # the first process holds the lock for all
         yield
         return
     try:
@@ -170,13 +172,13 @@ def locked(folder: Path) -> Iterator[None]:
         refuse_links(folder)
         lock = open_plain(folder / LOCK, os.O_WRONLY | os.O_CREAT)
     except OSError as error:
-        raise CheckpointError(f"nothing can be written to {folder}: {reason(error)}") from None
+        raise CheckpointError(f"{folder} cannot be written to: {reason(error)}") from None
     with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CheckpointError(f"another process writes to {folder}: wait for it, or choose a new folder") from None
-        except OSError as error:  # Lustre, for one, has no locks unless it is mounted with them
+        except OSError as error:  # Lustre, for example, has no locks unless it is mounted with them
             print(f"warning: {folder} cannot be locked ({reason(error)}): start no second run in it", file=sys.stderr)
         for place in _own_folders(folder):
             remove_unfinished(place)
@@ -184,7 +186,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _own_folders(folder: Path) -> Iterator[Path]:
-    """A folder and those in it, without what another run has within this one."""
+    """Yields a folder and its subfolders, except those that another run has locked."""
     yield folder
     for each in folder.iterdir():
         if each.is_dir() and not each.is_symlink() and not (each / LOCK).exists():

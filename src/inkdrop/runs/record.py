@@ -1,4 +1,4 @@
-"""What is written down of a run beside its configuration: what its result depends on."""
+"""The facts of a run besides its configuration on which its result depends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inkdrop.files.writing import write_text
 
 
 def facts() -> dict[str, Any]:
-    """What a result depends on to the bit: versions, threads, and the git commit, or null outside a repository."""
+    """Returns what bit-identical results depend on: versions, threads, and the git commit or None."""
     import torch  # takes seconds
 
     packages = ("torch", "lightning", "hydra-core", "torchmetrics", "numpy")
@@ -35,5 +35,5 @@ def _commit() -> str | None:
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
-    """Writes a record, readable, whole or not at all."""
+    """Writes an indented JSON file, completely or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""`config.yaml` of a run: the configuration of another run, which begins in a folder of its own."""
+"""The `config.yaml` of a run, from which another run can be started in its own folder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from inkdrop.configuration.compose import CONF
 from inkdrop.configuration.secrets import Path, masked
 
 _HEAD = "# The run again, in a new folder: python train.py --config-dir RUN --config-name config [option=value]\n"
-_NOW = "${now:"  # in a name that is another one each time
+_NOW = "${now:"  # a name with it differs each time
 
 
 def startable(config: DictConfig, output_dir: Any, secret: set[Path]) -> str:
-    """A configuration with its references as YAML from which train.py starts, whatever folder the run itself had.
+    """Returns a configuration with its references as YAML from which train.py can start a new run in a new folder.
 
-    `output_dir` is as it was asked for; `secret` are the paths of values that are not written down.
+    `output_dir` is the unresolved option, and `secret` are the paths of values that are not written.
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
     base: Any = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"), resolve=False)
-    named = {path for path in secret if "oc.env" in str(_at(plain, path))}  # a reference to one tells nothing
+    named = {path for path in secret if "oc.env" in str(_at(plain, path))}  # a reference to one reveals nothing
     fresh = {
         "output_dir": output_dir if _NOW in str(output_dir) else base["output_dir"],
         **{name: base[name] for name in ("resume", "resume_allow", "run_id")},
@@ -31,7 +31,7 @@ def startable(config: DictConfig, output_dir: Any, secret: set[Path]) -> str:
 
 
 def _at(plain: Any, path: Path) -> Any:
-    """What lies at a path, or the reference that leads there."""
+    """Returns the value at a path, or an empty string if a reference leads there."""
     for key in path:
         if isinstance(plain, str):
             return ""

@@ -1,4 +1,4 @@
-"""Going on with a run that was interrupted: whether there is one, and whether the configuration is still its own."""
+"""Resuming an interrupted run: finds its latest checkpoint, and refuses a changed configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning
 
-from inkdrop.checkpoints.files import RECORD, complete, latest_sound, places, read_record, read_verified
+from inkdrop.checkpoints.files import RECORD, complete, latest_intact, places, read_record, read_verified
 from inkdrop.configuration.building import USER_TARGETS, TargetError, current, locate
 from inkdrop.configuration.secrets import masked
 from inkdrop.configuration.suggestions import options
@@ -22,7 +22,7 @@ from inkdrop.files.showing import harmless
 from inkdrop.files.writing import reason, refuse_links
 from inkdrop.runs.ownership import is_run, refuse_foreign
 
-# What may differ without a word: it changes where a run is computed and what is shown, not what is computed.
+# These options may change silently: they affect where a run is computed and what is shown, not what is computed.
 FREE = (
     "output_dir",
     "run_id",
@@ -51,7 +51,7 @@ _NEEDED = (
 
 @dataclass
 class Resumed:
-    """A run that is gone on with: its checkpoint, the step it stands at, and what differs since then."""
+    """A run to resume: its checkpoint, its step, its records up to then, and remarks on what has changed since."""
 
     checkpoint: Path
     step: int
@@ -60,17 +60,17 @@ class Resumed:
     data_fingerprint: str
     classes: list[str]
     facts: dict[str, Any]
-    latest: dict[str, float]  # values that were measured by then
+    latest: dict[str, float]  # latest values of the metrics
     protocol: dict[str, Any]  # of the latest evaluation
-    logged: dict[str, int]  # bytes of each record that were written by then
+    logged: dict[str, int]  # size of each record in bytes
     remarks: list[str]
 
 
 def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -> Resumed | None:
-    """The run in a folder that a resolved configuration goes on with, or None for a fresh one.
+    """Returns the run in a folder that a resolved configuration resumes, or None for a fresh run.
 
-    `secret` are the paths of values that records do not show. `CheckpointError` and `ConfigurationError` as in
-    `refuse_foreign`, `resume_point` and `check_same`.
+    `secret` are the paths of values that records do not show. Raises the errors of `refuse_foreign`, `resume_point` and
+    `check_same`.
     """
     if is_first():
         refuse_foreign(folder, plain)
@@ -80,15 +80,16 @@ def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -
         if old := read_record(folder).get("config"):  # it ended before its first checkpoint
             check_same(masked(old, secret), config, config["resume_allow"])
         elif (folder / "config.yaml").exists() and is_first():
-            print(f"warning: {folder / 'config.yaml'} cannot be read, and is written again", file=sys.stderr)
+            print(f"warning: {folder / 'config.yaml'} cannot be read, and is rewritten", file=sys.stderr)
         return None
     content = read_verified(checkpoint)
     if "logged" not in content:
         raise CheckpointError(
-            f"{checkpoint} is of a version whose runs cannot go on: begin with {options({'init_from': checkpoint})}"
+            f"{checkpoint} was written by a version from which runs cannot resume: start a new run with "
+            f"{options({'init_from': checkpoint})}"
         )
     if lacking := [name for name in _NEEDED if content.get(name) in (None, [])]:
-        raise CheckpointError(f"{harmless(checkpoint)} is damaged: it lacks {lacking[0]}, and its run cannot go on")
+        raise CheckpointError(f"{harmless(checkpoint)} is damaged: it lacks {lacking[0]}, and its run cannot resume")
     version = str(content["pytorch-lightning_version"])
     if _release(version) > _release(lightning.__version__):
         raise CheckpointError(
@@ -111,7 +112,7 @@ def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -
 
 
 def _release(version: str) -> list[int]:
-    """Major and minor number: between these the state of a training may change its form."""
+    """Returns the major and minor number, between which the format of a training state may change."""
     return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
@@ -120,16 +121,16 @@ def _mapping(node: Any) -> dict[str, Any]:
 
 
 def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two records of versions, threads and commit: equal to the bit is promised without."""
+    """Returns the differences between two records of versions, threads and commit; without them runs are identical."""
     old, new = ({**_mapping(record.get("versions")), **record} for record in (before, now))
     names = [name for name in new if name in old and name != "versions" and old[name] != new[name]]
-    return [f"now {name} {new[name]} instead of {old[name]}" for name in names]
+    return [f"{name} is now {new[name]} instead of {old[name]}" for name in names]
 
 
 def refuse_unusable(folder: Path) -> None:
-    """`ConfigurationError` if a folder cannot be made, or leads elsewhere."""
+    """Raises `ConfigurationError` if a folder cannot be created, or contains a symbolic link."""
     if files := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
-        raise ConfigurationError(f"output_dir={folder} cannot be a folder: {files[0]} is a file")
+        raise ConfigurationError(f"output_dir={folder} cannot be created, because {files[0]} is a file: rename one")
     try:
         refuse_links(folder)
     except OSError as error:
@@ -137,43 +138,43 @@ def refuse_unusable(folder: Path) -> None:
 
 
 def refuse_results(folder: Path) -> None:
-    """`ConfigurationError` for a folder that holds a run, or samples, which others must not replace."""
+    """Raises `ConfigurationError` for a folder that contains a run or samples, which must not be replaced."""
     if holds_run(folder):
-        raise ConfigurationError(f"output_dir={folder} holds other samples, or a run: choose a new folder")
+        raise ConfigurationError(f"output_dir={folder} contains other samples, or a run: choose a new folder")
 
 
 def resume_point(folder: Path, resume: str) -> Path | None:
-    """The checkpoint that a run in this folder goes on from; None for a fresh run.
+    """Returns the checkpoint from which the run in this folder resumes, or None for a fresh run.
 
-    `resume` is auto, must, or never. `ConfigurationError` for a folder that holds a run although never is asked for,
-    `CheckpointError` if one must be there and is not, or if none of its files is sound.
+    `resume` is auto, must, or never. Raises `ConfigurationError` for never in a folder with a run, and
+    `CheckpointError` for must without a checkpoint or if no checkpoint is intact.
     """
     if resume == "never":
-        if holds_run(folder) and is_first():  # the others find what the first one has begun
-            raise ConfigurationError(f"output_dir={folder} holds another run: choose a new folder, or resume=auto")
+        if holds_run(folder) and is_first():  # the others see the files of the first process
+            raise ConfigurationError(f"output_dir={folder} contains another run: choose a new folder, or resume=auto")
         return None
     if files := complete(places(folder, "checkpoints")):
-        if (latest := latest_sound(files)) is not None:
+        if (latest := latest_intact(files)) is not None:
             return latest
         where = files[-1].parent
-        raise CheckpointError(f"no checkpoint in {where} is sound: resume=never in a new folder begins again")
+        raise CheckpointError(f"no checkpoint in {where} is intact: start again in a new folder with resume=never")
     if resume == "must":
-        raise CheckpointError(f"resume=must, but {folder} holds no checkpoint: resume=auto begins one")
+        raise CheckpointError(f"resume=must requires a checkpoint in {folder}: set resume=auto to start a run")
     if (folder / "result.json").exists() or ((folder / "metrics.jsonl").exists() and not is_run(folder)):
-        raise ConfigurationError(f"output_dir={folder} holds another run, without checkpoints: choose a new folder")
+        raise ConfigurationError(f"output_dir={folder} contains another run, without checkpoints: choose a new folder")
     return None
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run was begun in this folder."""
+    """Returns whether a run was started in this folder."""
     names = (RECORD, "config.yaml", "metrics.jsonl", "result.json", "checkpoints")
     return any((folder / name).exists() for name in names)
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], allow: Sequence[str]) -> list[str]:
-    """The lines of the difference between two resolved configurations that is allowed.
+    """Returns the allowed differences between two resolved configurations, as lines of text.
 
-    `ConfigurationError` shows the rest: what begins with none of `allow`, and is no option that never matters.
+    Raises `ConfigurationError` with all other differences: those of options that neither `allow` nor `FREE` covers.
     """
     changed = _changes(old, new)
     refused = {path: values for path, values in changed.items() if not _within(path, [*FREE, *allow])}
@@ -182,8 +183,9 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], allow: Sequence[s
             f"  {harmless(path)}: {harmless(before)} -> {harmless(after)}" for path, (before, after) in refused.items()
         )
         raise ConfigurationError(
-            f"this run was begun with another configuration:\n{lines}\n"
-            f"set it back, choose a new output_dir, or accept it: {options({'resume_allow': [*allow, *refused]})}"
+            f"this run was started with another configuration:\n{lines}\n"
+            "restore the options, choose a new output_dir, or accept the change by "
+            f"{options({'resume_allow': [*allow, *refused]})}"
         )
     return [f"{path}: {before} -> {after}" for path, (before, after) in changed.items() if _within(path, allow)]
 
@@ -193,12 +195,12 @@ def _within(path: str, names: Sequence[str]) -> bool:
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The values that differ, by path, without those that only repeat another one through a reference."""
+    """Returns the values that differ, by path, except those that only repeat another one through a reference."""
     before, after = (dict(_leaves(config, folder=str(config.get("output_dir", "")))) for config in (old, new))
     changed = {
         path: (before.get(path, _ABSENT), after.get(path, _ABSENT))
         for path in dict.fromkeys([*before, *after])
-        if repr(before.get(path, _ABSENT)) != repr(after.get(path, _ABSENT))  # nan is equal to itself here
+        if repr(before.get(path, _ABSENT)) != repr(after.get(path, _ABSENT))  # here nan equals itself
     }
 
     def repeats(path: str) -> bool:
@@ -209,7 +211,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[
 
 
 def _leaves(node: Any, path: str = "", folder: str = "") -> Iterator[tuple[str, Any]]:
-    """Values by path; where they lie in the run folder, it goes by a common name, as it may have been moved."""
+    """Yields values by path; the run folder is replaced by a common name in them, because it may have been moved."""
     if isinstance(node, Mapping) and node:
         for key, value in {**_defaults(node.get("_target_")), **node}.items():
             yield from _leaves(value, f"{path}.{key}" if path else str(key), folder)
