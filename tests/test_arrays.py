@@ -195,7 +195,7 @@ def test_absent_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
             arrays(tmp_path / name).verify()
         (tmp_path / name).unlink()
         os.mkfifo(tmp_path / name)
-        with pytest.raises(DataError, match=f"{name} cannot be read: it is no regular file"):
+        with pytest.raises(DataError, match=f"{name} cannot be read: it is not a regular file"):
             arrays(tmp_path / name).verify()
     (tmp_path / "a.csv").touch()
     with pytest.raises(DataError, match=r"a.csv is not a .npz, .npy or .pt"):

@@ -93,7 +93,7 @@ def flip_weight(file: Path) -> None:
 INCOMPLETE, DIGEST, UNKNOWN = (
     "is incomplete: ",
     "is damaged: its digest",
-    "it is incomplete, damaged or no file of torch.save",
+    "it is incomplete, damaged or not a file of torch.save",
 )
 # name: (what happens to a file, how it is told by the index, and without)
 DAMAGED: dict[str, tuple[Damage, str, str]] = {
@@ -303,7 +303,7 @@ UNSAVABLE: dict[str, Any] = {
 @pytest.mark.parametrize("node", UNSAVABLE.values(), ids=UNSAVABLE)
 def test_what_could_not_be_read_again_is_not_written(node: Any, whole: Path, tmp_path: Path) -> None:
     store = CheckpointFolder(tmp_path / "checkpoints")
-    with pytest.raises(CheckpointError, match=r"no checkpoint was written: it holds a \w+ in hyper_parameters\.x"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint was written: it contains a \w+ in hyper_parameters\.x"):
         store.save({**read_checkpoint(whole), "hyper_parameters": {"x": node}}, 1)
     assert list(store.path.iterdir()) == []
 
@@ -324,7 +324,7 @@ def test_k6_training_ends_with_code_4(
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path / "run", STEPS)
     assert stopped.value.code == 4
-    assert "holds a PosixPath in callbacks.EMA.folder" in capsys.readouterr().err
+    assert "contains a PosixPath in callbacks.EMA.folder" in capsys.readouterr().err
 
 
 def test_k7_a_model_is_not_built_of_hyperparameters(whole: Path, file: Path) -> None:
@@ -525,9 +525,9 @@ def test_k18_a_run_of_one_device_goes_on_with_two(whole: Path, tmp_path: Path) -
 IN_FOLDER: dict[str, tuple[Damage, str]] = {
     "K20-removed": (Path.unlink, "No such file or directory"),
     "K20-link-inside": (link, "No such file or directory"),
-    "K20-pipe-inside": (pipe, "is no regular file"),
-    "K20-folder-inside": (directory, "is no regular file"),
-    "K23-inside": (shards_with_metadata, "is no regular file"),
+    "K20-pipe-inside": (pipe, "is not a regular file"),
+    "K20-folder-inside": (directory, "is not a regular file"),
+    "K23-inside": (shards_with_metadata, "is not a regular file"),
     "K24-longer": (lambda file: file.write_bytes(file.read_bytes() + b"x"), "is damaged: "),
     "K24-index": (lambda file: (bomb(file), registered(file)), "it unpacks to more than its size"),
 }

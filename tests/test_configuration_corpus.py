@@ -206,7 +206,7 @@ NO_CHECKPOINT = ": set resume=auto to start a run"
 PLACES: dict[str, tuple[list[str], int, str]] = {
     "C33 output_dir": (["train.py", "output_dir=other"], 2, "  optimizer.lr: 0.1 -> 0.004\n"),
     "C33 hydra": (["train.py", "hydra.run.dir=other"], 2, "  optimizer.lr: 0.1 -> 0.004\n"),
-    "C33 never": (["train.py", "output_dir=other", "resume=never"], 2, "output_dir=other holds another run"),
+    "C33 never": (["train.py", "output_dir=other", "resume=never"], 2, "output_dir=other contains another run"),
     "C34 empty": (["train.py", "output_dir=empty", "resume=must"], 4, f"empty{NO_CHECKPOINT}"),
     "C34 missing": (["train.py", "output_dir=nowhere", "resume=must"], 4, f"nowhere{NO_CHECKPOINT}"),
     "C34 unsaved": (["train.py", "output_dir=other", "resume=must"], 4, f"other{NO_CHECKPOINT}"),

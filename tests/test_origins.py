@@ -141,4 +141,4 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     file.write_text(file.read_text()[:-9])
     with pytest.raises(SystemExit, match="4"):
         sampled(run, tmp_path / "damaged", *calibrated)
-    assert f"{file} cannot be read: it is no JSON" in capsys.readouterr().err
+    assert f"{file} cannot be read: it is not JSON" in capsys.readouterr().err

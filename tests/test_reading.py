@@ -30,9 +30,9 @@ def text(content: str | bytes) -> Callable[[Path], Any]:
 
 PLACES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "absent": (lambda file: None, "No such file"),
-    "pipe": (os.mkfifo, "it is no regular file"),
-    "folder": (Path.mkdir, "it is no regular file"),
-    "endless": (lambda file: file.symlink_to("/dev/zero"), "it is no regular file"),
+    "pipe": (os.mkfifo, "it is not a regular file"),
+    "folder": (Path.mkdir, "it is not a regular file"),
+    "endless": (lambda file: file.symlink_to("/dev/zero"), "it is not a regular file"),
     "link to nothing": (lambda file: file.symlink_to("nowhere"), "No such file"),
     "link to itself": (lambda file: file.symlink_to(file), "[Ss]ymbolic links"),
     "huge": (lambda file: (file.touch(), os.truncate(file, 2**40)), "it has more than [0-9,]+ bytes"),
@@ -51,15 +51,15 @@ def test_what_is_no_regular_file_of_bounded_size_is_refused(
 
 
 JSON: dict[str, tuple[str | bytes, str]] = {
-    "empty": ("", "it is no JSON"),
-    "half": ('{"a": 1', "it is no JSON"),
-    "no text": (b"\xff\xfe\xfa", "it is no JSON"),
-    "list": ("[]", "it holds a list and no dict"),
-    "null": ("null", "it holds a NoneType and no dict"),
-    "deep": ('{"a":' * 100 + "1" + "}" * 100, f"more than {MAX_DEPTH} deep"),
-    "deeper than calls": ('{"a":' + "[" * 10**6 + "]" * 10**6 + "}", f"more than {MAX_DEPTH} deep"),
+    "empty": ("", "it is not JSON"),
+    "half": ('{"a": 1', "it is not JSON"),
+    "no text": (b"\xff\xfe\xfa", "it is not JSON"),
+    "list": ("[]", "it contains a list instead of a dict"),
+    "null": ("null", "it contains a NoneType instead of a dict"),
+    "deep": ('{"a":' * 100 + "1" + "}" * 100, f"more than {MAX_DEPTH} levels deep"),
+    "deeper than calls": ('{"a":' + "[" * 10**6 + "]" * 10**6 + "}", f"more than {MAX_DEPTH} levels deep"),
     "wide": ('{"a": [' + "1," * 10**6 + "1]}", "more than 1,000,000 values"),
-    "long number": ('{"a": ' + "9" * 5000 + "}", "it is no JSON"),
+    "long number": ('{"a": ' + "9" * 5000 + "}", "it is not JSON"),
 }
 
 
@@ -72,25 +72,25 @@ def test_json_is_refused(content: str | bytes, told: str, tmp_path: Path) -> Non
 
 LAUGHS = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
 YAML: dict[str, tuple[str | bytes, str]] = {
-    "text": ("hello", "it holds a str and no dict"),
-    "empty": ("", "it holds a NoneType and no dict"),
-    "open": ("a: [1, 2", "it is no YAML"),
-    "no text": (b"a: \xff\xfa", "it is no YAML"),
+    "text": ("hello", "it contains a str instead of a dict"),
+    "empty": ("", "it contains a NoneType instead of a dict"),
+    "open": ("a: [1, 2", "it is not YAML"),
+    "no text": (b"a: \xff\xfa", "it is not YAML"),
     "laughs": ("a: &a [x, x]\n" + LAUGHS, "more than 1,000,000 values"),
     "merged laughs": (
         "a: &a {x: 1}\n" + LAUGHS.replace("[", "{<<: [").replace("]", "]}"),
         "more than 1,000,000 values",
     ),
-    "cycle": ("a: &a [*a]", "alias a refers to what holds it"),
-    "unknown alias": ("a: *b", "alias b refers to what holds it, or to nothing"),
-    "deep": ("a: " + "[" * 10**5, f"more than {MAX_DEPTH} deep"),
+    "cycle": ("a: &a [*a]", "alias a refers to its own container"),
+    "unknown alias": ("a: *b", "alias b refers to its own container, or to nothing"),
+    "deep": ("a: " + "[" * 10**5, f"more than {MAX_DEPTH} levels deep"),
     "object": ("a: !!python/object/apply:os.mkdir [marker]", "it has the tag"),
     "set": ("a: !!set {b}", "it has the tag"),
-    "no number": ("a: !!int ''", "it is no plain YAML"),
-    "no truth": ("a: !!bool x", "it is no plain YAML"),
+    "no number": ("a: !!int ''", "it is not plain YAML"),
+    "no truth": ("a: !!bool x", "it is not plain YAML"),
     "long number": ("a: " + "1:" * 2000 + "1", "a number in it has 4001 digits"),
-    "key": ("? [1]\n: 2", "it is no plain YAML"),
-    "two": ("a: 1\n---\nb: 2", "it is no plain YAML"),
+    "key": ("? [1]\n: 2", "it is not plain YAML"),
+    "two": ("a: 1\n---\nb: 2", "it is not plain YAML"),
 }
 
 
@@ -129,7 +129,7 @@ def test_lines_that_are_no_objects_are_left_out(tmp_path: Path) -> None:
     text("\n".join(lines))(file := tmp_path / "file.jsonl")
     assert list(read_json_lines(file)) == good
     os.mkfifo(pipe := tmp_path / "pipe")
-    with pytest.raises(UnreadableError, match="no regular file"):
+    with pytest.raises(UnreadableError, match="not a regular file"):
         next(read_json_lines(pipe))
 
 

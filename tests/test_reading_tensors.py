@@ -74,10 +74,10 @@ with warnings.catch_warnings(action="ignore"):
     COMPRESSED = torch.eye(3).to_sparse_csr()
     QUANTISED = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
 CONTENT: dict[str, tuple[Any, str]] = {
-    "list in itself": (with_state(more=held([1])), "more than 64 deep"),
-    "configuration in itself": (with_state(config=cyclic_config()), "more than 64 deep"),
-    "laughs": (with_state(config={"a": laughs(30)}), "it holds more than"),
-    "deep": (with_state(config={"a": nested(100)}), "more than 64 deep"),
+    "list in itself": (with_state(more=held([1])), "more than 64 levels deep"),
+    "configuration in itself": (with_state(config=cyclic_config()), "more than 64 levels deep"),
+    "laughs": (with_state(config={"a": laughs(30)}), "it contains more than"),
+    "deep": (with_state(config={"a": nested(100)}), "more than 64 levels deep"),
     "ema list": (with_state(ema=[1]), "ema: input should be a valid dictionary"),
     "ema number": (with_state(ema=1), "ema: input should be a valid dictionary"),
     "ema of numbers": (with_state(ema={"0.9": {"pipeline.w": 1}}), "ema.0.9.pipeline.w: input should be an instance"),
@@ -167,17 +167,17 @@ def test_damage_anywhere_at_the_end_is_told(tmp_path: Path) -> None:
 
 FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "absent": (lambda file: None, "No such file"),
-    "pipe": (os.mkfifo, "no regular file"),
-    "folder": (Path.mkdir, "no regular file"),
-    "empty": (Path.touch, "is incomplete, damaged or no file of torch.save"),
+    "pipe": (os.mkfifo, "not a regular file"),
+    "folder": (Path.mkdir, "not a regular file"),
+    "empty": (Path.touch, "is incomplete, damaged or not a file of torch.save"),
     "old": (
         lambda file: torch.save(torch.ones(3), file, _use_new_zipfile_serialization=False),
-        "is incomplete, damaged or no file of torch.save",
+        "is incomplete, damaged or not a file of torch.save",
     ),
     "module": (lambda file: torch.save(torch.nn.Linear(1, 1), file), "holds torch.nn.modules.linear.Linear"),
     "pickle": (
         lambda file: file.write_bytes(pickle.dumps({"x": 1})),
-        "is incomplete, damaged or no file of torch.save",
+        "is incomplete, damaged or not a file of torch.save",
     ),
     "view": (lambda file: torch.save(torch.ones(1).expand(10**13), file), "tensors that are larger than the file"),
 }

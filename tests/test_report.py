@@ -208,12 +208,12 @@ def altered(path: str, value: Any) -> str:
 
 # name: (content of result.json, what is said of it)
 MALFORMED: dict[str, tuple[str | bytes, str]] = {
-    "empty": ("", "it is no JSON"),
-    "half": ("{", "it is no JSON"),
-    "no text": (b"\xff\xfe\xfa", "it is no JSON"),
-    "list": ("[]", "it holds a list"),
-    "number": ("3", "it holds a int"),
-    "deep": ("[" * 10**6, "more than 64 deep"),
+    "empty": ("", "it is not JSON"),
+    "half": ("{", "it is not JSON"),
+    "no text": (b"\xff\xfe\xfa", "it is not JSON"),
+    "list": ("[]", "it contains a list"),
+    "number": ("3", "it contains a int"),
+    "deep": ("[" * 10**6, "more than 64 levels deep"),
     "huge": (" " * 2**23, "more than 4,194,304 bytes"),
     "metrics list": (altered("metrics", [1]), "metrics"),
     "metric text": (altered("metrics/fd_100", "low"), "metrics.fd_100"),
@@ -271,7 +271,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     found = report(tmp_path)
     assert [row.name for row in found.rows] == ["0"]
     assert len(found.unreadable) == 3
-    assert all("it is no regular file" in told for told in found.unreadable)
+    assert all("it is not a regular file" in told for told in found.unreadable)
 
 
 EVIL = ["\x1b[2J\x1b]0;title\x07", "# heading\n## another", "| a | b |", "<script>alert(1)</script>", "![](http://a/b)",

@@ -295,7 +295,7 @@ def test_the_first_process_of_a_run_begins_it_for_all(
         (tmp_path / "config.yaml").touch()
         with pytest.raises(CheckpointError, match="another process writes"), locked(tmp_path):
             pass
-        with pytest.raises(ConfigurationError, match="holds another run"):
+        with pytest.raises(ConfigurationError, match="contains another run"):
             resume_point(tmp_path, "never")
         monkeypatch.setenv(name, "1")
         with locked(tmp_path):
@@ -381,5 +381,5 @@ def test_a_run_is_sought_as_it_is_asked_for(tmp_path: Path) -> None:
     store.wait()
     for resume in ("auto", "must"):
         assert resume_point(folder, resume) == folder / "checkpoints" / "step-00000007.ckpt"
-    with pytest.raises(ConfigurationError, match="holds another run"):
+    with pytest.raises(ConfigurationError, match="contains another run"):
         resume_point(folder, "never")

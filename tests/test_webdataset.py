@@ -266,7 +266,7 @@ WRONG: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     "too small": ([("7.png", encoded(IMAGES[0][:3]))], "7.png cannot be decoded: 6 x 3: a side is shorter than"),
     "damaged image": ([("dir/7.png", PNG[:60])], "dir/7.png cannot be decoded"),
     "no image": ([("7.png", b"text")], "7.png cannot be decoded: not an image of the formats"),
-    "pickle": ([("7.npy", encoded(np.array([{}]), "npy"))], "7.npy cannot be decoded: it holds objects of Python"),
+    "pickle": ([("7.npy", encoded(np.array([{}]), "npy"))], "7.npy cannot be decoded: it contains Python objects"),
     "not finite": ([("7.npy", encoded(np.full((3, 4, 6), np.nan), "npy"))], "7.npy holds numbers that are not finite"),
     "other type": ([("7.npy", encoded(np.ones((3, 4, 6)), "npy"))], "7.npy has the type torch.float32, but the first"),
     "no data": ([("7.txt", b"text")], "the sample 7 has none of png, npy, but txt, cls: set data.x"),

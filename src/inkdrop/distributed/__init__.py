@@ -1,1 +1,1 @@
-"""Several processes that work on the same run."""
+"""Work of several processes on the same run."""

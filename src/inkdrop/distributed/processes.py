@@ -1,12 +1,12 @@
-"""What a process knows of those that were started together with it, before they have met."""
+"""The rank of a process from its environment, before the process group exists."""
 
 from __future__ import annotations
 
 import os
 
-_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")  # as Lightning, torchrun and srun tell them
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")  # as Lightning, torchrun and srun set them
 
 
 def is_first() -> bool:
-    """Whether this process is the first of its run, on all machines."""
+    """Returns whether this process is the first of its run, over all machines."""
     return all(os.environ.get(name, "0") == "0" for name in _RANKS)

@@ -1,4 +1,4 @@
-"""Several processes that work on the same thing."""
+"""Operations on the process group, which also work in a single process."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ T = TypeVar("T")
 
 
 def place() -> tuple[int, int]:
-    """Rank of this process, and how many there are."""
+    """Returns the rank of this process and the number of processes."""
     if not _several():
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 def share(count: int, batch_size: int) -> list[Tensor]:
-    """Batches of the items, of so many, that are this process's to do: processes take turns; one may have none."""
+    """Returns batches of item numbers below `count` for this process; processes take turns, and one may get none."""
     rank, world_size = place()
     return [items for items in torch.arange(rank, max(rank, count), world_size).split(batch_size) if len(items)]
 
 
 def from_all_ranks(value: T) -> list[T]:
-    """What each process says, in the order of ranks."""
+    """Returns the values of all processes, in the order of ranks."""
     if not _several():
         return [value]
     values: list[T] = [value] * torch.distributed.get_world_size()
@@ -37,7 +37,7 @@ def from_all_ranks(value: T) -> list[T]:
 
 
 def disband() -> None:
-    """Ends the work with the others; the threads of gloo, left to the end of the interpreter, can abort it."""
+    """Destroys the process group, because threads of gloo that remain can abort the interpreter at its end."""
     if _several():
         torch.distributed.destroy_process_group()
 
@@ -48,11 +48,11 @@ def _several() -> bool:
 
 @contextmanager
 def raised_together() -> Iterator[None]:
-    """What one process finds not finite within the block, all processes raise at its end: none waits for the others."""
-    found: str | None = None
+    """Raises a `NonFiniteError` of one process in all processes at the end of the block, so that none waits forever."""
+    message: str | None = None
     try:
         yield
     except NonFiniteError as error:
-        found = str(error)
-    if messages := dict.fromkeys(message for message in from_all_ranks(found) if message is not None):
+        message = str(error)
+    if messages := dict.fromkeys(each for each in from_all_ranks(message) if each is not None):
         raise NonFiniteError("; ".join(messages))

@@ -1,6 +1,6 @@
-"""Ending by a signal: the codes, at once while nothing is half done, and processes that leave it to their parent.
+"""Exits on signals: the exit codes, an immediate exit while nothing is half done, and workers that ignore signals.
 
-Imports the standard library only, so that a program can be left while the others are being imported.
+This module imports only the standard library, so that a program can be stopped while other modules are imported.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-# SLURM announces the end of a job with SIGUSR1, and a terminal that is gone its own with SIGHUP.
+# SLURM announces the end of a job by SIGUSR1, and a closed terminal sends SIGHUP.
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, signal.SIGHUP: 129}
 SIGNALS = tuple(EXIT_CODES)
 
 
 def heard(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
-    """Has a handler called for each signal from now on; returns the handlers before it, for `given_back`.
+    """Installs a handler for all signals, and returns the previous handlers for `given_back`.
 
-    What `nohup` ignores stays ignored. Beside the main thread nothing happens: signals are for who has that.
+    SIGHUP stays ignored under `nohup`. Outside the main thread nothing happens, because only that can have handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -32,16 +32,16 @@ def heard(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signa
 
 
 def given_back(before: dict[signal.Signals, Any]) -> None:
-    """Puts back what `heard` has returned."""
+    """Restores the handlers that `heard` has returned."""
     for signum, handler in before.items():
         signal.signal(signum, handler)
 
 
 @contextlib.contextmanager
 def left_at_once() -> Iterator[None]:
-    """Within the block a signal that nothing else hears ends the program with its code, and without a traceback.
+    """Ends the program within the block on a signal without another handler, with its exit code and no traceback.
 
-    Files are written whole or not at all, so that there is nothing to finish.
+    Files are written completely or not at all, so that nothing has to be finished.
     """
     before = heard(_leave)
     try:
@@ -51,14 +51,14 @@ def left_at_once() -> Iterator[None]:
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
-    with contextlib.suppress(Exception):  # nobody may listen any more, or be in the middle of a line
+    with contextlib.suppress(Exception):  # the terminal may be closed, or a write may be interrupted
         sys.stdout.flush()
         os.write(2, f"\nstopped by {signal.Signals(signum).name}\n".encode())
-    os._exit(EXIT_CODES[signal.Signals(signum)])  # an exception could be lost in what is being imported
+    os._exit(EXIT_CODES[signal.Signals(signum)])  # an exception could be lost in a module that is being imported
 
 
 def let_go() -> None:
-    """Takes output nowhere, unless it goes to a file: a terminal that is gone would be an error at the next word."""
+    """Redirects output to /dev/null unless it goes to a file, because writing to a closed terminal is an error."""
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -69,7 +69,7 @@ def let_go() -> None:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Signals wait until the block is over; processes that are begun in it do not hear them at all."""
+    """Blocks signals until the end of the block; processes started in it keep them blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -78,9 +78,9 @@ def held() -> Iterator[None]:
 
 
 def only_end_by(parent: int) -> None:
-    """Within a process that works for another: it leaves signals to that one, and ends when that one asks for it.
+    """Makes a worker process ignore signals, except a SIGTERM of its parent.
 
-    A terminal and SLURM send theirs to all processes at once, and a worker that is gone would be the end of its run.
+    A terminal and SLURM send signals to all processes at once, and the exit of a worker would end its run.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.Thread(target=_wait_for, args=(parent,), daemon=True).start()
@@ -90,6 +90,6 @@ def _wait_for(parent: int) -> None:
     if hasattr(signal, "sigwaitinfo"):
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
             pass
-    else:  # macOS does not tell who has sent one
+    else:  # macOS does not report the sender
         signal.sigwait({signal.SIGTERM})
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Jobs of SLURM: a run folder that a requeued job finds again, and the request to put a job back into the queue."""
+"""Jobs of SLURM: a run folder that a requeued job uses again, and the request to requeue a job."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterable
 
 
 def job() -> str | None:
-    """What scontrol calls the batch job that this process belongs to; None outside of one."""
+    """Returns the name of this process's batch job for scontrol, or None outside a batch job."""
     environment = os.environ
-    if environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):  # a shell, in which many runs may begin
+    if environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):  # a shell, in which many runs may start
         return None
     if "SLURM_ARRAY_JOB_ID" in environment:
         return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
@@ -19,14 +19,14 @@ def job() -> str | None:
 
 
 def folder_option(arguments: Iterable[str]) -> list[str]:
-    """The option for a run folder named by the job rather than the time, unless the arguments name a folder."""
+    """Returns the option of a run folder named after the job, unless the arguments name a folder."""
     if job() is None or any(each.lstrip("+").startswith("output_dir=") for each in arguments):
         return []
     return [f"output_dir=runs/${{name}}/slurm-{job()}"]
 
 
 def requeue() -> None:
-    """Asks SLURM to run this batch job again, if it is one; the same command then goes on in the same folder."""
+    """Requeues this batch job, if it is one; the same command then resumes the run in the same folder."""
     if (name := job()) is None:
         return
     try:

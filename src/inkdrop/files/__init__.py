@@ -1,7 +1,7 @@
-"""Files that others may have written, one reader for each format: regular files of bounded size, depth and kind only.
+"""Reads files from untrusted sources, with one reader per format: regular files of limited size, depth and type.
 
-A named pipe, a device or a folder is refused and never waited for. What is refused is told with file and reason.
-`reading.arrays` and `reading.tensors` have the formats of numpy and torch.
+A named pipe, a device or a folder is refused without waiting for it. Errors name the file and the reason.
+`files.arrays` and `files.tensors` have the formats of numpy and torch.
 """
 
 from inkdrop.errors import UnreadableError

@@ -1,4 +1,4 @@
-"""Whether the fields of what was read are of their types, where a type is any annotation."""
+"""Checks the fields of file contents against types, which are any annotations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _adapter(name: str, annotation: Any) -> TypeAdapter[Any]:
 
 
 def wrong_field(content: Mapping[str, Any], fields: Mapping[str, Any], needed: Iterable[str] = ()) -> str | None:
-    """The first field that is not of its type, or lacks although it is needed, in words; None if all is well."""
+    """Returns a description of the first field that is missing or not of its type, or None if all are valid."""
     for name in needed:
         if name not in content:
             return f"it lacks {name}"
@@ -27,7 +27,7 @@ def wrong_field(content: Mapping[str, Any], fields: Mapping[str, Any], needed: I
         try:
             _adapter(name, fields[name]).validate_python(content[name])
         except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)[0]
-            path = harmless(".".join(map(str, (name, *found["loc"]))))
-            return f"{path}: {found['msg'][0].lower()}{found['msg'][1:]}"
+            first = error.errors(include_url=False, include_input=False)[0]
+            path = harmless(".".join(map(str, (name, *first["loc"]))))
+            return f"{path}: {first['msg'][0].lower()}{first['msg'][1:]}"
     return None

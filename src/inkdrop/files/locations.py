@@ -1,4 +1,4 @@
-"""Where data are read from, and which of these locations a checkpoint may name."""
+"""The folders of data and caches, and the locations of data that a checkpoint may name."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Annotated, Any, TypeAlias
 
 _LOCATION, _FETCHES = "a location that is read", "whether data are fetched"
 
-Location: TypeAlias = Annotated[str, _LOCATION]  # an argument that is a file, a folder, a pattern or an address
-Fetches: TypeAlias = Annotated[bool, _FETCHES]  # an argument that says whether what is absent is fetched
+Location: TypeAlias = Annotated[str, _LOCATION]  # an argument that is a file, a folder, a pattern or a URL
+Fetches: TypeAlias = Annotated[bool, _FETCHES]  # an argument that allows the download of missing data
 
 
 def data_dir(root: str | None = None) -> Path:
-    """The folder that data sets lie in: `root`, or else `INKDROP_DATA_DIR`, or else `data`."""
+    """Returns the folder of data sets: `root`, or else `INKDROP_DATA_DIR`, or else `data`."""
     return Path(root or os.environ.get("INKDROP_DATA_DIR") or "data")
 
 
 def cache_dir() -> Path:
-    """Where what can be made again is kept: `INKDROP_CACHE_DIR`, or `~/.cache/inkdrop`."""
+    """Returns the folder of files that can be computed again: `INKDROP_CACHE_DIR`, or `~/.cache/inkdrop`."""
     return Path(os.environ.get("INKDROP_CACHE_DIR") or Path.home() / ".cache" / "inkdrop")
 
 
 def is_location(annotation: Any) -> bool:
-    """Whether an annotation is that of a `Location`."""
+    """Returns whether an annotation is that of a `Location`."""
     return _marked(annotation, _LOCATION)
 
 
 def fetches(annotation: Any) -> bool:
-    """Whether an annotation is that of `Fetches`."""
+    """Returns whether an annotation is that of `Fetches`."""
     return _marked(annotation, _FETCHES)
 
 
@@ -40,10 +40,10 @@ def _marked(annotation: Any, mark: str) -> bool:
 
 
 def outside(location: str, folders: Iterable[str]) -> str | None:
-    """The part of a location that lies neither in the data folder nor in one of these; None if there is none.
+    """Returns the first part of a location outside the data folder and all of these folders, or None if all are inside.
 
-    A relative path counts from here, or from the data folder if nothing is here. Of a pattern the folder counts that
-    stands before it; an address lies in those that one of `folders` begins.
+    A relative path is relative to the working directory, or to the data folder if it does not exist there. A pattern is
+    judged by the folder before its first wildcard, and a URL is inside if it begins with one of `folders`.
     """
     named = list(folders)
     roots = [os.path.realpath(str(folder)) for folder in (data_dir(), *named)]

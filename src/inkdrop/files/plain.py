@@ -1,4 +1,4 @@
-"""JSON, YAML and JSON lines."""
+"""Reads JSON, YAML and JSON lines from untrusted files, with limits of size, depth and number of values."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from inkdrop.files.showing import harmless
 MAX_BYTES = 2**24  # of a JSON file
 MAX_YAML_BYTES = 2**20
 MAX_LINE = 2**20  # bytes of one JSON line
-MAX_DEPTH = 64  # of lists and mappings in each other
-MAX_VALUES = 10**6  # with what aliases repeat
+MAX_DEPTH = 64  # of nested lists and mappings
+MAX_VALUES = 10**6  # including the values that aliases repeat
 _END = object()
 _LONGEST_NUMBER = 1000  # characters: Python takes quadratic time over long ones
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:
-    """A regular file opened for reading, at once whatever lies there; `OSError` for what is none."""
+    """Opens a regular file for reading without ever waiting; raises `OSError` for any other kind of file."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -38,11 +38,11 @@ def open_regular(path: str | Path) -> io.BufferedReader:
 
 
 def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES, error: type[ValueError] = UnreadableError) -> bytes:
-    """The content of a regular file of at most so many bytes; else `error`."""
+    """Returns the content of a regular file of at most `max_bytes`; raises `error` for anything else."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            content = file.read(min(size, max_bytes) + 1)  # as much room is made as is asked for
+            content = file.read(min(size, max_bytes) + 1)  # read() allocates the requested size
     except (OSError, ValueError) as reason:  # ValueError for a name with a null in it
         raise _unreadable(path, getattr(reason, "strerror", None) or reason, error) from None
     if max(size, len(content)) > max_bytes:
@@ -53,7 +53,7 @@ def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES, error: type[ValueEr
 def read_json(
     path: str | Path, kind: type = dict, max_bytes: int = MAX_BYTES, error: type[ValueError] = UnreadableError
 ) -> Any:
-    """What a JSON file holds, which must be of this kind; else `error`."""
+    """Returns the content of a JSON file, which must be of this type; raises `error` otherwise."""
     return json_of(read_bytes(path, max_bytes, error), path, kind, error)
 
 
@@ -64,20 +64,27 @@ def json_of(
     error: type[ValueError] = UnreadableError,
     max_values: int = MAX_VALUES,
 ) -> Any:
-    """What a JSON text that was read from `path` holds, as in `read_json`."""
+    """Returns the content of a JSON text.
+
+    - text: the bytes.
+    - path: the file that they come from, for messages.
+    - kind: type that the content must have.
+    - error: class of the error that is raised otherwise.
+    - max_values: largest number of values.
+    """
     try:
         content = json.loads(text)
     except RecursionError:
-        raise _unreadable(path, f"it is more than {MAX_DEPTH} deep", error) from None
+        raise _unreadable(path, f"it is nested more than {MAX_DEPTH} levels deep", error) from None
     except ValueError as reason:
-        raise _unreadable(path, f"it is no JSON: {reason}", error) from None
+        raise _unreadable(path, f"it is not JSON: {reason}", error) from None
     return _checked(content, path, kind, error, max_values)
 
 
 def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The objects in a file of JSON lines; what is none, as when the disk was full, is left out.
+    """Yields the objects in a file of JSON lines, without invalid lines, such as those written to a full disk.
 
-    `UnreadableError` for what is no regular file.
+    Raises `UnreadableError` for a missing file, or one that is not a regular file.
     """
     try:
         with open_regular(path) as file:
@@ -93,9 +100,10 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
 def read_yaml(
     path: str | Path, kind: type = dict, max_bytes: int = MAX_YAML_BYTES, error: type[ValueError] = UnreadableError
 ) -> Any:
-    """What a YAML file holds as plain data, with numbers as Hydra reads them (1e-3), of this kind; else `error`.
+    """Returns the plain data of a YAML file, with numbers as Hydra reads them (1e-3); raises `error` otherwise.
 
-    Aliases count with all that they repeat. Tags other than those of plain data are refused, references stay texts.
+    The content must be of type `kind`. Values that aliases repeat are counted too. Tags other than those of plain data
+    are refused, and references stay strings.
     """
     content = read_bytes(path, max_bytes, error)
     if misfit := _misfit_of_yaml(content):
@@ -105,12 +113,12 @@ def read_yaml(
     try:
         plain = yaml.load(content, Loader=_loader())
     except Exception as reason:  # the constructors run into anything on a foreign file
-        raise _unreadable(path, f"it is no plain YAML: {_short(reason)}", error) from None
+        raise _unreadable(path, f"it is not plain YAML: {_short(reason)}", error) from None
     return _checked(plain, path, kind, error)
 
 
 def _misfit_of_yaml(content: bytes) -> str | None:
-    """Why a YAML text is not to be read, before any of it is built."""
+    """Returns why a YAML text is refused, or None; no value of it is constructed."""
     import yaml
 
     depth = values = 0
@@ -127,22 +135,22 @@ def _misfit_of_yaml(content: bytes) -> str | None:
                 if anchor is not None:
                     sizes[anchor] = values - before
             elif isinstance(event, yaml.AliasEvent):
-                if event.anchor not in sizes:  # of a list that is still open, or of nothing
-                    return f"its alias {harmless(event.anchor, 40)} refers to what holds it, or to nothing"
+                if event.anchor not in sizes:  # of a list that is still open, or undefined
+                    return f"its alias {harmless(event.anchor, 40)} refers to its own container, or to nothing"
                 values += sizes[event.anchor]
             elif isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
                 sizes[event.anchor] = 1
             if depth > MAX_DEPTH:
-                return f"it is more than {MAX_DEPTH} deep"
+                return f"it is nested more than {MAX_DEPTH} levels deep"
             if values > MAX_VALUES:
-                return f"it holds more than {MAX_VALUES:,} values"
+                return f"it contains more than {MAX_VALUES:,} values"
     except (yaml.YAMLError, ValueError) as error:
-        return f"it is no YAML: {_short(error)}"
+        return f"it is not YAML: {_short(error)}"
     return None
 
 
 def _loader() -> Any:
-    """PyYAML's safe loader, narrowed to plain data; dates are texts, and 1e-3 is a number."""
+    """Returns PyYAML's safe loader restricted to plain data, for which dates are strings and 1e-3 is a number."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -170,16 +178,16 @@ def _loader() -> Any:
 
 def _checked(content: Any, path: str | Path, kind: type, error: type[ValueError], max_values: int = MAX_VALUES) -> Any:
     if not isinstance(content, kind):
-        raise _unreadable(path, f"it holds a {type(content).__name__} and no {kind.__name__}", error)
+        raise _unreadable(path, f"it contains a {type(content).__name__} instead of a {kind.__name__}", error)
     if (wrong := misfit(content, max_values)) is not None:
         raise _unreadable(path, wrong, error)
     return content
 
 
 def misfit(content: Any, most: int = MAX_VALUES) -> str | None:
-    """Why plain data are not to be used: more than `most` values with what is repeated, or too deep, as a cycle is.
+    """Returns why plain data are refused, or None: more than `most` values with repetitions, or too deep or cyclic.
 
-    A loop of its own, as they may be deeper than calls can be.
+    It does not recurse, because the data may be deeper than calls can be.
     """
     values, opened = 1, [_below(content)]
     while opened:
@@ -188,10 +196,10 @@ def misfit(content: Any, most: int = MAX_VALUES) -> str | None:
             continue
         values += 1
         if values > most:
-            return f"it holds more than {most:,} values"
+            return f"it contains more than {most:,} values"
         if isinstance(node, Mapping | list | tuple):
             if len(opened) == MAX_DEPTH:
-                return f"it is more than {MAX_DEPTH} deep"
+                return f"it is nested more than {MAX_DEPTH} levels deep"
             opened.append(_below(node))
     return None
 

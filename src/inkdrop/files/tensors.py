@@ -1,4 +1,4 @@
-"""Tensors of torch and safetensors: files that hold tensors and plain data only, of no more bytes than they have."""
+"""Reads files of torch and safetensors that contain only tensors and plain data, no larger than the file itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TYPES = (  # of tensors that can be read and computed with
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8),
     *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64),
 )
-# All that the pickle of tensors and plain data names; torch's own list also has what allocates at will.
+# All names in the pickle of tensors and plain data; torch's own list also has functions that allocate any size.
 _STORAGES = "Float Double Half BFloat16 Long Int Short Char Byte Bool"
 _NAMES = {
     *(f"torch._utils {name}" for name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")),
@@ -32,11 +32,11 @@ _NAMES = {
 
 
 class ForeignError(ValueError):
-    """A file of torch holds something else than tensors and plain data, or is damaged; the message completes "It"."""
+    """A file of torch is damaged or contains other objects than tensors and plain data; the message follows "it"."""
 
 
 def read_torch(path: str | Path, error: type[ValueError] = UnreadableError) -> Any:
-    """What `torch.save` wrote, on the CPU, once all is checked; else `error`."""
+    """Returns the checked content of a file of `torch.save` on the CPU; raises `error` if it is refused."""
     try:
         with open_regular(path) as file:
             return load_torch(file)
@@ -47,29 +47,29 @@ def read_torch(path: str | Path, error: type[ValueError] = UnreadableError) -> A
 
 
 def load_torch(file: BinaryIO) -> Any:
-    """The same of a file that is open; `ForeignError` for what is not to be had."""
+    """Returns the checked content of an open file of `torch.save`; raises `ForeignError` if it is refused."""
     size = check_archive(file)
     file.seek(0)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as reason:  # the unpickler runs into anything on a foreign file
-        # torch's own words advise to switch the protection off.
-        raise ForeignError(f"holds what is damaged or not to be read: {type(reason).__name__}") from None
-    if (wrong := misfit(content, size)) is not None:  # a list can repeat another one without end
-        raise ForeignError(f"is damaged or not to be read: {wrong}")
+        # torch's own message advises to turn the protection off.
+        raise ForeignError(f"has damaged or forbidden content: {type(reason).__name__}") from None
+    if (wrong := misfit(content, size)) is not None:  # a list can repeat another one endlessly
+        raise ForeignError(f"has damaged or forbidden content: {wrong}")
     held = 0
     for name, tensor in tensors(content):
         require_numbers(tensor, name)
         held += tensor.numel() * tensor.element_size()
-    if held > size:  # a view can repeat one number without end
+    if held > size:  # a view can repeat one number endlessly
         raise ForeignError("has tensors that are larger than the file")
     return content
 
 
 def check_archive(file: BinaryIO, whole: bool = False) -> int:
-    """The size of an archive of torch that unpacks to no more, and names tensors only; else `ForeignError`.
+    """Returns the size of an archive of torch that unpacks to no more and names only tensors.
 
-    `whole` also compares every byte with its checksum.
+    `whole` also compares every byte with its checksum. Raises `ForeignError` for any other file.
     """
     try:
         size = file.seek(0, 2)
@@ -84,12 +84,12 @@ def check_archive(file: BinaryIO, whole: bool = False) -> int:
                 _check_names(archive.read(each))
     except ForeignError:
         raise
-    except Exception as reason:  # zipfile is not ready for everything
-        if isinstance(reason, OSError) and reason.errno != errno.EINVAL:  # a place before the file's beginning
+    except Exception as reason:  # zipfile raises any type on a foreign file
+        if isinstance(reason, OSError) and reason.errno != errno.EINVAL:  # a position before the file's start
             raise
-        raise ForeignError("is incomplete, damaged or no file of torch.save") from None
+        raise ForeignError("is incomplete, damaged or not a file of torch.save") from None
     if not pickles:
-        raise ForeignError("is no file of torch.save")
+        raise ForeignError("is not a file of torch.save")
     return size
 
 
@@ -97,12 +97,12 @@ def _check_names(pickled: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name == "GLOBAL" and argument not in _NAMES:
             raise ForeignError(
-                f"holds {harmless(argument).replace(' ', '.')}, where only tensors and plain data may be"
+                f"contains {harmless(argument).replace(' ', '.')}, where only tensors and plain data are allowed"
             )
 
 
 def tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in plain data, with their paths; `ForeignError` for what is neither."""
+    """Yields all tensors in plain data, with their paths; raises `ForeignError` for other objects."""
     if isinstance(node, Tensor):
         yield path, node
     elif isinstance(node, Mapping):
@@ -120,27 +120,27 @@ def tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
 def _require_plain(node: Any, path: str) -> None:
     if type(node) not in (bool, int, float, str):
         raise ForeignError(
-            f"holds a {type(node).__name__} in {harmless(path)}, where only tensors and plain data may be"
+            f"contains a {type(node).__name__} in {harmless(path)}, where only tensors and plain data are allowed"
         )
 
 
 def require_numbers(tensor: Tensor, path: str) -> None:
-    """`ForeignError` unless a tensor is a plain one of numbers: not sparse, quantised, complex or without content."""
+    """Raises `ForeignError` unless a tensor has plain numbers: not sparse, quantized, complex or on the meta device."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.dtype not in TYPES:
         kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}".replace("torch.", "")
-        raise ForeignError(f"holds a tensor of {kind} in {harmless(path)}, where plain numbers must be")
+        raise ForeignError(f"contains a tensor of {kind} in {harmless(path)}, where only plain numbers are allowed")
 
 
 def read_safetensors(path: str | Path, error: type[ValueError] = UnreadableError) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name; else `error`."""
+    """Returns the tensors of a safetensors file by name; raises `error` for any other file."""
     from safetensors.torch import load
 
     content = read_bytes(path, MAX_TENSORS_BYTES, error)
     try:
-        found = load(content)
-        for name, tensor in found.items():
+        state = load(content)
+        for name, tensor in state.items():
             require_numbers(tensor, name)
-    except Exception as reason:  # of types that torch does not know, too
-        told = harmless(" ".join(str(reason).split()))
-        raise error(f"{harmless(path)} is no safetensors file of plain numbers: {told}") from None
-    return found
+    except Exception as reason:  # also for types that torch does not have
+        fault = harmless(" ".join(str(reason).split()))
+        raise error(f"{harmless(path)} is not a safetensors file of plain numbers: {fault}") from None
+    return state

@@ -1,6 +1,6 @@
-"""Writing files: each whole or not at all, and none through a symbolic link.
+"""Writes files: each completely or not at all, and never through a symbolic link.
 
-Imports the standard library only, so that commands can write before torch is imported.
+This module imports only the standard library, so that commands can write before torch is imported.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import BinaryIO
 from inkdrop.errors import RefusedError, WriteError
 
 UNFINISHED = ".unfinished"
-# What file systems answer that cannot sync a file or a folder: there is nothing to be done about it.
+# Errors of file systems that cannot sync a file or a folder; they are ignored, as nothing can be done about them.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EISDIR}
 
 
-# What the disk answers, whoever writes to it, when the user has to do something.
+# Errors of the disk that the user has to fix, whichever library writes.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG}
 
 
 @contextlib.contextmanager
 def _named(path: str | Path) -> Iterator[None]:
-    """What the disk says within the block is told of this file."""
+    """Adds the name of this file to an `OSError` within the block, as a `WriteError`."""
     try:
         yield
     except WriteError:
@@ -38,10 +38,10 @@ def _named(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends without an error, and leaves nothing otherwise.
+    """Opens a new file that replaces `path` when the block ends without an error, and is removed otherwise.
 
-    It is written beside its destination, synced, and renamed. A symbolic link at `path` is replaced, and not followed.
-    `OSError` as for any file.
+    It is written next to its destination, synced, and renamed. A symbolic link at `path` is replaced, not followed.
+    Raises `OSError` as for any file.
     """
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
@@ -61,32 +61,32 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Puts a file with this content in the place of `path`, as `replacing` does."""
+    """Replaces the file at `path` by one with this content, as `replacing` does."""
     with replacing(path) as stream:
         stream.write(content)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Puts a file with this text, in UTF-8, in the place of `path`, as `replacing` does."""
+    """Replaces the file at `path` by one with this text in UTF-8, as `replacing` does."""
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def append_text(path: str | Path, text: str) -> None:
-    """Adds text, in UTF-8, to a file, which is made if it is absent; `OSError` for a link or another kind of file."""
+    """Appends text in UTF-8 to a file, which is created if missing; raises `OSError` unless it is a regular file."""
     with _named(path), open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as stream:
         stream.write(text.encode("utf-8", "surrogateescape"))
 
 
 def shorten(path: str | Path, size: int) -> None:
-    """Cuts a file to its first `size` bytes; `OSError` for a link or another kind of file."""
+    """Cuts a file to its first `size` bytes; raises `OSError` unless it is a regular file."""
     with _named(path), open_plain(path, os.O_WRONLY) as stream:
         os.ftruncate(stream.fileno(), size)
 
 
 def open_plain(path: str | Path, flags: int) -> BinaryIO:
-    """A regular file opened with flags of `os.open`, for reading or writing; `OSError` for a link or another kind.
+    """Opens a regular file with flags of `os.open`, for reading or writing, and never waits for a pipe.
 
-    A pipe in its place is not waited for.
+    Raises `OSError` for a symbolic link or another kind of file.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -96,12 +96,12 @@ def open_plain(path: str | Path, flags: int) -> BinaryIO:
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _refused(path, "is no regular file")
+        raise _refused(path, "is not a regular file")
     return os.fdopen(descriptor, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "wb")
 
 
 def make_folder(path: str | Path) -> None:
-    """Makes a folder, and those above it, unless it is there; `OSError` if a symbolic link is in its place."""
+    """Creates a folder and its parents unless they exist; raises `OSError` if the folder is a symbolic link."""
     path = Path(path)
     with _named(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -110,9 +110,9 @@ def make_folder(path: str | Path) -> None:
 
 
 def refuse_links(folder: str | Path) -> None:
-    """`OSError` if something directly in a folder that is written to is a symbolic link.
+    """Raises `OSError` if an entry of a folder that is written to is a symbolic link.
 
-    The folder itself and those above it are the user's to choose; what lies in it may come from somebody else.
+    The user chooses the folder itself and its parents, but its content may come from somebody else.
     """
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda each: each.name):
@@ -123,13 +123,13 @@ def refuse_links(folder: str | Path) -> None:
 
 
 def remove_unfinished(folder: str | Path) -> None:
-    """Removes what processes that were killed have left of `replacing`, in a folder that nobody else writes to."""
+    """Removes the unfinished files of killed processes from a folder that no other process writes to."""
     for file in Path(folder).glob(f"*{UNFINISHED}"):
         file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: str | Path) -> None:
-    """The names in a folder onto the disk, where the file system can do that."""
+    """Syncs the names in a folder to the disk, if the file system supports that."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
@@ -151,7 +151,7 @@ def _sync(descriptor: int) -> None:
 
 
 def reason(error: OSError) -> str:
-    """What went wrong with a file, in a few words."""
+    """Returns a short text on the error of a file."""
     return str(error) if isinstance(error, RefusedError) else error.strerror or str(error)
 
 
