@@ -119,18 +119,18 @@ def test_the_nearer_of_two_calibrations_is_kept(
     first = place(run).read_text()
     error = json.loads(first)["difference_on_other_seeds"]["after"]
     _, out, _ = calibrated(monkeypatch, capfd, *command)
-    assert f"the earlier calibration, at {error:.4f} on the others, was replaced" in out
+    assert f"the earlier calibration, with {error:.4f} on other samples, was replaced" in out
     second = place(run).read_text()
     nearer = json.loads(second)["difference_on_other_seeds"]["after"]
     assert nearer < error
     _, out, _ = calibrated(monkeypatch, capfd, *command, "memory=1")
-    assert f"the earlier calibration, at {nearer:.4f} on the others, is nearer and was kept" in out
+    assert f"the earlier calibration, with {nearer:.4f} on other samples, is better and was kept" in out
     assert place(run).read_text() == second
 
 
 def test_a_fit_that_is_no_nearer_than_the_solver_is_not_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrating, "_differences", lambda *_: [0.1, 0.2])
-    with pytest.raises(ValueError, match=r"the fit is 0\.2000 from the fine solution, and the solver itself 0\.1000"):
+    with pytest.raises(ValueError, match=r"by 0\.2000 from the fine solution, and the solver itself by 0\.1000"):
         calibrate_checkpoint(plain(run))
     assert not place(run).exists()
 
@@ -139,7 +139,7 @@ def test_a_fit_that_is_no_nearer_than_the_solver_is_not_written(run: Path, monke
 def test_times_that_do_not_fall_in_so_many_steps_are_refused(grid: str, run: Path) -> None:
     options = [option for option in SMALL if grid == "restart" or not option.startswith("time_grid")]
     asked = resolved(composed("calibrate", [f"checkpoint='{run}'", *options, f"time_grid={grid}"]), empty=())
-    with pytest.raises(ValueError, match="a solver without noise on a grid with num_steps is calibrated"):
+    with pytest.raises(ValueError, match="only a solver without noise on a grid with num_steps can be calibrated"):
         calibrate_checkpoint(asked)
 
 

@@ -52,7 +52,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "C1 below a number": (["optimizer.lr.foo=4"], ["unknown option optimizer.lr.foo"]),
     "C2 close to one": (["+data.batchsize=4"], ["data.batchsize", "did you mean batch_size"]),
     "C2 forced": (["++data.batchsize=4"], ["did you mean batch_size"]),
-    "C2 optimizer": (["+optimizer.momentun=1"], ["unknown option optimizer.momentun"]),
+    "C2 optimizer": (["+optimizer.momentun=1"], ["unknown option task.optimizer.momentun"]),
     "C2 trainer": (["+trainer.max_step=4"], ["did you mean max_steps"]),
     "C2 top": (["+batchsize=4"], ["unknown option batchsize"]),
     "C2 top, forced": (["++seeds=4"], ["did you mean seed?"]),
@@ -100,7 +100,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "C20 unknown": (["trainer.precision=fp8"], ["trainer.precision=fp8", "bf16-mixed"]),
     "C20 on a CPU": ([ON_CPU, "trainer.precision=16-mixed"], ["trainer.precision=16-mixed", "choose bf16-mixed"]),
     "C21 none": (["trainer.devices=0"], ["trainer.devices=0"]),
-    "C21 cores": ([ON_CPU, "trainer.devices=4096"], ["trainer.devices=4096", f"{os.cpu_count()} cores"]),
+    "C21 cores": ([ON_CPU, "trainer.devices=4096"], ["trainer.devices=4096", f"{os.cpu_count()} CPU cores"]),
     "C21 list": ([ON_CPU, "trainer.devices=[0,4096]"], ["trainer.devices=[0, 4096]"]),
     "C21 accelerator": (["trainer.accelerator=abacus"], ["abacus"]),
     "C22 text": (["seed=abc"], ["seed=abc", "integer"]),
@@ -323,7 +323,7 @@ def test_c15_c17_c18_what_is_odd_but_allowed(script: Script) -> None:
 def test_c19_more_accumulation_than_a_pass_has_batches() -> None:
     data = Digits([1, 8, 8], 10, 128)
     check_items(data, {"devices": 1, "accumulate_grad_batches": 9})
-    with pytest.warns(UserWarning, match="a pass over the data has 9 batches"):
+    with pytest.warns(UserWarning, match="trainer.accumulate_grad_batches=10 exceeds the 9 batches of an epoch"):
         check_items(data, {"devices": 1, "accumulate_grad_batches": 10})
 
 
@@ -412,7 +412,7 @@ def test_c35_a_sweep_of_samples_needs_a_folder_without_others(script: Script, tm
         assert ended.err == "error: output_dir=sweep contains other samples: choose a new folder\n"
     ended = script("sample.py", "-m", checkpoint, *options, "seed=7", "output_dir=sweep,other")
     assert ended.code == 2
-    assert f"error: output_dir={Path('sweep/0').absolute()} holds other samples" in ended.err
+    assert f"error: output_dir={Path('sweep/0').absolute()} contains other samples" in ended.err
     assert Path("other/1/result.json").exists()
     assert before == {file: file.read_bytes() for file in Path("sweep").rglob("*") if file.is_file()}
 
@@ -438,7 +438,7 @@ def test_c35_an_objective_is_one_number(script: Script, monkeypatch: pytest.Monk
 
 def test_c35_a_sweep_of_runs_with_several_devices_is_refused(script: Script) -> None:
     ended = script("train.py", "-m", "seed=0,1", ON_CPU, "trainer.devices=2")
-    assert_refused(ended, "trainer.devices=2 in a sweep", "one by one")
+    assert_refused(ended, "trainer.devices=2 does not work in a sweep", "one by one")
 
 
 def test_c37_another_number_of_folders(script: Script, tmp_path: Path) -> None:
@@ -534,7 +534,7 @@ def test_less_than_a_batch_ends_with_code_3(count: int, script: Script, tmp_path
 def test_a_split_without_items_is_told_with_batch_and_devices(name: str) -> None:
     data = Digits([1, 8, 8], 10, 4)
     data.splits[name] = {"x": torch.zeros(0, 1, 8, 8)}
-    with pytest.raises(DataError, match=rf"{name} holds 0 items.* data.batch_size=4 .* trainer.devices=2"):
+    with pytest.raises(DataError, match=rf"{name} has 0 items.* trainer.devices=2, lower data.batch_size=4 or"):
         check_items(data, {"devices": 2})
 
 

@@ -73,7 +73,7 @@ def test_results_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 def test_unlike_protocols_do_not_share_a_column(tmp_path: Path) -> None:
     write(tmp_path, [result(5, 3.0), result(10, 2.0, reference="validation")])
-    with pytest.raises(ValueError, match="fd_100 was measured under unlike protocols") as refused:
+    with pytest.raises(ValueError, match="fd_100 is measured under different protocols") as refused:
         report(tmp_path)
     assert "such as 0: reference train\n" in str(refused.value)
     assert "such as 1: reference validation\n" in str(refused.value)
@@ -91,7 +91,7 @@ def test_intervals_and_variants_go_by_the_protocol_of_their_metric(tmp_path: Pat
     for name in ("fd_100_low", "fd_100_min", "fd_100@raw", "fd_100_low@raw"):
         alone = [{**each, "metrics": {name: each["metrics"][name]}} for each in results]
         folder = write(tmp_path / name, alone)
-        with pytest.raises(ValueError, match=f"{name} was measured under unlike protocols"):
+        with pytest.raises(ValueError, match=f"{name} is measured under different protocols"):
             report(folder)
         assert [row.metrics for row in report(folder, hashes[1]).rows] == [alone[1]["metrics"]]
 
@@ -113,7 +113,7 @@ def test_bits_per_dimension_under_unlike_options_do_not_share_a_column(tmp_path:
         record = protocol({"num_samples": steps}, {}, {"network_calls": 5}, {"bits_per_dim_bound_9": facts})
         bits.append({"metrics": {"bits_per_dim_bound_9": 1.5}, "protocol": record})
     write(tmp_path / "unlike", bits)
-    with pytest.raises(ValueError, match="bits_per_dim_bound_9 was measured under unlike protocols") as refused:
+    with pytest.raises(ValueError, match="bits_per_dim_bound_9 is measured under different protocols") as refused:
         report(tmp_path / "unlike")
     assert "such as 1: num_steps 8\n" in str(refused.value)
     bits[1]["protocol"]["likelihoods"] = bits[0]["protocol"]["likelihoods"]  # of other samples, which do not matter
@@ -157,7 +157,7 @@ def test_values_without_a_protocol_are_unlike_those_with_one(tmp_path: Path) -> 
 
 
 def test_a_folder_without_results_and_a_broken_file_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no result\.json with metrics"):
+    with pytest.raises(ValueError, match=r"has no result\.json with metrics"):
         report(tmp_path)
     (tmp_path / "result.json").write_text("{")
     with pytest.raises(ValueError, match=r"result\.json cannot be read"):
@@ -231,7 +231,7 @@ MALFORMED: dict[str, tuple[str | bytes, str]] = {
     "protocols": (altered("protocol/metrics", {"fd_100": 3}), "metrics.fd_100"),
     "hash": (altered("protocol/metrics/fd_100/hash", 3), "hash: input should be a valid string"),
     "sampling": (altered("protocol/sampling", []), "sampling"),
-    "variants": (altered("protocol/variants", {"a": {}}), "sampling is no mapping"),
+    "variants": (altered("protocol/variants", {"a": {}}), "sampling is not a mapping"),
     "likelihoods": (altered("protocol/likelihoods", [3]), "likelihoods"),
 }
 

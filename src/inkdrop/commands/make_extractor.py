@@ -1,4 +1,4 @@
-"""`make-extractor`: the small classifier whose features distances between images are measured on."""
+"""The command `make-extractor`: trains the small classifier that serves as feature extractor of image metrics."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Fits what `conf/make_extractor.yaml` describes under these options, and prints how well it recognises."""
+    """Trains the classifier of `conf/make_extractor.yaml` with these options, and prints its held-out accuracy."""
     parser = argparse.ArgumentParser(
         prog="inkdrop make-extractor",
-        description="Fits the classifier that distances are measured on. Options are those of "
+        description="Trains the classifier that serves as feature extractor. The options are those of "
         "conf/make_extractor.yaml.",
     )
     parser.add_argument("overrides", nargs="*", metavar="option=value")
@@ -22,4 +22,4 @@ def main(arguments: Sequence[str]) -> None:
     with for_the_user():
         config = resolved(composed("make_extractor", given.overrides))
         accuracy = make_extractor(config)
-    print(f"{config['output']}: {accuracy:.2%} of the held-out items recognised")
+    print(f"{config['output']}: accuracy {accuracy:.2%} on the held-out items")

@@ -1,4 +1,4 @@
-"""`plot-schedules`: signal, noise and their ratio over time, of every schedule."""
+"""The command `plot-schedules`: plots signal, noise and their ratio over time for every schedule."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draws every schedule in `conf/schedule` into one picture."""
+    """Plots every schedule in `conf/schedule` in one picture."""
     parser = argparse.ArgumentParser(
-        prog="inkdrop plot-schedules", description="Draws alpha, sigma and log-SNR of every schedule in conf/schedule."
+        prog="inkdrop plot-schedules", description="Plots alpha, sigma and log-SNR of every schedule in conf/schedule."
     )
     parser.add_argument("output", type=Path, nargs="?", default=Path("schedules.png"), help="PNG file to write")
     output = parser.parse_args(arguments).output

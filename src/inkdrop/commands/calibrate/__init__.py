@@ -1,4 +1,4 @@
-"""`calibrate`: a few steps of a sampler, fitted to one network."""
+"""The command `calibrate`: fits a sampler of few steps to one network."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Fits what `conf/calibrate.yaml` describes under these options, and prints how much nearer it comes."""
+    """Fits the calibration of `conf/calibrate.yaml` with these options, and prints the differences before and after."""
     parser = argparse.ArgumentParser(
         prog="inkdrop calibrate",
-        description="Fits a few steps to a network; sampler=calibrated takes them. Options are those of "
+        description="Fits a sampler of few steps to a network, which sampler=calibrated uses. The options are those of "
         "conf/calibrate.yaml.",
     )
     parser.add_argument("overrides", nargs="*", metavar="option=value")
@@ -24,10 +24,10 @@ def main(arguments: Sequence[str]) -> None:
         done = calibrate_checkpoint(resolved(composed("calibrate", given.overrides), empty=()))
     content = done.content
     print("| difference to the fine solution | before | after |\n|---|---|---|")
-    for name, key in (("the samples it was fitted to", "difference"), ("others", "difference_on_other_seeds")):
+    for name, key in (("fitted samples", "difference"), ("other samples", "difference_on_other_seeds")):
         print(f"| {name} | {content[key]['before']:.4f} | {content[key]['after']:.4f} |")
     if done.earlier is not None:
-        what = "is nearer and was kept" if done.kept else "was replaced"
-        print(f"the earlier calibration, at {done.earlier:.4f} on the others, {what}")
+        what = "is better and was kept" if done.kept else "was replaced"
+        print(f"the earlier calibration, with {done.earlier:.4f} on other samples, {what}")
     print(f"{content['seconds']} s: {done.file}")
     print(f"{command('sample')} {done.options} sampler=calibrated time_grid.num_steps={content['num_steps']}")

@@ -1,4 +1,4 @@
-"""`python -m inkdrop calibrate`: from a checkpoint to the file that `sampler=calibrated` takes."""
+"""The work of `python -m inkdrop calibrate`: from a checkpoint to the file that `sampler=calibrated` uses."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ from inkdrop.pipeline import Pipeline, restored
 from inkdrop.samplers import Calibrated, Sampler
 from inkdrop.time_grids import Explicit
 
-_WANTED = "a solver without noise on a grid with num_steps is calibrated: sampler=abm time_grid=centred"
+_WANTED = "only a solver without noise on a grid with num_steps can be calibrated: use sampler=abm time_grid=centred"
 
 
 class Calibrating(NamedTuple):
-    """A file, and the content of a new calibration, which is in it unless the earlier one there was nearer.
+    """The result of a calibration.
 
-    `earlier` is how far that one is from the fine solution on the other seeds, `options` name the model in a command.
+    - file: file of the calibration.
+    - content: the new calibration, which is written unless the earlier one in the file is better.
+    - earlier: difference of the earlier one to the fine solution on other seeds, or None.
+    - kept: whether the earlier one was kept.
+    - options: options that select the model in a command.
     """
 
     file: Path
@@ -39,7 +43,7 @@ class Calibrating(NamedTuple):
 
 
 def calibrate_checkpoint(plain: dict[str, Any]) -> Calibrating:
-    """Fits what `conf/calibrate.yaml` describes; `ValueError` where the fit comes no nearer than the solver itself."""
+    """Fits the calibration of `conf/calibrate.yaml`; raises `ValueError` if the fit is no better than the solver."""
     begin = time.monotonic()
     plain, checkpoint, pipeline, solver = _prepared(plain)
     num_steps, rounds, refinement = plain["time_grid"]["num_steps"], plain["num_rounds"], plain["refinement"]
@@ -57,8 +61,8 @@ def calibrate_checkpoint(plain: dict[str, Any]) -> Calibrating:
     before, after, *earlier = _differences(_start(pipeline, others), solver(num_steps * refinement), samplers)
     if not after < before:
         raise ValueError(
-            f"nothing is written: on other samples the fit is {after:.4f} from the fine solution, and the solver "
-            f"itself {before:.4f}: raise num_trajectories={count} or num_rounds={rounds}"
+            f"nothing was written, because on other samples the fit differs by {after:.4f} from the fine solution, and "
+            f"the solver itself by {before:.4f}: raise num_trajectories={count} or num_rounds={rounds}"
         )
     content = {
         **sampled_model(plain, checkpoint),
@@ -77,9 +81,9 @@ def calibrate_checkpoint(plain: dict[str, Any]) -> Calibrating:
 
 
 def _prepared(plain: dict[str, Any]) -> tuple[dict[str, Any], Checkpoint, Pipeline, Callable[[int], Sampler]]:
-    """The completed configuration, the checkpoint, the model, and the solver for a number of steps.
+    """Returns the completed configuration, the checkpoint, the model, and the solver for a number of steps.
 
-    `ValueError` if they cannot be.
+    Raises `ValueError` for a solver that cannot be calibrated.
     """
     check_settings(plain)
     checkpoint = open_checkpoint(plain["checkpoint"])
@@ -107,18 +111,18 @@ def _prepared(plain: dict[str, Any]) -> tuple[dict[str, Any], Checkpoint, Pipeli
 
 
 def _device(name: str) -> str:
-    """The device of this name; `ValueError` if there is none."""
+    """Returns the device of this name; raises `ValueError` if it is not available."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError):  # of torch built without it
-        raise ValueError(f"device={name} is not here: leave it at auto") from None
+    except (RuntimeError, AssertionError):  # torch may be built without it
+        raise ValueError(f"device={name} is not available on this machine: use device=auto") from None
     return name
 
 
 def _start(pipeline: Pipeline, seeds: Sequence[int]) -> tuple[Denoiser, Tensor, Condition]:
-    """The guided denoiser, eps and condition of samples with these seeds."""
+    """Returns the guided denoiser, eps and condition of samples with these seeds."""
     device = next(pipeline.parameters()).device
     batch = {name: value.to(device) for name, value in pipeline.request(seeds).items()}
     denoiser, cond = pipeline.guided(batch)
@@ -126,16 +130,16 @@ def _start(pipeline: Pipeline, seeds: Sequence[int]) -> tuple[Denoiser, Tensor, 
 
 
 def _earlier(file: Path, checkpoint: Checkpoint) -> list[Sampler]:
-    """The steps in a file, if they are of this checkpoint."""
+    """Returns the sampler in a file, if it is for this checkpoint."""
     try:
-        found = read_calibration(file, checkpoint, "")
-        return [Calibrated(Explicit(found["times"]), found["coefficients"])]
-    except CheckpointError:  # absent, damaged or of another checkpoint
+        content = read_calibration(file, checkpoint, "")
+        return [Calibrated(Explicit(content["times"]), content["coefficients"])]
+    except CheckpointError:  # missing, damaged or of another checkpoint
         return []
 
 
 def _differences(start: tuple[Denoiser, Tensor, Condition], fine: Sampler, samplers: Sequence[Sampler]) -> list[float]:
-    """How far each of the samplers is from the fine solution."""
+    """Returns the difference of each sampler to the fine solution."""
     denoiser, eps, cond = start
     x_0 = solution(denoiser, eps, cond, fine)
     return [rms(solution(denoiser, eps, cond, each) - x_0) for each in samplers]

@@ -1,4 +1,4 @@
-"""What `python -m inkdrop check-data` tells about a data set."""
+"""The report of `python -m inkdrop check-data` on a data set."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _BATCH_SIZE, _IN_PICTURE, _SIZES = 512, 100, 5
 
 
 def check_data(overrides: list[str], output: Path) -> None:
-    """Inspects the data that training would take with these overrides; ends with code 3 if some of them are broken.
+    """Inspects the data of training with these overrides; ends with exit code 3 if some files are broken.
 
-    `ConfigurationError` for a wrong configuration, `DataError` for data that are absent.
+    Raises `ConfigurationError` for a wrong configuration, and `DataError` for missing data.
     """
     with for_the_user():
         config = composed("train", overrides)
@@ -49,7 +49,7 @@ def inspect(data: DataModule, output: Path) -> bool:
     findings = data.examine()
     for line in _about_files(findings):
         print(harmless(line, 2000))
-    first: dict[bytes, str] = {}  # hash -> the first item that has it, over all splits
+    first: dict[bytes, str] = {}  # hash -> the first item with it, over all splits
     twins: dict[str, str] = {}
     for name, split in findings.splits.items():
         if len(split["x"]):
@@ -88,7 +88,7 @@ def _about_files(findings: Findings) -> Iterator[str]:
 
 
 def _go_through(name: str, split: Split) -> tuple[list[bytes], list[str]]:
-    """The hashes of a split's items, and lines on the mean and deviation of each channel."""
+    """Returns the hashes of a split's items, and lines on the mean and deviation of each channel."""
     hashes: list[bytes] = []
     total = square = torch.zeros(())
     loader = OrderedLoader({"x": split["x"]}, _BATCH_SIZE)
@@ -112,7 +112,14 @@ def _about_labels(split: Split, classes: list[str]) -> Iterator[str]:
 def _compare(
     split: str, hashes: list[bytes], paths: list[str] | None, first: dict[bytes, str], twins: dict[str, str]
 ) -> None:
-    """Prints how many items of a split are equal to earlier ones; both are noted in `first` and `twins`."""
+    """Prints how many items of a split equal earlier ones, and adds them to `first` and `twins`.
+
+    - split: name of the split.
+    - hashes: hash of each item.
+    - paths: file of each item, or None.
+    - first: first item with each hash, over all splits.
+    - twins: text on each item that equals an earlier one, by its name.
+    """
     own, earlier = set[bytes](), set(first)
     within = across = 0
     for number, key in enumerate(hashes):

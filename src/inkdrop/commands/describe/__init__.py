@@ -1,4 +1,4 @@
-"""`describe`: what a configuration means and what training with it costs, before it is run."""
+"""The command `describe`: shows what a configuration means and what training with it costs, before it runs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the page of facts on the run that training would make under these options."""
+    """Prints the page of facts on a training run with these options."""
     parser = argparse.ArgumentParser(
-        prog="inkdrop describe", description="Says what a run of training would be, and what it would cost."
+        prog="inkdrop describe", description="Shows the parts and the cost of a training run before it starts."
     )
-    parser.add_argument("overrides", nargs="*", metavar="option=value", help="as for training")
+    parser.add_argument("overrides", nargs="*", metavar="option=value", help="options as for train")
     parser.add_argument(
-        "--probe", type=float, default=3.0, metavar="SECONDS", help="time of training on noise; 0: none"
+        "--probe", type=float, default=3.0, metavar="SECONDS", help="duration of trial steps on noise; 0 runs none"
     )
     parser.add_argument("--no-probe", dest="probe", action="store_const", const=0.0, help="the same as --probe 0")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG of schedule, weight and noise levels to write")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG file for schedule, weight and noise levels")
     given = parser.parse_intermixed_args(arguments)
     from inkdrop.commands.describe.facts import describe
     from inkdrop.commands.describe.page import markdown

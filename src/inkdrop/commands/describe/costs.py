@@ -1,4 +1,4 @@
-"""What training a task costs in operations, memory and time, measured on random data."""
+"""The cost of training a task in operations, memory and time, measured on random data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from inkdrop.tasks.base import Task
 Inputs: TypeAlias = tuple[tuple[Tensor, ...], dict[str, Tensor]]
 
 _WARM_UP = 2  # steps
-_LONG, _LARGE = 86400.0, 0.5  # seconds, and share of a device's memory, above which a run says so before it begins
-_EFFICIENCY = 0.5  # of a network, beside the product of two matrices that fill the device
+_LONG, _LARGE = 86400.0, 0.5  # seconds, and share of a device's memory, above which a run warns before it starts
+_EFFICIENCY = 0.5  # of a network, relative to a product of two matrices that fill the device
 
 
 def random_batch(pipeline: Pipeline | NoisyClassifier, count: int) -> dict[str, Tensor]:
-    """A raw batch of noise, under the conditions of the first seeds; `ValueError` if only the user can say these."""
+    """Returns a raw batch of noise with default conditions; raises `ValueError` if only the user can give them."""
     device = next(pipeline.parameters()).device
     request = pipeline.request(range(count))
     x = pipeline.codec.decode(torch.randn(count, *pipeline.shape, device=device))
@@ -39,26 +39,26 @@ def random_batch(pipeline: Pipeline | NoisyClassifier, count: int) -> dict[str, 
 
 
 def inputs(task: Task, batch: Mapping[str, Tensor]) -> Inputs:
-    """What the network is given in training on a raw batch: x, c_noise, and conditions by name."""
-    seen: list[Inputs] = []
+    """Returns the inputs of the network in training on a raw batch: x, c_noise, and conditions by name."""
+    recorded: list[Inputs] = []
     handle = task.pipeline.network.register_forward_pre_hook(
-        lambda network, args, conditions: seen.append((args, conditions)), with_kwargs=True
+        lambda network, args, conditions: recorded.append((args, conditions)), with_kwargs=True
     )
     with torch.no_grad():
         _loss(task, batch)
     handle.remove()
-    return seen[-1]
+    return recorded[-1]
 
 
 @torch.no_grad()
 def output(task: Task, given: Inputs) -> Any:
-    """What the network says to these inputs: F, or F and a dict of further outputs."""
+    """Returns the output of the network for these inputs: F, or F and a dict of further outputs."""
     args, conditions = given
     return task.pipeline.network(*args, **conditions)
 
 
 def parameters(task: Task) -> dict[str, Any]:
-    """Numbers of parameters: of each child of the network, of each part, and of all that is trained."""
+    """Returns numbers of parameters: of each child of the network, of each part, and of all trained ones."""
     network: nn.Module = task.pipeline.network
     children = {name: _count(child) for name, child in network.named_children()}
     parts = {**dict(task.pipeline.named_children()), "network": network, "loss": task.loss}
@@ -70,9 +70,9 @@ def parameters(task: Task) -> dict[str, Any]:
 
 
 def operations(task: Task) -> dict[str, int]:
-    """Floating-point operations of matrix products and convolutions for one sample, two for a product and its sum.
+    """Counts floating-point operations of matrix products and convolutions for one sample, two for a multiply-add.
 
-    `call` is one of the network, `training` the loss with its backward pass.
+    `call` is a forward pass of the network, and `training` the loss with its backward pass.
     """
     given = inputs(task, random_batch(task.pipeline, 1))
     with FlopCounterMode(display=False) as call:
@@ -84,9 +84,9 @@ def operations(task: Task) -> dict[str, int]:
 
 
 def memory(task: Task, num_averages: int, batch_size: int, precision: str) -> dict[str, int]:
-    """Bytes on each device that training holds at the end of a forward pass over this many samples.
+    """Returns the bytes on each device in training at the end of a forward pass over this many samples.
 
-    `activations` are what the backward pass has found kept, for one and for two samples, on a straight line.
+    `activations` are the tensors saved for the backward pass, extrapolated linearly from one and two samples.
     """
     trained = [each for each in task.parameters() if each.requires_grad]
     one, two = (_kept(task, count, precision) for count in (1, 2))
@@ -100,16 +100,21 @@ def memory(task: Task, num_averages: int, batch_size: int, precision: str) -> di
 
 
 def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: float, compiled: bool) -> dict[str, float]:
-    """Training steps and forward passes a second on one device, from a few steps that take about `seconds`.
+    """Measures training steps and forward passes per second on one device.
 
-    The steps are those of `task` under the options of its trainer, without averages, pictures and evaluation. Where one
-    on `batch_size` samples takes long, it is made on fewer (`measured_on`) and scaled.
+    Steps on `batch_size` samples that would take long are measured on fewer samples (`measured_on`) and scaled.
+
+    - task: the task.
+    - options: options of its trainer; averages, pictures and evaluation are left out.
+    - batch_size: samples on one device.
+    - seconds: approximate duration of the measurement.
+    - compiled: whether the network is compiled.
     """
     watch, devices = _Stopwatch(seconds / 2), options.get("devices")
     alone = {"devices": devices[:1] if isinstance(devices, list) else 1, "num_nodes": 1, "strategy": "auto"}
     endless = {"max_steps": -1, "max_epochs": -1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": None}
     trainer = Trainer(**{**options, **SILENT, **alone, **endless}, callbacks=[watch], num_sanity_val_steps=0)
-    task.max_gradient_norm = math.inf  # of noise it says nothing
+    task.max_gradient_norm = math.inf  # it means nothing on noise
     task.to(trainer.strategy.root_device)
     count = 1
     with trainer.precision_plugin.forward_context():
@@ -120,7 +125,7 @@ def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: floa
     if compiled:
         compile_network(task.pipeline)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a validation without data
+        warnings.simplefilter("ignore")  # about a validation without data
         trainer.fit(task, itertools.repeat({name: value.cpu() for name, value in batch.items()}))
     task.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
@@ -137,52 +142,52 @@ def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: floa
 
 
 def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device, world_size: int) -> list[str]:
-    """What a run will want of this device that is much: most of its memory, or days; each with a remedy.
+    """Returns warnings about a run that needs most of this device's memory, or days, each with a remedy.
 
-    Nothing is computed for it but one product of matrices: the network is followed without its numbers, on torch's meta
-    device. What cannot be followed so is not foreseen.
+    Only one product of matrices is computed: the network runs without numbers, on torch's meta device. A network that
+    cannot run there gives no warnings.
     """
     trainer, batch_size = plain["trainer"], plain["data"]["batch_size"] // world_size
     try:
-        with torch.random.fork_rng(devices=[]):  # what is drawn here is not missed in training
+        with torch.random.fork_rng(devices=[]):  # draws here must not change those of training
             flops, kept = _followed(task)
     except (ValueError, RuntimeError, NotImplementedError):
         return []
     kept = kept if trainer.get("precision", "32-true") == "32-true" else kept // 2
     fixed = 4 * sum(_bytes(each) for each in task.parameters())  # weights, gradients, two averages of the optimizer
-    found = []
+    remarks = []
     if fixed + batch_size * kept > _LARGE * (memory := _memory(device)):
         fits = max(1, int((_LARGE * memory - fixed) // kept))
         accumulated = trainer.get("accumulate_grad_batches", 1) * -(-plain["data"]["batch_size"] // fits)
-        found.append(
+        remarks.append(
             f"training needs at least {(fixed + batch_size * kept) / 1e9:.3g} GB of the {memory / 1e9:.3g} GB of this "
-            f"{device.type}: data.batch_size={fits} trainer.accumulate_grad_batches={accumulated} takes less at once, "
-            "and so do checkpoint_activations=true, a smaller data.shape or network.base_channels"
+            f"{device.type}: lower it by data.batch_size={fits} trainer.accumulate_grad_batches={accumulated}, "
+            "checkpoint_activations=true, or a smaller data.shape or network.base_channels"
         )
     samples = trainer["max_steps"] * trainer.get("accumulate_grad_batches", 1) * batch_size
     if (seconds := samples * flops / _rate(device)) > _LONG:
-        found.append(
-            f"training takes about {seconds / _LONG:.2g} days on this {device.type}: half of data.shape takes a "
+        remarks.append(
+            f"training takes about {seconds / _LONG:.2g} days on this {device.type}: half of data.shape takes about a "
             "quarter of it, half of network.base_channels not much more, and a GPU is faster"
         )
-    return found
+    return remarks
 
 
 def _followed(task: Task) -> tuple[int, int]:
-    """Operations of training on one sample, and bytes kept for its backward pass, by shapes alone."""
+    """Returns operations of training on one sample, and bytes saved for its backward pass, from shapes alone."""
 
-    class Seen(Exception):
+    class Called(Exception):
         pass
 
-    def see(network: nn.Module, args: Any, conditions: Any) -> None:
-        raise Seen(args, conditions)
+    def stop(network: nn.Module, args: Any, conditions: Any) -> None:
+        raise Called(args, conditions)
 
     network = task.pipeline.network
-    handle = network.register_forward_pre_hook(see, with_kwargs=True)
+    handle = network.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         _loss(task, random_batch(task.pipeline, 1))
-    except Seen as seen:
-        args, conditions = tree_map_only(Tensor, lambda each: each.detach().to("meta"), seen.args)
+    except Called as call:
+        args, conditions = tree_map_only(Tensor, lambda each: each.detach().to("meta"), call.args)
     finally:
         handle.remove()
     own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -202,14 +207,14 @@ def _followed(task: Task) -> tuple[int, int]:
 
 
 def _memory(device: torch.device) -> int:
-    """Bytes of memory that the device has."""
+    """Returns the memory of a device in bytes."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _rate(device: torch.device) -> float:
-    """Operations a second that a network may reach on the device, from a product of two matrices."""
+    """Estimates the operations per second of a network on a device, from a product of two matrices."""
     size, best = 1024, math.inf
     x = torch.ones(size, size, device=device)
     for _ in range(3):
@@ -220,7 +225,7 @@ def _rate(device: torch.device) -> float:
 
 
 class _Stopwatch(AfterStep):
-    """Ends training after some seconds and at least one step beyond the first few."""
+    """A callback that ends training after some seconds and at least one step after the first few."""
 
     def __init__(self, seconds: float):
         self.seconds, self.rate, self._start = seconds, 0.0, 0.0
@@ -267,12 +272,12 @@ def _kept(task: Task, count: int, precision: str) -> int:
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         loss = _loss(task, random_batch(task.pipeline, count))
-    del loss  # only here may its tensors' memory be used again
+    del loss  # its tensors' memory may be reused from here on
     return sum(size for place, size in kept.items() if place not in own)
 
 
 def _optimizer_state(task: Task, trained: list[nn.Parameter]) -> int:
-    """Bytes that the optimizer keeps after a step, tried on parameters of the same shapes one by one."""
+    """Returns the bytes of the optimizer's state after a step, measured on parameters of the same shapes."""
     sizes: dict[tuple[Any, ...], int] = {}
     for each in trained:
         if (key := (each.shape, each.dtype)) not in sizes:

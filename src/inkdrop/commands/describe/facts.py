@@ -1,4 +1,4 @@
-"""`python -m inkdrop describe`: what a configuration of train.py means, and what it costs, before it is run."""
+"""The facts of `python -m inkdrop describe`: what a configuration of train.py means and costs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ _QUANTILES = (0.05, 0.25, 0.75, 0.95)
 
 
 def describe(overrides: list[str], seconds: float = 3.0, plot: Path | None = None) -> dict[str, Any]:
-    """Facts about the run that train.py would make of these overrides; `seconds` of training on noise, or 0 for none.
+    """Returns facts about the run of train.py with these overrides.
 
-    `InkdropError` for a configuration that cannot work; data that are not here are only noted.
+    `seconds` is the duration of trial steps on noise (0: none), and `plot` a PNG file to write. Missing data are only
+    noted. Raises `InkdropError` for a configuration that cannot work.
     """
     config = raw("train", overrides)
     missing: list[DataError] = []
@@ -47,7 +48,7 @@ def describe(overrides: list[str], seconds: float = 3.0, plot: Path | None = Non
 
 @contextlib.contextmanager
 def _trainers_are_silent() -> Iterator[None]:
-    """Within the block no trainer tells on which devices it is, as it is made to ask."""
+    """Silences within the block what a trainer prints about its devices."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -58,7 +59,7 @@ def _trainers_are_silent() -> Iterator[None]:
 
 
 def facts(prepared: PreparedTraining, seconds: float, plot: Path | None = None) -> dict[str, Any]:
-    """The facts about a run: plain data, times in seconds, sizes in bytes."""
+    """Returns the facts about a run as plain data, with times in seconds and sizes in bytes."""
     plain, task = prepared.plain, prepared.task
     allowed = (*USER_TARGETS, *plain["allow_targets"])
     used = {**dict(_used(plain)), "loss": plain["task"]["loss"]}
@@ -84,7 +85,7 @@ def facts(prepared: PreparedTraining, seconds: float, plot: Path | None = None) 
     }
     try:
         batch = costs.random_batch(task.pipeline, 1)
-    except ValueError:  # only the user can say what this model is told
+    except ValueError:  # only the user can give the conditions of this model
         return found
     averages = [each for each in prepared.trainer.callbacks if isinstance(each, EMA)]  # type: ignore[attr-defined]
     count = sum(len(each.names) for each in averages)
@@ -100,7 +101,15 @@ def _measured(
     batch_size: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """What is known only when the network is called."""
+    """Returns the facts that need calls of the network.
+
+    - task: the task.
+    - plain: the resolved configuration.
+    - batch: a raw batch of one sample.
+    - num_averages: number of weight averages.
+    - batch_size: samples on one device.
+    - seconds: duration of trial steps, or 0.
+    """
     pipeline = task.pipeline
     given = costs.inputs(task, batch)
     found: dict[str, Any] = {"conditions": {name: list(value.shape[1:]) for name, value in given[1].items()}}
@@ -114,7 +123,7 @@ def _measured(
 
 
 def _training(plain: Mapping[str, Any], devices: int) -> dict[str, Any]:
-    """How many steps on how many samples."""
+    """Returns the numbers of steps, samples and devices."""
     trainer, batch_size = plain["trainer"], plain["data"]["batch_size"]
     return {
         "steps": trainer.get("max_steps", 0),
@@ -126,7 +135,7 @@ def _training(plain: Mapping[str, Any], devices: int) -> dict[str, Any]:
 
 
 def _used(plain: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The parts by their groups, without what the task does not refer to."""
+    """Yields the parts by their groups, without those that the task does not use."""
     for name, node in plain.items():
         if name in ("task", "pipeline", "optimizer", "scheduler") or not isinstance(node, Mapping):
             continue
@@ -143,17 +152,17 @@ def _occurs(part: Any, node: Any) -> bool:
 
 
 def _named(node: Any, plain: Mapping[str, Any]) -> str:
-    """A part as a call with its options, without those that are parts of their own."""
+    """Returns a part as a call with its options, without those that are parts themselves."""
     if not isinstance(node, Mapping):
         return f"{node:g}" if isinstance(node, float) else str(node)
     own = {name: value for name, value in node.items() if name not in ("_target_", "_partial_") and value is not None}
-    told = [
+    shown = [
         f"{name}={_named(value, plain)}"
         for name, value in own.items()
         if not (isinstance(value, Mapping) and value in plain.values())
     ]
     called = node.get("_target_", "").rpartition(".")[2]
-    return f"{called}({', '.join(told)})" if told or not called else called
+    return f"{called}({', '.join(shown)})" if shown or not called else called
 
 
 def _first_sentence(node: Mapping[str, Any], allowed: tuple[str, ...]) -> str:
@@ -163,12 +172,12 @@ def _first_sentence(node: Mapping[str, Any], allowed: tuple[str, ...]) -> str:
 
 
 def _weight(task: Task, weighting: Any, t: Tensor) -> Tensor:
-    """The weighting's factor at times (B)."""
+    """Returns the factor of the weighting at times (B)."""
     return weights_at(weighting, task.schedule, task.pipeline.denoiser.prediction, t)
 
 
 def _coefficients(task: Task, weighting: Any) -> list[dict[str, float]]:
-    """alpha, sigma, log-SNR, the model's coefficients and the weight at some times; without the latter below t_min."""
+    """Returns alpha, sigma and log-SNR at some times, and for t > 0 the model's coefficients and the weight."""
     schedule: Any = task.schedule
     rows = []
     for point in schedule.points(sorted({0.0, *(schedule.snap(max(t, schedule.t_min)) for t in _TIMES)})):
@@ -188,7 +197,7 @@ def _figure(task: Task, name: str, law: Any, weighting: Any) -> Figure:
 
 
 def _drawn(schedule: Any, law: Any) -> Tensor:
-    """log-SNRs that training draws, evenly by probability."""
+    """Returns log-SNRs (10000) at even quantiles of the training distribution."""
     return schedule.log_snr(law.quantile(schedule, (torch.arange(10_000).double() + 0.5) / 10_000))
 
 
@@ -197,7 +206,7 @@ def _quantiles(schedule: Any, law: Any) -> list[float]:
 
 
 class _Recorded(nn.Module):
-    """A network that always says the same, and counts its calls and the samples in them."""
+    """A network that always returns the same output, and counts its calls and their samples."""
 
     def __init__(self, output: Any):
         super().__init__()
@@ -212,7 +221,7 @@ class _Recorded(nn.Module):
 
 
 def _sampling(pipeline: Pipeline, output: Any) -> dict[str, Any]:
-    """The times, and how often one sample needs a network that always says the same, which adaptive samplers go by."""
+    """Returns the times of sampling, and the network evaluations of one sample for a network of constant output."""
     network, schedule = pipeline.network, pipeline.denoiser.schedule
     pipeline.denoiser.network = recorded = _Recorded(output)
     try:

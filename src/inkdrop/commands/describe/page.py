@@ -1,4 +1,4 @@
-"""The facts of `python -m inkdrop describe` as a page that a person reads."""
+"""The page of `python -m inkdrop describe`, from its facts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DURATIONS = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (0.0, "se
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The page, in Markdown of at most 120 columns."""
+    """Returns the page, in Markdown of at most 120 columns."""
     sections = [_process(found), _coefficients(found["coefficients"]), _times(found), _costs(found)]
     return "\n\n".join("\n".join(section) for section in sections)
 
@@ -20,13 +20,13 @@ def markdown(found: Mapping[str, Any]) -> str:
 def _process(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {found['name']}\n"
     if found["data"]:
-        yield _item("data are not here", f"what follows needs none of them, a run does: {found['data']}")
+        yield _item("missing data", f"this page does not need the data, but a run does: {found['data']}")
     yield _item("process", "x_t = alpha(t) x_0 + sigma(t) eps, with t from 0 (data) to 1 (noise)")
     yield _item("estimate", found["estimate"])
     conditions = found["conditions"]
-    told = ", ".join(f"{name} {shape}" for name, shape in (conditions or {}).items()) or "nothing else"
-    told = "what only the user can say, so that it was not called" if conditions is None else told
-    yield _item("shape", f"x is {found['shape']}; the network is told c_noise and {told}")
+    inputs = ", ".join(f"{name} {shape}" for name, shape in (conditions or {}).items())
+    inputs = "conditions that only the user can give, so that it was not called" if conditions is None else inputs
+    yield _item("shape", f"x is {found['shape']}; the network also receives c_noise{inputs and f' and {inputs}'}")
     for name, part in found["parts"].items():
         yield _item(name, f"{part['is']}: {part['does']}")
 
@@ -44,15 +44,17 @@ def _times(found: Mapping[str, Any]) -> Iterator[str]:
     if (levels := found["trained_log_snr"]) is not None:
         low, lower, upper, high = map(_number, levels)
         yield _item(
-            "noise levels", f"half of those trained have a log-SNR of {lower} to {upper}, 90% of {low} to {high}"
+            "noise levels",
+            f"half of the training samples have a log-SNR of {lower} to {upper}, and 90% one of {low} to {high}",
         )
     if sampling is not None:
         times, noise = [f"{t:.4g}" for t in sampling["times"]], sampling["noise_levels"]
         shown = times if len(times) <= 6 else [*times[:3], "...", *times[-3:]]
         yield _item(
             "a sample",
-            f"{len(times) - 1} moves in {sampling['calls']} calls of the network, {sampling['passes']} passes through "
-            f"it: t = {', '.join(shown)}, sigma / alpha from {_number(noise[0])} down to {_number(noise[-1])}, then 0",
+            f"{len(times) - 1} sampling steps in {sampling['calls']} calls of the network, with {sampling['passes']} "
+            f"network evaluations: t = {', '.join(shown)}, sigma / alpha from {_number(noise[0])} down to "
+            f"{_number(noise[-1])}, then 0",
         )
     devices, here = training["devices"], training["samples_per_device"]
     where = f"each of {devices} devices" if devices > 1 else "one device"
@@ -75,8 +77,8 @@ def _costs(found: Mapping[str, Any]) -> Iterator[str]:
     call, step = found["operations"]["call"], found["operations"]["training"]
     yield _item(
         "operations",
-        f"{_big(call, 'FLOP')} for a forward pass of one sample, {_big(step, 'FLOP')} for one in training, "
-        f"{_big(step * training['samples_per_step'], 'FLOP')} for a step",
+        f"{_big(call, 'FLOP')} for a forward pass of one sample, {_big(step, 'FLOP')} for one sample in training, "
+        f"{_big(step * training['samples_per_step'], 'FLOP')} for a training step",
     )
     parts = ", ".join(f"{name} {_big(size, 'B')}" for name, size in found["memory"].items())
     total = _big(sum(found["memory"].values()), "B")
@@ -91,7 +93,7 @@ def _costs(found: Mapping[str, Any]) -> Iterator[str]:
 def _speed(speed: Mapping[str, float], training: Mapping[str, Any]) -> Iterator[str]:
     here, rate = training["samples_per_device"], speed["steps_per_second"]
     waiting = " and without waiting for other devices" if training["devices"] > 1 else ""
-    scaled = f", found on {speed['measured_on']} at a time" if speed["measured_on"] < here else ""
+    scaled = f", measured on {speed['measured_on']} at a time" if speed["measured_on"] < here else ""
     yield _item(
         "speed here",
         f"{_number(rate)} steps/s, {_number(rate * training['samples_per_step'])} samples/s{scaled}; without averages, "
@@ -108,7 +110,7 @@ def _number(value: float) -> str:
 
 
 def _big(value: float, unit: str = "") -> str:
-    """Three digits, a prefix and the unit, such as `35.7 M`."""
+    """Returns a number with three digits, a prefix and the unit, such as `35.7 M`."""
     size, prefix = next((size, prefix) for size, prefix in _PREFIXES if value >= size)
     return f"{value / (size or 1):.3g}{prefix}{unit}".rstrip()
 

@@ -1,4 +1,4 @@
-"""`report`: results side by side, from the `result.json` of each."""
+"""The command `report`: compares the results of runs, from their `result.json`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints and writes the table of the results in a folder; ends with code 3 if some cannot be read."""
+    """Prints and writes the table of the results in a folder; ends with exit code 3 if some cannot be read."""
     parser = argparse.ArgumentParser(
-        prog="inkdrop report", description="Shows the results in a folder side by side: table, CSV and plot."
+        prog="inkdrop report", description="Compares the results in a folder: table, CSV and plot."
     )
     parser.add_argument("folder", type=Path, help="folder of runs, of a sweep, or of samples")
-    parser.add_argument("--protocol", help="show only what was measured under the protocol of this hash")
+    parser.add_argument("--protocol", help="show only values of the protocol with this hash")
     parser.add_argument("--wandb", metavar="PROJECT", help="also log the table to W&B, in this project")
     given = parser.parse_args(arguments)
     from inkdrop.commands.command import for_the_user
@@ -23,16 +23,16 @@ def main(arguments: Sequence[str]) -> None:
 
     try:
         with for_the_user():
-            found = report(given.folder, given.protocol)
-            print(found.markdown())
-            print(*map(harmless, found.write(given.folder)), sep="\n", flush=True)
+            results = report(given.folder, given.protocol)
+            print(results.markdown())
+            print(*map(harmless, results.write(given.folder)), sep="\n", flush=True)
     except OSError as error:
         raise error if isinstance(error, InkdropError) else ConfigurationError(str(error)) from None
     if given.wandb:
         from inkdrop.loggers.wandb import WandB
 
         tracker = WandB(str(given.folder), given.wandb, given.folder.resolve().name)
-        tracker.log_table("report", found.table())
+        tracker.log_table("report", results.table())
         tracker.finalize("success")
-    if found.unreadable:
-        raise UnreadableError("\n".join([*found.unreadable, "all others are in the table"]))
+    if results.unreadable:
+        raise UnreadableError("\n".join([*results.unreadable, "all other results are in the table"]))

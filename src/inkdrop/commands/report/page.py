@@ -1,4 +1,4 @@
-"""Results of runs and of sampling, side by side: a table, and quality against network calls."""
+"""Compares the results of runs and of sampling: a table, and plots of quality against network calls."""
 
 from __future__ import annotations
 
@@ -18,21 +18,28 @@ from inkdrop.files.showing import cell, harmless, markdown
 from inkdrop.files.writing import replacing, write_text
 
 MAX_PANELS, MAX_LINES = 12, 40  # of a plot
-_BESIDE = r"_(floor(_\d+k?)?|baseline)$"  # what is not a value of the samples
+_BESIDE = r"_(floor(_\d+k?)?|baseline)$"  # names of values that are not of the samples
 
 
 @dataclass(frozen=True)
 class Report:
-    """Results side by side: rows of the settings that differ and of values, and what stands beside all of them."""
+    """A comparison of results: a row of differing settings and of values for each, and reference values for all.
+
+    - settings: paths of the settings that differ.
+    - metrics: names of the metrics.
+    - rows: the results.
+    - beside: floor and baseline of each metric.
+    - unreadable: errors of the files that are left out.
+    """
 
     settings: list[str]
     metrics: list[str]
     rows: list[Result]
-    beside: dict[str, dict[str, float]]  # floor and baseline, by metric
-    unreadable: list[str] = field(default_factory=list)  # what is wrong with files that are left out
+    beside: dict[str, dict[str, float]]
+    unreadable: list[str] = field(default_factory=list)
 
     def table(self) -> list[list[str]]:
-        """Header, a row for each result, one each for baseline and floor, and the hash of each metric's protocol."""
+        """Returns a header, a row for each result, rows for baseline and floor, and the protocol of each metric."""
         names = self.settings or ["folder"]
         header = [*(harmless(_last(name)) for name in names), "network calls", *self.metrics]
         rows = [
@@ -50,21 +57,21 @@ class Report:
         return [header, *rows, ["protocol", *[""] * len(names), *hashes]]
 
     def protocol(self, metric: str) -> dict[str, Any]:
-        """What all values of a metric were measured under."""
+        """Returns the protocol that all values of a metric share."""
         return next((row.protocol(metric) for row in self.rows if row.protocol(metric)), {})
 
     def markdown(self) -> str:
-        """The table, and under it the protocol of each metric."""
+        """Returns the table in Markdown, followed by the protocol of each metric."""
         header, *rows = [[markdown(each) for each in line] for line in self.table()]
         lines = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
         for metric in self.metrics:
             facts = self.protocol(metric)
-            told = ", ".join(f"{markdown(name)} {markdown(value)}" for name, value in facts.items() if name != "hash")
-            lines.append(f"\n{markdown(metric)}: protocol {markdown(facts.get('hash', 'unknown'))}: {told}")
+            shown = ", ".join(f"{markdown(name)} {markdown(value)}" for name, value in facts.items() if name != "hash")
+            lines.append(f"\n{markdown(metric)}: protocol {markdown(facts.get('hash', 'unknown'))}: {shown}")
         return "\n".join([*lines, ""])
 
     def write(self, folder: Path) -> list[Path]:
-        """`report.md`, `report.csv` and, where network calls differ, `report.png`; returns the files."""
+        """Writes `report.md`, `report.csv` and, if network calls differ, `report.png`; returns the files."""
         files = [folder / "report.md", folder / "report.csv"]
         write_text(files[0], self.markdown())
         table = io.StringIO(newline="")
@@ -89,11 +96,11 @@ class Report:
         return files
 
     def _label(self, row: Result, settings: Sequence[str], otherwise: str = "") -> str:
-        told = ", ".join(f"{_last(name)} {row.settings.get(name)}" for name in settings)
-        return harmless(told or otherwise or row.name, 80)
+        shown = ", ".join(f"{_last(name)} {row.settings.get(name)}" for name in settings)
+        return harmless(shown or otherwise or row.name, 80)
 
     def curves(self, metric: str) -> dict[str, list[tuple[float, float]]]:
-        """Points of network calls and value, in order, by the settings that differ apart from the number of steps."""
+        """Returns sorted points (network calls, value) by the differing settings other than the number of steps."""
         own = [name for name in self.settings if _last(name) != "num_steps"]
         lines: dict[str, list[tuple[float, float]]] = {}
         for row in self.rows:
@@ -104,10 +111,10 @@ class Report:
 
 
 def report(folder: Path, only: str | None = None, without: Collection[Path] = ()) -> Report:
-    """What lies in a folder and below, without what lies in some of its folders.
+    """Returns the report on all results in a folder and its subfolders, except in the folders `without`.
 
-    `only` is the hash of a protocol whose values alone are shown. Files that cannot be read are left out and named.
-    `ValueError` if nothing is there that can, or if values of unlike protocols would share a column.
+    `only` is the hash of a protocol; other values are left out. Files that cannot be read are left out and named.
+    Raises `ValueError` if there is no result, or if values of different protocols would share a column.
     """
     left_out = {each.resolve() for each in without}
     files = [file for file in folder.rglob("result.json") if file.parent.resolve() not in left_out]
@@ -122,7 +129,7 @@ def report(folder: Path, only: str | None = None, without: Collection[Path] = ()
         if unreadable:
             raise UnreadableError("\n".join(unreadable))
         raise ValueError(
-            f"{harmless(folder)} holds no result.json with metrics: train.py makes one, or sample.py evaluate=true"
+            f"{harmless(folder)} has no result.json with metrics: run train.py, or sample.py with evaluate=true"
         )
     names = dict.fromkeys(name for each in results for name in each.metrics)
     metrics = [name for name in names if not re.search(_BESIDE, name)]
@@ -135,7 +142,7 @@ def report(folder: Path, only: str | None = None, without: Collection[Path] = ()
     metrics = [name for name in metrics if any(name in each.metrics for each in results)]
     results = [each for each in results if any(name in each.metrics for name in metrics)]
     if not results:
-        raise ValueError(f"no value in {harmless(folder)} was measured under protocol {only}")
+        raise ValueError(f"--protocol {only} does not occur in {harmless(folder)}: choose a hash of the full table")
     beside: dict[str, dict[str, float]] = {}
     for name in names:
         if (match := re.search(_BESIDE, name)) and name[: match.start()] in metrics:
@@ -147,13 +154,13 @@ def report(folder: Path, only: str | None = None, without: Collection[Path] = ()
 
 
 def _values(path: str, results: Sequence[Result]) -> set[str]:
-    """The values of a setting; a part of another class, which has no such option, has none."""
+    """Returns the values of a setting over results whose part has this option."""
     parent = path.rpartition(".")[0]
     return {repr(each.settings.get(path)) for each in results if path in each.settings or parent not in each.settings}
 
 
 def _require_alike(metric: str, results: Sequence[Result]) -> None:
-    """`ValueError` if values of this metric were measured under unlike protocols."""
+    """Raises `ValueError` if values of this metric are measured under different protocols."""
     protocols = {each.protocol(metric).get("hash", "unknown"): each for each in results if metric in each.metrics}
     if len(protocols) > 1:
         facts = {key: dict(leaves(each.protocol(metric))) for key, each in protocols.items()}
@@ -164,12 +171,14 @@ def _require_alike(metric: str, results: Sequence[Result]) -> None:
             + ", ".join(f"{harmless(path)} {harmless(facts[key].get(path))}" for path in differ)
             for key, each in protocols.items()
         ]
-        told = "\n".join(lines)
-        raise ValueError(f"{metric} was measured under unlike protocols:\n{told}\nchoose one: --protocol HASH")
+        shown = "\n".join(lines)
+        raise ValueError(
+            f"{metric} is measured under different protocols:\n{shown}\nchoose one of them by --protocol HASH"
+        )
 
 
 def _drawable(value: float) -> bool:
-    """Whether a plot can show it: its axes go a little further."""
+    """Returns whether a plot can show a value, with axes a little beyond it."""
     return value == 0 or 1e-100 < abs(value) < 1e100
 
 
@@ -178,10 +187,10 @@ def _last(path: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Five digits that count."""
+    """Returns a number with five significant digits."""
     return "" if value is None else f"{value:.5g}"
 
 
 def _numbers(file: Path) -> tuple[list[tuple[int, str]], str]:
-    """Files in the order of the numbers in their names."""
+    """Returns a sort key by the numbers in the name of a file."""
     return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", str(file))], str(file)

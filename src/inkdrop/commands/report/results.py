@@ -1,4 +1,4 @@
-"""What a `result.json` says, which somebody else may have written: checked, and its names made harmless."""
+"""Reads `result.json`, which may come from an untrusted source: values are checked, and names made harmless."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inkdrop.files.showing import harmless
 from inkdrop.metrics.protocol import metric_of
 
 MAX_BYTES, MAX_METRICS = 2**22, 1000  # of one file
-_LARGEST = 10**300  # of whole numbers, which would be no floats
+_LARGEST = 10**300  # of integers, which must be convertible to floats
 _NUMBER = float | Annotated[int, Ge(-_LARGEST), Le(_LARGEST)]
 _MEASURED = dict[str, dict[str, Any]]
 _FIELDS: dict[str, Any] = {
@@ -35,28 +35,35 @@ _PROTOCOL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Result:
-    """One `result.json`: its folder, how samples were made by path, the metrics, and the protocol of each metric."""
+    """The content of one `result.json`.
+
+    - name: its folder.
+    - settings: options of sampling by path.
+    - network_calls: network evaluations for one sample, or None.
+    - metrics: values by name.
+    - protocols: protocol of each metric, with its hash.
+    """
 
     name: str
     settings: dict[str, Any]
     network_calls: int | None
     metrics: dict[str, float]
-    protocols: dict[str, dict[str, Any]]  # by metric, its hash among them
+    protocols: dict[str, dict[str, Any]]
 
     def protocol(self, metric: str) -> dict[str, Any]:
-        """That of a metric; over repeats and of a variant it is that of the metric itself."""
+        """Returns the protocol of a metric, which its repeats and variants share."""
         return self.protocols.get(metric_of(metric), {})
 
 
 def read_results(file: Path, folder: Path) -> list[Result]:
-    """What a `result.json` says of the samples, and of each variant that was measured beside them.
+    """Returns the results in a `result.json`: that of the samples, and one for each measured variant.
 
-    `UnreadableError` for what is none; a file without metrics has no results.
+    A file without metrics has no results. Raises `UnreadableError` for a file of another format.
     """
     content = read_json(file, max_bytes=MAX_BYTES)
     protocol = content.get("protocol", {"sampling": {}, "metrics": {}, "measurement": {}})
     if (wrong := wrong_field(content, _FIELDS) or _wrong_protocol(protocol)) is not None:
-        raise UnreadableError(f"{harmless(file)} is no result of inkdrop, {wrong}")
+        raise UnreadableError(f"{harmless(file)} is not a result of inkdrop: {wrong}")
     if not content.get("metrics"):
         return []
     metrics = {harmless(name): float(value) for name, value in content["metrics"].items()}
@@ -78,7 +85,7 @@ def read_results(file: Path, folder: Path) -> list[Result]:
 
 
 def _wrong_protocol(protocol: Mapping[str, Any]) -> str | None:
-    """The first field of a protocol that is not of its type."""
+    """Returns a description of the first field of a protocol that is not of its type, or None."""
     wrong = wrong_field(protocol, _PROTOCOL, ("measurement", "metrics", "sampling"))
     if wrong is not None:
         return wrong
@@ -86,12 +93,12 @@ def _wrong_protocol(protocol: Mapping[str, Any]) -> str | None:
     faults = [wrong_field(own, {"hash": str}) for own in measured.values()]
     samplings = [protocol["sampling"], *(own.get("sampling") for own in protocol.get("variants", {}).values())]
     for sampling in samplings:
-        faults.append("sampling is no mapping" if not isinstance(sampling, dict) else wrong_field(sampling, _FIELDS))
+        faults.append("sampling is not a mapping" if not isinstance(sampling, dict) else wrong_field(sampling, _FIELDS))
     return next((fault for fault in faults if fault is not None), None)
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Values by path; a part goes by the name of its class."""
+    """Yields values by path; a part is represented by the name of its class."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             if key == "_target_":

@@ -1,4 +1,4 @@
-"""The first images of several results under each other."""
+"""Strips of the first images of several results, one row for each result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST = 4096  # pixels of a side
 
 
 def strips_of(folder: Path, labels: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Rows of images by the label of their result; nothing unless all are images of the same seeds."""
+    """Returns rows of images by the label of their result, or nothing unless all are images of the same seeds."""
     import torch
 
     from inkdrop.pictures import grid
@@ -34,7 +34,7 @@ def strips_of(folder: Path, labels: Mapping[str, str]) -> dict[str, np.ndarray]:
 
 
 def _images(file: Path) -> tuple[np.ndarray, list[int]] | None:
-    """The first images (N, H, W, C) of 8 bits in a file with their seeds, or None if it holds none."""
+    """Returns the first 8-bit images (N, H, W, C) of a file with their seeds, or None without images."""
     try:
         arrays = Npz(file)
         x, seeds = arrays["x"][:_SHOWN], arrays["seeds"]
