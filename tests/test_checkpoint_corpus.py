@@ -377,7 +377,7 @@ RESUMED: dict[str, tuple[Change, list[str], int, str]] = {
         2,
         "optimizer._target_: torch.optim.AdamW -> torch.optim.SGD",
     ),
-    "K16-lost": (put("ema", {}), [], 4, "holds no averages, although its run kept some"),
+    "K16-lost": (put("ema", {}), [], 4, "has no averages, although its run kept some"),
     "K16-asked": (
         at("config/callbacks", without("ema")),
         [],

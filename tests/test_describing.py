@@ -207,7 +207,7 @@ def test_only_the_user_can_say_some_conditions(monkeypatch: pytest.MonkeyPatch) 
     found = describe(["network.base_channels=8", "network.norm_groups=4"], seconds=0)
     assert found["conditions"] is None
     assert "operations" not in found
-    assert "only the user can say" in markdown(found)
+    assert "only the user can give" in markdown(found)
 
 
 def test_the_plot_shows_the_law_of_the_noise_levels(tmp_path: Path) -> None:

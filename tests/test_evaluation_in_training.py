@@ -49,7 +49,7 @@ def test_variants_are_measured_on_the_same_seeds_and_leave_no_trace(tmp_path: Pa
 
 def test_a_variant_of_an_average_that_is_not_kept_is_refused_at_the_start(tmp_path: Path) -> None:
     callback = Evaluate(Every(steps=4), evaluation(), {"other": Variant(weights="0.5")})
-    with pytest.raises(ValueError, match=r"weights=0\.5 are not kept: there are 0\.9, raw"):
+    with pytest.raises(ValueError, match=r"weights=0\.5 is not kept in this run; available: 0\.9, raw"):
         fit(small_task(), 4, [EMA([0.9]), callback], tmp_path)
     assert callback.results == {}
 
@@ -107,8 +107,8 @@ def test_validation_loss_stops_too_and_a_name_that_never_comes_is_told(
     callbacks = [Told([1.0] * 4), StopEarly("fid"), Checkpoint(Every(steps=100), str(tmp_path / "c"), best="-fdd")]
     fit(small_task(), 4, callbacks, tmp_path)
     errors = capsys.readouterr().err
-    assert "callbacks.stop_early.metric=fid was never measured; there are" in errors
-    assert "callbacks.checkpoint.best=fdd was never measured; there are fd" in errors
+    assert "callbacks.stop_early.metric=fid is not measured in this run; available:" in errors
+    assert "callbacks.checkpoint.best=fdd is not measured in this run; available: fd" in errors
 
 
 def test_a_variant_has_a_record_of_its_own(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(
     process.send_signal(signum)
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == code, errors
-    assert "the same command goes on from there" in errors
+    assert "the same command resumes the run" in errors
     assert "Traceback" not in errors
     stopped = read_checkpoint(folder)
     assert 7 <= stopped["global_step"] < 40

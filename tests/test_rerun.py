@@ -103,7 +103,7 @@ def test_a_half_configuration_of_an_earlier_version_is_written_again(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("data:\n  _target_: 'inkd")
     trained(tmp_path / "run", *SHORT)
-    assert "config.yaml cannot be read, and is written again" in capsys.readouterr().err
+    assert "config.yaml cannot be read, and is rewritten" in capsys.readouterr().err
 
 
 def test_two_of_the_same_second_have_a_folder_each(script: Script, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Grids and solvers of a few steps, fitted to one network."""
+"""Calibrations: time grids and solvers of few steps, fitted to one network."""
 
 from inkdrop.calibration.fit import Calibration, calibrate, rms, solution
 from inkdrop.calibration.store import calibration_file, read_calibration, write_calibration

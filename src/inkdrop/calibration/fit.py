@@ -1,6 +1,6 @@
-"""Times and coefficients of a few steps that come as near as can be to the fine solution of the flow.
+"""Fits times and coefficients of few steps such that samples are as near as possible to the fine solution of the flow.
 
-Without data: the noise that samples begin with, and where the network's own flow takes it, are all that is compared.
+No data are needed: the samples of the few steps are compared with those of many steps from the same initial noise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ State = tuple[Tensor, tuple[Tensor, ...]]  # x, and the estimates of x_0 at it a
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is fitted, and the root of the mean squared difference to the fine solution before and after."""
+    """Fitted times and coefficients, and the RMS difference to the fine solution before and after the fit."""
 
     times: list[float]
     coefficients: Numbers
@@ -46,19 +46,29 @@ def calibrate(
     num_rounds: int = 30,
     progress: Callable[[], None] = lambda: None,
 ) -> Calibration:
-    """Fits `num_steps` steps to the solution by `refinement` times as many of `solver(n)`, from eps (B, *).
+    """Fits `num_steps` steps to the solution of `solver` with `refinement` times as many, from eps (B, *).
 
-    Each step is a sum of x and of the last `memory` estimates. It begins as Euler's on the grid of `solver(num_steps)`,
-    which all hold a constant x_0 exactly; from there all coefficients and the times are fitted together, for x_0 alone,
-    in at most `num_rounds` rounds of Gauss and Newton's method with a trust region. On a table the times are then moved
-    to its steps, and the coefficients fitted again. `progress()` is called after each round. Sources: Tong et al. 2024,
-    arXiv 2405.15506, for fitted times; Frankel et al. 2025, arXiv 2502.17423, for coefficients too.
+    Each step is a weighted sum of x and of the last `memory` estimates of x_0. The fit starts from Euler's method on
+    the grid of `solver(num_steps)`, whose steps keep a constant x_0 exactly. Then all coefficients and times are fitted
+    together to the final x_0 by the Gauss-Newton method with a trust region. For a discrete schedule the times are then
+    moved to its steps, and the coefficients are fitted again. Sources: Tong et al. 2024, arXiv 2405.15506, for fitted
+    times; Frankel et al. 2025, arXiv 2502.17423, for fitted coefficients too.
+
+    - denoiser: the (guided) denoiser.
+    - eps: initial noise (B, *).
+    - cond: its conditions.
+    - solver: returns a sampler with a number of steps.
+    - num_steps: number of steps to fit.
+    - refinement: factor of the number of steps of the fine solution.
+    - memory: number of estimates in the sum of a step.
+    - num_rounds: largest number of rounds.
+    - progress: called after each round.
     """
     x_0 = solution(denoiser, eps, cond, solver(num_steps * refinement))
     before = solution(denoiser, eps, cond, solver(num_steps))
     times = solver(num_steps).time_grid(denoiser.schedule)[:-1]
     problem = _Problem(denoiser, eps, cond, x_0, progress)
-    # Not from coefficients that suit the fine solution: those overfit, and end in a worse minimum.
+    # Coefficients that reproduce the fine solution step by step would overfit and end in a worse minimum.
     changes = [[0.0] * (1 + min(memory, number + 1)) for number in range(num_steps)]
     times, changes = problem.fitted(times, changes, num_rounds, move=True)
     snapped = descending(times, denoiser.schedule)[:-1]
@@ -71,17 +81,17 @@ def calibrate(
 
 
 def solution(denoiser: Denoiser, eps: Tensor, cond: Condition, sampler: Sampler) -> Tensor:
-    """x_0 (B, *) of a run without noise of its own from eps (B, *)."""
+    """Returns x_0 (B, *) of a deterministic sampler from eps (B, *)."""
     return sampler(denoiser, eps, cond, NoiseSource(denoiser.noise, Generators.from_seeds(range(len(eps)))))
 
 
 def rms(difference: Tensor) -> float:
-    """Root of the mean square."""
+    """Returns the root of the mean square."""
     return float(difference.double().square().mean().sqrt())
 
 
 def _numbers(now: Point, next: Point, change: Sequence[float]) -> list[float]:
-    """Coefficients of x and of the estimates: Euler's with the changes added."""
+    """Returns the coefficients of x and of the estimates: those of Euler's method plus the changes."""
     ratio = float(next.sigma / now.sigma)
     euler = [ratio, float(next.alpha - now.alpha * ratio)]
     return [a + b for a, b in zip([*euler, *[0.0] * (len(change) - 2)], change, strict=True)]
@@ -90,22 +100,22 @@ def _numbers(now: Point, next: Point, change: Sequence[float]) -> list[float]:
 class _Problem:
     """The difference to the fine solution, as a function of times and of changes to Euler's coefficients."""
 
-    # Of the differences that stand for derivatives; networks are exact to some 1e-6. It is negative because times can
-    # only be moved away from the smallest trained one.
+    # Step of finite differences; networks are exact to about 1e-6. It is negative because times can only be moved away
+    # from the smallest trained one.
     STEP = -1e-3
 
     def __init__(self, denoiser: Denoiser, eps: Tensor, cond: Condition, x_0: Tensor, progress: Callable[[], None]):
         self.denoiser, self.eps, self.cond, self.x_0, self.progress = denoiser, eps, cond, x_0, progress
 
     def points(self, times: Sequence[float]) -> list[Point]:
-        """The points of a run, with the end."""
+        """Returns the points of the trajectory, including its end."""
         return self.denoiser.schedule.points([*times, 0.0])
 
     @torch.no_grad()
     def walk(
         self, points: Sequence[Point], changes: Numbers, first: int = 0, state: State | None = None
     ) -> list[State]:
-        """The states before step `first` and after each from there on; in the last the estimate at x is missing."""
+        """Returns the states before step `first` and after each later step; the last has no estimate at its x."""
         states = [state or self._evaluated(points[0].sigma * self.eps, points[0], ())]
         for now, next, change in zip(points[first:], points[first + 1 :], changes[first:], strict=False):
             x, estimates = states[-1]
@@ -122,7 +132,7 @@ class _Problem:
     def fitted(
         self, times: Sequence[float], changes: Numbers, num_rounds: int, move: bool
     ) -> tuple[list[float], Numbers]:
-        """Times, if they may move, and changes that bring x_0 nearest to the fine solution."""
+        """Returns the changes, and with `move` the times, for which x_0 is nearest to the fine solution."""
         lengths = [len(change) for change in changes]
         halves = [float(point.half) for point in self.points(times)[1:-1]]
         gaps = [halves[0], *np.log(np.diff(halves))] if halves and move else []
@@ -136,7 +146,7 @@ class _Problem:
             moved, changed = unpacked(theta)
             return self.walk(self.points(moved), changed, step, state)
 
-        @lru_cache(maxsize=1)  # slopes are those of the errors that were asked for last
+        @lru_cache(maxsize=1)  # slopes are computed at the point of the latest errors
         def known(theta: tuple[float, ...]) -> list[State]:
             return states(np.array(theta))
 
@@ -153,11 +163,11 @@ class _Problem:
             return np.stack(columns, 1)
 
         theta = np.concatenate([gaps, *changes])
-        found = least_squares(error, theta, slopes, max_nfev=num_rounds, x_scale="jac", ftol=1e-2)
-        return unpacked(found.x)
+        solved = least_squares(error, theta, slopes, max_nfev=num_rounds, x_scale="jac", ftol=1e-2)
+        return unpacked(solved.x)
 
     def _times(self, times: Sequence[float], gaps: np.ndarray) -> list[float]:
-        """Times whose half log-SNRs begin at the first of the gaps and grow by the exponential of each other one."""
+        """Returns times whose half log-SNRs start at the first gap and grow by the exponential of each further one."""
         if len(gaps) == 0:
             return list(times)
         schedule = self.denoiser.schedule

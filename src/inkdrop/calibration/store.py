@@ -1,4 +1,4 @@
-"""Calibrations as files beside their checkpoint."""
+"""Files of calibrations, next to their checkpoint."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _FIELDS: dict[str, Any] = {"times": list[_NUMBER], "coefficients": list[list[_NU
 
 
 def calibration_file(checkpoint: Checkpoint, model: Mapping[str, Any], num_steps: int) -> Path:
-    """Where the calibration of a checkpoint is kept for so many steps.
+    """Returns the file of a checkpoint's calibration for this number of steps.
 
-    `model` says which weights and guidance it is for, one model always in the same words.
+    `model` describes its weights and guidance, and is equal for equal models.
     """
     key = hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:8]
     return checkpoint.file.parent / "calibrations" / f"{checkpoint.file.stem}-{num_steps}-steps-{key}.json"
@@ -37,13 +37,13 @@ def write_calibration(file: Path, checkpoint: Checkpoint, content: Mapping[str, 
 
 
 def read_calibration(file: Path, checkpoint: Checkpoint, command: str) -> dict[str, Any]:
-    """The times and coefficients in a file; `CheckpointError`, with the command that makes it, if there are none."""
+    """Returns the times and coefficients in a file, or raises `CheckpointError` with `command` as the remedy."""
     if not file.is_file():
-        raise CheckpointError(f"{checkpoint.file} has no calibration of this model in so many steps: {command}")
+        raise CheckpointError(f"{checkpoint.file} has no calibration for this model and num_steps: run {command}")
     content = read_json(file, error=CheckpointError)
     if (wrong := wrong_field(content, _FIELDS, _FIELDS)) is not None:
-        raise CheckpointError(f"{harmless(file)} is damaged, {wrong}: remove it, then {command}")
+        raise CheckpointError(f"{harmless(file)} is damaged, {wrong}: remove it, then run {command}")
     times, coefficients, digest = (content[name] for name in _FIELDS)
     if digest != checkpoint.digest:
-        raise CheckpointError(f"{file} is for another {checkpoint.file.name}: {command}")
+        raise CheckpointError(f"{file} is for another {checkpoint.file.name}: run {command}")
     return {"times": times, "coefficients": coefficients}

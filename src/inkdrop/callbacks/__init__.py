@@ -1,4 +1,4 @@
-"""What happens beside training."""
+"""Callbacks of training: averages, evaluation, pictures, checkpoints, early stopping and progress."""
 
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.checkpoint import Checkpoint

@@ -1,4 +1,4 @@
-"""How often something happens."""
+"""The cadence of callbacks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lightning.pytorch import Trainer
 
 
 class Every:
-    """Due each time so many optimizer steps, epochs, training samples or minutes have gone by; give exactly one.
+    """A cadence in exactly one unit: optimizer steps, epochs, training samples or minutes.
 
-    All but minutes are a function of the step alone, so that a run that goes on later keeps its cadence. With several
-    devices minutes are those of rank 0, so that all ranks agree. `ValueError` unless one unit is given.
+    All units but minutes depend only on the step, so that a resumed run keeps its cadence. With several devices the
+    minutes are those of rank 0, so that all ranks agree. Raises `ValueError` unless exactly one unit is given.
     """
 
     def __init__(
@@ -27,19 +27,19 @@ class Every:
         given = {"steps": steps, "epochs": epochs, "samples": samples, "minutes": minutes}
         units = [(unit, amount) for unit, amount in given.items() if amount is not None]
         if len(units) != 1:
-            raise ValueError(f"a cadence takes exactly one of steps, epochs, samples and minutes, not {units}")
+            raise ValueError(f"a cadence must have exactly one of steps, epochs, samples and minutes, not {units}")
         self.unit, self.amount = units[0]
         self._start = time.monotonic()
-        self._met = 0
+        self._completed = 0
 
     def due(self, trainer: Trainer) -> bool:
-        """Whether another interval is complete; to be asked once after each optimizer step."""
+        """Returns whether another interval is complete; it must be called once after each optimizer step."""
         if self.unit == "minutes":
-            met = trainer.strategy.broadcast(int((time.monotonic() - self._start) / 60 / self.amount))
-            due, self._met = met > self._met, met
+            completed = trainer.strategy.broadcast(int((time.monotonic() - self._start) / 60 / self.amount))
+            due, self._completed = completed > self._completed, completed
             return due
         step, per_step = trainer.global_step, self._per_step(trainer)
-        # 0.1 is a tenth, which no float is; what is rounded to 0 is due at each step in any case.
+        # 0.1 means a tenth, which no float equals; an interval that rounds to 0 is due at each step anyway.
         interval = Fraction(self.amount).limit_denominator(10**9) or Fraction(1, 10**9)
         return step * per_step // interval > (step - 1) * per_step // interval
 

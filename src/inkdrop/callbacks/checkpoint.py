@@ -1,4 +1,4 @@
-"""Checkpoints of a training."""
+"""Checkpoints of a training run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ from inkdrop.loggers.rows import rows
 
 
 class Checkpoint(BetweenSteps):
-    """Writes `step-XXXXXXXX.ckpt` every so often, when a signal stops the run, and when training ends.
+    """Writes `step-XXXXXXXX.ckpt` at a cadence, when a signal stops the run, and when training ends.
 
-    The newest `keep` files stay, those whose step is a multiple of `keep_every`, and the `keep_best` with the lowest
-    value of the metric `best` (highest, if it is written as "-NAME"), which is also saved whenever it is measured.
+    - every: the cadence.
+    - folder: folder of the files.
+    - keep: number of the newest checkpoints that are kept.
+    - keep_every: checkpoints whose step is a multiple of it are kept too.
+    - best: metric by which further checkpoints are kept, lowest first, or highest first if written as "-NAME"; a
+      checkpoint is also written whenever it is measured.
+    - keep_best: number of checkpoints kept by `best`.
     """
 
     def __init__(
@@ -38,7 +43,7 @@ class Checkpoint(BetweenSteps):
         self.every, self.best = every, (best or "").removeprefix("-")
         self.files = CheckpointFolder(folder, keep, keep_every, best, keep_best)
         self._saved_at = -1
-        self._latest: dict[str, float] = {}  # values of the run before it was interrupted
+        self._latest: dict[str, float] = {}  # values of the run before its interruption
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = _Files(self.files)
@@ -46,7 +51,7 @@ class Checkpoint(BetweenSteps):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        # Files are written between steps, so that there is nothing for Lightning to finish first.
+        # Files are written between steps, so that Lightning has nothing to finish first.
         trainer.fit_loop.epoch_loop.restarting = False
         self._saved_at = trainer.global_step
 
@@ -72,7 +77,7 @@ class Checkpoint(BetweenSteps):
         checkpoint["latest"] = {**self._latest, **latest(trainer)}
         rows(trainer).write(trainer)
         checkpoint["logged"] = {log.name: log.size() for log in trainer.loggers if hasattr(log, "size")}
-        # The first batch of the next step has been fetched, but nothing else of it was done.
+        # The first batch of the next step is fetched, but nothing else of that step has happened.
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for count in ("total", "current"):
             progress[count]["ready"] = progress[count]["completed"]
@@ -87,7 +92,7 @@ class Checkpoint(BetweenSteps):
 
 
 class _Files(CheckpointIO):
-    """How Lightning writes and reads: through a folder that is always whole, in the background."""
+    """Makes Lightning write checkpoints in the background to a folder that is always consistent, and read them."""
 
     def __init__(self, files: CheckpointFolder):
         self.files = files

@@ -24,16 +24,19 @@ from inkdrop.errors import CheckpointError
 class EMA(AfterStep):
     """Averages of all trainable parameters, one per profile: `average += (1 - b) (weight - average)` in update t.
 
-    For each of `decays` b = min(decay^every_steps, (1 + t) / (10 + t)), so that the start is soon forgotten. For each
-    of `lengths`, the standard deviation of the profile relative to the time since the start, b = (1 - 1 / t)^(gamma +
-    1): Karras et al. 2024, arXiv 2312.02696. An update is made every `every_steps` steps, and counted by t; a step that
-    was left out is none. Buffers are not averaged, the latest are used. The first average of all is the one that is
-    sampled.
+    The first average of all is sampled and evaluated. Skipped steps make no update, and buffers are not averaged. A
+    checkpoint has the raw weights in `state_dict`, and each average in `ema` under its name: the decay, or
+    `length:0.05`. A checkpoint cannot be saved while an average is in the network. Snapshots are stored at a cadence
+    and when training ends; averages of any other length can be reconstructed from them. Raises `ValueError` without an
+    average, and for snapshots without `lengths`.
 
-    A checkpoint holds the raw weights in `state_dict` and each average in `ema` under its name: the decay, or
-    `length:0.05`; a save while averages stand in the network is refused. With `snapshots` those of `lengths` are stored
-    in `folder` every so often and when training ends, to make averages of any other length of. `ValueError` without an
-    average, and for snapshots of none.
+    - decays: one average each, with b = min(decay^every_steps, (1 + t) / (10 + t)), which soon forgets the start.
+    - every_steps: number of optimizer steps between two updates, which t counts.
+    - lengths: one average each, with b = (1 - 1 / t)^(gamma + 1); a length is the standard deviation of the profile
+      relative to the time since the start. Source: Karras et al. 2024, arXiv 2312.02696.
+    - snapshots: cadence of the snapshots of the averages of `lengths`, or None.
+    - folder: folder of the snapshots.
+    - snapshot_type: floating-point type of the snapshots.
     """
 
     def __init__(
@@ -46,9 +49,9 @@ class EMA(AfterStep):
         snapshot_type: Literal["float32", "float16"] = "float32",
     ):
         if not decays and not lengths:
-            raise ValueError(f"callbacks.ema.decays={decays} and no lengths: callbacks.ema=null keeps no average")
+            raise ValueError(f"callbacks.ema.decays={decays} and no lengths define no average: set callbacks.ema=null")
         if snapshots is not None and not lengths:
-            raise ValueError("callbacks.ema.snapshots are those of lengths: give callbacks.ema.lengths=[0.05,0.1]")
+            raise ValueError("callbacks.ema.snapshots requires lengths: set callbacks.ema.lengths=[0.05,0.1]")
         self.every_steps, self.snapshots = every_steps, snapshots
         self._lengths = {name_of(length): gamma_of(length) for length in lengths or []}
         self._remaining: dict[str, Callable[[int], float]] = {
@@ -64,7 +67,7 @@ class EMA(AfterStep):
 
     @property
     def names(self) -> list[str]:
-        """Names of the profiles, the one that is sampled first."""
+        """Names of the profiles; the first is the one that is sampled."""
         return list(self._remaining)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,7 +84,7 @@ class EMA(AfterStep):
         super().on_train_start(trainer, pl_module)
         self._stored_at = trainer.global_step
         if self.snapshots is not None and trainer.is_global_zero:
-            self.files.cut(trainer.global_step)  # the later ones are of a future that is lived through again
+            self.files.cut(trainer.global_step)  # later snapshots will be written again
 
     @torch.no_grad()
     def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,8 +107,8 @@ class EMA(AfterStep):
 
     @contextmanager
     def averaged(self, pl_module: LightningModule, name: str | None = None) -> Iterator[None]:
-        """The profile of this name (the first by default) stands in the network within the block."""
-        assert not self._swapped, "the averages stand in the network already"
+        """Puts the average of this name (default: the first) into the network within the block."""
+        assert not self._swapped, "an average is in the network already"
         weights = _trainable(pl_module)
         raw = {name: weight.detach().clone() for name, weight in weights.items()}
         _copy(self.averages[name or self.names[0]], weights)
@@ -117,21 +120,21 @@ class EMA(AfterStep):
             self._swapped = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        assert not self._swapped, "a checkpoint must not be written while averages stand in the network"
-        self.files.wait()  # a run that goes on from this checkpoint finds all snapshots before it
+        assert not self._swapped, "a checkpoint must not be written while an average is in the network"
+        self.files.wait()  # a run that resumes from this checkpoint needs all snapshots before it
         checkpoint["ema"] = self.averages
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         known = checkpoint.get("ema", {})
         if not known and self.state_key in checkpoint.get("callbacks", {}):
             raise CheckpointError(
-                f"{trainer.ckpt_path} holds no averages, although its run kept some: take another file"
+                f"{trainer.ckpt_path} has no averages, although its run kept some: use another checkpoint"
             )
         self.averages = {profile: known[profile] for profile in self._remaining if profile in known}
         if missing := [name for name in self._lengths if name not in known]:
             raise CheckpointError(
-                f"the run has no average {missing[0]}, which is one over all of it and cannot join later: "
-                "leave it out of callbacks.ema.lengths"
+                f"the run has no average {missing[0]}, which would have to cover it from the start: remove it from "
+                "callbacks.ema.lengths"
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -141,7 +144,7 @@ class EMA(AfterStep):
         self.num_updates = state_dict["num_updates"]
 
     def _store(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stores a checkpoint of the averages and what is not averaged, which is enough to be sampled."""
+        """Stores a checkpoint of the averages and the buffers, which is sufficient for sampling."""
         if self._stored_at == trainer.global_step or not self.num_updates or not trainer.is_global_zero:
             return
         self._stored_at = trainer.global_step
@@ -178,9 +181,9 @@ def _copy(values: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
 
 @contextmanager
 def averaged_weights(trainer: Trainer, pl_module: LightningModule, weights: str | None = None) -> Iterator[None]:
-    """These weights stand in the network within the block: `raw`, or an average by its name; by default the first.
+    """Puts these weights into the network within the block: `raw`, or an average by its name (default: the first).
 
-    `ValueError` for an average that is not kept.
+    Raises `ValueError` for an average that is not kept.
     """
     name = profile_name(trainer, weights)
     if name == "raw":
@@ -191,10 +194,10 @@ def averaged_weights(trainer: Trainer, pl_module: LightningModule, weights: str 
 
 
 def profile_name(trainer: Trainer, weights: str | None = None) -> str:
-    """The name of the weights that are sampled and evaluated: as asked for, or the first average, or `raw`."""
+    """Returns the name of the weights that are sampled and evaluated: the given one, the first average, or `raw`."""
     known = [*(name for each in _averages(trainer) for name in each.names), "raw"]
     if weights is not None and weights not in known:
-        raise ValueError(f"weights={weights} are not kept: there are {', '.join(known)}")
+        raise ValueError(f"weights={weights} is not kept in this run; available: {', '.join(known)}")
     return weights or known[0]
 
 

@@ -1,4 +1,4 @@
-"""Distance to real data while training goes on."""
+"""Evaluation during training."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from inkdrop.samplers import Sampler
 
 
 class Variant:
-    """Another way to sample the same network: an average of other length, another sampler, other guidance.
+    """A variant of sampling the same network: another average, another sampler, other guidance.
 
-    `weights` is `raw` or the name of an average; null is as in the run, and so for the others.
+    `weights` is `raw` or the name of an average. For all arguments null means as in the run.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Variant:
 
     @contextmanager
     def within(self, pipeline: Pipeline) -> Iterator[None]:
-        """The pipeline samples in this way within the block."""
+        """Makes a pipeline sample by this variant within the block."""
         before = pipeline.sampler, pipeline.guidance
         pipeline.sampler = self.sampler or before[0]
         pipeline.guidance = before[1] if self.guidance is None else dict(self.guidance)
@@ -47,12 +47,12 @@ class Variant:
 
 
 class Evaluate(AfterStep):
-    """Measures the averaged weights every so often and when training ends; `results` holds the latest values.
+    """Measures samples of the averaged weights at a cadence and when training ends; `results` has the latest values.
 
-    They are those of step `measured_at`. Each of the `variants` is measured as well, on samples with the same seeds,
-    and adds `{metric}_{n}@{variant}`; `protocol` records under `variants` how. `evaluation/share_of_time` is the share
-    of the time since the start, or since the run went on, that all this took, and `evaluation/{part}_seconds` how the
-    latest was spent.
+    They are those of step `measured_at`. Each of the `variants` is measured on samples with the same seeds, and adds
+    `{metric}_{n}@{variant}`; `protocol` records its options under `variants`. `evaluation/share_of_time` is the share
+    of the time since the run started or resumed that all evaluations took, and `evaluation/{part}_seconds` are the
+    durations of the parts of the latest one.
     """
 
     def __init__(self, every: Every, evaluation: Evaluation, variants: Mapping[str, Variant] | None = None):
@@ -64,11 +64,11 @@ class Evaluate(AfterStep):
         self._start = self._spent = 0.0
 
     def verify(self) -> None:
-        """`ValueError` if weights that are measured with are absent."""
+        """Raises `ValueError` if weights of an extractor are missing."""
         self.evaluation.verify()
 
     def check(self, data: Any) -> None:
-        """`ValueError` if these data do not suffice for the evaluation."""
+        """Raises `ValueError` if the data are not sufficient for the evaluation."""
         self.evaluation.check(data)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -106,7 +106,7 @@ class Evaluate(AfterStep):
                 stack.enter_context(variant.within(pipeline))
                 values = self.evaluation.of_samples(pipeline, data)
             self.results |= {f"{metric}@{name}": value for metric, value in values.items()}
-            own = self._protocol(trainer, pl_module, name)  # measured alike, and sampled in its own way
+            own = self._protocol(trainer, pl_module, name)  # the same measurement, but its own sampling
             self.protocol.setdefault("variants", {})[name] = {part: own[part] for part in ("hash", "sampling")}
         self._spent += time.monotonic() - start
         spent = {f"evaluation/{part}_seconds": value for part, value in seconds.items()}
@@ -115,12 +115,12 @@ class Evaluate(AfterStep):
         record(trainer, {**self.results, **spent})
 
     def _protocol(self, trainer: Trainer, pl_module: LightningModule, variant: str | None = None) -> dict[str, Any]:
-        """The record of what was just measured: as in the run, or of a variant."""
+        """Returns the protocol of the latest measurement, of the run's sampling or of a variant."""
         config: Any = pl_module.config
         configured = {**config.get("pipeline", {}), **_configured(config, variant)}
         weights = profile_name(trainer, self.variants[variant].weights if variant else None)
         evaluation = self.evaluation
-        # Lightning calls callbacks outside of autocast: their samples are made in float32.
+        # Lightning calls callbacks outside autocast, so that their samples are computed in float32.
         precision = "32-true" if "-mixed" in str(trainer.precision) else str(trainer.precision)
         calls = evaluation.network_calls
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -128,6 +128,6 @@ class Evaluate(AfterStep):
 
 
 def _configured(config: Mapping[str, Any], variant: str | None) -> dict[str, Any]:
-    """The sampler and the guidance that the configuration of a run has for a variant."""
+    """Returns the sampler and the guidance of a variant in the configuration of a run."""
     variants = (config.get("callbacks", {}).get("evaluate") or {}).get("variants") or {}
     return {option: value for option, value in variants.get(variant, {}).items() if value is not None}

@@ -1,4 +1,4 @@
-"""Leaving a run when a signal asks for it: between two steps, on every rank, with a whole checkpoint."""
+"""Stops a run on a signal: between two steps, on every rank, with a complete checkpoint."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from inkdrop.errors import InkdropError
 
 
 class Interrupted(InkdropError):
-    """A signal asked the run to stop; raised between two steps on every rank at once, when nothing is half done."""
+    """A signal stopped the run; it is raised on every rank between two steps, when nothing is half done."""
 
-    label = ""  # it was asked for
+    label = ""  # not an error, but requested
 
     def __init__(self, signum: int, step: int):
-        super().__init__(signum, step)  # which it is made of again in another process
+        super().__init__(signum, step)  # for unpickling in another process
         self.signum, self.step = signum, step
 
     def __str__(self) -> str:
-        told = f"stopped by {signal.Signals(self.signum).name} after step {self.step}"
-        return f"{told}: the same command goes on from there, in the same output_dir"
+        stopped = f"stopped by {signal.Signals(self.signum).name} after step {self.step}"
+        return f"{stopped}: the same command resumes the run, in the same output_dir"
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
-        """That of the signal."""
+        """The exit code of the signal."""
         return EXIT_CODES[signal.Signals(self.signum)]
 
 
 class StopOnSignal(BetweenSteps):
-    """Handlers that only take a note, and `Interrupted` between two steps once any rank has one.
+    """Raises `Interrupted` between two steps on every rank after any rank has received a signal.
 
-    A second Ctrl-C ends the process at once; what is on the disk stays whole.
+    A second Ctrl-C ends the process at once; the files on the disk stay complete.
     """
 
     def __init__(self) -> None:
@@ -67,11 +67,11 @@ class StopOnSignal(BetweenSteps):
         self._noted = signum
         if signum == signal.SIGHUP:
             let_go()
-        with contextlib.suppress(OSError):  # nobody may listen any more
+        with contextlib.suppress(OSError):  # the terminal may be closed
             os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step\n".encode())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.between_steps(trainer, pl_module)  # the last step has none after it, and a sweep would go on
+        self.between_steps(trainer, pl_module)  # no step follows the last one, and a sweep would continue
 
     def between_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
         noted = self._noted

@@ -1,4 +1,4 @@
-"""What was measured after a step, by validation and by callbacks."""
+"""Values that validation and callbacks have measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from inkdrop.files.showing import warn
 
 
 def measured(trainer: Trainer) -> dict[str, float]:
-    """What was measured after this very step."""
+    """Returns the values measured after the current step."""
     step, values = trainer.global_step, {}
     if getattr(trainer.lightning_module, "validated_at", -1) == step:
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
@@ -19,7 +19,7 @@ def measured(trainer: Trainer) -> dict[str, float]:
 
 
 def latest(trainer: Trainer) -> dict[str, float]:
-    """The latest value of everything that was measured since training began or went on."""
+    """Returns the latest value of each metric since training started or resumed."""
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         values.update(getattr(callback, "results", {}))
@@ -27,8 +27,8 @@ def latest(trainer: Trainer) -> dict[str, float]:
 
 
 def warn_if_never_measured(option: str, name: str, trainer: Trainer) -> None:
-    """Says which names there are, as one that is mistyped would change nothing in silence."""
+    """Warns with the available names if a metric was never measured, because a mistyped one would have no effect."""
     known = [key for key in trainer.callback_metrics if key.startswith("validation/")]
     known += [key for callback in trainer.callbacks for key in getattr(callback, "results", {})]  # type: ignore[attr-defined]
     if name not in known and trainer.is_global_zero:
-        warn(f"callbacks.{option}={name} was never measured; there are {', '.join(known)}")
+        warn(f"callbacks.{option}={name} is not measured in this run; available: {', '.join(known)}")

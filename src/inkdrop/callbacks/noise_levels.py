@@ -1,4 +1,4 @@
-"""Where in time the loss is made."""
+"""The loss as a function of the noise level."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inkdrop.loggers.rows import record
 
 
 class LossByNoiseLevel(AfterStep):
-    """The unweighted error over equal intervals of t, averaged since it was last logged (this rank's samples)."""
+    """Logs the unweighted error in equal intervals of t, averaged since the last time over this rank's samples."""
 
     def __init__(self, every: Every, num_bins: Annotated[int, Ge(1)] = 10):
         self.every, self.num_bins = every, num_bins
@@ -24,10 +24,10 @@ class LossByNoiseLevel(AfterStep):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         error = outputs["error"].float()
-        sound = error.isfinite()  # the others belong to a step that is left out
+        finite = error.isfinite()  # the others belong to a skipped step
         bins = (outputs["t"] * self.num_bins).long().clamp(max=self.num_bins - 1).to(error.device)
-        self._sum = self._sum.to(error.device).index_add(0, bins, error.where(sound, 0))
-        self._count = self._count.to(error.device).index_add(0, bins, sound.float())
+        self._sum = self._sum.to(error.device).index_add(0, bins, error.where(finite, 0))
+        self._count = self._count.to(error.device).index_add(0, bins, finite.float())
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def state_dict(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class LossByNoiseLevel(AfterStep):
         values = {
             f"loss_by_t/{i / self.num_bins:.2f}-{(i + 1) / self.num_bins:.2f}": mean
             for i, mean in enumerate(means)
-            if mean == mean  # no sample fell into the others
+            if mean == mean  # the other intervals have no sample
         }
         self._sum, self._count = torch.zeros_like(self._sum), torch.zeros_like(self._count)
         record(trainer, values)

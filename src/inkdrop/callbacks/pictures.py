@@ -1,4 +1,4 @@
-"""Pictures of samples while training goes on."""
+"""Pictures of samples during training."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from inkdrop.pipeline import Pipeline
 
 
 class SamplePictures(AfterStep):
-    """Samples of the averaged weights on fixed seeds, as a sheet in the run folder and in every logger that can.
+    """Writes sheets of samples of the averaged weights with fixed seeds, in the run folder and to loggers of images.
 
-    One row per ten samples; classes follow the seeds, and conditions that only a user could say are those of held-out
-    items. The last picture is made when training ends.
+    A row has ten samples. Classes follow the seeds; conditions without a default are those of held-out items. The last
+    picture is drawn when training ends.
     """
 
     def __init__(self, every: Every, folder: str, num_samples: Annotated[int, Ge(1)] = 100):
@@ -57,16 +57,16 @@ class SamplePictures(AfterStep):
 
 
 def conditions(pipeline: Pipeline, seeds: range, held_out: Split) -> dict[str, Tensor]:
-    """The raw batch of samples with these seeds: what the model takes unasked, or else that of held-out items."""
+    """Returns the raw batch of conditions for these seeds: the model's default, or else those of held-out items."""
     try:
         return pipeline.request(seeds)
-    except ValueError:  # only the user can say what this model is told
+    except ValueError:  # only the user can give the conditions of this model
         items = torch.tensor([seed % len(held_out["x"]) for seed in seeds])
         return {name: column[items] for name, column in held_out.items() if name != "x"}
 
 
 def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:
-    """Gives a picture (H, W, C) to every logger that has `log_image`."""
+    """Sends a picture (H, W, C) to every logger that has `log_image`."""
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):
             logger.log_image(key=name, images=[picture], step=trainer.global_step)

@@ -9,9 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class ProgressBar(LightningProgressBar):
-    """One bar over all optimizer steps, with the latest losses and distances, time gone and time left.
+    """A bar over all optimizer steps, with the latest losses and metrics, elapsed and remaining time.
 
-    Where the output is not a terminal, a line at each validation takes the bar's place.
+    If the output is not a terminal, it prints a line at each validation instead.
     """
 
     def __init__(self) -> None:

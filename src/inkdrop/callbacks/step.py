@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class AfterStep(Callback):
-    """Calls `after_step` once right after each optimizer step."""
+    """A callback whose `after_step` is called once immediately after each optimizer step."""
 
     _last_step = 0
 
@@ -25,11 +25,11 @@ class AfterStep(Callback):
 
     @abstractmethod
     def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What to do; `trainer.global_step` counts the steps done."""
+        """Acts after a step; `trainer.global_step` counts the completed steps."""
 
 
 class BetweenSteps(Callback):
-    """Calls `between_steps` once a step is over with all that belongs to it, validation too, and before the next."""
+    """A callback whose `between_steps` is called once between two steps, after validation and all other callbacks."""
 
     _last_step = 0
 
@@ -43,4 +43,4 @@ class BetweenSteps(Callback):
 
     @abstractmethod
     def between_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What to do; `trainer.global_step` counts the steps done."""
+        """Acts between two steps; `trainer.global_step` counts the completed steps."""

@@ -1,4 +1,4 @@
-"""Ending a training that gets no better."""
+"""Early stopping of a training run that no longer improves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from inkdrop.callbacks.measured import measured, warn_if_never_measured
 
 
 class StopEarly(Callback):
-    """Ends training once the metric has not fallen below its lowest (risen, for "-NAME") `patience` times in a row.
+    """Ends training after `patience` measurements in a row without a new minimum of the metric (maximum for "-NAME").
 
-    It counts measurements, wherever they are made: by validation or by evaluation. A fall by less than `min_change` is
-    none. A run that was ended so has ended: the same command does not go on with it.
+    It counts measurements of validation and of evaluation. A change by less than `min_change` is no improvement. A run
+    that was ended is complete: the same command does not resume it.
     """
 
     def __init__(self, metric: str, patience: Annotated[int, Ge(1)] = 3, min_change: Annotated[float, Ge(0)] = 0.0):

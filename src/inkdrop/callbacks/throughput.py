@@ -1,4 +1,4 @@
-"""How fast training goes."""
+"""The speed of training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inkdrop.loggers.rows import record
 class Throughput(AfterStep):
     """Logs `train/samples_per_second` over all devices, at the trainer's `log_every_n_steps`.
 
-    What runs between steps, such as sampling, is part of the time.
+    The time includes everything between steps, such as sampling.
     """
 
     def __init__(self) -> None:

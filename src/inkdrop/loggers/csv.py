@@ -1,4 +1,4 @@
-"""The run's record as a table, for spreadsheets."""
+"""The metrics of a run as a CSV table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inkdrop.loggers.record import Record
 
 
 class CSV(Record):
-    """Keeps `metrics.csv` in `folder`: a row for each line of `metrics.jsonl`, and a column for each name."""
+    """Writes `metrics.csv` to `folder`: a row for each line of `metrics.jsonl`, and a column for each name."""
 
     def __init__(self, folder: str):
         super().__init__()
@@ -21,7 +21,7 @@ class CSV(Record):
         self._columns: list[str] = []
 
     def begin(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Writes the table of what was recorded so far; further rows follow it."""
+        """Writes the table of all rows so far; further rows are appended to it."""
         self._columns = list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
         make_folder(self.path.parent)
         write_text(self.path, self._lines(rows, header=True))

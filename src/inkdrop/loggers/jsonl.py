@@ -1,4 +1,4 @@
-"""The run's own record: one JSON object per line, always written."""
+"""The record of a run, which is always written: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class JSONLines(Record):
         self.path = path
 
     def size(self) -> int:
-        """Bytes written so far."""
+        """Returns the number of bytes written so far."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def cut(self, size: int) -> None:
-        """Forgets what was written after the first `size` bytes, by steps that will be done again."""
+        """Removes all after the first `size` bytes, which belong to steps that will be repeated."""
         if self.size() > size:
             shorten(self.path, size)
 
     def rows(self) -> list[dict[str, float]]:
-        """What was written so far, without the times; a line that is broken, as by a full disk, is left out."""
+        """Returns the rows so far, without the times and without broken lines, such as those of a full disk."""
         rows: list[dict[str, float]] = []
         for line in self.path.read_text().splitlines() if self.path.exists() else []:
             with contextlib.suppress(ValueError):

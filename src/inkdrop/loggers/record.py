@@ -1,4 +1,4 @@
-"""What the files that a run's numbers are written to have in common."""
+"""The base of loggers that write the numbers of a run to a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class Record(Logger):
-    """Writes the numbers of a step as one row."""
+    """A logger that writes the numbers of a step as one row."""
 
     @property
     def version(self) -> str:
@@ -18,7 +18,7 @@ class Record(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration stands beside the record."""
+        """Does nothing, because the configuration is in the run folder."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -26,4 +26,4 @@ class Record(Logger):
 
     @abstractmethod
     def write(self, row: dict[str, Any]) -> None:
-        """Adds a row: the step, then numbers by name."""
+        """Appends a row: the step, and numbers by name."""

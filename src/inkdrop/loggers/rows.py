@@ -1,4 +1,4 @@
-"""One row and one number for each optimizer step, whoever it was that logged."""
+"""Collects everything that is logged in an optimizer step into one row with one step number."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Rows(Callback):
-    """Gathers what is logged of a step, and gives it to all loggers as one row under the number of steps then done.
+    """Collects what is logged in a step, and sends it to all loggers as one row under the number of completed steps.
 
-    A row is written before the next step, before a checkpoint, which counts the bytes of a record, and when training
-    ends, however it does.
+    A row is written before the next step, before a checkpoint, which stores the size of the records, and when training
+    ends, also by an error.
     """
 
     def __init__(self) -> None:
         self._step, self._values = 0, dict[str, float]()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # Lightning's own counts from 0, and writes a row each time that it is called.
+        # Lightning's own method counts from 0, and writes a row at each call.
         connector: Any = trainer._logger_connector
         connector.log_metrics = lambda metrics, step=None: self.add(trainer, metrics, trainer.global_step)
 
     def add(self, trainer: Trainer, values: Mapping[str, Any], step: int) -> None:
-        """Further numbers by name of this step."""
+        """Adds numbers by name to the row of this step."""
         if step != self._step:
             self.write(trainer)
             self._step = step
         self._values.update({name: float(value) for name, value in values.items()})
 
     def write(self, trainer: Trainer) -> None:
-        """Gives the loggers what was gathered."""
+        """Sends the collected row to the loggers."""
         values, self._values = self._values, {}
         for logger in trainer.loggers if values else []:
             logger.log_metrics(values, step=self._step)
@@ -48,10 +48,10 @@ class Rows(Callback):
 
 
 def record(trainer: Trainer, values: Mapping[str, Any], step: int | None = None) -> None:
-    """Adds numbers by name to the row of this step, by default of the latest that is done."""
+    """Adds numbers by name to the row of this step, by default of the latest completed one."""
     rows(trainer).add(trainer, values, trainer.global_step if step is None else step)
 
 
 def rows(trainer: Trainer) -> Rows:
-    """The rows of a trainer; each task brings them."""
+    """Returns the `Rows` of a trainer, which each task adds."""
     return next(each for each in trainer.callbacks if isinstance(each, Rows))  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Weights & Biases, which may fail or be far away without any harm to the run."""
+"""The logger of Weights & Biases; its failures never stop a run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ T = TypeVar("T")
 
 
 class WandB(Logger):
-    """Online with a key and a server that answers within three seconds, offline otherwise, and says which.
+    """Logs to Weights & Biases: online with an API key and a server that answers within three seconds, else offline.
 
-    Offline runs lie under `folder`/wandb and go up later with `wandb sync`. Whatever goes wrong with W&B is told once
-    and stops the tracking, never the run. `WANDB_MODE` is obeyed. A `run_id` that W&B knows is gone on with.
+    Offline runs are in `folder`/wandb, and `wandb sync` uploads them later. An error of W&B is shown once and stops the
+    logging, never the run. `WANDB_MODE` overrides the choice. A `run_id` that W&B knows is resumed.
     """
 
-    shares_folder = True  # with other runs: W&B gives each one a folder of its own
+    shares_folder = True  # with other runs: W&B makes a folder for each run
 
     def __init__(self, folder: str, project: str, name: str | None = None, run_id: str | None = None):
         super().__init__()
@@ -54,14 +54,14 @@ class WandB(Logger):
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
-        """Pictures (H, W, C) under a name."""
+        """Logs pictures (H, W, C) under a name."""
         import wandb
 
         self._try(lambda run: run.log({key: [wandb.Image(each) for each in images], "trainer/global_step": step}))
 
     @rank_zero_only
     def log_table(self, key: str, lines: list[list[str]]) -> None:
-        """A header and its rows under a name."""
+        """Logs a table, a header and its rows, under a name."""
         import wandb
 
         header, *rows = lines
@@ -82,7 +82,7 @@ class WandB(Logger):
             action(self._run)
         except Exception as error:
             self._failed = True
-            warnings.warn(f"W&B stopped tracking, the run goes on: {error}", stacklevel=2)
+            warnings.warn(f"W&B logging has stopped, and the run continues without it: {error}", stacklevel=2)
 
     def _start(self) -> Any:
         import wandb
@@ -103,21 +103,21 @@ class WandB(Logger):
 
     def _mode(self, wandb: Any) -> Any:
         if not wandb.login(prompt=False, verify=False):
-            _tell("W&B: no key found, tracking offline (`wandb login` sets one, `wandb sync` uploads later)")
+            _inform("W&B: logging offline without an API key (`wandb login` sets one, `wandb sync` uploads later)")
             return "offline"
         address = urlsplit(wandb.Settings().base_url)
         try:
             port = address.port or (443 if address.scheme == "https" else 80)
             socket.create_connection((address.hostname, port), timeout=3).close()
         except OSError as error:
-            _tell(f"W&B: {address.hostname} does not answer ({error}), tracking offline")
+            _inform(f"W&B: logging offline, because {address.hostname} does not answer ({error})")
             return "offline"
         return "online"
 
 
 @contextmanager
 def _masked_command() -> Iterator[None]:
-    """Within the block the command line, which W&B writes down, has no secrets."""
+    """Masks secrets in the command line within the block, because W&B stores it."""
     command = sys.argv
     sys.argv = [*map(masked_override, command)]
     try:
@@ -126,5 +126,5 @@ def _masked_command() -> Iterator[None]:
         sys.argv = command
 
 
-def _tell(text: str) -> None:
+def _inform(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
