@@ -31,7 +31,7 @@ class Interrupted(InkdropError):
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
-        """The exit code of the signal."""
+        """Exit code of the signal."""
         return EXIT_CODES[signal.Signals(self.signum)]
 
 

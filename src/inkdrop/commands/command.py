@@ -43,7 +43,7 @@ class Asked:
 
     @property
     def path(self) -> Path:
-        """The absolute path of the run folder."""
+        """Absolute path of the run folder."""
         return self.folder.absolute()
 
 

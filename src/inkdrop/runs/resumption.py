@@ -51,7 +51,20 @@ _NEEDED = (
 
 @dataclass
 class Resumed:
-    """A run to resume: its checkpoint, its step, its records up to then, and remarks on what has changed since."""
+    """A run to resume.
+
+    - checkpoint: file of the checkpoint.
+    - step: number of completed optimizer steps.
+    - run_id: name of the run, or None for one of an earlier version.
+    - world_size: number of processes up to now.
+    - data_fingerprint: fingerprint of its data.
+    - classes: names of its classes.
+    - facts: versions, threads and commit up to now.
+    - latest: latest values of the metrics.
+    - protocol: protocol of the latest evaluation.
+    - logged: size of each record in bytes.
+    - remarks: texts on what has changed since.
+    """
 
     checkpoint: Path
     step: int
@@ -60,9 +73,9 @@ class Resumed:
     data_fingerprint: str
     classes: list[str]
     facts: dict[str, Any]
-    latest: dict[str, float]  # latest values of the metrics
-    protocol: dict[str, Any]  # of the latest evaluation
-    logged: dict[str, int]  # size of each record in bytes
+    latest: dict[str, float]
+    protocol: dict[str, Any]
+    logged: dict[str, int]
     remarks: list[str]
 
 
