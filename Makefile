@@ -27,7 +27,7 @@ check: $(READY)
 
 # The lock holds the exact version and the hashes of everything; --no-deps then adds only inkdrop itself.
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("inkdrop needs Python 3.11 or later: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("inkdrop requires Python 3.11 or later: make PYTHON=python3.12")'
 	@echo "Setting up .venv, once: about 3 GB are downloaded, most of them parts of PyTorch, and take 6 GB on the disk ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

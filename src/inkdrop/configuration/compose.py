@@ -81,7 +81,7 @@ def explained(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, HydraException | YAMLError):
         return str(error).expandtabs(2)
     typed = " ".join(map(masked_override, arguments))
-    return f"{error}, in {typed}: choose a name that --help lists for the group, such as none"
+    return f"{error}, in {typed}: choose a name that --help lists for the group"
 
 
 @contextmanager
