@@ -235,9 +235,9 @@ def _leaves(node: Any, path: str = "", folder: str = "") -> Iterator[tuple[str, 
 
 
 def _defaults(target: Any) -> dict[str, Any]:
-    """Plain defaults of what a target is called with: an option that an earlier version did not have stood at its own.
+    """Returns the plain defaults of a target's arguments, which a run of an earlier version without an option used.
 
-    Nothing for a target that cannot be located, such as one of the user's own package.
+    The result is empty for a target that cannot be located, such as one of the user's own package.
     """
     try:
         parameters = inspect.signature(locate(target, USER_TARGETS)).parameters.values()
