@@ -91,16 +91,16 @@ CONTENT: dict[str, tuple[Any, str]] = {
     "weight list": (weight([1.0]), "state_dict.pipeline.w: input should be an instance of Tensor"),
     "weight null": (weight(None), "state_dict.pipeline.w: input should be an instance of Tensor"),
     "weight by number": (with_state(state_dict={1: torch.ones(1)}), "state_dict.1"),
-    "sparse weight": (weight(torch.eye(3).to_sparse()), "holds torch"),
-    "compressed weight": (weight(COMPRESSED), "holds torch"),
-    "quantised weight": (weight(QUANTISED), "holds torch"),
-    "weight without content": (weight(torch.ones(3, device="meta")), "holds torch"),
-    "complex weight": (weight(torch.ones(3, dtype=torch.complex64)), "holds torch.ComplexFloatStorage"),
-    "weight of 8 bits": (weight(torch.ones(3).to(torch.float8_e4m3fn)), "holds torch.float8_e4m3fn"),
-    "bytes": (with_state(more=bytearray(b"abc")), "holds __builtin__.bytearray"),
-    "set": (with_state(more={1}), r"holds (builtins|__builtin__).set"),
-    "counter": (with_state(more=Counter("a")), "holds collections.Counter"),
-    "type": (with_state(more=torch.float32), "holds torch.float32"),
+    "sparse weight": (weight(torch.eye(3).to_sparse()), "contains torch"),
+    "compressed weight": (weight(COMPRESSED), "contains torch"),
+    "quantised weight": (weight(QUANTISED), "contains torch"),
+    "weight without content": (weight(torch.ones(3, device="meta")), "contains torch"),
+    "complex weight": (weight(torch.ones(3, dtype=torch.complex64)), "contains torch.ComplexFloatStorage"),
+    "weight of 8 bits": (weight(torch.ones(3).to(torch.float8_e4m3fn)), "contains torch.float8_e4m3fn"),
+    "bytes": (with_state(more=bytearray(b"abc")), "contains __builtin__.bytearray"),
+    "set": (with_state(more={1}), r"contains (builtins|__builtin__).set"),
+    "counter": (with_state(more=Counter("a")), "contains collections.Counter"),
+    "type": (with_state(more=torch.float32), "contains torch.float32"),
     "metrics": (with_state(metrics={"fd": "low"}), "metrics.fd: input should be a valid number"),
     "step": (with_state(global_step=-1), "global_step: input should be greater than or equal to 0"),
     "facts": (with_state(facts=3), "facts: input should be a valid dictionary"),
@@ -139,7 +139,7 @@ def packed(file: Path) -> None:
             archive.writestr(name, data)
 
 
-HUNGRY = [(allocating, "holds __builtin__.bytearray"), (packed, "unpacks to more than its size")]
+HUNGRY = [(allocating, "contains __builtin__.bytearray"), (packed, "unpacks to more than its size")]
 
 
 @pytest.mark.parametrize(("make", "told"), HUNGRY)
@@ -174,7 +174,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda file: torch.save(torch.ones(3), file, _use_new_zipfile_serialization=False),
         "is incomplete, damaged or not a file of torch.save",
     ),
-    "module": (lambda file: torch.save(torch.nn.Linear(1, 1), file), "holds torch.nn.modules.linear.Linear"),
+    "module": (lambda file: torch.save(torch.nn.Linear(1, 1), file), "contains torch.nn.modules.linear.Linear"),
     "pickle": (
         lambda file: file.write_bytes(pickle.dumps({"x": 1})),
         "is incomplete, damaged or not a file of torch.save",

@@ -374,7 +374,7 @@ def test_a_run_is_sought_as_it_is_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert resume_point(folder, "auto") is None
     assert resume_point(folder, "never") is None
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+    with pytest.raises(CheckpointError, match="resume=must requires a checkpoint in"):
         resume_point(folder, "must")
     store = CheckpointFolder(folder / "checkpoints")
     store.save({"state_dict": {}, "config": {}}, 7)
