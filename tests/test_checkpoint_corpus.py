@@ -224,7 +224,7 @@ FOREIGN: dict[str, tuple[Damage, str]] = {
         changed(*(put(part, {}) for part in ("state_dict", AVERAGE)), put("trainable", [])),
         "is missing\n  and 15 more",
     ),
-    "K14-newer": (changed(put("format", FORMAT + 1)), f"version {FORMAT + 1} of the format, and the newest known is"),
+    "K14-newer": (changed(put("format", FORMAT + 1)), f"version {FORMAT + 1} of the format, but the newest known is"),
     "K14-text": (changed(put("format", "99.0")), "version 99.0 of the format"),
     "K14-negative": (changed(put("format", -1)), "version -1 of the format"),
     "K16-part": (changed(at(AVERAGE, without(WEIGHT))), f"lacks {WEIGHT} in the average of decay 0.9"),

@@ -90,7 +90,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "C16 length": (["callbacks.ema.lengths=[0.3]"], ["callbacks.ema.lengths", "less than or equal to 0.288"]),
     "C16 snapshots": (
         ["callbacks.ema.snapshots={_target_:inkdrop.callbacks.Every,steps:5}"],
-        ["give callbacks.ema.lengths"],
+        ["set callbacks.ema.lengths"],
     ),
     "C16 cadence": (["+callbacks.pictures.every.epochs=1"], ["exactly one of steps, epochs"]),
     "C17": (["trainer.gradient_clip_val=-1"], ["trainer.gradient_clip_val=-1", "greater than or equal to 0"]),

@@ -103,7 +103,7 @@ def test_validation_loss_stops_too_and_a_name_that_never_comes_is_told(
         small_task(), 20, [StopEarly("validation/loss", patience=1, min_change=100.0)], tmp_path, val_check_interval=2
     )
     assert trainer.global_step == 4
-    assert "never measured" not in capsys.readouterr().err
+    assert "is not measured" not in capsys.readouterr().err
     callbacks = [Told([1.0] * 4), StopEarly("fid"), Checkpoint(Every(steps=100), str(tmp_path / "c"), best="-fdd")]
     fit(small_task(), 4, callbacks, tmp_path)
     errors = capsys.readouterr().err

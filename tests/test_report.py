@@ -100,7 +100,7 @@ def test_the_table_goes_to_wandb(tmp_path: Path) -> None:
     folder = write(tmp_path, [result(5, 3.0), result(10, 2.0)])
     done = completed("-m", "inkdrop", "report", str(folder), "--wandb", "comparisons")
     assert done.returncode == 0, done.stderr
-    assert "W&B stopped" not in done.stderr
+    assert "W&B logging has stopped" not in done.stderr
     (table,) = folder.glob("wandb/offline-run-*/files/media/table/report_*.table.json")
     content = json.loads(table.read_text())
     assert [content["columns"], *content["data"]] == report(folder).table()

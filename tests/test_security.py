@@ -186,7 +186,7 @@ EVALUATIONS: dict[str, tuple[str, Any, int, str]] = {
             "batch_size": 2,
         },
         4,
-        "its data lie at /etc, outside of the data folder",
+        "its data are at /etc, outside the data folder",
     ),
     "command": (
         "config/data",

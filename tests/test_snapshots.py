@@ -93,7 +93,7 @@ def test_the_first_average_of_all_is_sampled(tmp_path: Path) -> None:
 def test_what_cannot_be_averaged_is_refused() -> None:
     with pytest.raises(ValueError, match=r"decays=\[\] and no lengths"):
         EMA([])
-    with pytest.raises(ValueError, match=r"give callbacks\.ema\.lengths"):
+    with pytest.raises(ValueError, match=r"set callbacks\.ema\.lengths"):
         EMA([0.9], snapshots=Every(steps=1))
 
 
@@ -258,7 +258,7 @@ def test_a_residual_that_is_large_is_told(points: Path, capsys: pytest.CaptureFi
     residual = reconstructed(points, 0.01)["reconstruction"]["residual"]
     assert residual > MAX_RESIDUAL
     message = capsys.readouterr().err
-    assert f"missed by {residual:.1%}" in message
+    assert f"deviates from its profile by {residual:.1%}" in message
     assert "callbacks.ema.snapshots" in message
 
 

@@ -73,6 +73,6 @@ def test_resume_allow_keeps_what_was_allowed() -> None:
     old, new = {"a": 1, "b": {"c": 2}, "d": 3}, {"a": 2, "b": {"c": 3}, "d": 4}
     with pytest.raises(ConfigurationError) as refused:
         check_same(old, new, ["b"])
-    allowed = read(str(refused.value).rpartition("accept it: ")[2])["resume_allow"]
+    allowed = read(str(refused.value).rpartition("accept the change by ")[2])["resume_allow"]
     assert allowed == ["b", "a", "d"]
     assert len(check_same(old, new, allowed)) == 3
