@@ -81,7 +81,7 @@ def test_each_command_tells_the_other(
 ) -> None:
     missing = script("sample.py", f"checkpoint='{run}'", *options, *TAKEN)
     assert missing.code == 4
-    command = shlex.split(missing.err.splitlines()[-1].split("steps: ")[1])
+    command = shlex.split(missing.err.splitlines()[-1].split("num_steps: run ")[1])
     assert command[:4] == ["python", "-m", "inkdrop", "calibrate"]
     code, out, err = calibrated(monkeypatch, capfd, *command[3:], *SMALL)
     assert code == 0, err
