@@ -64,11 +64,11 @@ def reconstruction_weights(
     They minimize |sum_i x_i p_i - p|^2 / |p|^2 + rounding^2 sum_i x_i^2 in L2 subject to sum_i x_i = 1, so that weights
     that are constant in training are reproduced exactly. The residual is the square root of the minimum.
 
-    - gammas: powers (N) of the stored averages.
-    - times: update counts (N) at which they were stored.
-    - gamma: power of the average to reconstruct.
-    - t: its update count.
-    - rounding: relative rounding error of the stored averages, which nearly dependent profiles would amplify.
+    - `gammas`: powers (N) of the stored averages.
+    - `times`: update counts (N) at which they were stored.
+    - `gamma`: power of the average to reconstruct.
+    - `t`: its update count.
+    - `rounding`: relative rounding error of the stored averages, which nearly dependent profiles would amplify.
     """
     products = inner_products(gammas, times, gammas, times)
     norms, norm = np.sqrt(np.diag(products)), float(inner_products([gamma], [t], [gamma], [t])[0, 0]) ** 0.5

@@ -54,15 +54,15 @@ def calibrate(
     moved to its steps, and the coefficients are fitted again. Sources: Tong et al. 2024, arXiv 2405.15506, for fitted
     times; Frankel et al. 2025, arXiv 2502.17423, for fitted coefficients too.
 
-    - denoiser: the (guided) denoiser.
-    - eps: initial noise (B, *).
-    - cond: its conditions.
-    - solver: returns a sampler with a number of steps.
-    - num_steps: number of steps to fit.
-    - refinement: factor of the number of steps of the fine solution.
-    - memory: number of estimates in the sum of a step.
-    - num_rounds: largest number of rounds.
-    - progress: called after each round.
+    - `denoiser`: the (guided) denoiser.
+    - `eps`: initial noise (B, *).
+    - `cond`: its conditions.
+    - `solver`: returns a sampler with a number of steps.
+    - `num_steps`: number of steps to fit.
+    - `refinement`: factor of the number of steps of the fine solution.
+    - `memory`: number of estimates in the sum of a step.
+    - `num_rounds`: largest number of rounds.
+    - `progress`: called after each round.
     """
     x_0 = solution(denoiser, eps, cond, solver(num_steps * refinement))
     before = solution(denoiser, eps, cond, solver(num_steps))

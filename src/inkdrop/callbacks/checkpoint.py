@@ -22,13 +22,13 @@ from inkdrop.loggers.rows import rows
 class Checkpoint(BetweenSteps):
     """Writes `step-XXXXXXXX.ckpt` at a cadence, when a signal stops the run, and when training ends.
 
-    - every: the cadence.
-    - folder: folder of the files.
-    - keep: number of the newest checkpoints that are kept.
-    - keep_every: checkpoints whose step is a multiple of it are kept too.
-    - best: metric by which further checkpoints are kept, lowest first, or highest first if written as "-NAME"; a
+    - `every`: the cadence.
+    - `folder`: folder of the files.
+    - `keep`: number of the newest checkpoints that are kept.
+    - `keep_every`: checkpoints whose step is a multiple of it are kept too.
+    - `best`: metric by which further checkpoints are kept, lowest first, or highest first if written as "-NAME"; a
       checkpoint is also written whenever it is measured.
-    - keep_best: number of checkpoints kept by `best`.
+    - `keep_best`: number of checkpoints kept by `best`.
     """
 
     def __init__(

@@ -30,13 +30,13 @@ class EMA(AfterStep):
     and when training ends; averages of any other length can be reconstructed from them. Raises `ValueError` without an
     average, and for snapshots without `lengths`.
 
-    - decays: one average each, with b = min(decay^every_steps, (1 + t) / (10 + t)), which soon forgets the start.
-    - every_steps: number of optimizer steps between two updates, which t counts.
-    - lengths: one average each, with b = (1 - 1 / t)^(gamma + 1); a length is the standard deviation of the profile
+    - `decays`: one average each, with b = min(decay^every_steps, (1 + t) / (10 + t)), which soon forgets the start.
+    - `every_steps`: number of optimizer steps between two updates, which t counts.
+    - `lengths`: one average each, with b = (1 - 1 / t)^(gamma + 1); a length is the standard deviation of the profile
       relative to the time since the start. Source: Karras et al. 2024, arXiv 2312.02696.
-    - snapshots: cadence of the snapshots of the averages of `lengths`, or None.
-    - folder: folder of the snapshots.
-    - snapshot_type: floating-point type of the snapshots.
+    - `snapshots`: cadence of the snapshots of the averages of `lengths`, or None.
+    - `folder`: folder of the snapshots.
+    - `snapshot_type`: floating-point type of the snapshots.
     """
 
     def __init__(

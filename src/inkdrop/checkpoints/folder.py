@@ -26,11 +26,11 @@ class CheckpointFolder:
     thread next to training; the next `save` or `wait` raises its error. The index names the run that is the `owner`,
     and in the folder of another run nothing is written or removed.
 
-    - path: the folder.
-    - keep: number of the newest checkpoints that are kept (None: all).
-    - keep_every: checkpoints whose step is a multiple of it are kept too.
-    - best: metric by which further checkpoints are kept, lowest first, or highest first if written as "-NAME".
-    - keep_best: number of checkpoints kept by `best`.
+    - `path`: the folder.
+    - `keep`: number of the newest checkpoints that are kept (None: all).
+    - `keep_every`: checkpoints whose step is a multiple of it are kept too.
+    - `best`: metric by which further checkpoints are kept, lowest first, or highest first if written as "-NAME".
+    - `keep_best`: number of checkpoints kept by `best`.
     """
 
     def __init__(

@@ -26,12 +26,12 @@ T = TypeVar("T")
 class Asked:
     """A request for a run: a configuration as Hydra composes it, and where it comes from.
 
-    - config: the composed configuration, with unresolved references.
-    - folder: the run folder as it was given.
-    - name: name of the primary configuration.
-    - overrides: the options as they were typed.
-    - primary: content of the primary configuration's file.
-    - in_sweep: whether the run is a trial of a sweep.
+    - `config`: the composed configuration, with unresolved references.
+    - `folder`: the run folder as it was given.
+    - `name`: name of the primary configuration.
+    - `overrides`: the options as they were typed.
+    - `primary`: content of the primary configuration's file.
+    - `in_sweep`: whether the run is a trial of a sweep.
     """
 
     config: DictConfig
@@ -51,12 +51,12 @@ class Asked:
 class Prepared:
     """A run that is checked and built but not started.
 
-    - asked: the request.
-    - plain: the resolved configuration.
-    - world_size: number of processes of the run.
-    - open: resources that are released at the end.
-    - only_checked: whether the run ends after the check.
-    - objective: name of the metric that a sweep optimizes, or None.
+    - `asked`: the request.
+    - `plain`: the resolved configuration.
+    - `world_size`: number of processes of the run.
+    - `open`: resources that are released at the end.
+    - `only_checked`: whether the run ends after the check.
+    - `objective`: name of the metric that a sweep optimizes, or None.
     """
 
     asked: Asked

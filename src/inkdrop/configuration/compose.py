@@ -118,10 +118,10 @@ def settled(
     A null `data.shape` or `data.num_classes` is read from the data. A null seed is drawn. A callback, guide, likelihood
     or logger that is null is removed.
 
-    - config: the composed configuration, which is not changed.
-    - output_dir: the run folder that Hydra made; a name with the time in it would differ between processes.
-    - data: the `data` node of a checkpoint, to which options may refer.
-    - empty: the groups for which null means empty; where a checkpoint provides them, null means its own value.
+    - `config`: the composed configuration, which is not changed.
+    - `output_dir`: the run folder that Hydra made; a name with the time in it would differ between processes.
+    - `data`: the `data` node of a checkpoint, to which options may refer.
+    - `empty`: the groups for which null means empty; where a checkpoint provides them, null means its own value.
     """
     config = config.copy()
     OmegaConf.set_readonly(config, False)

@@ -66,11 +66,11 @@ def json_of(
 ) -> Any:
     """Returns the content of a JSON text.
 
-    - text: the bytes.
-    - path: the file that they come from, for messages.
-    - kind: type that the content must have.
-    - error: class of the error that is raised otherwise.
-    - max_values: largest number of values.
+    - `text`: the bytes.
+    - `path`: the file that they come from, for messages.
+    - `kind`: type that the content must have.
+    - `error`: class of the error that is raised otherwise.
+    - `max_values`: largest number of values.
     """
     try:
         content = json.loads(text)

@@ -53,17 +53,17 @@ _NEEDED = (
 class Resumed:
     """A run to resume.
 
-    - checkpoint: file of the checkpoint.
-    - step: number of completed optimizer steps.
-    - run_id: name of the run, or None for one of an earlier version.
-    - world_size: number of processes up to now.
-    - data_fingerprint: fingerprint of its data.
-    - classes: names of its classes.
-    - facts: versions, threads and commit up to now.
-    - latest: latest values of the metrics.
-    - protocol: protocol of the latest evaluation.
-    - logged: size of each record in bytes.
-    - remarks: texts on what has changed since.
+    - `checkpoint`: file of the checkpoint.
+    - `step`: number of completed optimizer steps.
+    - `run_id`: name of the run, or None for one of an earlier version.
+    - `world_size`: number of processes up to now.
+    - `data_fingerprint`: fingerprint of its data.
+    - `classes`: names of its classes.
+    - `facts`: versions, threads and commit up to now.
+    - `latest`: latest values of the metrics.
+    - `protocol`: protocol of the latest evaluation.
+    - `logged`: size of each record in bytes.
+    - `remarks`: texts on what has changed since.
     """
 
     checkpoint: Path

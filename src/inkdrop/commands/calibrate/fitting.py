@@ -28,11 +28,11 @@ _WANTED = "only a solver without noise on a grid with num_steps can be calibrate
 class Calibrating(NamedTuple):
     """The result of a calibration.
 
-    - file: file of the calibration.
-    - content: the new calibration, which is written unless the earlier one in the file is better.
-    - earlier: difference of the earlier one to the fine solution on other seeds, or None.
-    - kept: whether the earlier one was kept.
-    - options: options that select the model in a command.
+    - `file`: file of the calibration.
+    - `content`: the new calibration, which is written unless the earlier one in the file is better.
+    - `earlier`: difference of the earlier one to the fine solution on other seeds, or None.
+    - `kept`: whether the earlier one was kept.
+    - `options`: options that select the model in a command.
     """
 
     file: Path

@@ -114,11 +114,11 @@ def _compare(
 ) -> None:
     """Prints how many items of a split equal earlier ones, and adds them to `first` and `twins`.
 
-    - split: name of the split.
-    - hashes: hash of each item.
-    - paths: file of each item, or None.
-    - first: first item with each hash, over all splits.
-    - twins: text on each item that equals an earlier one, by its name.
+    - `split`: name of the split.
+    - `hashes`: hash of each item.
+    - `paths`: file of each item, or None.
+    - `first`: first item with each hash, over all splits.
+    - `twins`: text on each item that equals an earlier one, by its name.
     """
     own, earlier = set[bytes](), set(first)
     within = across = 0

@@ -104,11 +104,11 @@ def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: floa
 
     Steps on `batch_size` samples that would take long are measured on fewer samples (`measured_on`) and scaled.
 
-    - task: the task.
-    - options: options of its trainer; averages, pictures and evaluation are left out.
-    - batch_size: samples on one device.
-    - seconds: approximate duration of the measurement.
-    - compiled: whether the network is compiled.
+    - `task`: the task.
+    - `options`: options of its trainer; averages, pictures and evaluation are left out.
+    - `batch_size`: samples on one device.
+    - `seconds`: approximate duration of the measurement.
+    - `compiled`: whether the network is compiled.
     """
     watch, devices = _Stopwatch(seconds / 2), options.get("devices")
     alone = {"devices": devices[:1] if isinstance(devices, list) else 1, "num_nodes": 1, "strategy": "auto"}

@@ -103,12 +103,12 @@ def _measured(
 ) -> dict[str, Any]:
     """Returns the facts that need calls of the network.
 
-    - task: the task.
-    - plain: the resolved configuration.
-    - batch: a raw batch of one sample.
-    - num_averages: number of weight averages.
-    - batch_size: samples on one device.
-    - seconds: duration of trial steps, or 0.
+    - `task`: the task.
+    - `plain`: the resolved configuration.
+    - `batch`: a raw batch of one sample.
+    - `num_averages`: number of weight averages.
+    - `batch_size`: samples on one device.
+    - `seconds`: duration of trial steps, or 0.
     """
     pipeline = task.pipeline
     given = costs.inputs(task, batch)

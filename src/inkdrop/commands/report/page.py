@@ -25,11 +25,11 @@ _BESIDE = r"_(floor(_\d+k?)?|baseline)$"  # names of values that are not of the 
 class Report:
     """A comparison of results: a row of differing settings and of values for each, and reference values for all.
 
-    - settings: paths of the settings that differ.
-    - metrics: names of the metrics.
-    - rows: the results.
-    - beside: floor and baseline of each metric.
-    - unreadable: errors of the files that are left out.
+    - `settings`: paths of the settings that differ.
+    - `metrics`: names of the metrics.
+    - `rows`: the results.
+    - `beside`: floor and baseline of each metric.
+    - `unreadable`: errors of the files that are left out.
     """
 
     settings: list[str]

@@ -37,11 +37,11 @@ _PROTOCOL: dict[str, Any] = {
 class Result:
     """The content of one `result.json`.
 
-    - name: its folder.
-    - settings: options of sampling by path.
-    - network_calls: network evaluations for one sample, or None.
-    - metrics: values by name.
-    - protocols: protocol of each metric, with its hash.
+    - `name`: its folder.
+    - `settings`: options of sampling by path.
+    - `network_calls`: network evaluations for one sample, or None.
+    - `metrics`: values by name.
+    - `protocols`: protocol of each metric, with its hash.
     """
 
     name: str

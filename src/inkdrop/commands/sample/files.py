@@ -27,11 +27,11 @@ def write_samples(
 ) -> None:
     """Writes `samples.npz` with `x`, `seeds` and conditions, and `grid.png`, with one class per row for several ones.
 
-    - output: the run folder.
-    - samples: raw samples (B, *).
-    - batch: raw conditions by name, each (B, *).
-    - seeds: seed of each sample.
-    - classes: names of the classes in the order of `label`; they are stored as `classes` in the archive.
+    - `output`: the run folder.
+    - `samples`: raw samples (B, *).
+    - `batch`: raw conditions by name, each (B, *).
+    - `seeds`: seed of each sample.
+    - `classes`: names of the classes in the order of `label`; they are stored as `classes` in the archive.
     """
     x = as_array(samples) if is_images(samples) else samples.numpy()
     arrays: dict[str, Any] = {"x": x, "seeds": np.array(seeds), **{name: each.numpy() for name, each in batch.items()}}

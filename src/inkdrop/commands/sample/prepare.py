@@ -49,12 +49,12 @@ class Measured(NamedTuple):
 class PreparedSampling(Prepared):
     """A sampling run that is checked and built; the fields of its base class come first.
 
-    - source: checkpoint and weights, as in `result.json`.
-    - pipeline: the model.
-    - seeds: one seed for each sample.
-    - measured: evaluation and data, or None.
-    - origin: the initial noise of the samples.
-    - batch: raw conditions of all samples.
+    - `source`: checkpoint and weights, as in `result.json`.
+    - `pipeline`: the model.
+    - `seeds`: one seed for each sample.
+    - `measured`: evaluation and data, or None.
+    - `origin`: the initial noise of the samples.
+    - `batch`: raw conditions of all samples.
     """
 
     source: dict[str, Any]

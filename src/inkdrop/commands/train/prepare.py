@@ -43,13 +43,13 @@ Missing = Callable[[DataError], None]
 class PreparedTraining(Prepared):
     """A training run that is checked and built; the fields of its base class come first.
 
-    - shown: the configuration without secrets.
-    - start_again: YAML text from which the run can be started again.
-    - before: the earlier part of the run in the folder, or None for a fresh run.
-    - data, task, trainer: the built parts.
-    - initial: initial weights by name, or None.
-    - begun: whether the folder held a run at the time of the check.
-    - is_locked: whether the folder is already locked for this process.
+    - `shown`: the configuration without secrets.
+    - `start_again`: YAML text from which the run can be started again.
+    - `before`: the earlier part of the run in the folder, or None for a fresh run.
+    - `data`, `task`, `trainer`: the built parts.
+    - `initial`: initial weights by name, or None.
+    - `begun`: whether the folder held a run at the time of the check.
+    - `is_locked`: whether the folder is already locked for this process.
     """
 
     shown: dict[str, Any]
