@@ -178,7 +178,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     ),
     "C36 channels": (["network.shape=[3,8,8]"], ["the network does not fit data.shape=[1, 8, 8]"]),
     "C36 channels made": (["+network.out_channels=3"], ["the network returns shape [3, 8, 8]", "data.shape=[1, 8, 8]"]),
-    "C36 data": (["data.shape=[3,8,8]"], ["data.shape=[3, 8, 8]", "Digits has the shape [1, 8, 8]"]),
+    "C36 data": (["data.shape=[3,8,8]"], ["data.shape=[3, 8, 8]", "must be [1, 8, 8] for Digits"]),
     "C36 groups": (["network.norm_groups=5"], ["network.norm_groups=5", "[32, 64]"]),
     "C36 heads": (["network.head_dim=5"], ["network.head_dim=5", "[32, 64]"]),
     "C37 guidance": (["guidance.clip.low=nan"], ["guidance.clip.low=nan", "finite"]),
@@ -527,7 +527,7 @@ def test_less_than_a_batch_ends_with_code_3(count: int, script: Script, tmp_path
     elif count:
         assert f"train has {count} items, fewer than 4: with trainer.devices=1, lower data.batch_size=4" in ended.err
     else:
-        assert "(0, 1, 8, 8) holds no items" in ended.err
+        assert "(0, 1, 8, 8) and holds no items" in ended.err
 
 
 @pytest.mark.parametrize("name", ["train", "validation"])
