@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -213,6 +214,7 @@ def _memory(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+@functools.cache
 def _rate(device: torch.device) -> float:
     """Estimates the operations per second of a network on a device, from a product of two matrices."""
     size, best = 1024, math.inf
