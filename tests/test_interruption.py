@@ -245,8 +245,9 @@ def whole_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "checkpoints"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["rank 0", "rank 1", "group"])
-@pytest.mark.parametrize("step", [1, 4, 5, 9, 14])
+@pytest.mark.parametrize("step", [1, 4, 5])  # the first, and the steps before and after a validation
 def test_two_ranks_leave_together(target: str, step: int, whole_of_two: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = begin(folder, *TWO)
@@ -276,8 +277,8 @@ def session(process: subprocess.Popen[str]) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("rank", "hangs"), [(1, False), (0, True)], ids=["raises", "hangs"])
-def test_a_rank_that_fails_in_the_code_leaves_nobody(rank: int, hangs: bool, tmp_path: Path) -> None:
+def begin_failing(folder: Path, rank: int, hangs: bool) -> subprocess.Popen[str]:
+    """Two ranks with two worker processes each, of which one has a fault; returns at step 6, before the fault."""
     fault = [
         "allow_targets=[faulty.]",
         "loss._target_=faulty.FailingLoss",
@@ -285,43 +286,66 @@ def test_a_rank_that_fails_in_the_code_leaves_nobody(rank: int, hangs: bool, tmp
         f"+loss.hangs={hangs}",
     ]
     options = ["data._target_=faulty.WorkedToy", "callbacks.checkpoint.every.steps=3"]
-    process = begin(tmp_path / "run", *TWO, *IMPATIENT, *fault, *options)
-    wait_for_step(process, tmp_path / "run", 6)
-    assert len(session(process)) >= 6  # two ranks with two worker processes each
+    process = begin(folder, *TWO, *IMPATIENT, *fault, *options)
+    wait_for_step(process, folder, 6)
+    assert len(session(process)) >= 6
+    return process
+
+
+def begin_endless(folder: Path) -> tuple[subprocess.Popen[str], int]:
+    """Two ranks after step 7, and the number of the second."""
+    options = ["callbacks.checkpoint.every.steps=3", "trainer.max_steps=10000", "scheduler.num_steps=10000"]
+    process = begin(folder, *TWO, *IMPATIENT, *options)
+    wait_for_step(process, folder, 7)
+    return process, other_rank(process)
+
+
+@pytest.mark.slow
+def test_a_rank_that_raises_leaves_nobody(tmp_path: Path) -> None:
+    process = begin_failing(tmp_path / "run", rank=1, hangs=False)
     _, errors = process.communicate(timeout=LIMIT)  # it also waits for all who can still write
     assert process.returncode not in (0, None), errors
-    assert hangs or "rank 1 has a fault" in errors
+    assert "rank 1 has a fault" in errors
     wait_until(lambda: not session(process))
     assert read_checkpoint(tmp_path / "run")["global_step"] in (3, 6)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
-def test_a_rank_that_fails_ends_the_other(signum: int, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    options = ["callbacks.checkpoint.every.steps=3", "trainer.max_steps=10000", "scheduler.num_steps=10000"]
-    process = begin(folder, *TWO, *IMPATIENT, *options)
-    wait_for_step(process, folder, 7)
-    other = other_rank(process)
-    os.kill(other, signum)
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_other(tmp_path: Path) -> None:
+    process, other = begin_endless(tmp_path / "run")
+    os.kill(other, signal.SIGKILL)
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode not in (0, None), errors
     wait_until(lambda: not alive(other))
-    assert read_checkpoint(folder)["global_step"] % 3 == 0
+    assert read_checkpoint(tmp_path / "run")["global_step"] % 3 == 0
 
 
-def test_two_ranks_go_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    devices = [*TWO, "trainer.max_steps=14", "scheduler.num_steps=14"]
-    quick = begin(tmp_path / "whole", *devices, "loss.seconds=0.0")
-    _, errors = quick.communicate(timeout=LIMIT)
-    assert quick.returncode == 0, errors
-    process = begin(tmp_path / "run", *devices)
+@pytest.mark.slow
+def test_a_rank_that_hangs_leaves_nobody(tmp_path: Path) -> None:
+    """One that the machine stops, and one that its code does; both at once, as most of the time is waiting."""
+    stopped, other = begin_endless(tmp_path / "stopped")
+    os.kill(other, signal.SIGSTOP)
+    hanging = begin_failing(tmp_path / "hanging", rank=0, hangs=True)
+    for process in (stopped, hanging):
+        _, errors = process.communicate(timeout=LIMIT)
+        assert process.returncode not in (0, None), errors
+    wait_until(lambda: not alive(other))
+    wait_until(lambda: not session(hanging))
+    assert read_checkpoint(tmp_path / "stopped")["global_step"] % 3 == 0
+    assert read_checkpoint(tmp_path / "hanging")["global_step"] in (3, 6)
+
+
+@pytest.mark.slow
+def test_two_ranks_go_on_as_if_nothing_had_been(whole_of_two: Path, tmp_path: Path) -> None:
+    process = begin(tmp_path / "run", *TWO)
     wait_for_step(process, tmp_path / "run", 5)
     process.terminate()
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 143, errors
-    again = begin(tmp_path / "run", *devices, "loss.seconds=0.0", "resume_allow=[loss.seconds]")
+    again = begin(tmp_path / "run", *TWO, "loss.seconds=0.0", "resume_allow=[loss.seconds]")
     output, errors = again.communicate(timeout=LIMIT)
     assert again.returncode == 0, errors
     assert "resumed from step" in output
-    one, other = (read_checkpoint(tmp_path / name) for name in ("whole", "run"))
-    assert differing(one, other) == []
+    last = read_checkpoint(tmp_path / "run")
+    assert last["global_step"] == 40
+    assert differing(last, read_checkpoint(whole_of_two.parent)) == []
