@@ -41,6 +41,12 @@ def _load(stream: Any, Loader: Any) -> Any:
 yaml.load = _load
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: some tests wait for another process, a signal or the disk."""
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
+
+
 def pytest_collection_finish() -> None:
     """What has been imported is there to stay, and is looked through no more for what can be collected."""
     gc.collect()

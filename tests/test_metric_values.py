@@ -233,7 +233,7 @@ def test_samples_of_the_law_score_better_than_others(metric: Metric) -> None:
 @pytest.mark.slow
 def test_collector_brings_two_processes_together(tmp_path: Path) -> None:
     torch.save(clouds(61, 80, 6), tmp_path / "features.pt")
-    torch.multiprocessing.spawn(one_of_two, (METRICS, tmp_path), nprocs=2)
+    torch.multiprocessing.start_processes(one_of_two, (METRICS, tmp_path), nprocs=2, start_method="fork")
     x, y = torch.load(tmp_path / "features.pt")
     alone = {key: result for metric in METRICS for key, result in value(metric, x, y).items()}
     for rank in range(2):

@@ -286,9 +286,9 @@ class Home:
     overrides: list[str]
     environment: dict[str, str]
 
-    def ended(self, *command: str, fresh: bool = False) -> subprocess.CompletedProcess[str]:
+    def ended(self, *command: str) -> subprocess.CompletedProcess[str]:
         """How `python COMMAND` ended in the folder."""
-        return completed(*command, fresh=fresh, cwd=self.folder, **self.environment)
+        return completed(*command, cwd=self.folder, **self.environment)
 
     def out(self, *command: str) -> str:
         """What a command printed that ended well."""
@@ -427,9 +427,9 @@ def test_nothing_else_has_to_be_changed(home: Home) -> None:
     tests = ["test_configuration.py", "test_architecture.py", "test_metric_values.py", "test_docs.py"]
     names = "dummy or file or place or circle or names_that_say or at_once or page_of_choices or shows_what_a_package"
     done = home.ended(
-        *("-m", "pytest", "-v", "-n", "0", "-p", "no:cacheprovider", "-k", f"({names}) and not pages_name"),
+        *("-m", "pytest", "-v", "-n", "0", "-p", "no:cacheprovider", "--assert=plain"),
+        *("-k", f"({names}) and not pages_name"),
         *(f"tests/{name}" for name in tests),
-        fresh=True,
     )
     assert done.returncode == 0, done.stdout
     for group in PARTS:
