@@ -134,7 +134,7 @@ class Bench:
         denoiser, cond = self.pipeline.guided(items)
         noise = NoiseSource(denoiser.noise, Generators.from_seeds(range(len(eps))))
         back = self.pipeline.sampler(denoiser, eps, cond, noise)
-        return float((back - self.pipeline.codec.encode(items["x"])).square().mean().sqrt())
+        return float((back - self.pipeline.codec.encode(items)).square().mean().sqrt())
 
     def samples(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -146,17 +146,17 @@ class GivenNoise(Gaussian):
 class Plain(Codec):
     """Data that are x themselves, in float64."""
 
-    def encode(self, data: Tensor, generators: Generators | None = None) -> Tensor:
-        return data.double()
+    def encode(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Tensor:
+        return batch["x"].double()
 
-    def decode(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor) -> Tensor:
         return x
 
     def log_probability(self, data: Tensor, mean: Tensor, deviation: Scalar) -> Tensor:
-        return log_density(self.encode(data), mean, deviation)
+        return log_density(data.double(), mean, deviation)
 
-    def dequantize(self, data: Tensor, generators: Generators) -> tuple[Tensor, float]:
-        return self.encode(data), 0.0
+    def dequantize(self, data: Tensor, generators: Generators) -> tuple[Tensor, Tensor]:
+        return data.double(), torch.zeros(())
 
 
 def source(count: int, law: Noise, seed: int = 0) -> NoiseSource:

@@ -234,7 +234,7 @@ def test_attributes_of_older_files_see_numbers_as_they_are(place: str, tmp_path:
     torch.save({"state_dict": state, "format": 4, "config": {}}, tmp_path / "old.ckpt")
     found = read_checkpoint(tmp_path / "old.ckpt")["state_dict"]
     new = Attributes(3, 4)
-    new.fit(lambda name: [100 * torch.rand(9, 3)])
+    new.fit(lambda size, names=None: [{"attributes": 100 * torch.rand(9, 3)}])
     new.load_state_dict({name.removeprefix(f"pipeline.{place}."): value for name, value in found.items()})
     batch = {"attributes": torch.tensor([[300.0, 0.0, 1e9]])}
     assert torch.equal(new(batch)["vector"], old(batch)["vector"])

@@ -139,7 +139,9 @@ def kelvin() -> Attributes:
     """Fitted to temperatures of 200 to 400 K, and to a number that is always 7."""
     conditioner = Attributes(2, 6, name="state")
     batches = torch.stack([torch.linspace(200, 400, 101), torch.full((101,), 7.0)], dim=1).split(40)
-    Combined({"a": conditioner, "b": one_hot("label", 0.0)}, dim=6).fit(lambda name: batches if name == "state" else [])
+    Combined({"a": conditioner, "b": one_hot("label", 0.0)}, dim=6).fit(
+        lambda size, names=None: [{"state": each} for each in batches if "state" in (names or [])]
+    )
     return conditioner
 
 
@@ -157,7 +159,7 @@ def test_attributes_in_their_own_unit_are_standardised_by_the_training_data() ->
 
 def test_attributes_that_the_data_do_not_hold_stay_as_they_are() -> None:
     conditioner = Attributes(1, 4)
-    conditioner.fit(lambda name: [])
+    conditioner.fit(lambda size, names=None: [])
     assert (conditioner.mean.item(), conditioner.std.item()) == (0, 1)
     conditioner.request([0], attributes=[1e30])  # no warning: no range is known
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -196,8 +197,8 @@ def test_a_sample_has_its_own_random_numbers() -> None:
 class Levels(Pixels):
     """Pixels in float64."""
 
-    def encode(self, data: Tensor, generators: Generators | None = None) -> Tensor:
-        return data.double() / 127.5 - 1
+    def encode(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Tensor:
+        return batch["x"].double() / 127.5 - 1
 
 
 def test_the_probability_of_levels_is_below_both_bounds_and_close() -> None:
@@ -206,7 +207,7 @@ def test_the_probability_of_levels_is_below_both_bounds_and_close() -> None:
         LONG["cosine"], torch.ones(1), torch.tensor([[mean, mean]]), deviation**2 * torch.eye(2)[None], noise=Standard()
     )
     data = Levels().decode(denoiser.draw(count))
-    x = Levels().encode(data)
+    x = Levels().encode({"x": data})
     exact = -discretized(x, torch.full_like(x, mean), deviation, 2 / 255).sum(1) / 2 / BITS
     pipeline = exact_pipeline(denoiser, codec=Levels())
     bound = VariationalBound(30, large)(pipeline, {"x": data}, streams(count))["total"] - exact
@@ -226,7 +227,7 @@ def test_real_numbers_have_a_density_in_their_own_unit() -> None:
     codec.std.fill_(3.0)
     x = denoiser.draw(200)
     data = codec.decode(x)
-    exact = (-denoiser.log_prob(codec.encode(data).double()) / 2 + math.log(3)) / BITS
+    exact = (-denoiser.log_prob(codec.encode({"x": data}).double()) / 2 + math.log(3)) / BITS
     pipeline = exact_pipeline(denoiser, codec=codec)
     ode = ODELikelihood(None, t_min=1e-4)(pipeline, {"x": data}, streams(200))["total"]
     assert torch.allclose(ode, exact, atol=5e-3)
@@ -279,10 +280,10 @@ def test_an_inference_mode_changes_nothing(likelihood: Any) -> None:
 
 
 class Latents(Codec):
-    def encode(self, data: Tensor, generators: Generators | None = None) -> Tensor:
-        return data.double()
+    def encode(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Tensor:
+        return batch["x"].double()
 
-    def decode(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor) -> Tensor:
         return x
 
 

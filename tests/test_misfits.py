@@ -35,15 +35,15 @@ KINDS = {
     ),
     "series": (
         lambda folder: array(folder, 300, 2, 50),
-        ["conditioner.num_classes=0", "codec=standardize", "extractor.shape=[2, 50]"],
+        ["conditioner.num_classes=0", "codec=standardize_channels", "extractor.shape=[2, 50]"],
     ),
     "few labelled points": (
         lambda folder: array(folder, 50, 4, labels=True),
-        ["network.shape=[4]", "codec=standardize", "extractor.shape=[4]"],
+        ["network.shape=[4]", "codec=standardize_channels", "extractor.shape=[4]"],
     ),
     "voxels": (
         lambda folder: array(folder, 150, 1, 4, 4, 4),
-        ["conditioner.num_classes=0", "codec=standardize", "extractor.shape=[1, 4, 4, 4]"],
+        ["conditioner.num_classes=0", "codec=standardize_channels", "extractor.shape=[1, 4, 4, 4]"],
     ),
 }
 

@@ -201,10 +201,10 @@ from inkdrop.codecs.base import Codec
 class Dummy(Codec):
     \"\"\"Half of the data.\"\"\"
 
-    def encode(self, data, generators=None):
-        return data / 2
+    def encode(self, batch, generators=None):
+        return batch["x"] / 2
 
-    def decode(self, x):
+    def reconstruct(self, x):
         return 2 * x
 """,
         "_target_: {}\n",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from inkdrop.codecs import Codec
+from inkdrop.codecs import Batches, Codec
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.predictions import Prediction
 from inkdrop.schedules import Point, Scalar, Schedule, over
@@ -53,9 +53,9 @@ class NoisyClassifier(nn.Module):
         logits: Any = self.network(over(c_in, x) * x, noise_level)
         return logits.to(x.dtype)
 
-    def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
-        """Fits the codec to raw training data; `column(name)` returns batches of one key."""
-        self.codec.fit(column("x"))
+    def fit(self, batches: Batches, device: torch.device) -> None:
+        """Lets the codec learn statistics of the training data."""
+        self.codec.fit(batches, device)
 
     def coefficients(self, point: Point) -> dict[str, Scalar]:
         """Returns the coefficients of the input of the network, by name."""

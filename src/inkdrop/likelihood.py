@@ -50,8 +50,8 @@ class Likelihood(ABC):
 
 
 @contextmanager
-def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Condition]]:
-    """Yields raw data and condition on the device of the pipeline, without dropout and gradients of weights."""
+def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], Condition]]:
+    """The raw batch and its condition on the pipeline's device, with dropout off and no gradients of weights."""
     device = next(pipeline.parameters(), torch.empty(0)).device
     training = pipeline.training
     pipeline.eval()
@@ -59,7 +59,7 @@ def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple
         # The divergence needs a graph, which tensors of inference mode cannot have.
         with torch.inference_mode(False), torch.no_grad():
             batch = {name: value.to(device, copy=True) for name, value in batch.items()}
-            yield batch["x"], pipeline.conditioner(batch)
+            yield batch, pipeline.conditioner(batch)
     finally:
         pipeline.train(training)
 
@@ -100,8 +100,8 @@ class LossByNoiseLevel(Likelihood):
         denoiser: Any = pipeline.denoiser
         law = even(denoiser.schedule)
         loss, means = DenoisingLoss(law, Unit()), {}
-        with _prepared(pipeline, batch) as (data, cond):
-            x_0 = pipeline.codec.encode(data)
+        with _prepared(pipeline, batch) as (raw, cond):
+            x_0 = pipeline.codec.encode(raw)
             for number in range(self.num_bins):
                 streams = generators.at("loss", number)
                 t = law.quantile(denoiser.schedule, (number + streams.at("time").uniform()) / self.num_bins)
@@ -146,8 +146,8 @@ class VariationalBound(Likelihood):
         denoiser, codec = pipeline.denoiser, pipeline.codec
         chain = denoiser.schedule.points(self._times(pipeline))
         first, second = chain[0], chain[1] if len(chain) > 1 else None
-        with _prepared(pipeline, batch) as (data, cond):
-            x_0 = codec.encode(data)
+        with _prepared(pipeline, batch) as (raw, cond):
+            data, x_0 = raw["x"], codec.encode(raw)
 
             def look(number: int) -> Any:
                 eps = denoiser.noise(x_0.shape[1:], generators.at("bound", number), x_0.dtype).to(x_0.device)
@@ -199,9 +199,11 @@ class ODELikelihood(Likelihood):
         from scipy.integrate import solve_ivp
 
         self.check(pipeline)
-        with _prepared(pipeline, batch) as (data, cond):
+        with _prepared(pipeline, batch) as (raw, cond):
+            data = raw["x"]
             x_0, log_volume = pipeline.codec.dequantize(data, generators.at("dequantize"))
             t_min = self.t_min or pipeline.denoiser.schedule.t_min
+            volume = log_volume.cpu().double().expand_as(x_0).numpy().ravel()
             flow = _Flow(pipeline.denoiser, cond, *self._probes(x_0, generators), t_min)
             z_0 = x_0.double().cpu().numpy().ravel()
             start, log_phi = np.append(z_0, np.zeros(len(x_0))), np.log(flow.phi)
@@ -211,7 +213,7 @@ class ODELikelihood(Likelihood):
         z_1, gain = np.split(path.y[:, -1], [len(z_0)])
         deviation = math.sin(flow.phi[1])
         log_prior = -0.5 * (z_1 / deviation) ** 2 - math.log(deviation) - 0.5 * math.log(2 * math.pi)
-        nats = -(log_prior + log_volume).reshape(len(x_0), -1).sum(1) - gain
+        nats = -(log_prior + volume).reshape(len(x_0), -1).sum(1) - gain
         bits = _bits(torch.from_numpy(nats), data)
         name = "dequantized" if pipeline.codec.discrete else "total"
         return {name: bits, "network_calls": torch.full_like(bits, path.nfev)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from inkdrop.codecs.base import Codec
+from inkdrop.codecs.base import NOTHING, Codec
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Scalar
 from inkdrop.variational import discretized
@@ -17,23 +17,29 @@ class Pixels(Codec):
     """Maps uint8 (B, C, H, W) in 0 ... 255 to `x = data / 127.5 - 1` in [-1, 1], and back by rounding to a level."""
 
     discrete = True
+    range = (-1.0, 1.0)
 
     def check(self, data: Tensor) -> None:
-        if data.is_floating_point():
+        if data.dtype != torch.uint8 or data.dim() < 4:
             raise ValueError(
-                f"codec=pixels encodes levels of 0 to 255, but these data are real numbers of type {data.dtype}: set "
-                "codec=standardize"
+                f"codec=pixels holds images of 8 bits, uint8 of [channels, height, width], but these data are "
+                f"{str(data.dtype).removeprefix('torch.')} of {list(data.shape[1:])}: set codec=standardize"
             )
 
-    def encode(self, data: Tensor, generators: Generators | None = None) -> Tensor:
-        return data.float() / 127.5 - 1
+    def encode(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Tensor:
+        return batch["x"].float() / 127.5 - 1
 
-    def decode(self, x: Tensor) -> Tensor:
-        return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    def decode(
+        self, x: Tensor, batch: Mapping[str, Tensor] = NOTHING, extras: Mapping[str, Tensor] = NOTHING
+    ) -> Tensor:
+        return self.reconstruct(x).round().clamp(0, 255).to(torch.uint8)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return (x.float() + 1) * 127.5
 
     def log_probability(self, data: Tensor, mean: Tensor, deviation: Scalar) -> Tensor:
-        return discretized(self.encode(data), mean, deviation, width=2 / 255)
+        return discretized(self.encode({"x": data}), mean, deviation, width=2 / 255)
 
-    def dequantize(self, data: Tensor, generators: Generators) -> tuple[Tensor, float]:
+    def dequantize(self, data: Tensor, generators: Generators) -> tuple[Tensor, Tensor]:
         spread = generators.uniform(data.shape[1:]).to(data.device, torch.float32) - 0.5
-        return self.encode(data + spread), math.log(2 / 255)
+        return self.encode({"x": data + spread}), torch.tensor(2 / 255).double().log()

@@ -2,57 +2,79 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
-from inkdrop.codecs.base import Codec
+from inkdrop.codecs.base import Batches, Codec
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Scalar
 from inkdrop.variational import gaussian
 
+_SIZE = 4096  # items of a batch of which statistics are taken
+
 
 class Standardize(Codec):
-    """Maps real numbers to `x = (data - mean) / std`, with one mean and one std over all elements of the training data.
+    """`x = (data - mean) / std`, with the statistics of the training data.
 
-    A single scale keeps the shape of a distribution. `fit` raises `ValueError` if the data do not vary.
+    `channels` is the first length of the data, for a mean and a deviation of each channel or column: right for numbers
+    of unlike units. Without it there is one of both over all elements, which keeps the shape of a distribution in the
+    plane. Raises `ValueError` if the data, or one of the channels, do not vary.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, channels: Annotated[int, Ge(1)] | None = None) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("std", torch.ones(()))
+        self.channels = channels
+        self.register_buffer("mean", torch.zeros(() if channels is None else channels))
+        self.register_buffer("std", torch.ones(() if channels is None else channels))
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        count, total, squares = 0, 0.0, 0.0
-        for batch in batches:
-            values = batch.double()
-            count, total, squares = (
-                count + values.numel(),
-                total + values.sum().item(),
-                squares + values.square().sum().item(),
-            )
+    def check(self, data: Tensor) -> None:
+        if self.channels not in (None, data.shape[1]):
+            raise ValueError(f"codec.channels={self.channels}, but samples have the shape {list(data.shape[1:])}")
+
+    def fit(self, batches: Batches, device: torch.device) -> None:
+        count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+        for batch in batches(_SIZE, ["x"]):
+            values = batch["x"].double()
+            if self.channels is not None:
+                values = values.transpose(0, 1).flatten(1)
+            count += values.numel() // (self.channels or 1)
+            total = total + _sum(values, self.channels)
+            squares = squares + _sum(values.square(), self.channels)
         variance = squares / count - (total / count) ** 2
-        if not variance > 0:
+        if self.channels is None and not variance > 0:
+            raise ValueError("the training data do not vary: codec=standardize has nothing to divide by")
+        if constant := (~(variance > 0)).reshape(-1).nonzero().flatten().tolist():
             raise ValueError(
-                "the training data do not vary, and codec=standardize divides by their deviation: choose other data"
+                f"channel {constant[0]} of the training data does not vary, so that codec.channels={self.channels} has "
+                "nothing to divide it by: leave it out of the data, or set codec.channels=null"
             )
-        self.mean.fill_(total / count)
-        self.std.fill_(variance**0.5)
+        self.mean.copy_(total / count)
+        self.std.copy_(variance**0.5)
 
-    def encode(self, data: Tensor, generators: Generators | None = None) -> Tensor:
-        return (data.float() - self.mean) / self.std
+    def encode(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Tensor:
+        data = batch["x"]
+        return (data.float() - self._along(self.mean, data)) / self._along(self.std, data)
 
-    def decode(self, x: Tensor) -> Tensor:
-        return x.float() * self.std + self.mean
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return x.float() * self._along(self.std, x) + self._along(self.mean, x)
 
     def log_probability(self, data: Tensor, mean: Tensor, deviation: Scalar) -> Tensor:
-        return gaussian(self.encode(data), mean, deviation) - self.std.log()
+        return gaussian(self.encode({"x": data}), mean, deviation) - self._along(self.std.log(), data)
 
-    def dequantize(self, data: Tensor, generators: Generators) -> tuple[Tensor, float]:
-        return self.encode(data), -math.log(self.std.item())
+    def dequantize(self, data: Tensor, generators: Generators) -> tuple[Tensor, Tensor]:
+        return self.encode({"x": data}), -self._along(self.std.double().log(), data)
+
+    def _along(self, statistic: Tensor, data: Tensor) -> Tensor:
+        """A statistic that broadcasts to data (B, *)."""
+        return statistic if self.channels is None else statistic.reshape(-1, *(1,) * (data.dim() - 2))
+
+
+def _sum(values: Tensor, channels: int | None) -> Tensor:
+    return values.sum() if channels is None else values.sum(1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from inkdrop.codecs import Batches
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
 
@@ -56,9 +57,10 @@ class Attributes(Conditioner):
         for statistic, value in UNKNOWN.items():
             self.register_buffer(statistic, torch.full((num_attributes,), value))
 
-    def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
-        parts = [self._rows(batch).double() for batch in column(self.names[0])]
-        if not parts:  # the first batch raises the error
+    def fit(self, batches: Batches) -> None:
+        (name,) = self.names
+        parts = [self._rows(batch[name]).double() for batch in batches(4096, [name])]
+        if not parts:  # which the first batch tells of
             return
         numbers = torch.cat(parts)
         std = numbers.std(0, correction=0)

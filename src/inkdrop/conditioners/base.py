@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from inkdrop.codecs import Batches
 from inkdrop.denoiser import Condition
 from inkdrop.randomness import Generators
 
@@ -36,8 +37,8 @@ class Conditioner(nn.Module):
         """Returns whether training sometimes empties these conditions and keeps the others."""
         return all(self.dropouts[name] > 0 for name in names)
 
-    def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
-        """Computes statistics of raw training data; `column(name)` returns batches (B, *) of one key."""
+    def fit(self, batches: Batches) -> None:
+        """Learns statistics of the training data; most conditioners have none."""
 
     def forward(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Condition:
         """Returns the condition of a raw batch; if generators are given, it is emptied at random as in training.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from inkdrop.codecs import Batches
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
 from inkdrop.randomness import Generators
@@ -51,9 +52,9 @@ class Combined(Conditioner):
                 f"conditioner.concat_channels={concat_channels}, but its parts have {channels}: make them equal"
             )
 
-    def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
+    def fit(self, batches: Batches) -> None:
         for part in self.parts.values():
-            part.fit(column)
+            part.fit(batches)
 
     @property
     def dropouts(self) -> Mapping[str, float]:

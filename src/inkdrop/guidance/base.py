@@ -25,6 +25,10 @@ class Guided(Protocol):
     def device(self) -> torch.device:
         """The device of the model."""
 
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The smallest and the largest value of x that the codec knows; None where it knows none."""
+
 
 class Guidance(ABC):
     """A factory of guided denoisers. It is called once per sampling call, so that their state starts afresh.
@@ -37,6 +41,9 @@ class Guidance(ABC):
     @abstractmethod
     def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         """Returns a guided denoiser around `denoiser`; the pipeline computes and empties conditions."""
+
+    def check(self, pipeline: Guided) -> None:  # noqa: B027
+        """Raises `ValueError` if this guidance cannot guide the model."""
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         """Returns its part of the raw batch for samples with these seeds, from the conditions that a user names."""

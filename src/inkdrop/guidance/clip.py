@@ -11,6 +11,8 @@ from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.guidance.base import Guidance, Guided
 from inkdrop.schedules import Point
 
+IMAGES = (-1.0, 1.0)  # range of x
+
 
 class _Clipped(Wrapper):
     def __init__(self, denoiser: Denoiser, low: float, high: float):
@@ -33,6 +35,13 @@ class Clip(Guidance):
         if not low < high:
             raise ValueError(f"low={low} must be below high={high}: swap the two values")
         self.low, self.high = low, high
+
+    def check(self, pipeline: Guided) -> None:
+        if pipeline.range is None and (self.low, self.high) == IMAGES:
+            raise ValueError(
+                "guidance=clip cuts x at -1 and 1, the range of images, but the codec gives x no range: set "
+                "guidance=none, or guidance.clip.low and guidance.clip.high to where the encoded data end"
+            )
 
     def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         return _Clipped(denoiser, self.low, self.high)

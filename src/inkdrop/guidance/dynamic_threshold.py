@@ -38,5 +38,12 @@ class DynamicThreshold(Guidance):
     def __init__(self, quantile: Annotated[float, Gt(0), Le(1)] = 0.995, limit: Annotated[float, Gt(0)] = 1.0):
         self.quantile, self.limit = quantile, limit
 
+    def check(self, pipeline: Guided) -> None:
+        if pipeline.range is None and self.limit == 1:
+            raise ValueError(
+                "guidance=dynamic_threshold limits x to 1, the range of images, but the codec gives x no range: set "
+                "guidance=none, or guidance.dynamic_threshold.limit to the largest absolute value of the encoded data"
+            )
+
     def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         return _Thresholded(denoiser, self.quantile, self.limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from inkdrop.classifier import NoisyClassifier
-from inkdrop.codecs import Codec
+from inkdrop.codecs import Batches, Codec
 from inkdrop.conditioners import Conditioner
 from inkdrop.conditioners.label import class_numbers
 from inkdrop.constraints import Constraint
-from inkdrop.denoiser import Condition, Denoiser
+from inkdrop.denoiser import Condition, Denoiser, LastExtras
 from inkdrop.errors import require_finite
 from inkdrop.guidance import Guidance
 from inkdrop.noises import NoiseSource
@@ -68,10 +68,15 @@ class Pipeline(nn.Module):
         network: nn.Module = self.denoiser.network  # type: ignore[assignment]
         return network
 
-    def fit(self, column: Callable[[str], Iterable[Tensor]]) -> None:
-        """Fits codec and conditioner to raw training data; `column(name)` returns batches of one key."""
-        self.codec.fit(column("x"))
-        self.conditioner.fit(column)
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The smallest and the largest value of x that the codec knows; None where it knows none."""
+        return self.codec.range
+
+    def fit(self, batches: Batches, device: torch.device) -> None:
+        """Lets codec and conditioner learn statistics of the training data."""
+        self.codec.fit(batches, device)
+        self.conditioner.fit(batches)
 
     def coefficients(self, point: Point) -> dict[str, Scalar]:
         """Returns the coefficients between the network and the estimate of x_0, by name."""
@@ -116,6 +121,8 @@ class Pipeline(nn.Module):
         not fit the model, or if the time grid does not fit the schedule or the sampler.
         """
         self.sampler.points(self.denoiser.schedule)
+        for guide in self.guidance.values():
+            guide.check(self)
         try:
             batch = self.request([0])
         except ValueError:  # the model requires a condition that only a user can name
@@ -139,7 +146,7 @@ class Pipeline(nn.Module):
         self.eval()
         try:
             denoiser, cond = self.guided(batch)
-            return self.sampler.invert(denoiser, self.codec.encode(batch["x"]), cond)
+            return self.sampler.invert(denoiser, self.codec.encode(batch), cond)
         finally:
             self.train(training)
 
@@ -177,18 +184,21 @@ class Pipeline(nn.Module):
             eps = eps.repeat_interleave(copies, 0)
         batch = {"position": torch.tensor(list(seeds)), **batch}  # as in batches of data: none is empty
         batch = {name: value.to(device).repeat_interleave(copies, 0) for name, value in batch.items()}
-        x_init = None if data is None else self.codec.encode(data.to(device)).repeat_interleave(copies, 0)
+        x_init = None
+        if data is not None:
+            x_init = self.codec.encode({**batch, "x": data.to(device).repeat_interleave(copies, 0)})
         training = self.training
         self.eval()  # sampling uses no dropout
         try:
             denoiser, cond = self.guided(batch)
+            denoiser = last = LastExtras(denoiser)
             noise = NoiseSource(denoiser.noise, generators)
             x_0 = self.sampler(denoiser, eps.to(device), cond, noise, x_init, t_start, constraint, progress)
         finally:
             self.train(training)
         # After decoding it would be hidden: NaN becomes a black pixel.
         require_finite(x_0, "the samples with seeds", [seed for seed in seeds for _ in range(len(x_0) // len(seeds))])
-        return self.codec.decode(x_0)
+        return self.codec.decode(x_0, batch, last.extras)
 
 
 class _Counted(nn.Module):

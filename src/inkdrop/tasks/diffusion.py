@@ -34,7 +34,7 @@ class DiffusionTask(Task):
     def terms(self, batch: Batch, generators: Generators, t: Tensor | None = None) -> LossTerms:
         """Computes the loss of the denoiser under the condition; conditions are dropped only where times are drawn."""
         training = t is None
-        x_0 = self.pipeline.codec.encode(batch["x"], generators.at("codec") if training else None)
+        x_0 = self.pipeline.codec.encode(batch, generators.at("codec") if training else None)
         cond = self.pipeline.conditioner(batch, generators.at("condition") if training else None)
         terms: LossTerms = self.loss(self.pipeline.denoiser, self.example(x_0, cond, batch), generators, t)
         return terms

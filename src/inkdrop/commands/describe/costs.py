@@ -34,9 +34,9 @@ def random_batch(pipeline: Pipeline | NoisyClassifier, count: int) -> dict[str, 
     """Returns a raw batch of noise with default conditions; raises `ValueError` if only the user can give them."""
     device = next(pipeline.parameters()).device
     request = pipeline.request(range(count))
-    x = pipeline.codec.decode(torch.randn(count, *pipeline.shape, device=device))
-    batch = {"x": x, **request, "position": torch.arange(count)}
-    return {name: value.to(device) for name, value in batch.items()}
+    batch = {**request, "position": torch.arange(count)}
+    batch = {name: value.to(device) for name, value in batch.items()}
+    return {"x": pipeline.codec.decode(torch.randn(count, *pipeline.shape, device=device), batch), **batch}
 
 
 def inputs(task: Task, batch: Mapping[str, Tensor]) -> Inputs:

@@ -66,5 +66,8 @@ class Reconstruction(Origin):
 
     def facts(self, pipeline: Pipeline, samples: Tensor) -> dict[str, Any]:
         device = next(pipeline.parameters(), torch.empty(0)).device
-        there, back = (pipeline.codec.encode(each.to(device)).double() for each in (self.items["x"], samples))
+        there, back = (
+            pipeline.codec.encode({name: value.to(device) for name, value in {**self.items, "x": x}.items()}).double()
+            for x in (self.items["x"], samples)
+        )
         return {"round_trip_rms": float((there - back).square().mean().sqrt())}

@@ -164,6 +164,7 @@ def _draw(fabric: Fabric, task: PreparedSampling, trajectory: list[Tensor] | Non
 
     pipeline, seeds = task.pipeline, task.seeds
     parts = torch.arange(len(seeds)).split(task.plain["batch_size"])
+    first = {name: values[parts[0]].to(fabric.device) for name, values in task.batch.items()}
     drawn: Tensor | None = None
     with raised_together(), Progress(disable=not fabric.is_global_zero, transient=True) as bar:
         shown = bar.add_task("sampling", total=None)
@@ -173,7 +174,7 @@ def _draw(fabric: Fabric, task: PreparedSampling, trajectory: list[Tensor] | Non
             def progress(done: int, total: int, x: Tensor, number: int = number) -> None:
                 bar.update(shown, total=total * len(parts), completed=done + number * total)
                 if trajectory is not None and number == 0:
-                    trajectory.append(pipeline.codec.decode(x).cpu())
+                    trajectory.append(pipeline.codec.decode(x, first).cpu())
 
             conditions = {name: values[items] for name, values in task.batch.items()}
             eps = task.origin.noise(pipeline, conditions, items)
@@ -183,7 +184,8 @@ def _draw(fabric: Fabric, task: PreparedSampling, trajectory: list[Tensor] | Non
             drawn[items] = part
     if fabric.world_size > 1:
         if drawn is None:  # fewer batches than devices
-            example = pipeline.codec.decode(torch.zeros(1, *pipeline.shape, device=fabric.device))
+            item = {name: values[:1] for name, values in first.items()}
+            example = pipeline.codec.decode(torch.zeros(1, *pipeline.shape, device=fabric.device), item)
             drawn = example.new_zeros(len(seeds), *example.shape[1:])
         torch.distributed.all_reduce(drawn)
     assert drawn is not None

@@ -130,7 +130,7 @@ def _fitting(data: DataModule, typed: set[str]) -> dict[str, Any]:
             "network": "mlp" if item.ndim == 2 else "unet",
             "conditioner": "label" if classes else "none",
             "guidance": ["classifier_free"] if classes else "none",
-            "codec": "standardize",
+            "codec": "standardize_channels",
             "extractor": "identity",
             "metric": ["sliced_wasserstein"],
         }

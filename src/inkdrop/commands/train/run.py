@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor
 
 from inkdrop.callbacks import Evaluate, Interrupted
 from inkdrop.callbacks.measured import latest
@@ -44,7 +43,7 @@ from inkdrop.runs.resumption import Resumed, changed_facts, holds_run
 
 if TYPE_CHECKING:
     from inkdrop.data import DataModule
-    from inkdrop.data.loaders import Split
+    from inkdrop.data.loaders import Batch, Split
     from inkdrop.tasks import Task
 
 
@@ -108,7 +107,8 @@ def _fill(prepared: PreparedTraining) -> None:
     check_held_out(data, trainer.world_size)
     if prepared.before is not None and prepared.before.data_fingerprint != data.fingerprint:
         raise DataError("the data are not those that the run was started with: their fingerprints differ")
-    pipeline.fit(partial(_column, data.splits["train"]))
+    if prepared.before is None:  # a checkpoint has the statistics
+        pipeline.fit(partial(_batches, data.splits["train"]), trainer.strategy.root_device)
     if prepared.initial is not None:
         own = pipeline.state_dict()  # weights of a larger model are accepted
         weights = {name: value for name, value in prepared.initial.items() if name in own}
@@ -211,10 +211,11 @@ def _result(
     }
 
 
-def _column(split: Split, name: str) -> Iterator[Tensor]:
-    """Yields a column in batches, or nothing if the split has no such column or derives it for each batch."""
-    if name in split:
-        yield from (split[name][items] for items in torch.arange(len(split[name])).split(4096))
+def _batches(split: Split, size: int, names: Collection[str] | None = None) -> Iterator[Batch]:
+    """Yields the split in batches with those of these fields that it has, or nothing if it has none of them."""
+    kept = {name: split[name] for name in (split if names is None else names) if name in split}
+    for items in torch.arange(len(split["x"])).split(size) if kept else ():
+        yield {name: column[items] for name, column in kept.items()}
 
 
 def _earlier_result(run: Path) -> dict[str, Any] | None:
