@@ -24,6 +24,7 @@ from inkdrop.errors import ConfigurationError
 from inkdrop.files import read_yaml
 from inkdrop.files.showing import harmless
 
+_RAW = "${data.shape}"
 _PACKAGE = Path(__file__).resolve().parents[1]
 # conf/ is at the top of the repository, or inside the package if that was installed from a wheel.
 _PLACES = (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf")
@@ -136,6 +137,7 @@ def settled(
         config.output_dir = output_dir
     if isinstance(own := config.get("data"), DictConfig):
         find_facts(own, config.get("allow_targets") or [])
+        find_encoded_shape(config)
     return config
 
 
@@ -175,6 +177,25 @@ def find_facts(data: DictConfig, allow_targets: Iterable[str]) -> None:
     found = build(node, allowed)
     for name in unknown:
         data[name] = getattr(found, name)
+
+
+def find_encoded_shape(config: DictConfig) -> None:
+    """Puts the shape of x in the place of that of the data, where the codec changes it: networks refer to it."""
+    from inkdrop.codecs import Codec
+    from inkdrop.configuration import USER_TARGETS, build, check
+    from inkdrop.configuration.building import located
+
+    codec, pipeline = config.get("codec"), config.get("pipeline")
+    if not isinstance(codec, DictConfig) or not isinstance(pipeline, DictConfig):
+        return
+    typed: Any = OmegaConf.to_container(pipeline, resolve=False)
+    allowed = (*USER_TARGETS, *(config.get("allow_targets") or []))
+    target = located(codec.get("_target_"), allowed, "codec")
+    if typed.get("shape") != _RAW or getattr(target, "shape", Codec.shape) is Codec.shape:
+        return
+    node: Any = OmegaConf.to_container(codec, resolve=True, throw_on_missing=True)
+    check(node, allowed, "codec")
+    pipeline.shape = build(node, allowed).shape(list(config.data.shape))
 
 
 def refuse_unread(config: DictConfig, base: str, name: str | None = None) -> None:
