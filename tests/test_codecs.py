@@ -97,7 +97,7 @@ def test_data_that_do_not_vary_are_refused() -> None:
     ids=["floats", "16 bits", "booleans", "series"],
 )
 def test_pixels_hold_images_of_8_bits_alone(data: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"codec=pixels holds images of 8 bits.*: set codec=standardize"):
+    with pytest.raises(ValueError, match=r"codec=pixels encodes images of 8 bits.*: set codec=standardize"):
         Pixels().check(data)
     Pixels().check(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
 

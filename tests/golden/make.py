@@ -128,7 +128,7 @@ def machine() -> dict[str, Any]:
 def loaded(options: dict[str, Any]) -> tuple[dict[str, str], np.ndarray]:
     """Names and digests of the weights that `inkdrop.load` gives, and four samples before they are rounded."""
     pipeline = inkdrop.load(**options)
-    pipeline.codec.decode = lambda x: x
+    pipeline.codec.decode = lambda x, *_: x
     samples = pipeline(pipeline.request(range(4)), range(4))
     digests = {
         name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in pipeline.state_dict().items()

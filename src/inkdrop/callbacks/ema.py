@@ -156,6 +156,7 @@ class EMA(AfterStep):
         content = {
             "format": FORMAT,
             "config": pl_module.config,
+            "models": pl_module.models,
             "global_step": trainer.global_step,
             "state_dict": {name: value for name, value in pl_module.state_dict().items() if name not in trainable},
             "trainable": list(trainable),

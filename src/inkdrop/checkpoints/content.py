@@ -85,6 +85,7 @@ FIELDS: dict[str, Any] = {
     "facts": dict[str, Any],
     "data_fingerprint": str,
     "classes": list[str],
+    "models": dict[str, dict[str, Any]],
     "callbacks": dict[str, dict[str, Any]],
     "hyper_parameters": dict[str, Any] | None,
     "datamodule_hyper_parameters": dict[str, Any] | None,
@@ -136,8 +137,17 @@ def _kind(content: Any) -> str:
 
 
 def _plain_names(state: Mapping[str, Any]) -> dict[str, Any]:
-    for prefix in PREFIXES:
-        state = {name.removeprefix(prefix).replace(f".{prefix}", "."): value for name, value in state.items()}
+    """The state without the prefixes of what was wrapped as a whole: all of it, or a network.
+
+    A part of a model may be called `module` too, and keeps its name.
+    """
+    for prefix in 2 * PREFIXES:  # one within the other, in either order
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+        networks = {name.partition(".network.")[0] for name in state if ".network." in name}
+        for place in (f"{each}.network." for each in networks):
+            below = [name for name in state if name.startswith(place)]
+            if all(name.startswith(f"{place}{prefix}") for name in below):
+                state = {name.replace(f"{place}{prefix}", place): value for name, value in state.items()}
     return dict(state)
 
 

@@ -196,12 +196,16 @@ def _kind(file: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint read from `file` for the given `path`; `content` is in the present format."""
+    """A checkpoint `file` that was verified, where `path` was asked for."""
 
     path: str | Path
     file: Path
-    content: dict[str, Any]
     known: str | None = None
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What the file holds, in the present version of the format, which is read once."""
+        return read_verified(self.file)
 
     @cached_property
     def digest(self) -> str:
@@ -218,10 +222,17 @@ def open_checkpoint(path: str | Path, option: str = "checkpoint") -> Checkpoint:
     The file is verified first. Raises `CheckpointError` if it is damaged, of a newer version, not written by inkdrop,
     or contains numbers that are not finite; `option` is named in the message.
     """
+    checkpoint = locate_checkpoint(path, option)
+    _ = checkpoint.content
+    return checkpoint
+
+
+def locate_checkpoint(path: str | Path, option: str = "checkpoint") -> Checkpoint:
+    """As `open_checkpoint`, without reading it yet."""
     file, digest = _located(path, option)
     if Path(path).is_file():  # a folder's has been verified
         digest = verify(file)
-    return Checkpoint(path, file, read_verified(file), digest)
+    return Checkpoint(path, file, digest)
 
 
 def read_checkpoint(path: str | Path, option: str = "checkpoint") -> dict[str, Any]:

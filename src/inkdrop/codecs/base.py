@@ -17,10 +17,10 @@ NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Batches(Protocol):
-    """Training data to learn statistics of: each call goes once over the items, in batches of this size."""
+    """Training data from which statistics are computed: each call iterates once over all items."""
 
     def __call__(self, size: int, names: Collection[str] | None = None, /) -> Iterable[Mapping[str, Tensor]]:
-        """Raw batches with these fields, or all; none where the data have no field of these names."""
+        """Returns raw batches of this size with these fields, or all; no batches if the data lack these fields."""
 
 
 class Codec(nn.Module):
@@ -34,30 +34,30 @@ class Codec(nn.Module):
     range: tuple[float, float] | None = None  # of x, where the data have one
 
     def check(self, data: Tensor) -> None:
-        """Raises `ValueError` for raw data (B, *) that it cannot hold."""
+        """Raises `ValueError` if this codec cannot represent raw data (B, *) of this type and shape."""
 
     def shape(self, raw: Sequence[int]) -> list[int]:
-        """The shape of x for raw data of this shape, both without the batch."""
+        """Returns the shape of x for raw data of this shape, both without the batch."""
         return list(raw)
 
     def fit(self, batches: Batches, device: torch.device) -> None:
-        """Learns statistics of the training data, on this device where that is much work; most codecs have none."""
+        """Computes statistics of the training data, on this device if that is expensive; most codecs have none."""
 
     @abstractmethod
     def encode(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Tensor:
-        """x (B, *) of a raw batch, whose field "x" holds the data (B, *); random only with generators."""
+        """Encodes a raw batch, whose field "x" is the data (B, *), to x (B, *); random only if generators are given."""
 
     def decode(
         self, x: Tensor, batch: Mapping[str, Tensor] = NOTHING, extras: Mapping[str, Tensor] = NOTHING
     ) -> Tensor:
-        """Raw data (B, *) of x (B, *).
+        """Decodes x (B, *) to raw data (B, *).
 
-        `batch` is the raw batch of conditions, and `extras` are the further outputs of the network in its last call.
+        `batch` is the raw batch of conditions, and `extras` are the further outputs of the network's last call.
         """
         return self.reconstruct(x)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """The differentiable part of `decode`: x (B, *) to real numbers in the unit of the raw data."""
+        """Decodes x (B, *) to real numbers in the unit of the raw data; differentiable, without rounding."""
         raise ValueError(f"{type(self).__name__} has no differentiable decoder")
 
     def log_probability(self, data: Tensor, mean: Tensor, deviation: Scalar) -> Tensor:
@@ -69,7 +69,7 @@ class Codec(nn.Module):
         raise ValueError(self._no_density())
 
     def dequantize(self, data: Tensor, generators: Generators) -> tuple[Tensor, Tensor]:
-        """x (B, *) of raw data, and log |dx / d data| for each element, which broadcasts to x.
+        """Returns x (B, *) of raw data, and log |dx / d data| for each element, which broadcasts to x.
 
         Levels are first spread uniformly over their bins, and the width of a bin counts as 1. The mean log-density over
         the spread is then at most the log-probability of the level. Raises `ValueError` if x does not determine a

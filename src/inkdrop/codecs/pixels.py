@@ -22,7 +22,7 @@ class Pixels(Codec):
     def check(self, data: Tensor) -> None:
         if data.dtype != torch.uint8 or data.dim() < 4:
             raise ValueError(
-                f"codec=pixels holds images of 8 bits, uint8 of [channels, height, width], but these data are "
+                f"codec=pixels encodes images of 8 bits, uint8 of [channels, height, width], but these data are "
                 f"{str(data.dtype).removeprefix('torch.')} of {list(data.shape[1:])}: set codec=standardize"
             )
 

@@ -18,11 +18,11 @@ _SIZE = 4096  # items of a batch of which statistics are taken
 
 
 class Standardize(Codec):
-    """`x = (data - mean) / std`, with the statistics of the training data.
+    """Maps real numbers to `x = (data - mean) / std` with the statistics of the training data.
 
-    `channels` is the first length of the data, for a mean and a deviation of each channel or column: right for numbers
-    of unlike units. Without it there is one of both over all elements, which keeps the shape of a distribution in the
-    plane. Raises `ValueError` if the data, or one of the channels, do not vary.
+    `channels`, the first length of a sample, gives each channel or column its own mean and deviation, as numbers of
+    different units need. Without it there is one mean and one deviation over all elements, which keeps the shape of a
+    distribution. `fit` raises `ValueError` if the data, or one of the channels, do not vary.
     """
 
     mean: Tensor
@@ -49,11 +49,11 @@ class Standardize(Codec):
             squares = squares + _sum(values.square(), self.channels)
         variance = squares / count - (total / count) ** 2
         if self.channels is None and not variance > 0:
-            raise ValueError("the training data do not vary: codec=standardize has nothing to divide by")
+            raise ValueError("the training data do not vary, and codec=standardize divides by their deviation: choose other data")
         if constant := (~(variance > 0)).reshape(-1).nonzero().flatten().tolist():
             raise ValueError(
-                f"channel {constant[0]} of the training data does not vary, so that codec.channels={self.channels} has "
-                "nothing to divide it by: leave it out of the data, or set codec.channels=null"
+                f"channel {constant[0]} of the training data does not vary, and codec.channels={self.channels} divides "
+                "each channel by its deviation: leave it out of the data, or set codec.channels=null"
             )
         self.mean.copy_(total / count)
         self.std.copy_(variance**0.5)

@@ -60,7 +60,7 @@ class Attributes(Conditioner):
     def fit(self, batches: Batches) -> None:
         (name,) = self.names
         parts = [self._rows(batch[name]).double() for batch in batches(4096, [name])]
-        if not parts:  # which the first batch tells of
+        if not parts:  # the first batch raises the error
             return
         numbers = torch.cat(parts)
         std = numbers.std(0, correction=0)

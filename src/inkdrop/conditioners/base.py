@@ -38,7 +38,7 @@ class Conditioner(nn.Module):
         return all(self.dropouts[name] > 0 for name in names)
 
     def fit(self, batches: Batches) -> None:
-        """Learns statistics of the training data; most conditioners have none."""
+        """Computes statistics of the training data; most conditioners have none."""
 
     def forward(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Condition:
         """Returns the condition of a raw batch; if generators are given, it is emptied at random as in training.

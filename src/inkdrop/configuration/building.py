@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from inkdrop.configuration.moved import MOVED
@@ -38,7 +39,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "inkdrop.metrics": ("inkdrop.metrics.Evaluation", "inkdrop.metrics.Extractor", "inkdrop.metrics.metric.Metric"),
     "inkdrop.networks": ("torch.nn.Module", "inkdrop.networks.layers.Attend"),
     "inkdrop.noises": ("inkdrop.noises.Noise",),
-    "inkdrop.pipeline": ("inkdrop.pipeline.Pipeline", "inkdrop.pipeline.loaded"),
+    "inkdrop.pipeline": ("inkdrop.pipeline.Pipeline", "inkdrop.pipeline.loaded", "inkdrop.pipeline.embedded"),
     "inkdrop.predictions": ("inkdrop.predictions.Prediction",),
     "inkdrop.samplers": (
         *("inkdrop.samplers.Sampler", "inkdrop.samplers.coordinates.Coordinate"),
@@ -48,6 +49,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "inkdrop.time_grids": ("inkdrop.time_grids.TimeGrid",),
 }
 CHECKPOINT_TARGETS = tuple(KINDS)
+_allowed: ContextVar[tuple[str, ...]] = ContextVar("targets of what is being built", default=())
 
 
 class TargetError(ValueError):
@@ -60,15 +62,29 @@ def build(node: Any, allowed: Iterable[str] = USER_TARGETS) -> Any:
     Hydra's own `instantiate` is not used: its partials cost 0.1 ms a call, and it lists the targets that are forbidden
     rather than those that are allowed. Raises `ConfigurationError` for a target that is not allowed.
     """
+    allowed = tuple(allowed)
+    token = _allowed.set(allowed)
+    try:
+        return _built(node, allowed)
+    finally:
+        _allowed.reset(token)
+
+
+def _built(node: Any, allowed: tuple[str, ...]) -> Any:
     if isinstance(node, list):
-        return [build(each, allowed) for each in node]
+        return [_built(each, allowed) for each in node]
     if not isinstance(node, Mapping):
         return node
-    arguments = {k: build(v, allowed) for k, v in node.items() if k not in ("_target_", "_partial_")}
+    arguments = {k: _built(v, allowed) for k, v in node.items() if k not in ("_target_", "_partial_")}
     if "_target_" not in node:
         return arguments
     target = located(node["_target_"], allowed, "")
     return functools.partial(target, **arguments) if node.get("_partial_") else target(**arguments)
+
+
+def foreign_targets() -> tuple[str, ...]:
+    """What the configuration that is being built may name beyond inkdrop and its packages, as the user allowed it."""
+    return tuple(each for each in _allowed.get() if each not in (*USER_TARGETS, *KINDS))
 
 
 def located(name: Any, allowed: Iterable[str], path: str) -> Callable[..., Any]:

@@ -113,16 +113,16 @@ def settled(
     output_dir: str | None = None,
     data: dict[str, Any] | None = None,
     empty: Iterable[str] = GROUPS,
+    earlier: Mapping[str, Any] | None = None,
 ) -> DictConfig:
     """Returns the configuration with its references, without Hydra's part, and with all values that null stands for.
 
-    A null `data.shape` or `data.num_classes` is read from the data. A null seed is drawn. A callback, guide, likelihood
-    or logger that is null is removed.
-
-    - `config`: the composed configuration, which is not changed.
-    - `output_dir`: the run folder that Hydra made; a name with the time in it would differ between processes.
-    - `data`: the `data` node of a checkpoint, to which options may refer.
-    - `empty`: the groups for which null means empty; where a checkpoint provides them, null means its own value.
+    Where `data.shape` or `data.num_classes` is null it is found in the data; a null seed is drawn, and a callback,
+    guide, likelihood or logger that is null is left out.
+    `output_dir` is the folder that Hydra made; a name with the time in it would be another one in every process.
+    `data` are those of a checkpoint, to which options may refer. `earlier` is the configuration of the run in this
+    folder, if there is one. `empty` are the groups that null empties; where they
+    are of a checkpoint, null stands for what it says.
     """
     config = config.copy()
     OmegaConf.set_readonly(config, False)
@@ -137,7 +137,7 @@ def settled(
         config.output_dir = output_dir
     if isinstance(own := config.get("data"), DictConfig):
         find_facts(own, config.get("allow_targets") or [])
-        find_encoded_shape(config)
+        find_encoded_shape(config, earlier or {})
     return config
 
 
@@ -179,8 +179,11 @@ def find_facts(data: DictConfig, allow_targets: Iterable[str]) -> None:
         data[name] = getattr(found, name)
 
 
-def find_encoded_shape(config: DictConfig) -> None:
-    """Puts the shape of x in the place of that of the data, where the codec changes it: networks refer to it."""
+def find_encoded_shape(config: DictConfig, earlier: Mapping[str, Any]) -> None:
+    """Puts the shape of x in the place of that of the data, where the codec changes it: networks refer to it.
+
+    An earlier configuration with this codec and these data knows it, also where files that the codec reads are gone.
+    """
     from inkdrop.codecs import Codec
     from inkdrop.configuration import USER_TARGETS, build, check
     from inkdrop.configuration.building import located
@@ -194,8 +197,12 @@ def find_encoded_shape(config: DictConfig) -> None:
     if typed.get("shape") != _RAW or getattr(target, "shape", Codec.shape) is Codec.shape:
         return
     node: Any = OmegaConf.to_container(codec, resolve=True, throw_on_missing=True)
+    raw = list(config.data.shape)
+    if earlier.get("codec") == node and earlier["data"].get("shape") == raw:
+        pipeline.shape = list(earlier["pipeline"]["shape"])
+        return
     check(node, allowed, "codec")
-    pipeline.shape = build(node, allowed).shape(list(config.data.shape))
+    pipeline.shape = build(node, allowed).shape(raw)
 
 
 def refuse_unread(config: DictConfig, base: str, name: str | None = None) -> None:

@@ -52,20 +52,3 @@ class Wrapper(Denoiser):
 
     def select(self, index: Tensor) -> None:
         self.denoiser.select(index)
-
-
-class LastExtras(Wrapper):
-    """Keeps what the network put out next to its last estimate: the codec decodes samples with it."""
-
-    def __init__(self, denoiser: Denoiser):
-        super().__init__(denoiser)
-        self.extras: Mapping[str, Tensor] = {}
-
-    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
-        estimate = self.denoiser(x_t, now, cond)
-        self.extras = estimate.extras
-        return estimate
-
-    def select(self, index: Tensor) -> None:
-        super().select(index)
-        self.extras = {name: value[index] for name, value in self.extras.items()}

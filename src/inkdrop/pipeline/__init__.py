@@ -1,6 +1,16 @@
 """Pipelines, which turn seeds and conditions into data, and pipelines from checkpoints."""
 
 from inkdrop.pipeline.base import MAX_NUMBERS, Pipeline, calls_counted, compile_network
-from inkdrop.pipeline.loading import load, loaded, restored, set_weights
+from inkdrop.pipeline.loading import embedded, load, loaded, restored, set_weights
 
-__all__ = ["MAX_NUMBERS", "Pipeline", "calls_counted", "compile_network", "load", "loaded", "restored", "set_weights"]
+__all__ = [
+    "MAX_NUMBERS",
+    "Pipeline",
+    "calls_counted",
+    "compile_network",
+    "embedded",
+    "load",
+    "loaded",
+    "restored",
+    "set_weights",
+]

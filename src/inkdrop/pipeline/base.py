@@ -15,7 +15,7 @@ from inkdrop.codecs import Batches, Codec
 from inkdrop.conditioners import Conditioner
 from inkdrop.conditioners.label import class_numbers
 from inkdrop.constraints import Constraint
-from inkdrop.denoiser import Condition, Denoiser, LastExtras
+from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.errors import require_finite
 from inkdrop.guidance import Guidance
 from inkdrop.noises import NoiseSource
@@ -70,11 +70,11 @@ class Pipeline(nn.Module):
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """The smallest and the largest value of x that the codec knows; None where it knows none."""
+        """The smallest and the largest value of x, or None if the codec does not bound it."""
         return self.codec.range
 
     def fit(self, batches: Batches, device: torch.device) -> None:
-        """Lets codec and conditioner learn statistics of the training data."""
+        """Fits codec and conditioner to the training data."""
         self.codec.fit(batches, device)
         self.conditioner.fit(batches)
 
@@ -183,7 +183,8 @@ class Pipeline(nn.Module):
         else:
             eps = eps.repeat_interleave(copies, 0)
         batch = {"position": torch.tensor(list(seeds)), **batch}  # as in batches of data: none is empty
-        batch = {name: value.to(device).repeat_interleave(copies, 0) for name, value in batch.items()}
+        raw = {name: value.to(device) for name, value in batch.items()}
+        batch = {name: value.repeat_interleave(copies, 0) for name, value in raw.items()}
         x_init = None
         if data is not None:
             x_init = self.codec.encode({**batch, "x": data.to(device).repeat_interleave(copies, 0)})
@@ -191,14 +192,33 @@ class Pipeline(nn.Module):
         self.eval()  # sampling uses no dropout
         try:
             denoiser, cond = self.guided(batch)
-            denoiser = last = LastExtras(denoiser)
+            denoiser = last = _LastExtras(denoiser)
             noise = NoiseSource(denoiser.noise, generators)
             x_0 = self.sampler(denoiser, eps.to(device), cond, noise, x_init, t_start, constraint, progress)
         finally:
             self.train(training)
         # After decoding it would be hidden: NaN becomes a black pixel.
         require_finite(x_0, "the samples with seeds", [seed for seed in seeds for _ in range(len(x_0) // len(seeds))])
-        return self.codec.decode(x_0, batch, last.extras)
+        if len(x_0) == len(seeds) * copies:
+            return self.codec.decode(x_0, batch, last.extras)
+        return self.codec.decode(x_0, raw)  # the constraint has chosen one of the copies
+
+
+class _LastExtras(Wrapper):
+    """Keeps the further outputs of the network's last call, for the codec to decode samples with."""
+
+    def __init__(self, denoiser: Denoiser):
+        super().__init__(denoiser)
+        self.extras: Mapping[str, Tensor] = {}
+
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        estimate = self.denoiser(x_t, now, cond)
+        self.extras = estimate.extras
+        return estimate
+
+    def select(self, index: Tensor) -> None:
+        super().select(index)
+        self.extras = {name: value[index] for name, value in self.extras.items()}
 
 
 class _Counted(nn.Module):

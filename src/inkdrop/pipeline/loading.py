@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 
-from inkdrop.checkpoints import checked_part, model_weights, read_checkpoint, reconstructed
+from inkdrop.checkpoints import checked_part, model_weights, open_checkpoint, reconstructed
 from inkdrop.checkpoints.building import built, opened
 from inkdrop.checkpoints.content import require_fit
+from inkdrop.checkpoints.models import digest_of_snapshots, note
 from inkdrop.classifier import NoisyClassifier
 from inkdrop.configuration import CHECKPOINT_TARGETS
+from inkdrop.configuration.building import foreign_targets
 from inkdrop.errors import CheckpointError
 from inkdrop.files.showing import warn
 from inkdrop.pipeline.base import Pipeline
@@ -38,7 +41,7 @@ def load(
     Raises `ValueError` for files that cannot be used.
     """
     with opened(path):
-        content = _content(path, weights, length, step)
+        content, _ = _content(path, weights, length, step)
         pipeline = restored(content, weights, allow_targets, path)
     guidance = checked_part(path, content, "pipeline", allow_targets)["guidance"]  # this model may be a part of it
     pipeline.guidance = built(path, guidance, (*CHECKPOINT_TARGETS, *allow_targets))
@@ -48,19 +51,37 @@ def load(
 def loaded(
     checkpoint: str, weights: str = "ema", length: float | None = None, step: int | None = None
 ) -> Pipeline | NoisyClassifier:
-    """Loads the model of another run that guides this one, a pipeline without guidance or a classifier; see `load`."""
+    """Loads the model of another run as a part of this one: a pipeline without guidance, or a classifier; see `load`.
+
+    The packages that the user has allowed for this configuration are allowed for the other one too.
+    """
+    source = {"checkpoint": checkpoint, "weights": weights, "length": length, "step": step}
     with opened(checkpoint):
-        return restored(_content(checkpoint, weights, length, step), weights, (), checkpoint)
+        content, digest = _content(checkpoint, weights, length, step)
+        model = restored(content, weights, foreign_targets(), checkpoint)
+    note(model, source, content, digest)
+    return model
 
 
-def _content(path: str | Path, weights: str, length: float | None, step: int | None) -> dict[str, Any]:
+def embedded(model: Module, classes: list[str]) -> Module:
+    """Returns a part of a checkpoint's model that was a model of its own, with the names of its classes."""
+    if isinstance(model, Pipeline):
+        model.classes = classes
+    return model.eval()
+
+
+def _content(
+    path: str | Path, weights: str, length: float | None, step: int | None
+) -> tuple[dict[str, Any], Callable[[], str]]:
+    """Returns the content of a checkpoint, and a function that computes its digest."""
     if length is None:
         if step is not None:
             raise ValueError(f"step={step} is where an average of a given length ends: set length too")
-        return read_checkpoint(path)
+        checkpoint = open_checkpoint(path)
+        return checkpoint.content, lambda: checkpoint.digest
     if weights != "ema":
         raise ValueError(f"weights={weights} and length={length} exclude each other: leave one of them out")
-    return reconstructed(path, length, step)
+    return reconstructed(path, length, step), lambda: digest_of_snapshots(path, step)
 
 
 def restored(

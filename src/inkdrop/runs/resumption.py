@@ -12,7 +12,8 @@ from typing import Any
 
 import lightning
 
-from inkdrop.checkpoints.files import RECORD, complete, latest_intact, places, read_record, read_verified
+from inkdrop.checkpoints.files import RECORD, complete, latest_sound, places, read_record, read_verified
+from inkdrop.checkpoints.models import check_models
 from inkdrop.configuration.building import USER_TARGETS, TargetError, current, locate
 from inkdrop.configuration.secrets import masked
 from inkdrop.configuration.suggestions import options
@@ -73,9 +74,10 @@ class Resumed:
     data_fingerprint: str
     classes: list[str]
     facts: dict[str, Any]
-    latest: dict[str, float]
-    protocol: dict[str, Any]
-    logged: dict[str, int]
+    latest: dict[str, float]  # values that were measured by then
+    protocol: dict[str, Any]  # of the latest evaluation
+    logged: dict[str, int]  # bytes of each record that were written by then
+    models: dict[str, Any]  # what the checkpoint keeps of models within this one
     remarks: list[str]
 
 
@@ -108,6 +110,7 @@ def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -
         raise CheckpointError(
             f"{checkpoint} was written with Lightning {version}, newer than {lightning.__version__}: update lightning"
         )
+    check_models(content.get("models", {}))
     remarks = [f"changed: {line}" for line in check_same(content["config"], config, config["resume_allow"])]
     return Resumed(
         checkpoint,
@@ -120,6 +123,7 @@ def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -
         content.get("latest", content["metrics"]),
         _mapping(content["callbacks"].get("Evaluate", {}).get("protocol")),
         content["logged"],
+        content.get("models", {}),
         remarks,
     )
 

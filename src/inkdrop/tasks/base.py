@@ -74,6 +74,7 @@ class Task(LightningModule):
         self._recent, self._validated = RecentLosses(), RecentLosses()
         self._step_values: list[Tensor] = []  # of the batches since the last optimizer step
         self.config: dict[str, Any] = {}  # resolved and plain; checkpoints contain it, so that they suffice alone
+        self.models: dict[str, Any] = {}  # what a checkpoint keeps of models within this one, by place
         self.facts: dict[str, Any] = {}  # what else the result depends on: versions, threads, commit
         self.check()
         try:
@@ -292,6 +293,6 @@ class Task(LightningModule):
         """Adds the configuration, the facts, the data's fingerprint and classes, and the names of trained weights."""
         checkpoint["trainable"] = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         checkpoint["skipped_steps"] = self.skipped_steps
-        checkpoint["config"], checkpoint["facts"] = self.config, self.facts
+        checkpoint["config"], checkpoint["facts"], checkpoint["models"] = self.config, self.facts, self.models
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["data_fingerprint"], checkpoint["classes"] = data.fingerprint, list(data.classes)

@@ -33,7 +33,7 @@ class ClassifierTask(Task):
         return schedule
 
     def terms(self, batch: Batch, generators: Generators, t: Tensor | None = None) -> LossTerms:
-        """The cross-entropy of the labels given noised data."""
+        """Computes the cross-entropy of the labels given noised data."""
         x_0 = self.pipeline.codec.encode(batch, generators.at("codec") if t is None else None)
         terms: LossTerms = self.loss(self.pipeline, self.example(x_0, {}, batch), generators, t)
         return terms

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from inkdrop.callbacks import StopOnSignal
 from inkdrop.checkpoints import model_weights, read_checkpoint
+from inkdrop.checkpoints.files import read_record
+from inkdrop.checkpoints.models import embedded, inner_models, loads_noted
 from inkdrop.commands.command import Asked, Prepared
 from inkdrop.commands.terminal import quiet
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
@@ -71,8 +73,11 @@ def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any]]:
     config = asked.config.copy()
     OmegaConf.set_readonly(config, False)
     OmegaConf.set_struct(config, False)
+    earlier: dict[str, Any] | None = None
     config.run_id = run_id_of(asked.folder) or config.get("run_id") or secrets.token_hex(4)
-    config = settled(config, str(asked.path))
+    with contextlib.suppress(CheckpointError):  # which is raised where it matters
+        earlier = read_record(asked.folder).get("config")
+    config = settled(config, str(asked.path), earlier=earlier)
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     with hiding(config):
         check_settings(plain)
@@ -106,7 +111,7 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
     if before is not None and before.run_id not in (None, plain["run_id"]):  # written by a version without run.json
         asked.config.run_id = before.run_id
         config, plain = resolve(asked)
-    data, task, trainer = _build(plain, asked.path)
+    data, task, trainer = _build(plain, asked.path, before)
     _check_fit(plain, data, task, trainer, missing)
     output_dir = OmegaConf.to_container(asked.config, resolve=False)["output_dir"]  # type: ignore[index, call-overload]
     return PreparedTraining(
@@ -126,12 +131,12 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
     )
 
 
-def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]:
-    """Builds the data, the task and the trainer with its loggers and callbacks."""
+def _build(plain: dict[str, Any], run: Path, before: Resumed | None) -> tuple[DataModule, Task, Trainer]:
+    """The data, the task and the trainer with its loggers and callbacks."""
     allowed = (*USER_TARGETS, *plain["allow_targets"])
     torch.manual_seed(plain["seed"])  # weights
     data: DataModule = build(plain["data"], allowed)
-    task: Task = build(plain["task"], allowed)
+    task = _task(plain["task"], allowed, before)
     if plain["channels_last"]:
         task.pipeline.to(memory_format=torch.channels_last)
     loggers: list[Logger] = [JSONLines(run / "metrics.jsonl")]
@@ -156,6 +161,17 @@ def _build(plain: dict[str, Any], run: Path) -> tuple[DataModule, Task, Trainer]
             enable_checkpointing=False,
         )
     return data, task, trainer
+
+
+def _task(node: dict[str, Any], allowed: tuple[str, ...], before: Resumed | None) -> Task:
+    """The task; models within it whose weights the checkpoint of the run holds are not read from their files again."""
+    if before is not None:
+        node = embedded(node, before.models, before.checkpoint)
+    with loads_noted() as noted:
+        task: Task = build(node, allowed)
+    modules = set(map(id, task.modules()))
+    task.models = before.models if before is not None else inner_models(node, noted, modules)
+    return task
 
 
 def _check_fit(

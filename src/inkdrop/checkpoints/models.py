@@ -1,0 +1,119 @@
+"""Models within a model: what a checkpoint keeps of them, so that it is enough on its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from inkdrop.checkpoints.building import MAX_MODELS
+from inkdrop.checkpoints.files import locate_checkpoint
+from inkdrop.checkpoints.snapshots import find_snapshots
+from inkdrop.configuration.building import current
+from inkdrop.configuration.guides import LOADED
+from inkdrop.errors import CheckpointError
+from inkdrop.files.showing import harmless
+
+EMBEDDED = "inkdrop.pipeline.embedded"
+_SOURCE = ("checkpoint", "weights", "length", "step")
+
+
+class Loaded(NamedTuple):
+    """A model that was read while another was built, and what a checkpoint keeps of it."""
+
+    model: Any
+    kept: dict[str, Any]
+
+
+_loads: ContextVar[dict[str, Loaded] | None] = ContextVar("models that are read", default=None)
+
+
+@contextmanager
+def loads_noted() -> Iterator[dict[str, Loaded]]:
+    """Collects the models that are read within the block, by their sources."""
+    found: dict[str, Loaded] = {}
+    token = _loads.set(found)
+    try:
+        yield found
+    finally:
+        _loads.reset(token)
+
+
+def note(model: Any, source: Mapping[str, Any], content: Mapping[str, Any], digest: Callable[[], str]) -> None:
+    """Says that a model was read, of a checkpoint with this content and digest."""
+    if (noted := _loads.get()) is not None:
+        kept = {"config": content["config"]["pipeline"], "classes": list(content.get("classes", []))}
+        kept |= {"source": dict(source), "sha256": digest(), "models": content.get("models", {})}
+        noted[_key(source)] = Loaded(model, kept)
+
+
+def inner_models(node: Any, noted: Mapping[str, Loaded], modules: set[int]) -> dict[str, dict[str, Any]]:
+    """What a checkpoint keeps of the models in the configuration of a task, by their place in it.
+
+    `modules` are the identities of the task's modules: the weights of a model among them are saved.
+    """
+    found = {place: noted[_key(each)] for place, each in _places(node) if _key(each) in noted}
+    return {place: {**each.kept, "saved": id(each.model) in modules} for place, each in found.items()}
+
+
+def embedded(node: Any, models: Mapping[str, Any], path: str | Path, place: str = "", depth: int = 0) -> Any:
+    """A configuration in which the models whose weights a checkpoint holds are described instead of read from files.
+
+    `place` is that of the node in the configuration of the task. Raises `CheckpointError` for models that are nested
+    too deep.
+    """
+    if depth > MAX_MODELS:
+        raise CheckpointError(f"{harmless(path)} has more than {MAX_MODELS} models within each other")
+    if isinstance(node, list):
+        return [embedded(each, models, path, f"{place}[{i}]", depth) for i, each in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    kept = models.get(place)
+    if kept is None or not kept["saved"] or current(node.get("_target_")) != LOADED:
+        below = f"{place}." if place else ""
+        return {name: embedded(each, models, path, f"{below}{name}", depth) for name, each in node.items()}
+    inner = {name: each for name, each in kept["config"].items() if name != "guidance"}
+    model = embedded(inner, kept["models"], path, "pipeline", depth + 1)
+    return {"_target_": EMBEDDED, "model": model, "classes": kept["classes"]}
+
+
+def check_models(models: Mapping[str, Any]) -> None:
+    """Raises `CheckpointError` if the file of a model within a run is another one than when the run was started.
+
+    A file that is gone is needed only where the checkpoint does not hold the weights, and is asked for there.
+    """
+    for place, kept in models.items():
+        source = kept["source"]
+        if Path(source["checkpoint"]).exists() and _digest(**source) != kept["sha256"]:
+            raise CheckpointError(
+                f"{place}.checkpoint={harmless(source['checkpoint'])} is not the file that the run was started with, "
+                f"whose SHA-256 is {kept['sha256']}: put that back, move this one away, or start a new run"
+            )
+
+
+def digest_of_snapshots(path: str | Path, step: int | None) -> str:
+    """SHA-256 of the digests of all snapshots of which an average that ends at this step is made."""
+    return hashlib.sha256(" ".join(each["sha256"] for each in find_snapshots(path, step)).encode()).hexdigest()
+
+
+def _digest(checkpoint: str, length: float | None = None, step: int | None = None, **_: Any) -> str:
+    return locate_checkpoint(checkpoint).digest if length is None else digest_of_snapshots(checkpoint, step)
+
+
+def _key(source: Mapping[str, Any]) -> str:
+    return repr([source.get(name) or (name == "weights" and "ema") or None for name in _SOURCE])
+
+
+def _places(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The nodes that read a model, with their places."""
+    if isinstance(node, list):
+        for i, each in enumerate(node):
+            yield from _places(each, f"{place}[{i}]")
+    elif isinstance(node, dict):
+        if current(node.get("_target_")) == LOADED:
+            yield place, node
+        for name, each in node.items():
+            yield from _places(each, f"{place}.{name}" if place else str(name))
