@@ -49,7 +49,9 @@ class Standardize(Codec):
             squares = squares + _sum(values.square(), self.channels)
         variance = squares / count - (total / count) ** 2
         if self.channels is None and not variance > 0:
-            raise ValueError("the training data do not vary, and codec=standardize divides by their deviation: choose other data")
+            raise ValueError(
+                "the training data do not vary, and codec=standardize divides by their deviation: choose other data"
+            )
         if constant := (~(variance > 0)).reshape(-1).nonzero().flatten().tolist():
             raise ValueError(
                 f"channel {constant[0]} of the training data does not vary, and codec.channels={self.channels} divides "
