@@ -48,6 +48,7 @@ from inkdrop.samplers import (
     midpoint,
     unipc,
 )
+from inkdrop.samplers.base import NoNoise
 from inkdrop.samplers.coordinates import Straight
 from inkdrop.samplers.quadrature import InTau
 from inkdrop.schedules import EDM, VP, LinearInterpolation, Point, Schedule
@@ -203,7 +204,7 @@ def run(sampler: Sampler, denoiser: Denoiser, num_starts: int = 0) -> Tensor:
     x = z * points[num_starts].alpha
     denoise = Denoise(denoiser, {})
     for now, next in pairwise(points[num_starts:]):
-        transition, history = sampler.step(denoise, x, now, next, _none, history)
+        transition, history = sampler.step(denoise, x, now, next, NoNoise(), history)
         x = transition.mean
     return x / points[-1].alpha
 
@@ -212,10 +213,6 @@ def slope(sampler: Sampler, x: Tensor, x_0: Tensor, now: Point) -> Tensor:
     """What a multistep method remembers of a point."""
     assert isinstance(sampler, Adams | PNDM)
     return sampler.coordinate.slope(x, x_0, now)
-
-
-def _none(like: Tensor, purpose: str, *position: int) -> Tensor:
-    raise AssertionError("a deterministic method asked for noise")
 
 
 def exact_end(denoiser: Denoiser, span: tuple[float, float]) -> Tensor:

@@ -65,7 +65,9 @@ class Replacement(Constraint):
     def __init__(self, mask: Tensor, y: Tensor):
         self.mask, self.y = mask, y
 
-    def apply(self, transition: Transition, now: Point, next: Point, noise: Draw) -> tuple[Tensor, Tensor | None]:
+    def apply(
+        self, transition: Transition, now: Point, next: Point, noise: Draw, estimate: Estimate | None
+    ) -> tuple[Tensor, Tensor | None]:
         x = transition.draw(noise)
         observed = next.alpha * self.y + next.sigma * noise(x, "observation")
         return torch.where(self.mask, observed, x), None
@@ -102,7 +104,9 @@ class Particles(Constraint):
             self.path[upper.t] = mean + std * shared
         return torch.where(self.mask, self.path[points[0].t], x)
 
-    def apply(self, transition: Transition, now: Point, next: Point, noise: Draw) -> tuple[Tensor, Tensor | None]:
+    def apply(
+        self, transition: Transition, now: Point, next: Point, noise: Draw, estimate: Estimate | None
+    ) -> tuple[Tensor, Tensor | None]:
         mean, std = transition
         if next.sigma == 0:
             return torch.where(self.mask, self.y, mean), None
@@ -249,7 +253,9 @@ class Reverse(Constraint):
     def start(self, x: Tensor, points: Sequence[Point], noise: Draw) -> Tensor:
         return torch.stack([x[:, 0], points[0].alpha * torch.arange(len(x)).double()], 1)
 
-    def apply(self, transition: Transition, now: Point, next: Point, noise: Draw) -> tuple[Tensor, Tensor | None]:
+    def apply(
+        self, transition: Transition, now: Point, next: Point, noise: Draw, estimate: Estimate | None
+    ) -> tuple[Tensor, Tensor | None]:
         index = torch.arange(len(transition.mean)).flip(0)
         names = transition.mean[:, 1] - transition.mean[:, 1] + next.alpha * self._names(transition, now, next)
         return torch.stack([transition.mean[:, 0], names], 1)[index], index

@@ -156,7 +156,7 @@ class EMA(AfterStep):
         content = {
             "format": FORMAT,
             "config": pl_module.config,
-            "models": pl_module.models,
+            **({"models": pl_module.models} if pl_module.models else {}),
             "global_step": trainer.global_step,
             "state_dict": {name: value for name, value in pl_module.state_dict().items() if name not in trainable},
             "trainable": list(trainable),

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import PIL.Image
 import torch
 from annotated_types import Ge, Le, Len
 from torch import Tensor, nn
 
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
-from inkdrop.errors import UnreadableError
-from inkdrop.files import open_regular
-from inkdrop.files.arrays import Npz, map_npy
-from inkdrop.files.showing import harmless
-
-_MODES = {1: "L", 3: "RGB"}
+from inkdrop.files.pictures import read_images
 
 
 class Image(Conditioner):
@@ -87,42 +79,4 @@ class Image(Conditioner):
 
     def _read(self, file: str) -> Tensor:
         """Reads the images (N, C, *) of a file."""
-        name, path = f"condition.{self.names[0]}={file}", Path(file)
-        try:
-            array = _array(path) if path.suffix in (".npy", ".npz") else _picture(path, self.concat_channels - 1)
-        except FileNotFoundError:
-            raise ValueError(f"{name} does not exist") from None
-        except UnreadableError as error:
-            raise ValueError(f"condition.{self.names[0]}={error}") from None
-        except Exception as error:  # image libraries raise any kind of error on a foreign file
-            raise ValueError(f"{name} cannot be read: {harmless(str(error) or type(error).__name__)}") from None
-        floats = array.dtype.kind == "f"
-        if not floats and array.dtype != np.uint8:
-            raise ValueError(f"{name} holds {array.dtype}: convert it to uint8, 0 to 255, or to floats")
-        if floats and not np.isfinite(array).all():
-            raise ValueError(f"{name} holds numbers that are not finite: replace them")
-        tensor = torch.from_numpy(array.astype(np.float32 if floats else np.uint8))
-        return tensor if tensor.ndim == len(self.sizes) + 2 else tensor[None]
-
-
-def _array(path: Path) -> np.ndarray:
-    """Reads the only array of a numpy file."""
-    if path.suffix == ".npy":
-        return map_npy(path)
-    arrays = Npz(path)
-    if len(arrays) != 1:
-        raise ValueError(f"it holds {len(arrays)} arrays, {', '.join(arrays)}: keep one of them")
-    return next(iter(arrays.values()))
-
-
-def _picture(path: Path, channels: int) -> np.ndarray:
-    """Reads the pixels (C, H, W) of a picture, in greyscale if C = 1 and in RGB if C = 3."""
-    if channels not in _MODES:
-        raise ValueError(f"a picture has 1 or 3 channels, not {channels}: use a .npy file")
-    with open_regular(path) as file, PIL.Image.open(file) as picture:
-        if picture.mode.startswith(("I", "F")):
-            raise ValueError(
-                f"its pixels have more than 8 bits ({picture.mode}): convert it to 8 bits, or use a .npy file"
-            )
-        pixels = np.asarray(picture.convert(_MODES[channels]))
-    return pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1)
+        return read_images(file, f"condition.{self.names[0]}", self.concat_channels - 1, len(self.sizes) + 1)

@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "inkdrop.classifier": ("inkdrop.classifier.NoisyClassifier",),
     "inkdrop.codecs": ("inkdrop.codecs.Codec",),
     "inkdrop.conditioners": ("inkdrop.conditioners.Conditioner",),
+    "inkdrop.constraints": ("inkdrop.constraints.ConstraintFactory",),
     "inkdrop.data": (
         *("inkdrop.data.DataModule", "inkdrop.data.decoding.Decoder"),
         *("inkdrop.data.loaders.Augment", "inkdrop.data.toys.Draw"),

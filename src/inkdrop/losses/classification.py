@@ -34,8 +34,8 @@ class NoisyCrossEntropy(Loss):
         x_0, label = example.x_0, example.batch["label"]
         times = self.time_sampler(classifier.schedule, generators.at("time")) if t is None else Times(t, None)
         now = classifier.schedule.point(times.t)
-        eps = classifier.noise(x_0.shape[1:], generators.at("noise"), x_0.dtype).to(x_0.device, non_blocking=True)
-        logits = classifier(over(now.alpha, x_0) * x_0 + over(now.sigma, x_0) * eps, now)
+        x_t, _ = classifier.noise.within(example.batch).corrupt(x_0, now, generators.at("noise"))
+        logits = classifier(x_t, now)
         error = nn.functional.cross_entropy(logits, label, reduction="none")
         accuracy = (logits.argmax(1) == label).to(error.dtype)
         if times.u is not None:

@@ -14,7 +14,7 @@ from inkdrop.denoiser import Estimate, NetworkDenoiser
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.coupling import Coupling, independent
 from inkdrop.randomness import Generators
-from inkdrop.schedules import Point, over
+from inkdrop.schedules import Point
 from inkdrop.time_samplers import Times, TimeSampler
 from inkdrop.weightings import Weighting, weights_at
 
@@ -100,9 +100,8 @@ class DenoisingLoss(Loss):
         x_0 = example.x_0
         times = self.time_sampler(denoiser.schedule, generators.at("time")) if t is None else Times(t, None)
         now = denoiser.schedule.point(times.t)
-        eps = denoiser.noise(x_0.shape[1:], generators.at("noise"), x_0.dtype).to(x_0.device, non_blocking=True)
-        eps = self.coupling(x_0, eps)
-        x_t = over(now.alpha, x_0) * x_0 + over(now.sigma, x_0) * eps
+        noise = denoiser.noise.within(example.batch)
+        x_t, eps = noise.corrupt(x_0, now, generators.at("noise"), self.coupling)
         cond = denoiser.prepare(x_t, now, example.cond, generators.at("prepare"))
         return Attempt(times, now, eps, x_t, *denoiser.output(x_t, now, cond))
 

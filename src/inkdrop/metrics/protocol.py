@@ -29,6 +29,8 @@ def sampling_facts(
     - `precision`: precision of the computation.
     """
     chosen = {name: pipeline.get(name) for name in ("sampler", "guidance")}
+    if pipeline.get("constraint") is not None:
+        chosen["constraint"] = pipeline["constraint"]
     return {**chosen, "weights": weights, "seed": seed, "network_calls": network_calls, "precision": precision}
 
 

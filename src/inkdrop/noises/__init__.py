@@ -1,7 +1,22 @@
-"""The law of eps, and the sources of the noise of a sampling run."""
+"""The law of eps, the laws of moves, and the sources of the noise of a sampling run."""
 
+from inkdrop.noises.absorbing import Absorbing
 from inkdrop.noises.brownian import Brownian
 from inkdrop.noises.laws import Gaussian, Noise, Offset, slerp
-from inkdrop.noises.sources import Draw, Move, NoiseSource, Source
+from inkdrop.noises.sources import Move, NoiseSource, Source
+from inkdrop.noises.transitions import Categorical, Draw, Transition
 
-__all__ = ["Brownian", "Draw", "Gaussian", "Move", "Noise", "NoiseSource", "Offset", "Source", "slerp"]
+__all__ = [
+    "Absorbing",
+    "Brownian",
+    "Categorical",
+    "Draw",
+    "Gaussian",
+    "Move",
+    "Noise",
+    "NoiseSource",
+    "Offset",
+    "Source",
+    "Transition",
+    "slerp",
+]

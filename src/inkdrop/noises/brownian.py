@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from inkdrop.noises.sources import Draw, Move, Source
+from inkdrop.noises.sources import Move, Source
+from inkdrop.noises.transitions import Draw
+from inkdrop.randomness import Generators
 
 
 class Brownian:
@@ -37,16 +40,15 @@ class Brownian:
         """Returns the noise of this move."""
         fresh = self.source.at(move)
 
-        def draw(like: Tensor, purpose: str, *position: int) -> Tensor:
-            if purpose != "step" or move.next.half <= move.now.half:
-                return fresh(like, purpose, *position)
-            if move.loops != self._pass:
-                self._pass, self._known, self._last = move.loops, {}, None
-            normal = partial(self.source.at(move._replace(number=0)), like, "path", move.loops)
-            before, after = self._value(float(move.now.half), normal), self._value(float(move.next.half), normal)
-            return (after - before) / math.sqrt(math.exp(2 * move.next.half) - math.exp(2 * move.now.half))
+        return fresh if move.next.half <= move.now.half else _Step(fresh, partial(self._increment, move))
 
-        return draw
+    def _increment(self, move: Move, like: Tensor) -> Tensor:
+        """Returns the increment of W (B, *) over a move, divided by the root of its length."""
+        if move.loops != self._pass:
+            self._pass, self._known, self._last = move.loops, {}, None
+        normal = partial(self.source.at(move._replace(number=0)), like, "path", move.loops)
+        before, after = self._value(float(move.now.half), normal), self._value(float(move.next.half), normal)
+        return (after - before) / math.sqrt(math.exp(2 * move.next.half) - math.exp(2 * move.now.half))
 
     def _value(self, half: float, normal: Callable[[int, int], Tensor]) -> Tensor:
         """Returns W (B, *) at this half log-SNR, computed from the random numbers `normal(level, place)`."""
@@ -83,6 +85,20 @@ class Brownian:
         value = _bridge(half, low, left, high, right, normal(self.DEPTH + number, place))
         self._last = half, value, number
         return value
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The noise of a step along the path; other purposes have fresh noise."""
+
+    fresh: Draw
+    increment: Callable[[Tensor], Tensor]
+
+    def __call__(self, like: Tensor, purpose: str, *position: int) -> Tensor:
+        return self.increment(like) if purpose == "step" else self.fresh(like, purpose, *position)
+
+    def streams(self, purpose: str, *position: int) -> Generators:
+        return self.fresh.streams(purpose, *position)
 
 
 def _bridge(half: float, low: float, left: Tensor, high: float, right: Tensor, normal: Tensor) -> Tensor:

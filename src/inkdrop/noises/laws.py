@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from inkdrop.noises.transitions import Transition
 from inkdrop.randomness import Generators
+from inkdrop.schedules import Point, Scalar, Schedule, over
 
 
 class Noise(ABC):
@@ -20,10 +22,41 @@ class Noise(ABC):
     """
 
     standard: bool = False
+    categorical: bool = False  # whether x are categories, so that a move draws one of them
 
     @abstractmethod
     def __call__(self, shape: Iterable[int], generators: Generators, dtype: torch.dtype = torch.float32) -> Tensor:
         """Draws noise of shape (B, *shape) on the CPU, where B is the number of streams."""
+
+    def check(self, schedule: Schedule) -> None:  # noqa: B027
+        """Raises `ValueError` if this noise cannot be combined with the schedule."""
+
+    def within(self, batch: Mapping[str, Tensor]) -> Noise:
+        """Returns the noise of a raw batch, such as one within the mask of each sample; by default that of any."""
+        return self
+
+    def corrupt(
+        self,
+        x_0: Tensor,
+        now: Point,
+        generators: Generators,
+        coupling: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws x_t and eps, both (B, *), for x_0 (B, *) at times `now` (B).
+
+        `coupling(x_0, eps)` may reorder eps within the batch.
+        """
+        eps = self(x_0.shape[1:], generators, x_0.dtype).to(x_0.device, non_blocking=True)
+        eps = eps if coupling is None else coupling(x_0, eps)
+        return self.mixed(x_0, eps, now, generators), eps
+
+    def mixed(self, x_0: Tensor, eps: Tensor, now: Point, generators: Generators) -> Tensor:
+        """Returns x_t (B, *) of x_0 and eps (B, *): `alpha x_0 + sigma eps`, which needs no random numbers."""
+        return over(now.alpha, x_0) * x_0 + over(now.sigma, x_0) * eps
+
+    def move(self, mean: Tensor, std: Scalar) -> Transition:
+        """Returns the law of the next x, of which a sampler has found mean and deviation; Gaussian by default."""
+        return Transition(mean, std)
 
 
 class Gaussian(Noise):

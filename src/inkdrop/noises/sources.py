@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from inkdrop.noises.laws import Noise
+from inkdrop.noises.transitions import Draw
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Point
 
@@ -19,12 +20,6 @@ class Move(NamedTuple):
     loops: int
     now: Point
     next: Point
-
-
-class Draw(Protocol):
-    """Draws the noise of one move: `draw(like, purpose)` has the shape, type and device of `like` (B, *)."""
-
-    def __call__(self, like: Tensor, purpose: str, *position: int) -> Tensor: ...
 
 
 class Source(Protocol):
@@ -44,8 +39,19 @@ class NoiseSource:
     def at(self, move: Move) -> Draw:
         """Returns the noise of this move."""
 
-        def draw(like: Tensor, purpose: str, *position: int) -> Tensor:
-            generators = self.generators.at(purpose, move.number, *position)
-            return self.law(like.shape[1:], generators, like.dtype).to(like.device, non_blocking=True)
+        return _Draw(self.law, self.generators, move.number)
 
-        return draw
+
+@dataclass(frozen=True)
+class _Draw:
+    """The noise of one move."""
+
+    law: Noise
+    generators: Generators
+    number: int
+
+    def __call__(self, like: Tensor, purpose: str, *position: int) -> Tensor:
+        return self.law(like.shape[1:], self.streams(purpose, *position), like.dtype).to(like.device, non_blocking=True)
+
+    def streams(self, purpose: str, *position: int) -> Generators:
+        return self.generators.at(purpose, self.number, *position)

@@ -14,7 +14,7 @@ from inkdrop.classifier import NoisyClassifier
 from inkdrop.codecs import Batches, Codec
 from inkdrop.conditioners import Conditioner
 from inkdrop.conditioners.label import class_numbers
-from inkdrop.constraints import Constraint
+from inkdrop.constraints import Constraint, ConstraintFactory
 from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.errors import require_finite
 from inkdrop.guidance import Guidance
@@ -35,6 +35,7 @@ class Pipeline(nn.Module):
     - `sampler`: the sampler with its time grid. It may be replaced at any time.
     - `shape`: the shape of x without the batch.
     - `guidance`: guides by name, which wrap the denoiser in this order. They may be replaced at any time.
+    - `constraint`: makes the constraint of each sampling call, if there is one. It may be replaced at any time.
 
     `classes` are the names of the classes in the order of their numbers; it is empty for an older checkpoint that has
     no names. Raises `ValueError` for a shape of no or of too many numbers.
@@ -50,12 +51,14 @@ class Pipeline(nn.Module):
         sampler: Sampler,
         shape: list[int],
         guidance: dict[str, Guidance] | None = None,
+        constraint: ConstraintFactory | None = None,
     ):
         super().__init__()
         if not all(length >= 1 for length in shape) or math.prod(shape) > MAX_NUMBERS:
             raise ValueError(f"shape={list(shape)} must have 1 to {MAX_NUMBERS:,} numbers: choose another shape")
         self.denoiser, self.conditioner, self.codec = denoiser, conditioner, codec
         self.sampler, self.guidance, self.shape = sampler, dict(guidance or {}), tuple(shape)
+        self.constraint = constraint
 
     @property
     def device(self) -> torch.device:
@@ -88,7 +91,7 @@ class Pipeline(nn.Module):
 
         Raises `ValueError` for conditions that neither the model nor its guidance takes.
         """
-        askers: list[Any] = [self.conditioner, *self.guidance.values()]
+        askers: list[Any] = [self.conditioner, *self.guidance.values(), *([self.constraint] if self.constraint else [])]
         known = {name for asker in askers for name in asker.names}
         if unknown := sorted(set(condition) - known):
             takes = " and ".join(f"condition.{name}" for name in sorted(known))
@@ -120,7 +123,11 @@ class Pipeline(nn.Module):
         This is so if the network does not accept a sample with its condition or returns another shape, if guidance does
         not fit the model, or if the time grid does not fit the schedule or the sampler.
         """
-        self.sampler.points(self.denoiser.schedule)
+        points = self.sampler.points(self.denoiser.schedule)
+        self.denoiser.noise.check(self.denoiser.schedule)
+        self.sampler.check_noise(self.denoiser.noise)
+        if self.constraint is not None:
+            self.constraint.check(self.sampler, points)
         for guide in self.guidance.values():
             guide.check(self)
         try:
@@ -150,7 +157,6 @@ class Pipeline(nn.Module):
         finally:
             self.train(training)
 
-    @torch.no_grad()
     def forward(
         self,
         batch: Mapping[str, Tensor],
@@ -161,47 +167,66 @@ class Pipeline(nn.Module):
         progress: Progress | None = None,
         eps: Tensor | None = None,
     ) -> Tensor:
-        """Returns raw samples (B, *), one per seed, under the conditions of the raw batch.
+        """Draws raw data (B, *), one sample per seed, under the conditions of the raw batch; see `draw`.
 
-        Sample i depends only on the model, its condition and seed i.
-
-        - `batch`: raw conditions (B, *) by name.
-        - `seeds`: a random seed for each sample.
-        - `data`: raw data (B, *) to start from, noised to `t_start`; by default sampling starts from noise.
-        - `t_start`: the time at which sampling starts.
-        - `constraint`: acts on each step; every sample has `constraint.copies` rows while it is sampled.
-        - `progress`: called after each step.
-        - `eps`: noise (B, *) to start with, in place of the noise of the seeds.
-
-        Raises `NonFiniteError` with the seeds of samples that are not finite.
+        Sample i is a function of the model, its condition and seed i alone. `NonFiniteError` names the seeds of samples
+        that are not finite.
         """
-        device = self.device
-        copies = 1 if constraint is None else constraint.copies
-        generators = Generators.from_seeds(seeds).repeat(copies)
-        if eps is None:
-            eps = self.denoiser.noise(self.shape, generators.at("start"))
-        else:
-            eps = eps.repeat_interleave(copies, 0)
         batch = {"position": torch.tensor(list(seeds)), **batch}  # as in batches of data: none is empty
+        return self.draw(
+            batch, Generators.from_seeds(seeds), None, data, t_start, constraint, progress, eps, named=list(seeds)
+        )
+
+    @torch.no_grad()
+    def draw(
+        self,
+        batch: Mapping[str, Tensor],
+        generators: Generators,
+        shape: Sequence[int] | None = None,
+        data: Tensor | None = None,
+        t_start: float = 1.0,
+        constraint: Constraint | None = None,
+        progress: Progress | None = None,
+        eps: Tensor | None = None,
+        named: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Draws raw data (B, *), one sample per random stream, under the conditions of the raw batch.
+
+        - `batch`: the raw batch of conditions.
+        - `generators`: the random streams; other ones, such as those of the next step of a rollout, are independent.
+        - `shape`: the shape of x without the batch, if it is another one than the model's.
+        - `data`: raw data (B, *) to start from, noised to `t_start`.
+        - `t_start`: the time at which the run starts.
+        - `constraint`: acts on every move instead of the pipeline's own; a sample has `constraint.copies` rows.
+        - `progress`: `progress(done, total, x)` is called after each move.
+        - `eps`: the noise (B, *) to start from, in place of that of the streams.
+        - `named`: the numbers by which `NonFiniteError` names samples; None counts them.
+        """
+        device, count = self.device, len(generators)
+        maker = None if constraint is not None else self.constraint
+        copies = getattr(constraint or maker, "copies", 1)
         raw = {name: value.to(device) for name, value in batch.items()}
         batch = {name: value.repeat_interleave(copies, 0) for name, value in raw.items()}
-        x_init = None
-        if data is not None:
-            x_init = self.codec.encode({**batch, "x": data.to(device).repeat_interleave(copies, 0)})
+        generators = generators.repeat(copies)
+        law = self.denoiser.noise.within(batch)
+        eps = law(shape or self.shape, generators.at("start")) if eps is None else eps.repeat_interleave(copies, 0)
+        given = {} if data is None else {**batch, "x": data.to(device).repeat_interleave(copies, 0)}
+        x_init = self.codec.encode(given) if given else None
         training = self.training
         self.eval()  # sampling uses no dropout
         try:
             denoiser, cond = self.guided(batch)
             denoiser = last = _LastExtras(denoiser)
-            noise = NoiseSource(denoiser.noise, generators)
-            x_0 = self.sampler(denoiser, eps.to(device), cond, noise, x_init, t_start, constraint, progress)
+            made = constraint if maker is None else maker(self, batch)
+            noise = NoiseSource(law, generators)
+            x_0 = self.sampler(denoiser, eps.to(device), cond, noise, x_init, t_start, made, progress)
         finally:
             self.train(training)
         # After decoding it would be hidden: NaN becomes a black pixel.
-        require_finite(x_0, "the samples with seeds", [seed for seed in seeds for _ in range(len(x_0) // len(seeds))])
-        if len(x_0) == len(seeds) * copies:
-            return self.codec.decode(x_0, batch, last.extras)
-        return self.codec.decode(x_0, raw)  # the constraint has chosen one of the copies
+        rows = [name for name in (range(count) if named is None else named) for _ in range(len(x_0) // count)]
+        require_finite(x_0, "the samples with seeds", rows)
+        # A constraint may have chosen one of the copies.
+        return self.codec.decode(x_0, batch, last.extras) if len(x_0) == len(eps) else self.codec.decode(x_0, raw)
 
 
 class _LastExtras(Wrapper):

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from inkdrop.constraints import Constraint, Transition
 from inkdrop.denoiser import Condition, Denoiser, Estimate
-from inkdrop.noises import Draw, Move, Source
+from inkdrop.noises import Draw, Move, Noise, Source
+from inkdrop.randomness import Generators
 from inkdrop.schedules import Point, Schedule
 from inkdrop.time_grids import TimeGrid
 
@@ -31,6 +32,7 @@ class Denoise:
 
     def __init__(self, denoiser: Denoiser, cond: Condition):
         self.denoiser, self.cond = denoiser, cond
+        self.last: Estimate | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -38,12 +40,16 @@ class Denoise:
         return self.denoiser.schedule
 
     def __call__(self, x: Tensor, point: Point) -> Estimate:
-        return self.denoiser(x, point, self.cond)
+        self.last = self.denoiser(x, point, self.cond)
+        return self.last
 
     def select(self, index: Tensor) -> None:
         """Applies a permutation or selection of the batch."""
         self.cond = {name: value[index] for name, value in self.cond.items()}
         self.denoiser.select(index)
+        if self.last is not None:
+            extras = {name: value[index] for name, value in self.last.extras.items()}
+            self.last = Estimate(self.last.x_0[index], extras)
 
     def at(self, half: float) -> Point | None:
         """Returns the point at a half log-SNR, on the steps of the schedule; None outside the trained times."""
@@ -130,6 +136,19 @@ class Sampler(ABC):
                 f"the time grid repeats t = {repeated[0]}, but {type(self).__name__} has no corrector: remove it"
             )
 
+    def check_noise(self, noise: Noise) -> None:
+        """Raises `ValueError` if the steps of the method are no laws of categories, where the noise asks for these."""
+        if noise.categorical and not self.posterior:
+            raise ValueError(
+                f"{type(self).__name__} does not draw categories, as {type(noise).__name__} noise requires: set "
+                "sampler=ddim with sampler.eta=0"
+            )
+
+    @property
+    def posterior(self) -> bool:
+        """Whether every step is `towards` the estimate at its start with eta = 0, the only law that categories have."""
+        return False
+
     def points(self, schedule: Schedule, t_start: float = 1.0) -> list[Point]:
         """Returns the points of a run; raises `ValueError` if the grid or the method cannot have them."""
         if not schedule.t_min <= t_start <= 1:
@@ -174,19 +193,20 @@ class Sampler(ABC):
         - `eps`: the noise (B, *) to start from.
         - `cond`: the condition of the samples.
         - `noise`: the source of the noise of the moves.
-        - `x_init`: data (B, *) to start from, `x = alpha(t_start) x_init + sigma(t_start) eps`; without them the first
-          term is absent.
+        - `x_init`: data (B, *) to start from, which are noised to `t_start`; None is noise alone.
         - `t_start`: the time at which the run starts.
         - `constraint`: acts on the law of every move.
         - `progress`: `progress(done, total, x)` is called after each move.
         """
         points = self.points(denoiser.schedule, t_start)
-        x = points[0].sigma * eps if x_init is None else points[0].alpha * x_init + points[0].sigma * eps
+        self.check_noise(denoiser.noise)
         noise, denoise = self.path(noise), Denoise(denoiser, cond)
         history: History = ()
         loops = 0
+        first = noise.at(Move(-1, loops, points[0], points[0]))
+        x = _first(denoiser.noise, eps, x_init, points[0], first)
         if constraint is not None:
-            x = constraint.start(x, points, noise.at(Move(-1, loops, points[0], points[0])))
+            x = constraint.start(x, points, first)
         for number, (now, next) in enumerate(pairwise(points)):
             draw = noise.at(Move(number, loops, now, next))
             if next.t < now.t:
@@ -195,10 +215,11 @@ class Sampler(ABC):
                 transition, history, loops = self.up(x, now, next), (), loops + 1
             else:
                 transition, history = self.stay(denoise, x, now, draw), ()
+            transition = denoiser.noise.move(*transition)
             if constraint is None:
                 x = transition.draw(draw)
             else:
-                x, index = constraint.apply(transition, now, next, draw)
+                x, index = constraint.apply(transition, now, next, draw, denoise.last)
                 if index is not None:
                     denoise.select(index)
                     history = tuple((point, remembered[index]) for point, remembered in history)
@@ -225,7 +246,7 @@ class Sampler(ABC):
             for _ in range(2):
                 x = x + alpha * (x_0 - denoise(x, points[0]).x_0)
         for now, next in pairwise(points):
-            transition, history = self.step(denoise, x, now, next, _no_noise, history)
+            transition, history = self.step(denoise, x, now, next, NoNoise(), history)
             x = transition.mean
         return x / points[-1].sigma
 
@@ -235,5 +256,16 @@ class Sampler(ABC):
         return True
 
 
-def _no_noise(like: Tensor, purpose: str, *position: int) -> Tensor:
-    raise AssertionError("a deterministic method asked for noise")
+def _first(noise: Noise, eps: Tensor, x_init: Tensor | None, point: Point, draw: Draw) -> Tensor:
+    """Returns the x (B, *) that a run starts from."""
+    return point.sigma * eps if x_init is None else noise.mixed(x_init, eps, point, draw.streams("start"))
+
+
+class NoNoise:
+    """What a deterministic method is given in place of noise."""
+
+    def __call__(self, like: Tensor, purpose: str, *position: int) -> Tensor:
+        raise AssertionError("a deterministic method asked for noise")
+
+    def streams(self, purpose: str, *position: int) -> Generators:
+        raise AssertionError("a deterministic method asked for random streams")

@@ -33,3 +33,7 @@ class DDIM(Sampler):
     @property
     def deterministic(self) -> bool:
         return self.eta == 0
+
+    @property
+    def posterior(self) -> bool:
+        return self.eta == 0

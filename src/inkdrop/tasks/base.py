@@ -293,6 +293,7 @@ class Task(LightningModule):
         """Adds the configuration, the facts, the data's fingerprint and classes, and the names of trained weights."""
         checkpoint["trainable"] = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         checkpoint["skipped_steps"] = self.skipped_steps
-        checkpoint["config"], checkpoint["facts"], checkpoint["models"] = self.config, self.facts, self.models
+        checkpoint["config"], checkpoint["facts"] = self.config, self.facts
+        checkpoint |= {"models": self.models} if self.models else {}
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["data_fingerprint"], checkpoint["classes"] = data.fingerprint, list(data.classes)

@@ -59,6 +59,7 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
         "time_grid": grid,
         "sampler": {**sampler, "time_grid": grid},
         "guidance": guidance,
+        "constraint": plain.get("constraint") or run.get("constraint"),
         "evaluation": {**_part(plain, checkpoint, "evaluation"), **chosen} if plain["evaluate"] else None,
     }
 

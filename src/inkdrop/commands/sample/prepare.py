@@ -115,7 +115,9 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
     origin = _origin(plain, pipeline, checkpoint, session)
     batch = origin.conditions(_batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"]))
     first = {name: values[:1] for name, values in batch.items()}
-    pipeline.guided({"position": torch.zeros(1), **first})  # raises for guidance that does not fit
+    pipeline.guided({"position": torch.zeros(1), **first})  # guidance that does not fit says so here
+    if pipeline.constraint is not None:
+        pipeline.constraint(pipeline, first)
     prepared = PreparedSampling(
         asked,
         plain,
@@ -170,6 +172,7 @@ def _pipeline(
     pipeline = session.keep("pipeline", [source, targets], lambda: restored(content, weights, targets, path))
     pipeline.sampler = build(plain["sampler"], allowed)
     pipeline.guidance = build(plain["guidance"], allowed)
+    pipeline.constraint = build(plain["constraint"], allowed)
     return pipeline
 
 
