@@ -114,7 +114,7 @@ class Particles(Constraint):
             raise ValueError("particles need a sampler that draws noise")
         error = torch.where(self.mask, (self.path[next.t] - mean) / std, 0.0)
         weights = (-error.square().sum(1) / 2).reshape(-1, self.copies).softmax(1)
-        uniform = torch.special.ndtr(noise(mean[:, :1], "resample")[:: self.copies])
+        uniform = noise.streams("resample").uniform((1,))[:: self.copies]
         ladder = (torch.arange(self.copies) + uniform) / self.copies  # systematic resampling
         chosen = torch.searchsorted(weights.cumsum(1).contiguous(), ladder).clamp(max=self.copies - 1)
         index = (chosen + torch.arange(len(chosen))[:, None] * self.copies).flatten()
@@ -122,7 +122,7 @@ class Particles(Constraint):
         return torch.where(self.mask, self.path[next.t], x), index
 
     def finish(self, x: Tensor) -> Tensor:
-        uniform = torch.special.ndtr(self.noise(x[:, :1], "pick")[:: self.copies, 0])
+        uniform = self.noise.streams("pick").uniform()[:: self.copies]
         pick = (uniform * self.copies).long().clamp(max=self.copies - 1)
         return x[torch.arange(len(pick)) * self.copies + pick]
 

@@ -54,7 +54,7 @@ class NoisyClassifier(nn.Module):
         return logits.to(x.dtype)
 
     def fit(self, batches: Batches, device: torch.device) -> None:
-        """Lets the codec learn statistics of the training data."""
+        """Fits the codec to the training data."""
         self.codec.fit(batches, device)
 
     def coefficients(self, point: Point) -> dict[str, Scalar]:

@@ -51,7 +51,7 @@ class Likelihood(ABC):
 
 @contextmanager
 def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], Condition]]:
-    """The raw batch and its condition on the pipeline's device, with dropout off and no gradients of weights."""
+    """Yields raw batch and condition on the device of the pipeline, without dropout and gradients of weights."""
     device = next(pipeline.parameters(), torch.empty(0)).device
     training = pipeline.training
     pipeline.eval()

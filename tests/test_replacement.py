@@ -1,0 +1,99 @@
+"""constraint=replacement from the command line: known pixels are kept, and what cannot work is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from runs import sampled, trained
+from torch import Tensor
+
+import inkdrop
+from inkdrop.constraints import Constrained, Constraint, ConstraintFactory
+from inkdrop.constraints.base import Stepping
+from inkdrop.schedules import Point
+
+
+class Noisy(ConstraintFactory):
+    """Acts on moves that draw noise only."""
+
+    def __call__(self, pipeline: Constrained, batch: Mapping[str, Tensor]) -> Constraint:
+        raise AssertionError
+
+    def check(self, sampler: Stepping, points: Sequence[Point]) -> None:
+        if sampler.deterministic:
+            raise ValueError(f"particles need a sampler that draws noise, on {len(points) - 1} steps")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on digits, two pictures of 8 x 8, and a mask that knows the left half."""
+    folder = tmp_path_factory.mktemp("replacement")
+    trained(folder / "run", "callbacks.pictures=null", "callbacks.evaluate=null")
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        PIL.Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / f"{name}.png")
+    PIL.Image.fromarray(np.repeat(np.where(np.arange(8) < 4, 255, 0)[None], 8, 0).astype(np.uint8)).save(
+        folder / "m.png"
+    )
+    PIL.Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "small.png")
+    return folder
+
+
+def options(folder: Path, known: str = "a.png", mask: str = "m.png") -> list[str]:
+    return ["constraint=replacement", f"+condition.known={folder / known}", f"+condition.mask={folder / mask}"]
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "abm", "dpmpp_2m"])
+def test_known_pixels_are_kept_exactly(sampler: str, folder: Path, tmp_path: Path) -> None:
+    files = f"[{folder / 'a.png'},{folder / 'b.png'}]"
+    given = ["constraint=replacement", f"+condition.known={files}", f"+condition.mask={folder / 'm.png'}"]
+    found, result = sampled(folder / "run", tmp_path / "s", "num_samples=4", f"sampler={sampler}", *given)
+    known = np.stack([np.asarray(PIL.Image.open(folder / f"{name}.png")) for name in "abab"])
+    samples = found["x"].reshape(4, 8, 8)
+    assert np.array_equal(samples[:, :, :4], known[:, :, :4])
+    assert not np.array_equal(samples[0, :, 4:], samples[2, :, 4:])
+    free, _ = sampled(folder / "run", tmp_path / "free", "num_samples=4", f"sampler={sampler}")
+    assert not np.array_equal(free["x"].reshape(4, 8, 8)[:, :, 4:], samples[:, :, 4:])
+    assert result["network_calls"] > 0
+
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "one step": (["time_grid.num_steps=1"], "constraint=replacement needs at least two steps"),
+    "no mask": (["condition.mask=null"], "condition.mask=None must be a file, or a list of files"),
+    "no file": (["condition.mask=absent.png"], "condition.mask=absent.png does not exist"),
+    "smaller": (["condition.known=small.png"], r"condition.known has the shape [1, 4, 4], but samples have the shape"),
+    "smaller mask": (["condition.mask=small.png"], r"condition.mask has the shape [1, 4, 4], but samples have"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_work_is_refused_before_the_folder_exists(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    more, words = WRONG[name]
+    out = tmp_path / "out"
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        inkdrop.sample("checkpoint=run", f"output_dir={out}", "sampler=ddim", *options(folder), *more)
+    assert words in str(error.value)
+    assert not out.exists()
+
+
+def test_a_sampler_that_does_not_suit_the_constraint_is_refused(folder: Path, tmp_path: Path) -> None:
+    allowed = ["+constraint._target_=test_replacement.Noisy", "allow_targets=[test_replacement.]"]
+    with pytest.raises(ValueError, match="particles need a sampler that draws noise, on 4 steps"):
+        inkdrop.sample(f"checkpoint={folder / 'run'}", f"output_dir={tmp_path / 'out'}", "sampler=ddim", *allowed)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_protocol_tells_samples_under_a_constraint_from_others() -> None:
+    from inkdrop.metrics.protocol import sampling_facts
+
+    plain = sampling_facts({"sampler": 1, "guidance": 2}, "ema", 0, 4, "32-true")
+    assert plain == sampling_facts({"sampler": 1, "guidance": 2, "constraint": None}, "ema", 0, 4, "32-true")
+    given = sampling_facts({"sampler": 1, "guidance": 2, "constraint": {"copies": 3}}, "ema", 0, 4, "32-true")
+    assert given == {**plain, "constraint": {"copies": 3}}
