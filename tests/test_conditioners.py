@@ -384,3 +384,60 @@ def test_networks_are_built_for_an_image_beside_the_last_estimate(network: str) 
     cond = pipeline.conditioner({"image": torch.zeros(1, 1, 4, 4)})
     pipeline.denoiser(torch.zeros(1, 1, 8, 8), pipeline.denoiser.schedule.points([0.5])[0], cond)
     assert pipeline.network.doors["concat"] == 2 + 1
+
+
+class Hinted(Conditioner):
+    """A door of another name, and noise that training adds to what it reads."""
+
+    def __init__(self, name: str, door: str = "hint"):
+        super().__init__()
+        self.names, self.door = (name,), door
+
+    def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
+        return {self.door: batch[self.names[0]]}
+
+    def vary(self, batch: Mapping[str, Tensor], generators: Generators) -> Mapping[str, Tensor]:
+        (name,) = self.names
+        return {**batch, name: batch[name] + generators.at("vary").uniform((1,)).float()}
+
+    def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
+        raise ValueError("only a user can name it")
+
+    def example(self, count: int) -> dict[str, Tensor]:
+        return {self.names[0]: torch.zeros(count, 1)}
+
+
+def test_training_varies_what_a_conditioner_reads_and_sampling_does_not() -> None:
+    batch, generators = {"a": torch.zeros(3, 1), "b": torch.zeros(3, 1)}, Generators.from_seeds(range(3))
+    both = Combined({"first": Hinted("a"), "second": Hinted("b", "other")}, dim=0)
+    assert torch.equal(both(batch)["hint"], torch.zeros(3, 1))
+    varied = both(batch, generators)
+    assert varied["hint"].min() > 0
+    assert not torch.isclose(varied["hint"], varied["other"]).any()
+    assert torch.equal(batch["a"], torch.zeros(3, 1))
+    alone = both({name: value[1:2] for name, value in batch.items()}, Generators.from_seeds([1]))
+    assert torch.equal(alone["hint"], varied["hint"][1:2])
+
+
+def test_doors_of_other_names_are_passed_on_and_two_of_one_name_are_refused() -> None:
+    batch = {"a": torch.ones(2, 1), "b": torch.ones(2, 1), "label": torch.tensor([0, 1])}
+    mixed = Combined({"first": Hinted("a"), "label": one_hot("label", 0.0)}, dim=6)
+    assert set(mixed(batch)) == {"hint", "vector"}
+    twice = Combined({"first": Hinted("a"), "second": Hinted("b")}, dim=0)
+    with pytest.raises(ValueError, match="two parts of the conditioner make hint, which cannot be joined"):
+        twice(batch)
+
+
+def test_examples_need_no_words_of_a_user() -> None:
+    parts = {"a": Attributes(2, 6, name="size"), "b": one_hot("label", 0.0), "c": Hinted("a")}
+    batch = Combined(parts, dim=6).example(3)
+    assert {name: tuple(value.shape) for name, value in batch.items()} == {"size": (3, 2), "label": (3,), "a": (3, 1)}
+    assert Image([3, 8, 8], 2).example(2)["image"].shape == (2, 1, 8, 8)
+
+
+def test_tokens_of_another_width_are_refused() -> None:
+    part = Hinted("a")
+    part.token_dim = 32
+    with pytest.raises(ValueError, match=r"parts\.a\.token_dim=32 differs from conditioner\.token_dim=64"):
+        Combined({"a": part}, dim=0, token_dim=64)
+    assert Combined({"a": part}, dim=0, token_dim=32).token_dim == 32

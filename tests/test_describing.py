@@ -19,7 +19,7 @@ from inkdrop.codecs import Standardize
 from inkdrop.commands.describe import costs
 from inkdrop.commands.describe.facts import describe
 from inkdrop.commands.describe.page import markdown
-from inkdrop.conditioners import Label, Unconditional
+from inkdrop.conditioners import Unconditional
 from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.losses import DenoisingLoss
 from inkdrop.pictures.plots import process
@@ -199,15 +199,14 @@ def test_the_probe_scales_what_takes_long_and_divides_by_accumulation() -> None:
     assert 0.4 < found["calls_per_second"] <= 1 / 0.64
 
 
-def test_only_the_user_can_say_some_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(self: Label, seeds: Any, **condition: Any) -> dict[str, Tensor]:
-        raise ValueError("say something")
-
-    monkeypatch.setattr(Label, "request", refused)
-    found = describe(["network.base_channels=8", "network.norm_groups=4"], seconds=0)
-    assert found["conditions"] is None
-    assert "operations" not in found
-    assert "only the user can give" in markdown(found)
+def test_a_model_whose_conditions_only_a_user_can_name_is_described_and_checked() -> None:
+    small = ["network.base_channels=8", "network.norm_groups=4", "guidance=none"]
+    found = describe([*small, "conditioner=image", "conditioner.concat_channels=2"], seconds=0)
+    assert found["conditions"] == {"concat": [2, 8, 8]}
+    assert found["operations"]
+    assert "the network receives c_noise, concat [2, 8, 8]" in markdown(found)
+    with pytest.raises(ValueError, match=r"vector_dim|conditioner|does not fit"):
+        describe([*small, "conditioner=image", "conditioner.concat_channels=2", "network.concat_channels=3"], seconds=0)
 
 
 def test_the_plot_shows_the_law_of_the_noise_levels(tmp_path: Path) -> None:

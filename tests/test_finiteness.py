@@ -173,7 +173,7 @@ def by_hand(steps: int, left_out: int) -> tuple[dict[str, Tensor], dict[str, Ten
         generators = Generators.from_positions(0, batch["position"].tolist()).at("train")
         optimizer.zero_grad()
         task.loss(
-            task.pipeline.denoiser, Example(task.pipeline.codec.encode(batch["x"])), generators
+            task.pipeline.denoiser, Example(task.pipeline.codec.encode(batch)), generators
         ).loss.mean().backward()
         optimizer.step()
         scheduler.step()

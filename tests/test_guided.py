@@ -12,7 +12,7 @@ from analytic import ALL_SCHEDULES, SCHEDULES, Plain, exact_pipeline, mixture, s
 from labelled import CLASSES, ExactClassifier, Labelled, halves, labelled_pipeline, of_class
 from torch import Tensor, nn
 
-from inkdrop.conditioners import Label
+from inkdrop.conditioners import Conditioner, Label
 from inkdrop.denoiser import Condition, Denoiser, Estimate, NetworkDenoiser
 from inkdrop.guidance import (
     Autoguidance,
@@ -25,6 +25,7 @@ from inkdrop.guidance import (
     Rescaled,
     mean_value,
 )
+from inkdrop.noises import Gaussian
 from inkdrop.pipeline import Pipeline, calls_counted
 from inkdrop.predictions import NoisePrediction
 from inkdrop.samplers import DDIM, Ancestral, Sampler, abm, dpmpp_2m
@@ -375,3 +376,45 @@ def test_gradients_are_refused_where_there_is_no_signal() -> None:
 
 def test_classes_of_the_mixture_cover_its_modes() -> None:
     assert sorted(mode for modes in CLASSES for mode in modes) == list(range(len(mixture(VP).weights)))
+
+
+class Linear(Denoiser):
+    """D = image + 2 text, each 0 where it is emptied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.schedule, self.noise = VP, Gaussian()
+        self.network = nn.Identity()
+
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        return Estimate(cond["image"] + 2 * cond["text"] + 0 * x_t, {})
+
+
+class Numbers(Conditioner):
+    """Each name is a door of its own."""
+
+    names = ("image", "text")
+
+    @property
+    def dropouts(self) -> Mapping[str, float]:
+        return dict.fromkeys(self.names, 0.1)
+
+    def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
+        empty = {name: dropped.get(name, torch.zeros(len(batch[name]), dtype=torch.bool)) for name in self.names}
+        return {name: batch[name].where(~empty[name][:, None], 0.0) for name in self.names}
+
+    def request(self, seeds: Any, **condition: Any) -> dict[str, Tensor]:
+        return {name: torch.ones(len(seeds), 1) for name in self.names}
+
+
+def test_nested_guides_are_refused_where_their_sum_would_be_wrong() -> None:
+    """On D_0 = 0, D_I = 1 and D_TI = 3, with a scale of 2 for all conditions and of 5 for the text."""
+    batch = {"image": torch.ones(2, 1), "text": torch.ones(2, 1), "position": torch.arange(2)}
+    pipeline = Pipeline(Linear(), Numbers(), Plain(), DDIM(Trailing(4)), [1])
+    pipeline.guidance = {"text": ClassifierFree(5.0, names=["text"]), "all": ClassifierFree(2.0)}
+    with pytest.raises(ValueError, match="classifier_free empties image around another classifier_free that keeps it"):
+        pipeline.guided(batch)
+    pipeline.guidance = {"all": ClassifierFree(2.0), "text": ClassifierFree(5.0, names=["text"])}
+    denoiser, cond = pipeline.guided(batch)
+    # The inner one makes w D of D; the outer one contrasts what that makes of D_TI and of D_I.
+    assert denoiser(torch.zeros(2, 1), NOW, cond).x_0.flatten().tolist() == [2 * 1 + 5 * (2 * 3 - 2 * 1)] * 2

@@ -66,6 +66,10 @@ class NoisyClassifier(nn.Module):
         """Returns the labels of samples with these seeds, all classes in turn."""
         return {"label": torch.tensor([seed % self.num_classes for seed in seeds])}
 
+    def example(self, count: int) -> dict[str, Tensor]:
+        """Returns a raw batch of any labels."""
+        return self.request(range(count))
+
     def check(self) -> None:
         """Raises `ValueError` if the network does not accept a sample, or returns another number of classes."""
         x = torch.zeros(1, *self.shape)

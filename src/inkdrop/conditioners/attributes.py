@@ -93,6 +93,9 @@ class Attributes(Conditioner):
         self._warn_outside(rows)
         return {name: torch.tensor([rows[seed % len(rows)] for seed in seeds], dtype=torch.float32)}
 
+    def example(self, count: int) -> dict[str, Tensor]:
+        return {self.names[0]: self.mean.expand(count, -1)}
+
     def _rows(self, numbers: Tensor) -> Tensor:
         """Returns numbers as (B, K); (B) is accepted if K is 1."""
         rows = numbers.reshape(len(numbers), -1)

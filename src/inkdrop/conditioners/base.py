@@ -22,11 +22,13 @@ class Conditioner(nn.Module):
     - `names`: the keys that it reads from a raw batch. Each of them can be emptied alone.
     - `dim`: the width D of its vector, 0 for none.
     - `concat_channels`: the C of its concat, 0 for none.
+    - `token_dim`: the width D of its tokens, 0 for none.
     """
 
     names: tuple[str, ...] = ()
     dim: int = 0
     concat_channels: int = 0
+    token_dim: int = 0
 
     @property
     def dropouts(self) -> Mapping[str, float]:
@@ -49,7 +51,17 @@ class Conditioner(nn.Module):
             raise ValueError(
                 f"the data have no {missing[0]}, which the conditioner reads; available: {', '.join(batch)}"
             )
-        return self.condition(batch, {} if generators is None else self.dropped(generators))
+        if generators is None:
+            return self.condition(batch, {})
+        return self.condition(self.vary(batch, generators), self.dropped(generators))
+
+    def vary(self, batch: Mapping[str, Tensor], generators: Generators) -> Mapping[str, Tensor]:
+        """Returns the raw batch as training sees it, such as with noise added to an image; by default unchanged."""
+        return batch
+
+    def example(self, count: int) -> dict[str, Tensor]:
+        """Returns a raw batch of any valid condition, by which a model is checked without a user's words."""
+        return self.request(range(count))
 
     def null(self, batch: Mapping[str, Tensor], names: Collection[str] | None = None) -> Condition:
         """Returns the null condition of a raw batch, with all conditions or only those of these names emptied.

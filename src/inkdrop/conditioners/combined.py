@@ -14,9 +14,11 @@ from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
 from inkdrop.randomness import Generators
 
+_JOINED = {"vector", "tokens", "concat", "mask"}
+
 
 class Combined(Conditioner):
-    """Combines conditioners: vectors are added, and tokens and concats are concatenated.
+    """Combines conditioners: vectors are added, tokens and concats are concatenated, other doors are passed on.
 
     Training empties each part with the dropout of that part, and all parts together with probability `dropout`.
 
@@ -24,8 +26,10 @@ class Combined(Conditioner):
     - `dim`: the width of the vector, 0 for none.
     - `concat_channels`: the channels of the concat, 0 for none.
     - `dropout`: the probability with which training empties all parts together.
+    - `token_dim`: the width of the tokens, 0 for none.
 
-    Raises `ValueError` if the parts have another width or other channels, or if two parts read the same name.
+    Raises `ValueError` if the parts have another width or other channels, or if two parts read the same name or make
+    the same door that cannot be joined.
     """
 
     def __init__(
@@ -34,19 +38,21 @@ class Combined(Conditioner):
         dim: Annotated[int, Ge(0)],
         concat_channels: Annotated[int, Ge(0)] = 0,
         dropout: Annotated[float, Ge(0), Le(1)] = 0.0,
+        token_dim: Annotated[int, Ge(0)] = 0,
     ):
         super().__init__()
         self.parts: Mapping[str, Conditioner] = nn.ModuleDict(parts)  # type: ignore[assignment]
-        self.dim, self.concat_channels, self.dropout = dim, concat_channels, dropout
+        self.dim, self.concat_channels, self.dropout, self.token_dim = dim, concat_channels, dropout, token_dim
         self.names = tuple(name for part in parts.values() for name in part.names)
         if twice := [name for name in self.names if self.names.count(name) > 1]:
             raise ValueError(f"two parts of the conditioner read {twice[0]}: give one of them another name")
         for key, part in parts.items():
-            if part.dim not in (0, dim):
-                raise ValueError(
-                    f"conditioner.parts.{key}.dim={part.dim} differs from conditioner.dim={dim}: vectors are added, so "
-                    "make them equal"
-                )
+            for width, joined in (("dim", "vectors are added"), ("token_dim", "tokens are concatenated")):
+                if getattr(part, width) not in (0, getattr(self, width)):
+                    raise ValueError(
+                        f"conditioner.parts.{key}.{width}={getattr(part, width)} differs from conditioner.{width}="
+                        f"{getattr(self, width)}: {joined}, so make them equal"
+                    )
         if (channels := sum(part.concat_channels for part in parts.values())) != concat_channels:
             raise ValueError(
                 f"conditioner.concat_channels={concat_channels}, but its parts have {channels}: make them equal"
@@ -86,7 +92,20 @@ class Combined(Conditioner):
             cond["tokens"] = torch.cat([each["tokens"] for each in sequences], dim=1)
             if any("mask" in each for each in sequences):
                 cond["mask"] = torch.cat([each.get("mask", _all(each["tokens"])) for each in sequences], dim=1)
+        for each in conditions:
+            for door in set(each) - _JOINED:
+                if door in cond:
+                    raise ValueError(f"two parts of the conditioner make {door}, which cannot be joined: leave one out")
+                cond[door] = each[door]
         return cond
+
+    def vary(self, batch: Mapping[str, Tensor], generators: Generators) -> Mapping[str, Tensor]:
+        for key, part in self.parts.items():
+            batch = part.vary(batch, generators.at(key))
+        return batch
+
+    def example(self, count: int) -> dict[str, Tensor]:
+        return {name: value for part in self.parts.values() for name, value in part.example(count).items()}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         """Returns a raw batch from the conditions of the parts, by name."""

@@ -64,6 +64,9 @@ class Image(Conditioner):
         images = torch.cat([self._enlarged(self._read(file), f"condition.{name}={file}") for file in files])
         return {name: images[[seed % len(images) for seed in seeds]]}
 
+    def example(self, count: int) -> dict[str, Tensor]:
+        return {self.names[0]: torch.zeros(count, self.concat_channels - 1, *self.sizes)}
+
     def _enlarged(self, images: Tensor, source: str) -> Tensor:
         """Returns images as floats of the size of x."""
         channels, *sizes = images.shape[1:]

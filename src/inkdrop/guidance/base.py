@@ -45,6 +45,10 @@ class Guidance(ABC):
     def check(self, pipeline: Guided) -> None:  # noqa: B027
         """Raises `ValueError` if this guidance cannot guide the model."""
 
+    def example(self, count: int) -> dict[str, Tensor]:
+        """Returns what it needs of a raw batch, whatever the condition, by which a model is checked."""
+        return self.request(range(count))
+
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         """Returns its part of the raw batch for samples with these seeds, from the conditions that a user names."""
         return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -36,8 +36,8 @@ class _Pair(ABC):
 class _Halves(_Pair):
     """The conditional and the unconditional half of one batch of 2 B."""
 
-    def __init__(self, denoiser: Denoiser, null: Condition):
-        self.denoiser, self.null = denoiser, dict(null)
+    def __init__(self, denoiser: Denoiser, null: Condition, emptied: Collection[str]):
+        self.denoiser, self.null, self.emptied = denoiser, dict(null), set(emptied)
         self.halves = 1  # rows for each sample in the last call, of which a denoiser may keep state
 
     def strong(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
@@ -126,7 +126,15 @@ class ClassifierFree(Guidance):
         _check_trained(conditioner, self.emptied)
         if any(isinstance(getattr(each, "pair", None), _Two) for each in denoiser.modules()):
             raise ValueError("a weaker model keeps its condition: put classifier_free before autoguidance in the list")
-        return _Contrasted(denoiser, _Halves(denoiser, null), self.scale, self.mix.begin())
+        emptied = conditioner.names if self.emptied is None else self.emptied
+        pairs = (getattr(each, "pair", None) for each in denoiser.modules())
+        for kept in (sorted(set(emptied) - pair.emptied) for pair in pairs if isinstance(pair, _Halves)):
+            if kept:
+                raise ValueError(
+                    f"classifier_free empties {kept[0]} around another classifier_free that keeps it, whose sum would "
+                    "be wrong: put the guide that empties more conditions first in the list"
+                )
+        return _Contrasted(denoiser, _Halves(denoiser, null, emptied), self.scale, self.mix.begin())
 
 
 def _check_trained(conditioner: Conditioner, names: list[str] | None) -> None:

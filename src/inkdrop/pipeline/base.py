@@ -104,6 +104,13 @@ class Pipeline(nn.Module):
             batch |= asker.request(seeds, **{name: condition[name] for name in asker.names if name in condition})
         return batch
 
+    def example(self, count: int) -> dict[str, Tensor]:
+        """Returns a raw batch of any valid condition, by which the parts are tried together."""
+        batch = {"position": torch.arange(count), **self.conditioner.example(count)}
+        for guide in self.guidance.values():
+            batch |= guide.example(count)
+        return {name: value.to(self.device) for name, value in batch.items()}
+
     def guided(self, batch: Mapping[str, Tensor]) -> tuple[Denoiser, Condition]:
         """Returns the denoiser of one sampling run, wrapped in all guidance, and its condition for a raw batch."""
         denoiser = self.denoiser.begin()
@@ -130,11 +137,7 @@ class Pipeline(nn.Module):
             self.constraint.check(self.sampler, points)
         for guide in self.guidance.values():
             guide.check(self)
-        try:
-            batch = self.request([0])
-        except ValueError:  # the model requires a condition that only a user can name
-            return
-        denoiser, cond = self.guided(batch)
+        denoiser, cond = self.guided(self.example(1))
         try:
             estimate = denoiser(torch.zeros(1, *self.shape), denoiser.schedule.points([1.0])[0], cond)
         except (AssertionError, IndexError, RuntimeError, TypeError) as error:  # torch's errors for what does not fit

@@ -31,10 +31,9 @@ _EFFICIENCY = 0.5  # of a network, relative to a product of two matrices that fi
 
 
 def random_batch(pipeline: Pipeline | NoisyClassifier, count: int) -> dict[str, Tensor]:
-    """Returns a raw batch of noise with default conditions; raises `ValueError` if only the user can give them."""
+    """A raw batch of noise, under any valid condition."""
     device = next(pipeline.parameters()).device
-    request = pipeline.request(range(count))
-    batch = {**request, "position": torch.arange(count)}
+    batch = {**pipeline.example(count), "position": torch.arange(count)}
     batch = {name: value.to(device) for name, value in batch.items()}
     return {"x": pipeline.codec.decode(torch.randn(count, *pipeline.shape, device=device), batch), **batch}
 

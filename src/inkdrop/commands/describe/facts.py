@@ -81,12 +81,8 @@ def facts(prepared: PreparedTraining, seconds: float, plot: Path | None = None) 
         "trained_log_snr": law and _quantiles(task.schedule, law),
         "parameters": costs.parameters(task),
         "training": training,
-        "conditions": None,
     }
-    try:
-        batch = costs.random_batch(task.pipeline, 1)
-    except ValueError:  # only the user can give the conditions of this model
-        return found
+    batch = costs.random_batch(task.pipeline, 1)
     averages = [each for each in prepared.trainer.callbacks if isinstance(each, EMA)]  # type: ignore[attr-defined]
     count = sum(len(each.names) for each in averages)
     found |= _measured(task, plain, batch, count, training["samples_per_device"], seconds)
@@ -225,7 +221,7 @@ def _sampling(pipeline: Pipeline, output: Any) -> dict[str, Any]:
     network, schedule = pipeline.network, pipeline.denoiser.schedule
     pipeline.denoiser.network = recorded = _Recorded(output)
     try:
-        pipeline(pipeline.request([0]), [0])
+        pipeline(pipeline.example(1), [0])
     finally:
         pipeline.denoiser.network = network
     points: Any = pipeline.sampler.points(schedule)

@@ -23,10 +23,8 @@ def _process(found: Mapping[str, Any]) -> Iterator[str]:
         yield _item("missing data", f"this page does not need the data, but a run does: {found['data']}")
     yield _item("process", "x_t = alpha(t) x_0 + sigma(t) eps, with t from 0 (data) to 1 (noise)")
     yield _item("estimate", found["estimate"])
-    conditions = found["conditions"]
-    inputs = ", ".join(f"{name} {shape}" for name, shape in (conditions or {}).items())
-    inputs = "conditions that only the user can give, so that it was not called" if conditions is None else inputs
-    yield _item("shape", f"x is {found['shape']}; the network also receives c_noise{inputs and f' and {inputs}'}")
+    inputs = ["c_noise", *(f"{name} {shape}" for name, shape in found["conditions"].items())]
+    yield _item("shape", f"x is {found['shape']}; the network receives {', '.join(inputs)}")
     for name, part in found["parts"].items():
         yield _item(name, f"{part['is']}: {part['does']}")
 
