@@ -172,9 +172,7 @@ def by_hand(steps: int, left_out: int) -> tuple[dict[str, Tensor], dict[str, Ten
         batch = loader.batch(number)
         generators = Generators.from_positions(0, batch["position"].tolist()).at("train")
         optimizer.zero_grad()
-        task.loss(
-            task.pipeline.denoiser, Example(task.pipeline.codec.encode(batch)), generators
-        ).loss.mean().backward()
+        task.loss(task.pipeline.denoiser, Example(task.pipeline.codec.encode(batch)), generators).loss.mean().backward()
         optimizer.step()
         scheduler.step()
         count += 1
