@@ -64,7 +64,7 @@ def loaded(
 
 
 def embedded(model: Module, classes: list[str]) -> Module:
-    """Returns a part of a checkpoint's model that was a model of its own, with the names of its classes."""
+    """Returns a part of a checkpoint's model that was trained as a model, with the names of its classes."""
     if isinstance(model, Pipeline):
         model.classes = classes
     return model.eval()
