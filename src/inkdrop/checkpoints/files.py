@@ -196,7 +196,7 @@ def _kind(file: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint `file` that was verified, where `path` was asked for."""
+    """A verified checkpoint `file` for the given `path`; `content` is in the present format and is read once."""
 
     path: str | Path
     file: Path
@@ -204,7 +204,7 @@ class Checkpoint:
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """What the file holds, in the present version of the format, which is read once."""
+        """Reads the file."""
         return read_verified(self.file)
 
     @cached_property
@@ -228,7 +228,7 @@ def open_checkpoint(path: str | Path, option: str = "checkpoint") -> Checkpoint:
 
 
 def locate_checkpoint(path: str | Path, option: str = "checkpoint") -> Checkpoint:
-    """As `open_checkpoint`, without reading it yet."""
+    """Returns a verified checkpoint whose content is not read yet; see `open_checkpoint`."""
     file, digest = _located(path, option)
     if Path(path).is_file():  # a folder's has been verified
         digest = verify(file)

@@ -24,10 +24,10 @@ def checked_part(
     target that is neither a part of inkdrop's models nor below one of `allow_targets`.
     """
     if not isinstance(node := content["config"].get(name), dict):
-        raise CheckpointError(f"{path} is no checkpoint of inkdrop: its configuration has no {name}")
+        raise CheckpointError(f"{path} is not an inkdrop checkpoint: its configuration has no {name}")
     node = embedded(node, content.get("models", {}), path, name)
-    if "${" in str(node):  # where it becomes part of a configuration, that would read the environment
-        raise CheckpointError(f"{path} is no checkpoint of inkdrop: its configuration has a reference in {name}")
+    if "${" in str(node):  # as part of another configuration, it would read the environment
+        raise CheckpointError(f"{path} is not an inkdrop checkpoint: its configuration has a reference in {name}")
     try:
         check(node, (*CHECKPOINT_TARGETS, *allow_targets), name)
     except ConfigurationError as error:

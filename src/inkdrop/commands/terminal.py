@@ -53,7 +53,7 @@ def quiet() -> None:
         logging.getLogger(name).propagate = False  # Lightning prints them itself; Hydra would repeat them
     warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # models within others are
-    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # a compiler's own question
+    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # asked by the compiler
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")  # Lightning 2.6 on torch 2.15
 
 

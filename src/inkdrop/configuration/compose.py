@@ -117,12 +117,14 @@ def settled(
 ) -> DictConfig:
     """Returns the configuration with its references, without Hydra's part, and with all values that null stands for.
 
-    Where `data.shape` or `data.num_classes` is null it is found in the data; a null seed is drawn, and a callback,
-    guide, likelihood or logger that is null is left out.
-    `output_dir` is the folder that Hydra made; a name with the time in it would be another one in every process.
-    `data` are those of a checkpoint, to which options may refer. `earlier` is the configuration of the run in this
-    folder, if there is one. `empty` are the groups that null empties; where they
-    are of a checkpoint, null stands for what it says.
+    A null `data.shape` or `data.num_classes` is read from the data, and the shape of x from the codec. A null seed is
+    drawn. A callback, guide, likelihood or logger that is null is removed.
+
+    - `config`: the composed configuration, which is not changed.
+    - `output_dir`: the run folder that Hydra made; a name with the time in it would differ between processes.
+    - `data`: the `data` node of a checkpoint, to which options may refer.
+    - `empty`: the groups for which null means empty; where a checkpoint provides them, null means its own value.
+    - `earlier`: the configuration of the run in this folder, if there is one.
     """
     config = config.copy()
     OmegaConf.set_readonly(config, False)

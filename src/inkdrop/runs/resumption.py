@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning
 
-from inkdrop.checkpoints.files import RECORD, complete, latest_sound, places, read_record, read_verified
+from inkdrop.checkpoints.files import RECORD, complete, latest_intact, places, read_record, read_verified
 from inkdrop.checkpoints.models import check_models
 from inkdrop.configuration.building import USER_TARGETS, TargetError, current, locate
 from inkdrop.configuration.secrets import masked

@@ -31,7 +31,7 @@ _EFFICIENCY = 0.5  # of a network, relative to a product of two matrices that fi
 
 
 def random_batch(pipeline: Pipeline | NoisyClassifier, count: int) -> dict[str, Tensor]:
-    """A raw batch of noise, under any valid condition."""
+    """Returns a raw batch of noise with any valid condition."""
     device = next(pipeline.parameters()).device
     batch = {**pipeline.example(count), "position": torch.arange(count)}
     batch = {name: value.to(device) for name, value in batch.items()}

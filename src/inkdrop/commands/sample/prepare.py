@@ -115,7 +115,7 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
     origin = _origin(plain, pipeline, checkpoint, session)
     batch = origin.conditions(_batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"]))
     first = {name: values[:1] for name, values in batch.items()}
-    pipeline.guided({"position": torch.zeros(1), **first})  # guidance that does not fit says so here
+    pipeline.guided({"position": torch.zeros(1), **first})  # raises for guidance that does not fit
     if pipeline.constraint is not None:
         pipeline.constraint(pipeline, first)
     prepared = PreparedSampling(

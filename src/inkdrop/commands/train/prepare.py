@@ -132,7 +132,7 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
 
 
 def _build(plain: dict[str, Any], run: Path, before: Resumed | None) -> tuple[DataModule, Task, Trainer]:
-    """The data, the task and the trainer with its loggers and callbacks."""
+    """Builds the data, the task and the trainer with its loggers and callbacks."""
     allowed = (*USER_TARGETS, *plain["allow_targets"])
     torch.manual_seed(plain["seed"])  # weights
     data: DataModule = build(plain["data"], allowed)
@@ -164,7 +164,7 @@ def _build(plain: dict[str, Any], run: Path, before: Resumed | None) -> tuple[Da
 
 
 def _task(node: dict[str, Any], allowed: tuple[str, ...], before: Resumed | None) -> Task:
-    """The task; models within it whose weights the checkpoint of the run holds are not read from their files again."""
+    """Builds the task; inner models whose weights the run's checkpoint holds are not read from their files again."""
     if before is not None:
         node = embedded(node, before.models, before.checkpoint)
     with loads_noted() as noted:
