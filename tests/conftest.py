@@ -47,6 +47,17 @@ def pytest_xdist_auto_num_workers() -> int:
     return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test of many cases that together take long, `make quick` runs one in eight."""
+    counts: dict[str, Iterator[int]] = {}
+    for item in items:
+        if item.get_closest_marker("many"):
+            function = item.nodeid.split("[")[0]
+            if next(counts.setdefault(function, itertools.count())) % 8:
+                item.add_marker("slow")
+
+
 def pytest_collection_finish() -> None:
     """What has been imported is there to stay, and is looked through no more for what can be collected."""
     gc.collect()

@@ -129,6 +129,7 @@ def test_a_call_leaves_the_process_as_it_was(
         assert text not in "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 def test_calls_from_threads_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results: dict[str, Any] = {}
     events: list[str] = []

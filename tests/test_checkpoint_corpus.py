@@ -253,6 +253,7 @@ def evil(script: Script, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert not Path("marker").exists()
 
 
+@pytest.mark.many
 @pytest.mark.usefixtures("evil")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 @pytest.mark.parametrize(("damage", "message"), FOREIGN.values(), ids=FOREIGN)
@@ -392,6 +393,7 @@ RESUMED: dict[str, tuple[Change, list[str], int, str]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("change", "options", "code", "message"), RESUMED.values(), ids=RESUMED)
 def test_a_run_does_not_go_on(
     change: Change,
@@ -512,6 +514,7 @@ def test_k18_a_run_of_two_devices_goes_on_with_one(
     assert "warning: the run now uses 1 devices instead of 2: it trains on the same samples" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_k18_a_run_of_one_device_goes_on_with_two(whole: Path, tmp_path: Path) -> None:
     folder = interrupted(whole, 1, tmp_path / "run")
     devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]

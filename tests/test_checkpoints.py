@@ -173,6 +173,7 @@ print(last)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second file system for the temporary folder")
 def test_killed_at_any_instant_a_whole_checkpoint_is_found(tmp_path: Path) -> None:
     assert os.stat("/dev/shm").st_dev != tmp_path.stat().st_dev

@@ -72,6 +72,7 @@ def test_names_go_from_folders_to_samples(script: Script, tmp_path: Path, monkey
     assert pipeline.request(range(2), label=["10", 3])["label"].tolist() == [1, 3]
 
 
+@pytest.mark.slow
 def test_the_order_of_a_run_holds(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INKDROP_DATA_DIR", str(tmp_path))
     photos(tmp_path / "photos", "1", "10", "2")

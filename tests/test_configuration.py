@@ -23,6 +23,7 @@ def check_all(plain: dict[str, Any]) -> None:
     check(plain)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("overrides", choices(), ids=lambda overrides: overrides[0])
 def test_every_choice_composes_checks_and_builds(overrides: list[str]) -> None:
     plain = composed(overrides)

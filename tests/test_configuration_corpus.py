@@ -195,6 +195,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("overrides", "parts"), TRAIN.values(), ids=TRAIN)
 def test_train_refuses(overrides: list[str], parts: list[str], script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inkdrop.commands.train.run.train", refuse)
@@ -225,6 +226,7 @@ PLACES: dict[str, tuple[list[str], int, str]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("arguments", "code", "part"), PLACES.values(), ids=PLACES)
 def test_a_place_is_refused(
     arguments: list[str], code: int, part: str, script: Script, monkeypatch: pytest.MonkeyPatch
@@ -363,6 +365,7 @@ class Exit(Callback):
 """
 
 
+@pytest.mark.slow
 def test_c35_a_failing_trial_does_not_stop_the_others(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,6 +420,7 @@ def test_c35_a_sweep_of_samples_needs_a_folder_without_others(script: Script, tm
     assert before == {file: file.read_bytes() for file in Path("sweep").rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_c35_an_objective_is_one_number(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a sweeper that searches is given it: a trial without one fails, and the others go on."""
     given: list[Any] = []

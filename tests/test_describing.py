@@ -68,6 +68,7 @@ def task_of(network: nn.Module, optimizer: Any = torch.optim.AdamW) -> Diffusion
     return DiffusionTask(pipeline, loss, optimizer, lambda each: warmup_cosine(each, 1, 10))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_described_without_its_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INKDROP_DATA_DIR", "nowhere")
@@ -221,6 +222,7 @@ def test_the_plot_shows_the_law_of_the_noise_levels(tmp_path: Path) -> None:
     assert (tmp_path / "pictures" / "run.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -191,6 +191,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_of_pages_compose(page: Path, reader: Path) -> None:
     written = (Path(file_name(block)) for _, block in blocks(page.read_text()))

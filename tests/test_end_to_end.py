@@ -133,6 +133,7 @@ def test_pictures_show_samples_beside_what_they_come_from(run: Path, tmp_path: P
     assert picture(tmp_path / "out" / "grid.png").shape[0] == len(set(labels.tolist())) * 50 + 2  # a row for each class
 
 
+@pytest.mark.slow
 def test_samples_depend_on_seed_and_condition_alone(run: Path, tmp_path: Path) -> None:
     for sampler in ("ddim", "ancestral", "heun"):
         options = [f"sampler={sampler}", "time_grid.num_steps=4", "num_samples=8"]
@@ -267,6 +268,7 @@ def test_parts_train_and_are_measured_from_the_command_line(overrides: list[str]
     assert result["num_samples"] == 3
 
 
+@pytest.mark.slow
 def test_several_devices_train_and_sample_as_one(tmp_path: Path) -> None:
     """Afresh, as Lightning begins the other rank, and as both end."""
     folder = tmp_path / "two"
@@ -333,6 +335,7 @@ def test_compiled_networks_train_and_sample_the_same(tmp_path: Path) -> None:
     assert np.allclose(one["x"], two["x"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_other_loggers_and_missing_packages(tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.mkdir()

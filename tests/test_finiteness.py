@@ -436,6 +436,7 @@ def test_training_ends_with_code_5_on_all_ranks(devices: int, tmp_path: Path) ->
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_one_of_two_ranks_cannot_write_ends_both(tmp_path: Path) -> None:
     """Weights overflow in the last step, which the rank that writes is the only one to see; the other waits for it."""
     overflow = [

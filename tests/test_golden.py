@@ -164,6 +164,7 @@ def test_a_model_has_its_weights_and_makes_its_samples(golden: Golden, name: str
         assert [*differences(file[name], samples, golden.exact)] == []
 
 
+@pytest.mark.many
 @cases("sample")
 def test_the_same_samples_are_drawn_and_measured_alike(golden: Golden, name: str, script: Script) -> None:
     ended = script("sample.py", *golden.commands["sample"][name], "output_dir=now")
@@ -175,6 +176,7 @@ def test_the_same_samples_are_drawn_and_measured_alike(golden: Golden, name: str
     assert [*differences(*results, golden.exact)] == []
 
 
+@pytest.mark.slow
 @cases("killed")
 def test_a_run_that_was_killed_goes_on_to_the_same_end(golden: Golden, name: str, script: Script) -> None:
     whole, _ = golden.commands["killed"][name]
@@ -188,6 +190,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(golden: Golden, name: str
     assert_equal_runs(Path(name), Path("again"), exact=True)
 
 
+@pytest.mark.many
 @cases("train")
 def test_a_run_begins_again_from_its_configuration(golden: Golden, name: str, script: Script) -> None:
     ended = script("train.py", "--config-dir", name, "--config-name", "config", "output_dir=now")
@@ -195,6 +198,7 @@ def test_a_run_begins_again_from_its_configuration(golden: Golden, name: str, sc
     assert_equal_runs(golden.folder / name, Path("now"), golden.exact)
 
 
+@pytest.mark.many
 @cases("killed")
 def test_a_run_that_was_killed_goes_on_from_its_configuration(golden: Golden, name: str, script: Script) -> None:
     whole, _ = golden.commands["killed"][name]
@@ -203,6 +207,7 @@ def test_a_run_that_was_killed_goes_on_from_its_configuration(golden: Golden, na
         assert_equal_runs(golden.folder / whole, Path(name), golden.exact)
 
 
+@pytest.mark.many
 @cases("train")
 def test_a_run_that_has_ended_has_nothing_to_do(golden: Golden, name: str, script: Script) -> None:
     ended = script("train.py", *golden.commands["train"][name], f"output_dir={Path(name).resolve()}")

@@ -153,6 +153,7 @@ def conditional_w1(grid: TimeGrid, constraint: Constraint, count: int) -> float:
     return (samples[:, 1].sort().values - conditional(denoiser, count).sort().values).abs().mean().item()
 
 
+@pytest.mark.slow
 def test_replacement_repaint_and_particles_against_the_exact_conditional() -> None:
     """W1 of x_1 given x_0 = 0.8 on `analytic.mixture` with spread 3, VP schedule, DDPM sampler."""
     count = 2000

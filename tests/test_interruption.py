@@ -81,6 +81,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return run(tmp_path_factory.mktemp("undisturbed") / "run", "loss.seconds=0.0", model=SLOW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "code"),
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)],
@@ -129,6 +130,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("owner", "name", "number", "step"), MOMENTS.values(), ids=MOMENTS)
 def test_whenever_a_signal_comes_the_run_stops_after_its_step(
     owner: Any, name: str, number: int, step: int, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +160,7 @@ SLURM = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signum", "asked"), [(signal.SIGUSR1, ["requeue 71"]), (signal.SIGTERM, [])])
 def test_a_job_of_slurm_is_requeued_once_and_finds_its_folder(
     signum: int, asked: list[str], whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

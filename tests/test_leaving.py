@@ -163,6 +163,7 @@ def test_a_signal_during_the_start_is_a_code_and_a_line(signum: signal.Signals, 
     assert os.waitstatus_to_exitcode(status) == EXIT_CODES[signum]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_leave_signals_to_their_parent(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal and SLURM send them to all processes of a job."""
@@ -225,6 +226,7 @@ DISASTERS: dict[str, tuple[str, str, int]] = {
 PICTURES = [*(each for each in POINTS if each not in ("~callbacks.pictures", "logger=none")), *SHORT, "logger=csv"]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("module", "name", "number"), DISASTERS.values(), ids=DISASTERS)
 def test_a_disk_that_is_full_ends_with_code_4(
     module: str,

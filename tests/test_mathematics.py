@@ -88,6 +88,7 @@ def test_curves_that_share_a_line_style_differ_in_colour() -> None:
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(YAMLS)
 
 
+@pytest.mark.slow
 def test_the_command_draws_every_yaml(tmp_path: Path) -> None:
     done = completed("-m", "inkdrop", "plot-schedules", str(tmp_path / "new" / "plot.png"))
     assert done.returncode == 0, done.stderr

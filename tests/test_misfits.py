@@ -48,6 +48,7 @@ KINDS = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_that_does_not_fit_is_told_with_options_that_train(kind: str, tmp_path: Path, script: Script) -> None:
     make, words = KINDS[kind]

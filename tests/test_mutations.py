@@ -15,6 +15,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, mutations.Kind]
     return mutations.made(tmp_path_factory.mktemp("sound"))
 
 
+@pytest.mark.slow
 def test_nothing_ends_in_a_traceback_hangs_or_takes_all_memory(kinds: dict[str, mutations.Kind]) -> None:
     ends, faults = mutations.try_all(kinds, lambda name, number: number < CASES)
     for name, counts in ends.items():

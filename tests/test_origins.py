@@ -86,6 +86,7 @@ def test_reconstruction_refuses_noise_and_more_items_than_there_are() -> None:
         Reconstruction(exact_pipeline(denoiser, calibrated), {"x": denoiser.draw(20)}, 2)
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run of few steps is interpolated, reconstructed and calibrated by the options of the pages."""
     run = tmp_path / "run"

@@ -129,6 +129,7 @@ def made(node: dict[str, Any]) -> list[str]:
     return heard
 
 
+@pytest.mark.slow
 def test_making_a_part_opens_fetches_starts_and_writes_nothing() -> None:
     parts, by_yaml = checkpoint_parts(), named()
     others = {name: {"_target_": name, **arguments} for name, arguments in OTHERS.items()}

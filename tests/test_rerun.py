@@ -123,6 +123,7 @@ def test_two_of_the_same_second_have_a_folder_each(script: Script, tmp_path: Pat
     assert len(list(Path("runs").glob("*-3/*/result.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_that_only_checks_leaves_its_folder_free(script: Script) -> None:
     for steps in ("trainer.max_steps=0", "trainer.max_steps=4"):
         ended = script("train.py", "-m", *OPTIONS, steps, "seed=0,1", "output_dir=sweep")
@@ -132,6 +133,7 @@ def test_a_sweep_that_only_checks_leaves_its_folder_free(script: Script) -> None
     assert ended.out.count("nothing to do") == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_seeds_are_drawn_goes_on(script: Script) -> None:
     options = ["-m", *OPTIONS, "seed=null", "optimizer.lr=0.1,0.2", "output_dir=sweep"]
     assert script("train.py", *options).code == 0
@@ -162,6 +164,7 @@ def test_what_all_trials_would_share_is_refused(option: str, said: str, script: 
     assert not list(Path.cwd().iterdir())
 
 
+@pytest.mark.slow
 def test_trials_with_folders_of_their_own_elsewhere_go_on(script: Script, tmp_path: Path) -> None:
     option = f"callbacks.checkpoint.folder={tmp_path / 'disk'}/${{output_dir}}"
     options = ["-m", *OPTIONS, option, "seed=0,1", "output_dir=sweep"]

@@ -64,6 +64,7 @@ def test_a_run_goes_on_to_the_bit_from_every_step(
         assert logged(folder) == logged(tmp_path / "whole"), step
 
 
+@pytest.mark.slow
 def test_a_run_of_images_goes_on_to_the_bit(tmp_path: Path) -> None:
     options = ["trainer.val_check_interval=7", "trainer.max_steps=9"]
     whole = run(tmp_path / "whole", *options, model=DIGITS)
@@ -94,6 +95,7 @@ def test_a_run_goes_on_with_what_was_measured(tmp_path: Path) -> None:
         assert again["metrics"]["fd_raw_20"] == result["metrics"]["fd_raw_20"], step
 
 
+@pytest.mark.slow
 def test_two_devices_go_on_with_the_samples_of_one(tmp_path: Path) -> None:
     """The norm of the gradient of all samples of a step is as it was, but for the order of sums."""
     options = ["network.dropout=0.0", "trainer.max_steps=8"]
@@ -126,6 +128,7 @@ def positions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_with_another_batch_size_no_sample_is_seen_twice_or_never(
@@ -174,6 +177,7 @@ WRITES: dict[str, tuple[Any, str, int, Callable[[], None], str, int]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("owner", "name", "number", "fail", "said", "step"), WRITES.values(), ids=WRITES)
 def test_a_run_that_cannot_write_ends_with_code_4_and_goes_on_later(
     owner: Any,

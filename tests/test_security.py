@@ -115,6 +115,7 @@ MODELS: dict[str, tuple[str, Any, str]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.usefixtures("payloads")
 @pytest.mark.parametrize(("place", "node", "message"), MODELS.values(), ids=MODELS)
 def test_a_model_names_parts_of_models_only(place: str, node: Any, message: str, file: Path, script: Script) -> None:
@@ -369,6 +370,7 @@ FILES = ["lock", "metrics.jsonl", "metrics.csv", "config.yaml", "result.json"]
 FOLDERS = ["pictures", "checkpoints", "snapshots", "wandb"]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", [*FILES, *FOLDERS])
 def test_a_received_run_is_not_written_through_links(name: str, folder: Path, script: Script, tmp_path: Path) -> None:
     target = tmp_path / "precious"

@@ -143,6 +143,7 @@ def test_a_checkpoint_is_written_after_the_snapshots_before_it(tmp_path: Path, m
     assert written == ["snapshots 2", "checkpoints 2", "snapshots 4", "checkpoints 4"]
 
 
+@pytest.mark.slow
 def test_a_run_with_snapshots_goes_on_to_the_bit(tmp_path: Path) -> None:
     options = [LENGTHS, every(4), "callbacks.ema.every_steps=2"]
     whole = run(tmp_path / "whole", *options)
@@ -208,6 +209,7 @@ def test_a_length_cannot_join_a_run_later(tmp_path: Path, capsys: pytest.Capture
     assert "no average length:0.05" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_length_out_of_the_snapshots_is_near_the_one_that_was_kept(tmp_path: Path) -> None:
     """Kept online in another run of the same seed, so that no snapshot has it."""
     errors = {}
@@ -297,6 +299,7 @@ def test_options_that_contradict_each_other_are_refused(options: dict[str, Any],
         check_average({**plain, **options})
 
 
+@pytest.mark.slow
 def test_sampling_at_a_length_from_the_command_line(points: Path, tmp_path: Path) -> None:
     out, options = tmp_path / "out", ["num_samples=9", "time_grid.num_steps=4"]
     done = completed(

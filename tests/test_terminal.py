@@ -9,6 +9,7 @@ import pytest
 from entry_scripts import Script, completed
 
 
+@pytest.mark.slow
 def test_libraries_that_are_used_for_the_first_time_print_nothing(tmp_path: Path) -> None:
     """Such as matplotlib, which makes a list of the fonts and says so."""
     done = completed("train.py", "trainer.max_steps=0", fresh=True, MPLCONFIGDIR=str(tmp_path))

@@ -91,6 +91,7 @@ def exact_reverse_variance(step: int) -> float:
     return power_before - (ratio * power_before) ** 2 / power
 
 
+@pytest.mark.slow
 def test_the_learned_variance_becomes_that_of_the_exact_reverse_step() -> None:
     model = denoiser()
     network: Exact = model.network  # type: ignore[assignment]

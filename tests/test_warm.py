@@ -48,6 +48,7 @@ with open(sys.argv[1], "w") as file:
 """
 
 
+@pytest.mark.slow
 def test_a_program_sees_what_it_sees_in_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "probe.py").write_text(PROBE)
     found: list[dict[str, Any]] = []
@@ -69,6 +70,7 @@ def test_a_program_sees_what_it_sees_in_a_process_of_its_own(tmp_path: Path) -> 
     assert all(one != other for one, other in zip(*numbers[:2], strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_and_its_samples_are_equal_to_the_bit(tmp_path: Path) -> None:
     pictures = ["callbacks.pictures.num_samples=4", "time_grid.num_steps=3"]
     options = [*(each for each in POINTS if each != "~callbacks.pictures"), *SHORT, *pictures, "run_id=same"]
