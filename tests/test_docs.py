@@ -136,7 +136,7 @@ def test_the_map_names_the_parts_of_the_package() -> None:
         existing = {file.relative_to(package / name).as_posix() for file in (package / name).rglob("*.py")}
         existing = {file for file in existing if not file.endswith("__init__.py")}
         assert listed <= existing, name
-        assert listed == existing or name not in ("commands", "configuration", "runs", "networks"), name
+        assert listed == existing or name not in ("commands", "configuration", "runs"), name
     assert set(files) == packages
 
 
