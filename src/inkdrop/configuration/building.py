@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "inkdrop.constraints": ("inkdrop.constraints.ConstraintFactory",),
     "inkdrop.data": (
         *("inkdrop.data.DataModule", "inkdrop.data.decoding.Decoder"),
-        *("inkdrop.data.loaders.Augment", "inkdrop.data.toys.Draw"),
+        *("inkdrop.data.loaders.Augment", "inkdrop.data.loaders.Derive", "inkdrop.data.toys.Draw"),
     ),
     "inkdrop.denoiser": ("inkdrop.denoiser.Denoiser",),
     "inkdrop.deviations": ("inkdrop.deviations.Deviation",),

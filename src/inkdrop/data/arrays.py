@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from inkdrop.data.classes import numbered
-from inkdrop.data.loaders import Augment, Column, Split
+from inkdrop.data.loaders import Augment, Column, Derive, Split
 from inkdrop.data.module import DataModule
 from inkdrop.errors import DataError
 from inkdrop.files.arrays import Npz, map_npy
@@ -54,6 +54,7 @@ class Arrays(DataModule):
         validation: Location | None = None,
         held_out: Annotated[float, Gt(0), Lt(1)] = 0.1,
         memory_limit: Annotated[float, Ge(0)] = 4.0,
+        derive: dict[str, Derive] | None = None,
     ):
         if "x" not in fields:
             raise ValueError(f"data.fields={fields} does not say which array is x: data.fields={{x: NAME}}")
@@ -64,7 +65,7 @@ class Arrays(DataModule):
             num_classes = len(numbered({label for path in paths for label in self._different_labels(path)}, None))
         if shape is None:
             shape = list(self._arrays(self.path)[fields["x"]].shape[1:])
-        super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
+        super().__init__(shape, num_classes, batch_size, seed, augment, num_workers, derive=derive)
 
     def verify(self) -> None:
         for path in filter(None, (self.path, self.validation)):

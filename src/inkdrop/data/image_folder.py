@@ -17,7 +17,7 @@ from inkdrop.data.decoding import ANIMATED, WARNED, Decoder
 from inkdrop.data.findings import Findings
 from inkdrop.data.images import Images, scan, typical_shape
 from inkdrop.data.layout import Place, check_level, class_names, only_place, places
-from inkdrop.data.loaders import Augment, Split
+from inkdrop.data.loaders import Augment, Derive, Split
 from inkdrop.data.module import DataModule
 from inkdrop.data.sources import Source, open_source
 from inkdrop.errors import DataError
@@ -78,6 +78,7 @@ class ImageFolder(DataModule):
         allow_links: bool = False,
         sha256: str | None = None,
         validation_sha256: str | None = None,
+        derive: dict[str, Derive] | None = None,
     ):
         self.path, self.validation, self.held_out, self.allow_links = path, validation, held_out, allow_links
         self._stated = num_classes
@@ -92,7 +93,7 @@ class ImageFolder(DataModule):
         self.decoder, self.max_broken, self.memory_limit = decoder or Decoder(shape), max_broken, memory_limit
         self.decoder.check_shape()
         self.sha256 = {"train": sha256, "validation": validation_sha256}
-        super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
+        super().__init__(shape, num_classes, batch_size, seed, augment, num_workers, derive=derive)
 
     @cached_property
     def _places(self) -> dict[str, Place]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from inkdrop.distributed.signals import held, only_end_by
+from inkdrop.errors import DataError
 from inkdrop.randomness import Generators
 
 
@@ -40,6 +41,57 @@ Split: TypeAlias = Mapping[str, Column]  # "x" (N, *) raw data, "label" (N), ...
 Batch: TypeAlias = dict[str, Tensor]
 Augment: TypeAlias = Callable[[Batch, Generators], Batch]
 Order: TypeAlias = Callable[[Sequence[int]], Tensor]  # positions of the run -> numbers of items
+
+
+class Derive(ABC):
+    """Computes a field of a batch from its other fields, such as a degraded image; its attributes are its options."""
+
+    @abstractmethod
+    def __call__(self, fields: Batch, generators: Generators) -> Tensor:
+        """Returns the field (B, *) of raw fields (B, *) with one random stream per sample."""
+
+
+class Derived:
+    """A column that is computed when items are fetched, with random streams that are keyed by the item."""
+
+    def __init__(self, name: str, derive: Derive, fields: Split):
+        self.name, self.derive, self.fields = name, derive, dict(fields)
+
+    def __len__(self) -> int:
+        return len(self.fields["x"])
+
+    def __getitem__(self, items: Tensor, /) -> Tensor:
+        return self.of(collect(self.fields, items), Generators.from_positions(0, items.tolist()))
+
+    def of(self, fields: Batch, generators: Generators) -> Tensor:
+        """Computes the field of a batch; raises `DataError` if the batch lacks a field that it needs."""
+        try:
+            value = self.derive(fields, generators.at("derive").at(self.name))
+        except KeyError as error:
+            available = ", ".join(fields)
+            raise DataError(
+                f"data.derive.{self.name} needs the field {error.args[0]}, which the data lack: available: {available}"
+            ) from None
+        if len(value) != len(fields["x"]):
+            raise DataError(f"data.derive.{self.name} returns {len(value)} items for {len(fields['x'])}")
+        return value
+
+    @functools.cached_property
+    def _first(self) -> Tensor:
+        return self[torch.zeros(1, dtype=torch.int64)]
+
+    @property
+    def shape(self) -> Sequence[int]:
+        return (len(self), *self._first.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._first.dtype
+
+    def digest(self) -> str:
+        """Returns what the field is: the kind and the options of its computation."""
+        kind = type(self.derive)
+        return f"{kind.__module__}.{kind.__qualname__} {sorted(vars(self.derive).items())}"
 
 
 class ShuffledPasses:
@@ -124,8 +176,8 @@ class ShuffledLoader(_Loader):
 
     A batch continues over the end of a pass, so that none is smaller and none is lost. Each rank takes its slice of
     every batch, so that all ranks together see the batches of one process. A batch holds its positions in the run as
-    "position", by which `augment` is keyed. `order` null is that of shuffled passes. Raises `ValueError` if the devices
-    do not divide `batch_size`.
+    "position", by which `augment` and derived fields are keyed. `order` null is that of shuffled passes. Raises
+    `ValueError` if the devices do not divide `batch_size`.
     """
 
     def __init__(
@@ -155,9 +207,13 @@ class ShuffledLoader(_Loader):
         share = self.batch_size // self.world_size
         first = self.first + number * self.batch_size + self.rank * share
         positions = range(first, first + share)
-        batch = collect(self.split, self.order(positions))
+        raw = {name: column for name, column in self.split.items() if not isinstance(column, Derived)}
+        batch, generators = collect(raw, self.order(positions)), Generators.from_positions(self.seed, positions)
         if self.augment is not None:
-            batch = self.augment(batch, Generators.from_positions(self.seed, positions).at("augment"))
+            batch = self.augment(batch, generators.at("augment"))
+        for name, column in self.split.items():
+            if isinstance(column, Derived):
+                batch = {**batch, name: column.of(batch, generators)}
         return {**batch, "position": torch.tensor(positions)}
 
     def _numbers(self) -> Iterable[int]:

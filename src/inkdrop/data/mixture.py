@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from inkdrop.data.loaders import Augment, Column, Order, ShuffledPasses, Split, content
+from inkdrop.data.loaders import Augment, Column, Derive, Order, ShuffledPasses, Split, content
 from inkdrop.data.module import DataModule
 from inkdrop.errors import DataError
 from inkdrop.files.showing import harmless
@@ -47,6 +47,7 @@ class Mixture(DataModule):
         augment: Augment | None = None,
         num_workers: Annotated[int, Ge(0)] | None = None,
         weights: dict[str, Annotated[float, Gt(0)]] | None = None,
+        derive: dict[str, Derive] | None = None,
     ):
         if not sources:
             raise ValueError("data.sources is empty: add at least one data set")
@@ -56,9 +57,11 @@ class Mixture(DataModule):
             )
         if augmented := [name for name, source in sources.items() if source.augment is not None]:
             raise ValueError(f"data.sources.{augmented[0]}.augment is not used: set data.augment for the mixture")
+        if derived := [name for name, source in sources.items() if source.derive]:
+            raise ValueError(f"data.sources.{derived[0]}.derive is not used: set data.derive for the mixture")
         if num_classes is None:
             num_classes = max(source.num_classes for source in sources.values())
-        super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
+        super().__init__(shape, num_classes, batch_size, seed, augment, num_workers, derive=derive)
         self.sources, self.weights, self.class_balanced = sources, weights, class_balanced
 
     @cached_property

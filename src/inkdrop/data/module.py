@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inkdrop.data.classes import numbered, renumbered
 from inkdrop.data.findings import Findings
-from inkdrop.data.loaders import Augment, Order, OrderedLoader, ShuffledLoader, Split, content
+from inkdrop.data.loaders import Augment, Derive, Derived, Order, OrderedLoader, ShuffledLoader, Split, content
 from inkdrop.errors import CheckpointError, DataError
 
 _NAMED = 5  # classes in a warning
@@ -30,6 +30,7 @@ class DataModule(LightningDataModule, ABC):
     - `batch_size`: samples of an optimizer step over all devices.
     - `seed`: seed of the order and of the augmentation.
     - `augment`: a function `augment(batch, generators)` that changes training batches.
+    - `derive`: further fields by name, computed from the others; training batches draw them anew, other items do not.
     - `num_workers`: processes that make batches; null is none for data in memory, and else up to four.
 
     Raises `DataError` if the data differ from what is stated.
@@ -45,10 +46,13 @@ class DataModule(LightningDataModule, ABC):
         seed: Annotated[int, Ge(0)] = 0,
         augment: Augment | None = None,
         num_workers: Annotated[int, Ge(0)] | None = None,
+        derive: dict[str, Derive] | None = None,
     ):
         super().__init__()
+        if taken := sorted({"x", "label", "position"} & set(derive or {})):
+            raise ValueError(f"data.derive.{taken[0]} would replace a field of the data: choose another name")
         self.shape, self.num_classes, self.batch_size, self.seed = list(shape), num_classes, batch_size, seed
-        self.augment, self.num_workers = augment, num_workers
+        self.augment, self.num_workers, self.derive = augment, num_workers, dict(derive or {})
         self.num_samples_seen = 0  # before the run was interrupted; training continues with the next sample
         self._num_batches_before = 0  # batches before a resumption, which may have had another size
 
@@ -89,7 +93,15 @@ class DataModule(LightningDataModule, ABC):
                 raise DataError(
                     f"data.shape={self.shape}, but the samples of {name} have the shape {shape}: set data.shape to it"
                 )
-        return self._renumbered(splits)
+        return {name: self._with_derived(split) for name, split in self._renumbered(splits).items()}
+
+    def _with_derived(self, split: Split) -> Split:
+        """The split with the derived fields, each of which may use those before it."""
+        for name, derive in self.derive.items():
+            if name in split:
+                raise DataError(f"data.derive.{name} would replace a field of the data: choose another name")
+            split = {**split, name: Derived(name, derive, split)}
+        return split
 
     def _renumbered(self, splits: dict[str, Split]) -> dict[str, Split]:
         """The splits with labels from 0 to num_classes - 1; a class without a training item causes a warning."""
@@ -173,7 +185,7 @@ class DataModule(LightningDataModule, ABC):
     def _workers(self, split: Split) -> int:
         if self.num_workers is not None:
             return self.num_workers
-        in_memory = all(isinstance(column, Tensor) for column in split.values())
+        in_memory = all(isinstance(column, Tensor | Derived) for column in split.values())
         return 0 if in_memory else min(4, os.cpu_count() or 1)
 
     def _place(self) -> tuple[int, int]:

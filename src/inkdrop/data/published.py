@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from inkdrop.data.loaders import Augment, Split
+from inkdrop.data.loaders import Augment, Derive, Split
 from inkdrop.data.module import DataModule
 from inkdrop.errors import DataError
 from inkdrop.files.locations import Fetches, Location, data_dir
@@ -34,8 +34,9 @@ class Published(DataModule):
         augment: Augment | None = None,
         root: Location | None = None,
         download: Fetches = False,
+        derive: dict[str, Derive] | None = None,
     ):
-        super().__init__(shape, num_classes, batch_size, seed, augment)
+        super().__init__(shape, num_classes, batch_size, seed, augment, derive=derive)
         self.root, self.download = data_dir(root), download
 
     @abstractmethod

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from inkdrop.data.loaders import Split
+from inkdrop.data.loaders import Derive, Split
 from inkdrop.data.module import DataModule
 from inkdrop.randomness import Generators
 
@@ -50,8 +50,9 @@ class Toy(DataModule):
         num_classes: Annotated[int, Ge(0)],
         batch_size: Annotated[int, Ge(1)],
         seed: Annotated[int, Ge(0)] = 0,
+        derive: dict[str, Derive] | None = None,
     ):
-        super().__init__(shape, num_classes, batch_size, seed)
+        super().__init__(shape, num_classes, batch_size, seed, derive=derive)
         self.draw, self.num_points = draw, num_points
 
     def load(self) -> dict[str, Split]:

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt
 
 from inkdrop.data.classes import numbered
 from inkdrop.data.decoding import Decoder
-from inkdrop.data.loaders import Augment, Column, Order, Split
+from inkdrop.data.loaders import Augment, Column, Derive, Order, Split
 from inkdrop.data.module import DataModule
 from inkdrop.data.shards import Shard, ShardColumn, ShardStore
 from inkdrop.files.locations import Location, cache_dir
@@ -52,6 +52,7 @@ class WebDataset(DataModule):
         shards_at_once: Annotated[int, Ge(1)] = 4,
         cache_size: Annotated[float, Gt(0)] = 100.0,
         decoder: Decoder | None = None,
+        derive: dict[str, Derive] | None = None,
     ):
         self.store = ShardStore(cache_dir() / "shards", int(cache_size * 1e9), tuple(x), label)
         self.urls = {"train": self.store.expand(train), "validation": self.store.expand(validation)}
@@ -60,7 +61,7 @@ class WebDataset(DataModule):
         if num_classes is None:
             shards = [shard for part in self.urls for shard in self._index(part)] if label else []
             num_classes = len(numbered({each for shard in shards for each in np.unique(shard.labels).tolist()}, None))
-        super().__init__(shape, num_classes, batch_size, seed, augment, num_workers)
+        super().__init__(shape, num_classes, batch_size, seed, augment, num_workers, derive=derive)
 
     def verify(self) -> None:
         for url in self.urls["train"] + self.urls["validation"]:
