@@ -84,9 +84,7 @@ def test_the_fingerprint_knows_what_is_derived() -> None:
 def test_what_cannot_be_derived_is_named() -> None:
     with pytest.raises(ValueError, match=r"data\.derive\.label would replace a field"):
         digits(label=Noisy())
-    with pytest.raises(
-        DataError, match=r"data\.derive\.total needs the field noisy, .*: available: x"
-    ):
+    with pytest.raises(DataError, match=r"data\.derive\.total needs the field noisy, .*: available: x"):
         digits(total=Sum()).splits["validation"]["total"][torch.tensor([0])]
     with pytest.raises(ValueError, match="Downscale of factor 3 needs images whose sides it divides"):
         digits(small=Downscale(3)).train_dataloader().batch(0)

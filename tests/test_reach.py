@@ -101,6 +101,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.networks.resampling.SkipInput": {"in_channels": 2, "out_channels": 2, "taps": [1.0, 1.0], "dims": 2},
     "inkdrop.networks.positions.Positions": {},
     "inkdrop.networks.positions.Learned": {"grid": [2, 2], "width": 4, "head_dim": 4},
+    "inkdrop.data.degradations.BoxMask": {},
+    "inkdrop.data.degradations.Copy": {},
+    "inkdrop.data.degradations.Downscale": {"factor": 2},
     "inkdrop.noises.absorbing.Absorbing": {"num_categories": 3},
     "inkdrop.pipeline.loading.embedded": {"model": {"_target_": "inkdrop.codecs.Pixels"}, "classes": []},
     "inkdrop.samplers.runge_kutta.RungeKutta": {

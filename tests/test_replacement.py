@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from entry_scripts import Script
 from runs import sampled, trained
 from torch import Tensor
 
@@ -44,13 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(folder: Path, known: str = "a.png", mask: str = "m.png") -> list[str]:
-    return ["constraint=replacement", f"+condition.known={folder / known}", f"+condition.mask={folder / mask}"]
+    return ["constraint=replacement", f"condition.known={folder / known}", f"condition.mask={folder / mask}"]
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "abm", "dpmpp_2m"])
 def test_known_pixels_are_kept_exactly(sampler: str, folder: Path, tmp_path: Path) -> None:
     files = f"[{folder / 'a.png'},{folder / 'b.png'}]"
-    given = ["constraint=replacement", f"+condition.known={files}", f"+condition.mask={folder / 'm.png'}"]
+    given = ["constraint=replacement", f"condition.known={files}", f"condition.mask={folder / 'm.png'}"]
     found, result = sampled(folder / "run", tmp_path / "s", "num_samples=4", f"sampler={sampler}", *given)
     known = np.stack([np.asarray(PIL.Image.open(folder / f"{name}.png")) for name in "abab"])
     samples = found["x"].reshape(4, 8, 8)
@@ -88,6 +89,12 @@ def test_a_sampler_that_does_not_suit_the_constraint_is_refused(folder: Path, tm
     with pytest.raises(ValueError, match="particles need a sampler that draws noise, on 4 steps"):
         inkdrop.sample(f"checkpoint={folder / 'run'}", f"output_dir={tmp_path / 'out'}", "sampler=ddim", *allowed)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_help_of_a_checkpoint_lists_its_conditions(folder: Path, script: Script) -> None:
+    ended = script("sample.py", "--help", f"checkpoint={folder / 'run'}")
+    assert ended.code == 0, ended.err
+    assert ended.out.endswith(f"Conditions of {folder / 'run'}:\n  condition.label=...\n")
 
 
 def test_the_protocol_tells_samples_under_a_constraint_from_others() -> None:

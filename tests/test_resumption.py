@@ -160,7 +160,7 @@ def test_a_run_that_counted_batches_goes_on_to_the_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("state", [{}, {"num_samples_seen": "8"}, {"num_samples_seen": -8}, {"num_samples_seen": 0.5}])
 def test_a_number_of_samples_that_is_none_is_refused(state: Any) -> None:
-    with pytest.raises(CheckpointError, match="use another checkpoint"):
+    with pytest.raises(CheckpointError, match="use another file"):
         Toy(moons, 64, [2], 0, 8).load_state_dict(state)
 
 

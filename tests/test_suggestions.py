@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,7 +66,8 @@ def test_what_would_steer_a_terminal_is_escaped() -> None:
 
 @every({repr(path): path for path in PATHS})
 def test_commands_that_are_printed_name_the_run(path: str) -> None:
-    assert read(options(DiffusionTask.advice(None, path)))["checkpoint"] == path  # type: ignore[arg-type]
+    task: Any = SimpleNamespace(pipeline=SimpleNamespace(request=lambda seeds: {}))
+    assert read(options(DiffusionTask.advice(task, path)))["checkpoint"] == path
     assert read(options(ClassifierTask.advice(None, path)))["guidance.checkpoint"] == path  # type: ignore[arg-type]
 
 

@@ -33,6 +33,7 @@ def call(command: Command[Any], options: Sequence[str]) -> dict[str, Any]:
     with _CALLING, session(command) as now, quiet_within(), _process_kept():
         with for_the_user():
             _refuse_command_line_syntax(command.name, options)
+            options = command.spelled(options)
             config = raw(command.name, options)
             unresolved: Any = OmegaConf.to_container(config, resolve=False)
             folder = Path(config.output_dir)

@@ -80,6 +80,14 @@ class Command(ABC, Generic[P]):
         """Returns the options that are added to those of the command line."""
         return []
 
+    def help(self, arguments: Sequence[str]) -> str:
+        """Returns what --help says beyond the options of the configuration."""
+        return ""
+
+    def spelled(self, arguments: Sequence[str]) -> list[str]:
+        """Returns the arguments as Hydra needs them."""
+        return list(arguments)
+
     @abstractmethod
     def prepare(self, asked: Asked, session: Session) -> P:
         """Checks and builds a run before any file exists; raises `InkdropError` or `ValueError` if it cannot work."""

@@ -54,11 +54,12 @@ def start(command: Command[Any], arguments: Sequence[str]) -> None:
         try:
             refuse_without_conf()
             if {"--help", "-h"} & set(arguments):
-                show_help(CONF, command.name, command.description, with_absolute_path(arguments))
+                show_help(CONF, command.name, command.description, with_absolute_path(command.spelled(arguments)))
+                print(command.help(arguments), end="")
                 return
             refuse_unknown_flags(command.name, arguments)
             now.added = command.options(arguments)
-            sys.argv[1:] = [*with_absolute_path(arguments), *now.added]  # Hydra reads them there
+            sys.argv[1:] = [*with_absolute_path(command.spelled(arguments)), *now.added]  # Hydra reads them there
 
             @hydra.main(version_base="1.3", config_path=str(CONF), config_name=command.name)
             def main(config: DictConfig) -> Any:

@@ -19,7 +19,7 @@ from yaml import YAMLError
 from inkdrop.configuration.guides import guides
 from inkdrop.configuration.secrets import masked_override
 from inkdrop.configuration.seed import draw_seed
-from inkdrop.configuration.suggestions import unknown_option
+from inkdrop.configuration.suggestions import quoted, unknown_option, words
 from inkdrop.errors import ConfigurationError
 from inkdrop.files import read_yaml
 from inkdrop.files.showing import harmless
@@ -76,13 +76,25 @@ def explained(error: Exception, arguments: Sequence[str]) -> str:
         advice = f"; add an argument that no YAML file names by +{cause.full_key}=..."
         return unknown_option(cause.full_key, map(str, names), advice)
     if isinstance(error, OverrideParseException):
-        return f"{masked_override(str(error.override))}: {error}"
+        return f"{masked_override(str(error.override))}: {error}{_quoting(str(error.override))}"
     if isinstance(cause, OmegaConfBaseException):
         return f"{error}\n{cause}"
     if isinstance(error, HydraException | YAMLError):
-        return str(error).expandtabs(2)
+        given = next((each for each in arguments if each.lstrip("+").startswith("condition.") and "," in each), "")
+        return str(error).expandtabs(2) + (_quoting(given) if "sweep" in str(error).lower() else "")
     typed = " ".join(map(masked_override, arguments))
     return f"{error}, in {typed}: choose a name that --help lists for the group"
+
+
+def _quoting(override: str) -> str:
+    """Returns how an option is quoted whose value is a text, where Hydra would read commas and brackets."""
+    name, _, value = override.lstrip("+").partition("=")
+    if not name.startswith("condition."):
+        return ""
+    text = value.strip("'\"")
+    return (
+        f"\na text with commas, brackets, quotes or other letters is quoted twice: {words([f'{name}={quoted(text)}'])}"
+    )
 
 
 @contextmanager

@@ -67,8 +67,11 @@ def written(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     text = str(value)
-    if _BARE.fullmatch(text):
-        return text
+    return text if _BARE.fullmatch(text) else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """Returns a text in the quotes of Hydra's notation."""
     from hydra.core.override_parser.types import Quote, QuotedString  # the mathematics does not import Hydra
 
     text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", text)  # else it would be a reference

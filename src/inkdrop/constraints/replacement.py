@@ -46,7 +46,7 @@ class Replacement(ConstraintFactory):
     def __call__(self, pipeline: Constrained, batch: Mapping[str, Tensor]) -> Constraint:
         if missing := [name for name in self.names if name not in batch]:
             raise ValueError(
-                f"constraint=replacement needs condition.{missing[0]}: set +condition.known=FILE +condition.mask=FILE"
+                f"constraint=replacement needs condition.{missing[0]}: set condition.known=FILE condition.mask=FILE"
             )
         known, mask = pipeline.codec.encode({**batch, "x": batch["known"]}), batch["mask"] > 0
         if known.shape[1:] != pipeline.shape:

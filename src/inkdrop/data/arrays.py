@@ -19,6 +19,7 @@ from inkdrop.files.arrays import Npz, map_npy
 from inkdrop.files.locations import Location
 from inkdrop.files.showing import harmless
 from inkdrop.files.tensors import read_torch
+from inkdrop.files.texts import encoded
 from inkdrop.randomness import Generators
 
 MAX_CLASSES = 10**6
@@ -27,7 +28,8 @@ MAX_CLASSES = 10**6
 class Arrays(DataModule):
     """Your own vectors, images or series: named arrays of one length, in files of numpy or torch.
 
-    Floats become float32 and labels int64; other whole numbers keep their type. Arguments beyond those of `DataModule`:
+    Floats become float32 and labels int64; other whole numbers keep their type, and strings become UTF-8 in uint8 (N,
+    L). Arguments beyond those of `DataModule`:
 
     - `path`: a .npz, a .npy, a .pt of `torch.save`, or a folder with one .npy per array. The only array of a .npy, or
       of a .pt that holds a bare tensor, is called x.
@@ -207,6 +209,11 @@ def as_tensor(array: np.ndarray) -> Tensor:
 
 
 def _in_memory(array: np.ndarray, field: str, place: str) -> Tensor:
+    if array.dtype.kind == "U":
+        try:
+            return encoded(array.tolist(), place)
+        except ValueError as error:
+            raise DataError(str(error)) from None
     tensor = as_tensor(array)
     _check_finite(tensor, place, torch.arange(len(tensor)))
     if field == "label":
@@ -220,8 +227,10 @@ def _in_memory(array: np.ndarray, field: str, place: str) -> Tensor:
 
 def _check_kind(array: np.ndarray, field: str, place: str) -> None:
     """Raises `DataError` for an array that is not numeric or has no items, and for labels that are not whole."""
+    if array.dtype.kind == "U" and array.ndim == 1 and len(array) and field != "label":
+        return  # texts
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{place} holds {array.dtype} instead of real numbers: convert it")
+        raise DataError(f"{place} holds {array.dtype} instead of real numbers, or of texts (N): convert it")
     if array.ndim == 0 or len(array) == 0:
         raise DataError(f"{place} has the shape {array.shape} and holds no items: choose another array")
     if field == "label" and (array.ndim != 1 or array.dtype.kind == "f"):

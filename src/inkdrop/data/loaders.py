@@ -61,9 +61,9 @@ class Derived:
         return len(self.fields["x"])
 
     def __getitem__(self, items: Tensor, /) -> Tensor:
-        return self.of(collect(self.fields, items), Generators.from_positions(0, items.tolist()))
+        return self.computed(collect(self.fields, items), Generators.from_positions(0, items.tolist()))
 
-    def of(self, fields: Batch, generators: Generators) -> Tensor:
+    def computed(self, fields: Batch, generators: Generators) -> Tensor:
         """Computes the field of a batch; raises `DataError` if the batch lacks a field that it needs."""
         try:
             value = self.derive(fields, generators.at("derive").at(self.name))
@@ -213,7 +213,7 @@ class ShuffledLoader(_Loader):
             batch = self.augment(batch, generators.at("augment"))
         for name, column in self.split.items():
             if isinstance(column, Derived):
-                batch = {**batch, name: column.of(batch, generators)}
+                batch = {**batch, name: column.computed(batch, generators)}
         return {**batch, "position": torch.tensor(positions)}
 
     def _numbers(self) -> Iterable[int]:

@@ -81,6 +81,14 @@ class Pipeline(nn.Module):
         self.codec.fit(batches, device)
         self.conditioner.fit(batches)
 
+    def _askers(self) -> list[Any]:
+        return [self.conditioner, *self.guidance.values(), *([self.constraint] if self.constraint else [])]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the conditions that the model, its guidance and its constraint take."""
+        return list(dict.fromkeys(name for asker in self._askers() for name in asker.names))
+
     def coefficients(self, point: Point) -> dict[str, Scalar]:
         """Returns the coefficients between the network and the estimate of x_0, by name."""
         prediction: Prediction = self.denoiser.prediction  # type: ignore[assignment]
@@ -91,8 +99,7 @@ class Pipeline(nn.Module):
 
         Raises `ValueError` for conditions that neither the model nor its guidance takes.
         """
-        askers: list[Any] = [self.conditioner, *self.guidance.values(), *([self.constraint] if self.constraint else [])]
-        known = {name for asker in askers for name in asker.names}
+        known, askers = set(self.names), self._askers()
         if unknown := sorted(set(condition) - known):
             takes = " and ".join(f"condition.{name}" for name in sorted(known))
             wrong = f"is unknown: this model takes {takes}" if known else "has no effect: this model takes no condition"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from inkdrop.commands.command import Asked, Command, Session
+
+_CONDITION = re.compile(r"condition\.\w+=")
 
 if TYPE_CHECKING:
     from inkdrop.commands.sample.prepare import PreparedSampling
@@ -19,6 +22,19 @@ class Sample(Command["PreparedSampling"]):
 
     name = "sample"
     description = "Draws samples from a trained model, and measures them with evaluate=true."
+
+    def help(self, arguments: Sequence[str]) -> str:
+        """Returns the conditions of the model, if the arguments name a checkpoint."""
+        named = [each.partition("=")[2] for each in arguments if each.startswith("checkpoint=")]
+        if not named:
+            return "\n--help checkpoint=RUN lists the conditions of a model.\n"
+        from inkdrop.commands.sample.conditions import conditions
+
+        return conditions(named[-1].strip("'\""))
+
+    def spelled(self, arguments: Sequence[str]) -> list[str]:
+        """Returns the arguments with a ++ before each condition, whose names the model knows and no YAML file."""
+        return [f"++{each}" if _CONDITION.match(each) else each for each in arguments]
 
     def prepare(self, asked: Asked, session: Session) -> PreparedSampling:
         from inkdrop.commands.sample.prepare import prepare

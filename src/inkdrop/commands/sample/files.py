@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inkdrop.data.loaders import Column
 from inkdrop.data.module import DataModule
+from inkdrop.files.texts import decoded, is_text
 from inkdrop.files.writing import replacing
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.real import extracted, real
@@ -34,7 +35,8 @@ def write_samples(
     - `classes`: names of the classes in the order of `label`; they are stored as `classes` in the archive.
     """
     x = as_array(samples) if is_images(samples) else samples.numpy()
-    arrays: dict[str, Any] = {"x": x, "seeds": np.array(seeds), **{name: each.numpy() for name, each in batch.items()}}
+    fields = {name: np.array(decoded(each)) if is_text(each) else each.numpy() for name, each in batch.items()}
+    arrays: dict[str, Any] = {"x": x, "seeds": np.array(seeds), **fields}
     if classes and "label" in batch:
         arrays["classes"] = np.array(classes, str)
     with replacing(output / "samples.npz") as file:
