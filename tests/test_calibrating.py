@@ -61,6 +61,7 @@ def calibrated(
     return code, *capfd.readouterr()
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "options",
     [
@@ -91,6 +92,7 @@ def test_each_command_tells_the_other(
     assert script("sample.py", f"checkpoint='{run}'", *options, *TAKEN, "output_dir=asked").code == 0
 
 
+@pytest.mark.slow
 def test_one_model_has_one_calibration_however_it_is_asked_for(run: Path) -> None:
     assert place(run, "guidance.scale=2", "guidance.interval=[0.3,5]") == place(
         run, "guidance.scale=2.0", "guidance.interval=[0.3,5.0]"
@@ -110,6 +112,7 @@ def test_one_model_has_one_calibration_however_it_is_asked_for(run: Path) -> Non
     assert len({place(run), *(place(run, *each) for each in models)}) == 1 + len(models)
 
 
+@pytest.mark.slow
 def test_the_nearer_of_two_calibrations_is_kept(
     run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

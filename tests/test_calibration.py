@@ -40,6 +40,7 @@ def calibrated(found: Calibration) -> Calibrated:
     return Calibrated(Explicit(found.times), found.coefficients)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("solver", "name", "bound"),
     [
@@ -66,6 +67,7 @@ def test_four_fitted_steps_come_several_times_as_near(name: str, solver: str, bo
     )
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("solver", ["abm", "dpmpp_2m, karras"])
 @pytest.mark.parametrize("schedule", [*(ALL_SCHEDULES[n] for n in ("edm", "linear_beta", "shifted")), cosine(20)])
 def test_fitted_times_fall_within_those_of_training_and_on_the_steps_of_a_table(

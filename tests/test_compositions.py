@@ -55,6 +55,7 @@ def draws_steps(time_sampler: TimeSampler) -> bool:
     return isinstance(getattr(time_sampler, "law", time_sampler), DiscreteUniform)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda prediction: type(prediction).__name__)
 @pytest.mark.parametrize("schedule", ALL_SCHEDULES.values(), ids=ALL_SCHEDULES.keys())
 def test_every_composition_trains_a_step_or_says_why_not(schedule: Schedule, prediction: Prediction) -> None:

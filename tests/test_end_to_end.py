@@ -238,6 +238,7 @@ LEARNED = ["sampler=ancestral", "sampler.deviation._target_=inkdrop.deviations.l
 INNER = ["network.network.base_channels=8", "network.network.norm_groups=4"]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("overrides", "logged"),
     [
@@ -286,6 +287,7 @@ def test_several_devices_train_and_sample_as_one(tmp_path: Path) -> None:
     assert np.abs(arrays_of(tmp_path / "s2")["x"].astype(int) - alone["x"]).max() <= 1
 
 
+@pytest.mark.slow
 def test_accumulation_gives_the_gradient_of_the_large_batch(tmp_path: Path) -> None:
     large = trained(tmp_path / "large", "data.batch_size=32", "trainer.max_steps=3")
     small = trained(tmp_path / "small", "data.batch_size=8", "trainer.max_steps=3", "trainer.accumulate_grad_batches=4")

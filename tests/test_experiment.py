@@ -30,6 +30,7 @@ OWN: dict[str, tuple[str, str, list[str], int, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("suffix", ["", ".yaml"])
 @pytest.mark.parametrize(("name", "content", "overrides", "code", "text"), OWN.values(), ids=OWN)
 def test_a_primary_configuration_of_the_users_own_is_checked(

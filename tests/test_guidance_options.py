@@ -131,6 +131,7 @@ REFUSED: dict[str, tuple[str, list[str], str]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("run", "options", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_guide_is_refused(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run: str, options: list[str], message: str
@@ -194,6 +195,7 @@ def test_an_energy_around_another_guide_has_its_gradient_in_an_inference_mode(ru
     assert not torch.allclose(expected, free, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("name", ["free", "classifier", "energy"])
 def test_guidance_of_a_compiled_network_and_in_bfloat16_is_the_same(runs: Path, name: str) -> None:

@@ -214,6 +214,7 @@ LAWS: dict[str, Callable[[TimeGrid], Sampler]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("label", [0, 1])
 @pytest.mark.parametrize("method", LAWS.values(), ids=LAWS.keys())
 def test_samples_guided_with_scale_1_have_the_law_of_their_class(

@@ -113,6 +113,7 @@ def test_each_scheduler_of_torch_is_among_the_cases() -> None:
     assert {name for name in known if not name.startswith("_")} == SCHEDULERS.keys() | OTHERS
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("name", "number", "kind"), CASES)
 def test_schedulers_of_torch_follow_their_own_curve(name: str, number: int, kind: str, tmp_path: Path) -> None:
     options, seen = SCHEDULERS[name][number], Seen()

@@ -120,6 +120,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("overrides", "texts"), REFUSED.values(), ids=REFUSED)
 def test_what_does_not_fit_ends_with_code_2_before_anything_is_made(
     overrides: list[str], texts: list[str], script: Script

@@ -74,6 +74,7 @@ def test_the_bound_of_a_gaussian_is_that_of_its_linear_chain(name: str, deviatio
         assert expected > -denoiser.log_prob(x).mean() / BITS
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", LONG)
 def test_the_bound_approaches_minus_log_p_from_above(name: str) -> None:
     """With the large deviation, right for smooth data near t = 0; the small one leaves a gap there at any T."""

@@ -72,6 +72,7 @@ def test_a_sweep_leaves_no_secret_in_any_file_nor_on_the_terminal(script: Script
     assert SECRET not in ended.out + ended.err
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "options",
     [

@@ -82,6 +82,7 @@ def test_the_plot_has_a_curve_of_each_schedule_in_each_panel() -> None:
     assert sorted(entries) == sorted(ALL_SCHEDULES)
 
 
+@pytest.mark.slow
 def test_curves_that_share_a_line_style_differ_in_colour() -> None:
     named = {name: build(resolved(composed("train", [f"schedule={name}"]), "nowhere")["schedule"]) for name in YAMLS}
     lines = schedules(named).axes[0].get_lines()

@@ -156,6 +156,7 @@ def agree(found: str, expected: str) -> bool:
     return expected in found if expected else not found
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("method", METHODS)
 def test_every_schedule_and_prediction_gives_numbers_or_a_reason(method: str, network: MLP) -> None:
     wrong = [
@@ -169,6 +170,7 @@ def test_every_schedule_and_prediction_gives_numbers_or_a_reason(method: str, ne
     assert not wrong
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("method", ["dpm_3", "unipc", "dpmpp_2m_sde"])
 def test_every_schedule_and_grid_gives_numbers_or_a_reason(method: str, grid: str, network: MLP) -> None:
@@ -189,6 +191,7 @@ ROUND_TRIPS = [(method, "linear") for method in DETERMINISTIC]  # which begins a
 ROUND_TRIPS += [(method, name) for method in ("heun", "unipc", "dpmpp_2m", "abm") for name in ("vp", "edm", "cosine")]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("method", "name"), ROUND_TRIPS)
 def test_inversion_comes_back_within_a_thousandth(method: str, name: str) -> None:
     """But for DDIM, of order 1: a hundredth."""

@@ -114,6 +114,7 @@ LAWFUL = {
 
 
 # The cosine's first step spans a factor of thousands in sigma / alpha, where Heun's trapezoid extrapolates wildly.
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("method", "name"), [(m, n) for m in LAWFUL for n in SCHEDULES if (m, n) != ("heun", "cosine")]
 )

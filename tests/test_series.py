@@ -43,6 +43,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", NETWORKS.values(), ids=NETWORKS.keys())
 def test_a_network_of_series_learns_waves_of_the_pitch_asked_for(options: list[str], tmp_path: Path) -> None:
     """Waves of 1 or 3 periods at any phase: most of a sample's energy is at its label's frequency."""

@@ -66,6 +66,7 @@ CASES = [(m, s) for m in METHODS for s in ("vp", "edm", "linear") if s == "vp" o
 CASES += [("reverse_diffusion", "linear")]  # from alpha = 0
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("method", "name"), CASES)
 def test_moments_of_a_mixture_within_three_standard_errors(method: str, name: str) -> None:
     denoiser = mixture(ALL_SCHEDULES[name], BatchGaussian())
