@@ -17,6 +17,7 @@ from inkdrop.denoiser import Estimate, NetworkDenoiser
 from inkdrop.deviations import small
 from inkdrop.losses import DenoisingLoss, Example, HybridLoss, LearnedUncertainty, LossTerms, Term, VariationalLoss
 from inkdrop.losses.denoising import Attempt
+from inkdrop.noises import Noise
 from inkdrop.predictions import DataPrediction, NoisePrediction
 from inkdrop.randomness import Generators, same_dropout
 from inkdrop.time_samplers import DiscreteUniform, Uniform
@@ -72,13 +73,13 @@ def test_elements_of_weight_zero_leave_no_trace(name: str) -> None:
     padded = torch.cat([alone, torch.full((6, 3), 0.9)], 1)
     eps = model.noise([8], generators.at("noise"), torch.float64)
 
-    class Given(nn.Module):
+    class Given(Noise):
         standard = True
 
         def __call__(self, shape: Any, generators: Generators, dtype: Any = None) -> Tensor:
             return eps[:, : next(iter(shape))]
 
-    model.noise = Given()  # type: ignore[assignment]
+    model.noise = Given()
     weight = (torch.arange(8) < 5).double().expand(6, 8)
     expected = LOSSES[name](model, Example(alone), generators, t).loss
     assert torch.allclose(LOSSES[name](model, Example(padded, weight=weight), generators, t).loss, expected, rtol=1e-12)
