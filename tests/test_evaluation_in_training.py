@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from small_tasks import fit, records, small_task
 
 from inkdrop.callbacks import EMA, Evaluate, Every, StopEarly, Variant
 from inkdrop.callbacks.checkpoint import Checkpoint
+from inkdrop.callbacks.measured import improves_upwards
 from inkdrop.guidance import Clip
-from inkdrop.metrics import Evaluation, FrechetDistance, Identity
+from inkdrop.metrics import Evaluation, FrechetDistance, Identity, PrecisionRecall
 from inkdrop.samplers import DDIM
 from inkdrop.time_grids import Trailing
 
@@ -65,7 +67,8 @@ def test_the_share_of_time_is_told(tmp_path: Path) -> None:
 class Told(Callback):
     """Gives out these values of a metric, one after each step."""
 
-    def __init__(self, values: list[float]) -> None:
+    def __init__(self, values: list[float], better: str = "lower") -> None:
+        self.protocol = {"metrics": {"fd": {"better": "higher"} if better == "higher" else {}}}
         self.values: Iterator[float] = iter(values)
         self.results: dict[str, float] = {}
         self.measured_at = -1
@@ -83,17 +86,44 @@ class Told(Callback):
         ("fd", [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], {"patience": 1}, 8),
     ],
 )
+@pytest.mark.parametrize("better", ["lower", "higher"])
 def test_training_ends_when_nothing_gets_better(
-    metric: str, values: list[float], options: dict[str, Any], steps: int, tmp_path: Path
+    metric: str, better: str, values: list[float], options: dict[str, Any], steps: int, tmp_path: Path
 ) -> None:
+    if better == "higher":  # which the metric itself says, unless its name does
+        values = values if metric == "-fd" else [-value for value in values]
     stop = StopEarly(metric, **options)
     saved = Checkpoint(Every(steps=100), str(tmp_path / "c"))
-    trainer = fit(small_task(), 8, [Told(values), stop, saved], tmp_path)
+    trainer = fit(small_task(), 8, [Told(values, better), stop, saved], tmp_path)
     assert trainer.global_step == steps
     assert [file.name for file in (tmp_path / "c").glob("*.ckpt")] == [f"step-{steps:08d}.ckpt"]
     again = StopEarly(metric, **options)
     again.load_state_dict(stop.state_dict())
     assert again.num_worse == stop.num_worse
+
+
+@pytest.mark.parametrize(
+    ("best", "better", "steps"), [("fd", "lower", 3), ("fd", "higher", 2), ("-fd", "lower", 2), ("-fd", "higher", 2)]
+)
+def test_the_best_checkpoint_is_that_of_the_direction_of_the_metric(
+    best: str, better: str, steps: int, tmp_path: Path
+) -> None:
+    saved = Checkpoint(Every(steps=100), str(tmp_path / "c"), keep=1, best=best)
+    fit(small_task(), 4, [Told([3.0, 4.0, 1.0, 2.0], better), saved], tmp_path)
+    assert sorted(file.name for file in (tmp_path / "c").glob("*.ckpt")) == [
+        f"step-{step:08d}.ckpt" for step in (steps, 4)
+    ]
+
+
+def test_a_resumed_run_knows_the_direction_before_it_measures_again(tmp_path: Path) -> None:
+    precision = Evaluation(Identity(2), {"precision": PrecisionRecall()}, num_samples=12)
+    callback = Evaluate(Every(steps=4), precision)
+    fit(small_task(), 4, [callback], tmp_path)
+    again = Evaluate(Every(steps=4), precision)
+    again.load_state_dict(callback.state_dict())
+    trainer: Any = SimpleNamespace(callbacks=[again])
+    assert improves_upwards(trainer, "precision_raw_12")
+    assert not improves_upwards(trainer, "validation/loss")
 
 
 def test_validation_loss_stops_too_and_a_name_that_never_comes_is_told(

@@ -10,7 +10,7 @@ from observed import Flat
 from inkdrop.data import Digits
 from inkdrop.metrics import CLIP, Classifier, DINOv2, Evaluation, Identity, Inception, KernelDistance
 from inkdrop.metrics.extractors import Extractor
-from inkdrop.metrics.protocol import hash_of, metric_of, protocol, sampling_facts, summary
+from inkdrop.metrics.protocol import hash_of, is_higher_better, metric_of, protocol, sampling_facts, summary
 
 SAMPLING = {"pipeline": {"sampler": "a", "guidance": "b"}, "weights": "0.99", "seed": 0, "network_calls": 5}
 SAMPLING["precision"] = "32-true"
@@ -48,7 +48,17 @@ def test_extractors_that_resize_say_how() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["fd_1k", "fd_1k_floor", "fd_1k_floor_350", "fd_1k_baseline", "fd_1k_low", "fd_1k_min@raw", "fd_1k@raw"]
+    "name",
+    [
+        "fd_1k",
+        "fd_1k_floor",
+        "fd_1k_floor_350",
+        "fd_1k_baseline",
+        "fd_1k_low",
+        "fd_1k_min@raw",
+        "fd_1k_max",
+        "fd_1k@raw",
+    ],
 )
 def test_what_stands_beside_a_metric_has_its_hash(name: str) -> None:
     values = protocol({}, {"fd_1k": {}}, {})
@@ -58,3 +68,14 @@ def test_what_stands_beside_a_metric_has_its_hash(name: str) -> None:
 
 def test_what_has_no_protocol_has_no_hash() -> None:
     assert summary({"train/loss": 0.5}, protocol({}, {"fd_1k": {}}, {})) == f"{'train/loss':36} 0.5000"
+
+
+def test_a_record_says_which_metrics_are_better_when_higher_and_no_hash_depends_on_it() -> None:
+    metrics = {"fd_1k": {"metric": "a"}, "recall_1k": {"metric": "b"}}
+    plain, told = protocol({}, metrics, {}), protocol({}, metrics, {}, higher=["recall_1k"])
+    assert told["metrics"]["recall_1k"].pop("better") == "higher"
+    assert told == plain
+    told["metrics"]["recall_1k"]["better"] = "higher"
+    upwards = [name for name in ("fd_1k", "recall_1k", "recall_1k_max@raw", "loss") if is_higher_better(name, told)]
+    assert upwards == ["recall_1k", "recall_1k_max@raw"]
+    assert not is_higher_better("recall_1k", {})

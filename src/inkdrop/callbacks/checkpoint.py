@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.interruption import Interrupted
-from inkdrop.callbacks.measured import latest, measured, warn_if_never_measured
+from inkdrop.callbacks.measured import improves_upwards, latest, measured, warn_if_never_measured
 from inkdrop.callbacks.step import BetweenSteps
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
 from inkdrop.checkpoints.content import FORMAT
@@ -26,8 +26,8 @@ class Checkpoint(BetweenSteps):
     - `folder`: folder of the files.
     - `keep`: number of the newest checkpoints that are kept.
     - `keep_every`: checkpoints whose step is a multiple of it are kept too.
-    - `best`: metric by which further checkpoints are kept, lowest first, or highest first if written as "-NAME"; a
-      checkpoint is also written whenever it is measured.
+    - `best`: metric by which further checkpoints are kept, best first: lowest, or highest if the metric says so or its
+      name is written as "-NAME"; a checkpoint is also written whenever it is measured.
     - `keep_best`: number of checkpoints kept by `best`.
     """
 
@@ -88,6 +88,8 @@ class Checkpoint(BetweenSteps):
     def _save(self, trainer: Trainer) -> None:
         if self._saved_at != trainer.global_step:
             self._saved_at = trainer.global_step
+            if self.best and improves_upwards(trainer, self.best):
+                self.files.best = f"-{self.best}"
             trainer.save_checkpoint(self.files.path / f"step-{trainer.global_step:08d}.ckpt")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Trainer
 
 from inkdrop.files.showing import warn
+from inkdrop.metrics.protocol import is_higher_better
 
 
 def measured(trainer: Trainer) -> dict[str, float]:
@@ -24,6 +27,12 @@ def latest(trainer: Trainer) -> dict[str, float]:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         values.update(getattr(callback, "results", {}))
     return values
+
+
+def improves_upwards(trainer: Trainer, name: str) -> bool:
+    """Returns whether the metric of this name, which the latest evaluation has measured, is better when higher."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return any(is_higher_better(name, getattr(each, "protocol", {})) for each in callbacks)
 
 
 def warn_if_never_measured(option: str, name: str, trainer: Trainer) -> None:

@@ -8,18 +8,19 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from inkdrop.callbacks.measured import measured, warn_if_never_measured
+from inkdrop.callbacks.measured import improves_upwards, measured, warn_if_never_measured
 
 
 class StopEarly(Callback):
-    """Ends training after `patience` measurements in a row without a new minimum of the metric (maximum for "-NAME").
+    """Ends training after `patience` measurements in a row without a new best value of the metric.
 
-    It counts measurements of validation and of evaluation. A change by less than `min_change` is no improvement. A run
-    that was ended is complete: the same command does not resume it.
+    Lower values are better, unless the metric says that higher ones are, or its name is written as "-NAME". It counts
+    measurements of validation and of evaluation. A change by less than `min_change` is no improvement. A run that was
+    ended is complete: the same command does not resume it.
     """
 
     def __init__(self, metric: str, patience: Annotated[int, Ge(1)] = 3, min_change: Annotated[float, Ge(0)] = 0.0):
-        self.metric, self.sign = metric.removeprefix("-"), -1 if metric.startswith("-") else 1
+        self.metric, self.upwards = metric.removeprefix("-"), metric.startswith("-")
         self.patience, self.min_change = patience, min_change
         self.best, self.num_worse, self._counted_at = math.inf, 0, -1
 
@@ -49,7 +50,9 @@ class StopEarly(Callback):
         value = measured(trainer).get(self.metric)
         if value is not None and self._counted_at != trainer.global_step:
             self._counted_at = trainer.global_step
-            better = self.sign * value < self.best - self.min_change
-            self.best, self.num_worse = (self.sign * value, 0) if better else (self.best, self.num_worse + 1)
+            if self.upwards or improves_upwards(trainer, self.metric):
+                value = -value
+            better = value < self.best - self.min_change
+            self.best, self.num_worse = (value, 0) if better else (self.best, self.num_worse + 1)
         if self.num_worse >= self.patience:
             trainer.should_stop = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -39,6 +39,7 @@ class ClassificationAccuracyScore(Metric):
     seed: Annotated[int, Ge(0), Le(MAX_SEED)] = 0
 
     needs: ClassVar[frozenset[str]] = frozenset({"items"})
+    better: ClassVar[Literal["lower", "higher"]] = "higher"
     stand_in: ClassVar[str] = "train"
 
     def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:

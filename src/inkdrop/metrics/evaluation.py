@@ -44,8 +44,8 @@ class Evaluation:
     samples, which is what real data reach; and `{metric}_{n}_baseline`, the same for a generator that draws each
     element of the data independently. Where only m < n items are held out, the floor is `{metric}_{n}_floor_{m}`. With
     `repeats` the value is the mean, `_low` and `_high` are its 95% interval, and `_min` is the lowest value, which
-    papers often report. `likelihood` adds `bits_per_dim_{name}_{m}` and its parts, or the loss by noise level as
-    `loss_{name}_{m}`.
+    papers often report, or `_max` the highest where higher is better. `likelihood` adds `bits_per_dim_{name}_{m}` and
+    its parts, or the loss by noise level as `loss_{name}_{m}`.
     """
 
     def __init__(
@@ -186,7 +186,8 @@ class Evaluation:
             "rounding": str(data.splits[self.reference]["x"].dtype).removeprefix("torch."),
         }
         metrics = {f"{name}_{short(self._count)}": settings for name, settings in self._panel.settings.items()}
-        return protocol(measurement, metrics, sampling, self._likelihoods)
+        higher = [f"{name}_{short(self._count)}" for name in self._panel.higher]
+        return protocol(measurement, metrics, sampling, self._likelihoods, higher)
 
     def _made(self, pipeline: Pipeline, conditions: dict[str, Tensor], count: int, seed: int) -> Observed:
         """Samples as all extractors see them; the samples themselves are kept only if a metric needs them."""
@@ -213,7 +214,9 @@ class Evaluation:
         self._count = n = next(iter(sets[0].values())).count
         reference, held_out = self._references(data, n)
         with self._timed("distance"):
-            values = over_repeats([self._panel.compared(each, reference, held_out) for each in sets])
+            values = over_repeats(
+                [self._panel.compared(each, reference, held_out) for each in sets], self._panel.higher
+            )
         return {f"{name}_{short(n)}{ending}": value for (name, ending), value in values.items()}
 
     def _references(self, data: DataModule, n: int) -> tuple[Observed, Observed]:

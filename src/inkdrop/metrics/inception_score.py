@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class InceptionScore(Metric):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"class_sums"})
+    better: ClassVar[Literal["lower", "higher"]] = "higher"
 
     def fewest(self, extractor: Extractor) -> int:
         return SPLITS

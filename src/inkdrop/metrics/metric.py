@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -46,12 +46,14 @@ class Metric(ABC):
     """Compares samples with the training data by the features of an extractor, and returns results by name.
 
     A metric is a frozen dataclass of its settings, which are part of the protocol. `needs` lists the fields of
-    `Extracted` that it uses. `extractor` replaces that of the evaluation.
+    `Extracted` that it uses, and `better` says which of two values is better. `extractor` replaces that of the
+    evaluation.
     """
 
     extractor: Extractor | None = field(default=None, kw_only=True)
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    better: ClassVar[Literal["lower", "higher"]] = "lower"
     stand_in: ClassVar[str] = "validation"  # the split whose items take the place of samples for the floor
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -28,6 +28,7 @@ class PrecisionRecall(Metric):
     max_items: Annotated[int, Ge(2)] | None = None
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    better: ClassVar[Literal["lower", "higher"]] = "higher"
 
     def fewest(self, extractor: Extractor) -> int:
         return self.neighbours + 1
@@ -54,6 +55,7 @@ class DensityCoverage(Metric):
     max_items: Annotated[int, Ge(2)] | None = None
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    better: ClassVar[Literal["lower", "higher"]] = "higher"
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         x, real = samples.features_on(extractor.device), reference.features_on(extractor.device)

@@ -19,12 +19,14 @@ Observed = dict[str, Extracted]  # by digest of the extractor
 class Panel:
     """Metrics by their extractors, which they share: their own one, or else a common one.
 
-    `settings` has, for the name of each result so far, what it depends on besides the items.
+    `settings` has, for the name of each result so far, what it depends on besides the items, and `higher` has the names
+    of those whose higher values are better.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], extractor: Extractor, batch_size: int):
         self.batch_size = batch_size
         self.settings: dict[str, dict[str, Any]] = {}
+        self.higher: set[str] = set()
         self._extractors: dict[str, Extractor] = {}  # by digest
         self._metrics: dict[str, list[Metric]] = {}
         self._known: dict[tuple[str, str, int], Observed] = {}  # by fingerprint of the data, split and n
@@ -72,6 +74,7 @@ class Panel:
                     values = metric(samples[digest], reference[digest], held_out[digest], extractor)
                     settings = {**metric.settings(), **seen_by}
                     self.settings |= dict.fromkeys(values, settings)
+                    self.higher |= values.keys() if metric.better == "higher" else set()
                     results |= values
         return results
 

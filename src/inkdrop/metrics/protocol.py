@@ -7,14 +7,14 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from scipy import stats
 
 from inkdrop.files.showing import harmless
 
-_DERIVED = re.compile(r"(_floor(_\d+k?)?|_baseline|_low|_high|_min)?(@.*)?$")
+_DERIVED = re.compile(r"(_floor(_\d+k?)?|_baseline|_low|_high|_min|_max)?(@.*)?$")
 
 
 def sampling_facts(
@@ -39,12 +39,19 @@ def protocol(
     metrics: Mapping[str, Mapping[str, Any]],
     sampling: Mapping[str, Any],
     likelihoods: Mapping[str, Mapping[str, Any]] | None = None,
+    higher: Collection[str] = (),
 ) -> dict[str, Any]:
     """Returns the record that is stored with values: how they were measured, and hashes of it.
 
+    - `measurement`: what all metrics depend on.
+    - `metrics`: settings of each metric.
+    - `sampling`: how the samples were made.
+    - `likelihoods`: settings of each likelihood of held-out items.
+    - `higher`: names of the metrics whose higher values are better; no hash depends on them.
+
     Values of a metric with equal hashes were measured in the same way and may share a column; results with equal `hash`
-    were also sampled in the same way. `likelihoods` are measured on held-out items, so that their hashes cover only
-    their own settings.
+    were also sampled in the same way. Likelihoods are measured on held-out items, so that their hashes cover only their
+    own settings.
     """
     hashed = {
         name: {"hash": protocol_hash({"measurement": measurement, "metric": metric}), **metric}
@@ -55,7 +62,10 @@ def protocol(
         parts["likelihoods"] = {
             name: {"hash": protocol_hash(settings), **settings} for name, settings in likelihoods.items()
         }
-    return {"hash": protocol_hash(parts), **parts}
+    record = {"hash": protocol_hash(parts), **parts}
+    for name in hashed.keys() & set(higher):
+        hashed[name]["better"] = "higher"
+    return record
 
 
 def protocol_hash(facts: Mapping[str, Any]) -> str:
@@ -79,14 +89,22 @@ def hash_of(name: str, record: Mapping[str, Any]) -> str:
     return str(known.get(metric_of(name), {}).get("hash", ""))
 
 
+def is_higher_better(name: str, record: Mapping[str, Any]) -> bool:
+    """Returns whether higher values of a name are better, as far as the record says so."""
+    return bool(record.get("metrics", {}).get(metric_of(name), {}).get("better") == "higher")
+
+
 def summary(values: Mapping[str, float], record: Mapping[str, Any]) -> str:
     """Returns lines for the terminal: each value with the hash of its protocol."""
     lines = (f"{harmless(name):36} {value:<12.4f} {hash_of(name, record)}" for name, value in values.items())
     return "\n".join(line.rstrip() for line in lines)
 
 
-def over_repeats(values: Sequence[Mapping[str, float]]) -> dict[tuple[str, str], float]:
-    """Returns the value, or of several the mean, 95% interval by Student's t and lowest value, by name and ending."""
+def over_repeats(values: Sequence[Mapping[str, float]], higher: Collection[str] = ()) -> dict[tuple[str, str], float]:
+    """Returns the value, or of several the mean, 95% interval by Student's t and best value, by name and ending.
+
+    The best value is the lowest, `_min`, or for a name in `higher` the highest, `_max`.
+    """
     if len(values) == 1:
         return {(name, ""): value for name, value in values[0].items()}
     result: dict[tuple[str, str], float] = {}
@@ -98,6 +116,6 @@ def over_repeats(values: Sequence[Mapping[str, float]]) -> dict[tuple[str, str],
             (name, ""): mean,
             (name, "_low"): mean - half,
             (name, "_high"): mean + half,
-            (name, "_min"): min(each),
+            (name, "_max" if name in higher else "_min"): max(each) if name in higher else min(each),
         }
     return result
