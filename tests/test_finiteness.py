@@ -40,7 +40,7 @@ NAN, INF = float("nan"), float("inf")
 def faulty_task(calls: list[int], max_skipped_steps: int = 0, **fault: float) -> DiffusionTask:
     task = small_task()
     task.loss = FaultyLoss(Uniform(), Unit(), calls=calls, **fault)
-    task.max_skipped_steps = max_skipped_steps
+    task.guard.max_skipped_steps = max_skipped_steps
     return task
 
 
@@ -151,7 +151,7 @@ def test_gradients_are_clipped_by_the_one_norm(tmp_path: Path) -> None:
             optimizer, gradient_clip_val, gradient_clip_algorithm
         )
     )
-    theirs._finite = True
+    theirs.guard.finite = True
     for number, (algorithm, value) in enumerate((("norm", 1e-3), ("value", 1e-4), ("norm", 0.0))):
         for task in (ours, theirs):
             folder = tmp_path / f"{number}-{task is ours}"
@@ -203,7 +203,7 @@ def test_a_step_that_is_skipped_changes_nothing(tmp_path: Path, capfd: pytest.Ca
 
 def test_a_spike_of_the_gradient_is_told_with_its_samples(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     task = faulty_task([5], max_skipped_steps=1, factor=1e4)
-    task.max_gradient_norm = 50.0
+    task.guard.max_gradient_norm = 50.0
     fit(task, 8, [], tmp_path)
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "skipped" in line]
     assert "optimizer step 5: the norm of the gradient is " in line
@@ -211,7 +211,7 @@ def test_a_spike_of_the_gradient_is_told_with_its_samples(tmp_path: Path, capfd:
     assert records(tmp_path, "train/skipped_steps") == [(5, 1.0)]
     assert all(norm <= 50 for _, norm in records(tmp_path, "train/gradient_norm"))
     task = faulty_task([5], factor=1e4)
-    task.max_gradient_norm = 50.0
+    task.guard.max_gradient_norm = 50.0
     with pytest.raises(NonFiniteError, match=r"optimizer step 5: the norm of the gradient is .*, above 50"):
         fit(task, 8, [], tmp_path)
     fit(faulty_task([5], factor=1e4), 8, [], tmp_path)  # nobody asked
@@ -232,10 +232,10 @@ def test_what_is_learned_of_times_leaves_a_skipped_step_out(tmp_path: Path) -> N
     task.loss = FaultyLoss(LossAware(Uniform(), num_bins=4, num_losses=2), Unit(), calls=[2])
     network: Any = task.pipeline.denoiser.network
     network.register_forward_hook(lambda module, args, output: output * (NAN if task.loss.count == 1 else 1.0))
-    task.max_skipped_steps = 1
+    task.guard.max_skipped_steps = 1
     fit(task, 4, [LossByNoiseLevel(Every(steps=4), num_bins=1)], tmp_path)
     assert [step for step, _ in records(tmp_path, "loss_by_t/0.00-1.00")] == [4]
-    assert task.skipped_steps == 1
+    assert task.guard.skipped_steps == 1
     assert all(bool(value.isfinite().all()) for value in task.loss.state_dict().values())
 
 
@@ -285,7 +285,7 @@ def test_a_step_that_the_scaler_leaves_out_moves_neither_averages_nor_rate(tmp_p
     assert all(torch.allclose(value, weights[name], atol=1e-5) for name, value in parameters(task).items())
     assert all(torch.allclose(value, averages[name], atol=1e-5) for name, value in ema.averages["0.9"].items())
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(rate)
-    assert task.skipped_steps == 0
+    assert task.guard.skipped_steps == 0
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
@@ -298,7 +298,7 @@ def test_the_gradients_of_a_fused_optimizer_are_judged_and_clipped_without_their
         scaled = Scaled([])
         scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
         task, optimizer = small_task(), partial(torch.optim.AdamW, lr=1e-2, eps=1.0, fused=fused, foreach=False)
-        task.optimizer, task.max_gradient_norm = optimizer, 50.0
+        task.optimizer, task.guard.max_gradient_norm = optimizer, 50.0
         (tmp_path / str(fused)).mkdir()
         fit(task, 4, [], tmp_path / str(fused), plugins=[scaled], gradient_clip_val=clip)
         return task

@@ -119,7 +119,7 @@ def test_a_record_is_written_once_a_step(tmp_path: Path, monkeypatch: pytest.Mon
     write = JSONLines.write
     monkeypatch.setattr(JSONLines, "write", lambda self, row: (written.update([row["step"]]), write(self, row))[1])
     task = small_task()
-    task.max_skipped_steps, task.max_gradient_norm = 8, 1e-9
+    task.guard.max_skipped_steps, task.guard.max_gradient_norm = 8, 1e-9
     fit(task, 4, [Throughput()], tmp_path)
     assert written == {1: 1, 2: 1, 3: 1, 4: 1}
     assert [row["train/skipped_steps"] for row in lines(tmp_path)] == [1, 2, 3, 4]

@@ -74,7 +74,7 @@ def test_the_average_of_a_length_is_the_sum_over_all_updates(accumulate: int, ev
 
 def test_a_step_that_is_left_out_is_no_update(tmp_path: Path) -> None:
     task, history, ema = small_task(), History(), EMA([0.9], 1, [0.1])
-    task.loss, task.max_skipped_steps = FaultyLoss(Uniform(), Unit(), calls=[5], factor=float("nan")), 1
+    task.loss, task.guard.max_skipped_steps = FaultyLoss(Uniform(), Unit(), calls=[5], factor=float("nan")), 1
     fit(task, 8, [history, ema], tmp_path)
     assert ema.num_updates == 7
     for name, value in profile_sum(history.weights[:4] + history.weights[5:], 0.1).items():

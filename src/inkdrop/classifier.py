@@ -9,13 +9,14 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from inkdrop.codecs import Batches, Codec
+from inkdrop.codecs import Codec
+from inkdrop.models import Model
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.predictions import Prediction
 from inkdrop.schedules import Point, Scalar, Schedule, over
 
 
-class NoisyClassifier(nn.Module):
+class NoisyClassifier(Model):
     """A classifier of noised data: `classifier(x_t (B, *), now) -> logits (B, num_classes)` of p(y | x_t).
 
     The logits have float32 precision or better. The network receives `c_in x_t` and `c_noise`, as in a denoiser with
@@ -30,6 +31,8 @@ class NoisyClassifier(nn.Module):
     Raises `ValueError` if the prediction is not defined at t = 1. Source: Dhariwal and Nichol 2021, arXiv 2105.05233,
     section 4.
     """
+
+    guides = "classifier"
 
     def __init__(
         self,
@@ -53,22 +56,14 @@ class NoisyClassifier(nn.Module):
         logits: Any = self.network(over(c_in, x) * x, noise_level)
         return logits.to(x.dtype)
 
-    def fit(self, batches: Batches, device: torch.device) -> None:
-        """Fits the codec to the training data."""
-        self.codec.fit(batches, device)
-
     def coefficients(self, point: Point) -> dict[str, Scalar]:
         """Returns the coefficients of the input of the network, by name."""
         _, _, c_in, c_noise = self.prediction.coefficients(point)
         return {"c_in": c_in, "c_noise": c_noise}
 
-    def request(self, seeds: Sequence[int]) -> dict[str, Tensor]:
+    def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         """Returns the labels of samples with these seeds, all classes in turn."""
         return {"label": torch.tensor([seed % self.num_classes for seed in seeds])}
-
-    def example(self, count: int) -> dict[str, Tensor]:
-        """Returns a raw batch of any labels."""
-        return self.request(range(count))
 
     def check(self) -> None:
         """Raises `ValueError` if the network does not accept a sample, or returns another number of classes."""

@@ -23,6 +23,8 @@ class LossByNoiseLevel(AfterStep):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if "t" not in outputs:  # a model without times
+            return
         error = outputs["error"].float()
         finite = error.isfinite()  # the others belong to a skipped step
         bins = (outputs["t"] * self.num_bins).long().clamp(max=self.num_bins - 1).to(error.device)

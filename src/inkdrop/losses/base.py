@@ -80,7 +80,7 @@ class LossTerms(NamedTuple):
     """
 
     loss: Tensor
-    t: Tensor
+    t: Tensor | None
     parts: Mapping[str, Tensor]
     importance: Tensor | None = None
 

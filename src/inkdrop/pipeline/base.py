@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inkdrop.classifier import NoisyClassifier
 from inkdrop.codecs import Batches, Codec
 from inkdrop.conditioners import Conditioner
 from inkdrop.conditioners.label import class_numbers
@@ -18,6 +17,7 @@ from inkdrop.constraints import Constraint, ConstraintFactory
 from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.errors import require_finite
 from inkdrop.guidance import Guidance
+from inkdrop.models import Model
 from inkdrop.noises import NoiseSource
 from inkdrop.predictions import Prediction
 from inkdrop.randomness import Generators
@@ -28,7 +28,7 @@ from inkdrop.schedules import Point, Scalar
 MAX_NUMBERS = 2**30  # in one sample
 
 
-class Pipeline(nn.Module):
+class Pipeline(Model):
     """A trained model with everything that sampling from it needs.
 
     - `denoiser`, `conditioner`, `codec`: the model.
@@ -41,7 +41,7 @@ class Pipeline(nn.Module):
     no names. Raises `ValueError` for a shape of no or of too many numbers.
     """
 
-    classes: Sequence[str] = ()
+    draws = True
 
     def __init__(
         self,
@@ -61,12 +61,7 @@ class Pipeline(nn.Module):
         self.constraint = constraint
 
     @property
-    def device(self) -> torch.device:
-        """The device of the model."""
-        return next(self.parameters(), torch.empty(0)).device
-
-    @property
-    def network(self) -> nn.Module:
+    def network(self) -> nn.Module:  # type: ignore[override]
         """The network of the denoiser."""
         network: nn.Module = self.denoiser.network  # type: ignore[assignment]
         return network
@@ -269,19 +264,20 @@ class _Counted(nn.Module):
 
 
 @contextmanager
-def calls_counted(pipeline: Pipeline) -> Iterator[Callable[[int], int]]:
+def calls_counted(model: Model) -> Iterator[Callable[[int], int]]:
     """Counts the network evaluations within the block; yields a function from the number of samples to the NFE of each.
 
     A call with 2 B rows, as in classifier-free guidance, counts as two evaluations for each of B samples.
     """
-    network = pipeline.network
-    pipeline.denoiser.network = counted = _Counted(network)
+    holder: Any = getattr(model, "denoiser", model)
+    network, counted = holder.network, _Counted(holder.network)
+    holder.network = counted
     try:
         yield lambda num_samples: counted.num_samples // max(1, num_samples)
     finally:
-        pipeline.denoiser.network = network
+        holder.network = network
 
 
-def compile_network(pipeline: Pipeline | NoisyClassifier, cuda_graphs: bool = False) -> None:
+def compile_network(pipeline: Model, cuda_graphs: bool = False) -> None:
     """Compiles the network in place, which keeps the names of its weights; CUDA graphs replay its kernel launches."""
     pipeline.network.compile(mode="reduce-overhead" if cuda_graphs else None)

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.nn import Module
 
 from inkdrop.checkpoints import checked_part, model_weights, open_checkpoint, reconstructed
 from inkdrop.checkpoints.building import built, opened
 from inkdrop.checkpoints.content import require_fit
 from inkdrop.checkpoints.models import digest_of_snapshots, note
-from inkdrop.classifier import NoisyClassifier
 from inkdrop.configuration import CHECKPOINT_TARGETS
 from inkdrop.configuration.building import foreign_targets
 from inkdrop.errors import CheckpointError
 from inkdrop.files.showing import warn
+from inkdrop.models import Model
 from inkdrop.pipeline.base import Pipeline
 
 
@@ -43,14 +42,13 @@ def load(
     with opened(path):
         content, _ = _content(path, weights, length, step)
         pipeline = restored(content, weights, allow_targets, path)
-    guidance = checked_part(path, content, "pipeline", allow_targets)["guidance"]  # this model may be a part of it
-    pipeline.guidance = built(path, guidance, (*CHECKPOINT_TARGETS, *allow_targets))
+    guidance = checked_part(path, content, "pipeline", allow_targets).get("guidance")
+    if guidance is not None:  # the model may be a part of its own guidance
+        pipeline.guidance = built(path, guidance, (*CHECKPOINT_TARGETS, *allow_targets))
     return pipeline
 
 
-def loaded(
-    checkpoint: str, weights: str = "ema", length: float | None = None, step: int | None = None
-) -> Pipeline | NoisyClassifier:
+def loaded(checkpoint: str, weights: str = "ema", length: float | None = None, step: int | None = None) -> Model:
     """Loads the model of another run as a part of this one: a pipeline without guidance, or a classifier; see `load`.
 
     The packages that the user has allowed for this configuration are allowed for the other one too.
@@ -63,10 +61,9 @@ def loaded(
     return model
 
 
-def embedded(model: Module, classes: list[str]) -> Module:
+def embedded(model: Model, classes: list[str]) -> Model:
     """Returns a part of a checkpoint's model that was trained as a model, with the names of its classes."""
-    if isinstance(model, Pipeline):
-        model.classes = classes
+    model.classes = classes
     return model.eval()
 
 
@@ -96,8 +93,7 @@ def restored(
     targets = (*CHECKPOINT_TARGETS, *allow_targets)
     pipeline: Pipeline = built(path, config, targets, checkpoint["state_dict"])
     set_weights(pipeline, model_weights(checkpoint, weights), str(path))
-    if isinstance(pipeline, Pipeline):  # a classifier takes no conditions
-        pipeline.classes = checkpoint.get("classes", [])
+    pipeline.classes = checkpoint.get("classes", [])
     return pipeline.eval()
 
 

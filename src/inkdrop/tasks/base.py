@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeAlias
@@ -20,10 +18,12 @@ from inkdrop.denoiser import Condition
 from inkdrop.errors import CheckpointError, NonFiniteError, listed
 from inkdrop.loggers.rows import Rows, record
 from inkdrop.losses import Example, Loss, LossTerms
+from inkdrop.models import Model
 from inkdrop.randomness import Generators, same_dropout
 from inkdrop.schedules import Schedule
 from inkdrop.tasks import learning_rate
-from inkdrop.tasks.soundness import ADVICE, RecentLosses, broken_gradients, diagnosis
+from inkdrop.tasks.guard import GradientGuard, scale_of
+from inkdrop.tasks.soundness import RecentLosses
 from inkdrop.time_samplers import spread
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -52,7 +52,7 @@ class Task(LightningModule):
 
     def __init__(
         self,
-        pipeline: torch.nn.Module,
+        pipeline: Model,
         loss: Loss,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
         scheduler: Callable[[Optimizer], Any],
@@ -65,13 +65,11 @@ class Task(LightningModule):
         self.pipeline: Any = pipeline
         self.loss = loss
         self.optimizer, self.scheduler, self.seed, self.weight = optimizer, scheduler, seed, weight
-        self.max_skipped_steps, self.skipped_steps = max_skipped_steps, 0
-        self.max_gradient_norm = math.inf if max_gradient_norm is None else max_gradient_norm
+        self.guard = GradientGuard(max_skipped_steps, max_gradient_norm)
         self.begun = False  # whether everything is restored and training has started
         self.updated = False  # whether the latest optimizer step changed the weights
         self.validated_at = -1
-        self._finite = True
-        self._recent, self._validated = RecentLosses(), RecentLosses()
+        self._validated = RecentLosses()
         self._step_values: list[Tensor] = []  # of the batches since the last optimizer step
         self.config: dict[str, Any] = {}  # resolved and plain; checkpoints contain it, so that they suffice alone
         self.models: dict[str, Any] = {}  # what a checkpoint keeps of models within this one, by place
@@ -90,13 +88,16 @@ class Task(LightningModule):
         """Returns options of sample.py that use the model of a run folder."""
 
     @property
-    @abstractmethod
-    def schedule(self) -> Schedule:
-        """The schedule of the training times."""
+    def schedule(self) -> Schedule | None:
+        """The schedule of the training times, or None for a model without times."""
+        return None
 
     @abstractmethod
     def terms(self, batch: Batch, generators: Generators, t: Tensor | None = None) -> LossTerms:
-        """Computes the loss of a batch at drawn times, as in training, or at given times t (B)."""
+        """Computes the loss of a batch at drawn times, as in training, or at given times t (B).
+
+        A task without times is given none, and finds in `self.training` whether it trains.
+        """
 
     def example(self, x_0: Tensor, cond: Condition, batch: Batch) -> Example:
         """Returns the batch as the loss receives it."""
@@ -128,18 +129,19 @@ class Task(LightningModule):
         generators = Generators.from_positions(self.seed, batch["position"].tolist()).at("train")
         same_dropout(generators)
         terms = self.terms(batch, generators)
-        self._recent.add(terms.loss, batch["position"])
+        self.guard.losses.add(terms.loss, batch["position"])
         loss = terms.loss.mean()
         # An infinite loss can have a finite gradient. 0 inf is NaN, so that the gradient of an infinite loss is never
         # finite: checking the gradient is enough, and gives the same result on every rank.
         loss = loss * (1 + 0 * loss.detach())
         self._log("train", self._over_step(self._means(loss.detach(), terms)), terms)
-        return {"loss": loss, "t": terms.t, **{name: part.detach() for name, part in terms.parts.items()}}
+        times = {} if terms.t is None else {"t": terms.t}
+        return {"loss": loss, **times, **{name: part.detach() for name, part in terms.parts.items()}}
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Logs the mean loss over the held-out split, at times that are spread evenly in any part of the split."""
         items = batch["position"].tolist()
-        t = spread(self.schedule, items)
+        t = None if self.schedule is None else spread(self.schedule, items)
         terms = self.terms(batch, Generators.from_positions(0, items).at("validation"), t)
         self._validated.add(terms.loss, batch["position"])
         self._log("validation", self._means(terms.loss.mean(), terms), terms, on_epoch=True, sync_dist=True)
@@ -149,7 +151,7 @@ class Task(LightningModule):
 
     def _log(self, stage: str, values: Mapping[str, Tensor], terms: LossTerms, **how: Any) -> None:
         for name, value in values.items():
-            self.log(f"{stage}/{name}", value, batch_size=len(terms.t), **how)
+            self.log(f"{stage}/{name}", value, batch_size=len(terms.loss), **how)
 
     def _over_step(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns means over the batches of this step so far and, in steps that are logged, over all ranks."""
@@ -178,8 +180,17 @@ class Task(LightningModule):
         optimizer.register_step_post_hook(self._note_step)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def groups(self) -> dict[str, list[torch.nn.Parameter]]:
+        """Returns the trainable parameters in groups by name, which one optimizer steps together; by default one group.
+
+        Each has its own norm of the gradient, in clipping and in the log, as the two players of a GAN need.
+        """
+        return {"": [parameter for parameter in self.parameters() if parameter.requires_grad]}
+
     def _begun(self) -> tuple[Optimizer, LRScheduler]:
-        optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        groups = list(self.groups().values())
+        several: Any = [{"params": each} for each in groups]
+        optimizer = self.optimizer(groups[0] if len(groups) == 1 else several)
         return optimizer, learning_rate.made(self.scheduler, optimizer)
 
     def foresee(self, num_steps: int) -> None:
@@ -190,7 +201,7 @@ class Task(LightningModule):
             raise ValueError(f"scheduler: {error}") from None
 
     def _note_step(self, *_: Any) -> None:
-        self.updated = self._finite  # never called where the fp16 scaler skips a step
+        self.updated = self.guard.finite  # never called where the fp16 scaler skips a step
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Steps the learning rate if the weights changed."""
@@ -204,7 +215,7 @@ class Task(LightningModule):
     def on_train_start(self) -> None:
         """Clears the losses of an earlier training."""
         self.begun = True
-        self._recent.clear()
+        self.guard.losses.clear()
         self._step_values.clear()
 
     def configure_gradient_clipping(
@@ -213,56 +224,24 @@ class Task(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Computes the norm of the gradient once, and uses it to check, to log and to clip the gradient."""
-        parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
-        scaler = self._scaler()
-        # Fused optimizers receive scaled gradients.
-        scaled = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
-        scale = scaler.get_scale() if scaled else 1.0
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]) / scale
-        value = float(norm)
-        self.updated, self._finite = False, math.isfinite(value) and value <= self.max_gradient_norm
-        if not self._finite:
-            self._refuse(optimizer, value)
-        else:
-            trainer: Any = self.trainer
-            if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # Lightning's self.log is expensive
-                self.log("train/gradient_norm", norm)
-                rate = optimizer.param_groups[0]["lr"]
-                record(trainer, {"train/learning_rate": rate}, trainer.global_step + 1)
-            if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+        """Computes the norm of the gradient once, and uses it to check, to log and to clip the gradient.
+
+        Each group of parameters is clipped by its own norm.
+        """
+        self.updated, groups = False, self.groups()
+        norms, scale = self.guard.check(self, optimizer, groups), scale_of(self, optimizer)
+        trainer: Any = self.trainer
+        if norms and (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # Lightning's self.log is expensive
+            for name, norm in norms.items():
+                self.log(f"train/gradient_norm{name and f'_{name}'}", norm)
+            record(trainer, {"train/learning_rate": optimizer.param_groups[0]["lr"]}, trainer.global_step + 1)
+        if norms and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            for name, norm in norms.items():
+                parameters = [parameter for parameter in groups[name] if parameter.grad is not None]
                 torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val * scale, norm * scale)
-            elif gradient_clip_val:
-                self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        self._recent.clear()
+        elif norms and gradient_clip_val:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         self._step_values.clear()
-
-    def _scaler(self) -> Any:
-        return getattr(self.trainer.precision_plugin, "scaler", None)  # only with fp16
-
-    def _refuse(self, optimizer: Optimizer, norm: float) -> None:
-        """Raises `NonFiniteError`, or skips this step."""
-        step = self.trainer.global_step + 1
-        order = getattr(self.trainer.train_dataloader, "order", None)
-        losses = self._recent.wrong(order)
-        gradients = broken_gradients(self)
-        if self._scaler() is not None and gradients and not losses:
-            return  # overflow of fp16: the scaler skips the step and lowers its scale
-        if math.isfinite(norm):
-            message = (
-                f"optimizer step {step}: the norm of the gradient is {norm:.4g}, above {self.max_gradient_norm:g}; "
-            )
-            message += f"the largest losses are at {listed(self._recent.largest(order))}"
-        else:
-            message = diagnosis(step, losses, gradients)
-        if self.skipped_steps == self.max_skipped_steps:
-            after = f" (after {self.skipped_steps} skipped steps)" if self.skipped_steps else ""
-            raise NonFiniteError(f"{message}{after}; it changed nothing: {ADVICE}")
-        self.skipped_steps += 1
-        optimizer.zero_grad(set_to_none=True)  # optimizers skip parameters without a gradient
-        if self.trainer.is_global_zero:
-            print(f"warning: {message}; skipped, {self.skipped_steps} of {self.max_skipped_steps}", file=sys.stderr)
-        record(self.trainer, {"train/skipped_steps": self.skipped_steps}, step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the count of skipped steps; raises `CheckpointError` if the weights do not fit this model."""
@@ -270,7 +249,7 @@ class Task(LightningModule):
             require_fit(checkpoint["state_dict"], self.state_dict(), types=True)
         except ValueError as error:
             raise CheckpointError(f"{self.trainer.ckpt_path}: {error}") from None
-        self.skipped_steps = checkpoint.get("skipped_steps", 0)
+        self.guard.skipped_steps = checkpoint.get("skipped_steps", 0)
         before, now = (config.get("task", {}) for config in (checkpoint.get("config", {}), self.config))
         if any(before.get(part) != now.get(part) for part in ("optimizer", "scheduler")):
             kinds = [(config.get("optimizer") or {}).get("_target_") for config in (before, now)]
@@ -292,7 +271,7 @@ class Task(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, the facts, the data's fingerprint and classes, and the names of trained weights."""
         checkpoint["trainable"] = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
-        checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["skipped_steps"] = self.guard.skipped_steps
         checkpoint["config"], checkpoint["facts"] = self.config, self.facts
         checkpoint |= {"models": self.models} if self.models else {}
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

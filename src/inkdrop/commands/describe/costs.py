@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from inkdrop.callbacks.step import AfterStep
-from inkdrop.classifier import NoisyClassifier
-from inkdrop.pipeline import Pipeline, compile_network
+from inkdrop.models import Model
+from inkdrop.pipeline import compile_network
 from inkdrop.runs.machine import SILENT
 from inkdrop.tasks.base import Task
 
@@ -30,7 +30,7 @@ _LONG, _LARGE = 86400.0, 0.5  # seconds, and share of a device's memory, above w
 _EFFICIENCY = 0.5  # of a network, relative to a product of two matrices that fill the device
 
 
-def random_batch(pipeline: Pipeline | NoisyClassifier, count: int) -> dict[str, Tensor]:
+def random_batch(pipeline: Model, count: int) -> dict[str, Tensor]:
     """Returns a raw batch of noise with any valid condition."""
     device = next(pipeline.parameters()).device
     batch = {**pipeline.example(count), "position": torch.arange(count)}
@@ -114,7 +114,7 @@ def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: floa
     alone = {"devices": devices[:1] if isinstance(devices, list) else 1, "num_nodes": 1, "strategy": "auto"}
     endless = {"max_steps": -1, "max_epochs": -1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": None}
     trainer = Trainer(**{**options, **SILENT, **alone, **endless}, callbacks=[watch], num_sanity_val_steps=0)
-    task.max_gradient_norm = math.inf  # it means nothing on noise
+    task.guard.max_gradient_norm = math.inf  # it means nothing on noise
     task.to(trainer.strategy.root_device)
     count = 1
     with trainer.precision_plugin.forward_context():

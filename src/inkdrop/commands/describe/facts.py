@@ -21,7 +21,7 @@ from inkdrop.commands.describe import costs
 from inkdrop.commands.train.prepare import PreparedTraining, prepare
 from inkdrop.configuration import USER_TARGETS, build
 from inkdrop.configuration.compose import raw
-from inkdrop.errors import DataError
+from inkdrop.errors import ConfigurationError, DataError
 from inkdrop.files.writing import replacing
 from inkdrop.pictures.plots import process, schedules
 from inkdrop.pipeline import Pipeline
@@ -78,7 +78,7 @@ def facts(prepared: PreparedTraining, seconds: float, plot: Path | None = None) 
             name: {"is": _named(node, plain), "does": _first_sentence(node, allowed)} for name, node in used.items()
         },
         "coefficients": _coefficients(task, weighting),
-        "trained_log_snr": law and _quantiles(task.schedule, law),
+        "trained_log_snr": law and task.schedule and _quantiles(task.schedule, law),
         "parameters": costs.parameters(task),
         "training": training,
     }
@@ -169,12 +169,15 @@ def _first_sentence(node: Mapping[str, Any], allowed: tuple[str, ...]) -> str:
 
 def _weight(task: Task, weighting: Any, t: Tensor) -> Tensor:
     """Returns the factor of the weighting at times (B)."""
+    assert task.schedule is not None
     return weights_at(weighting, task.schedule, task.pipeline.denoiser.prediction, t)
 
 
 def _coefficients(task: Task, weighting: Any) -> list[dict[str, float]]:
     """Returns alpha, sigma and log-SNR at some times, and for t > 0 the model's coefficients and the weight."""
     schedule: Any = task.schedule
+    if schedule is None:
+        return []
     rows = []
     for point in schedule.points(sorted({0.0, *(schedule.snap(max(t, schedule.t_min)) for t in _TIMES)})):
         row = {"t": point.t, "alpha": point.alpha, "sigma": point.sigma, "log-SNR": 2 * point.half}
@@ -187,6 +190,8 @@ def _coefficients(task: Task, weighting: Any) -> list[dict[str, float]]:
 
 
 def _figure(task: Task, name: str, law: Any, weighting: Any) -> Figure:
+    if task.schedule is None:
+        raise ConfigurationError(f"{type(task).__name__} has no noise levels to draw: leave --plot out")
     if law is None or weighting is None:  # a loss without them
         return schedules({name: task.schedule})
     return process(task.schedule, name, _drawn(task.schedule, law), lambda t: _weight(task, weighting, t))

@@ -21,7 +21,8 @@ def _process(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {found['name']}\n"
     if found["data"]:
         yield _item("missing data", f"this page does not need the data, but a run does: {found['data']}")
-    yield _item("process", "x_t = alpha(t) x_0 + sigma(t) eps, with t from 0 (data) to 1 (noise)")
+    if found["coefficients"]:
+        yield _item("process", "x_t = alpha(t) x_0 + sigma(t) eps, with t from 0 (data) to 1 (noise)")
     yield _item("estimate", found["estimate"])
     inputs = ["c_noise", *(f"{name} {shape}" for name, shape in found["conditions"].items())]
     yield _item("shape", f"x is {found['shape']}; the network receives {', '.join(inputs)}")
@@ -30,6 +31,8 @@ def _process(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _coefficients(rows: Sequence[Mapping[str, float]]) -> Iterator[str]:
+    if not rows:  # a model without times
+        return
     columns = list(rows[-1])
     cells = [[_number(row[name]) if name in row else "" for name in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from inkdrop.calibration import calibration_file, read_calibration
 from inkdrop.checkpoints import Checkpoint, checked_part
 from inkdrop.checkpoints.snapshots import find_snapshots
 from inkdrop.conditioners.label import is_named
+from inkdrop.configuration.building import CHECKPOINT_TARGETS, locate
 from inkdrop.configuration.guides import SHORT, acting, assigned, differing
 from inkdrop.configuration.suggestions import options
 from inkdrop.errors import ConfigurationError
@@ -39,11 +40,9 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
             if plain.get(option):
                 raise ValueError(f"{option} has no effect without an evaluation: set evaluate=true")
     run = _part(plain, checkpoint, "pipeline")
+    evaluation = {**_part(plain, checkpoint, "evaluation"), **_chosen(plain)} if plain["evaluate"] else None
     if "sampler" not in run:
-        guide = options({"guidance": "classifier", "guidance.checkpoint": plain["checkpoint"]})
-        raise ValueError(
-            f"checkpoint={plain['checkpoint']} is a classifier, which can only guide another model: {guide}"
-        )
+        return {**plain, **_without_sampler(plain, run), "evaluation": evaluation}
     sampler, grid = plain.get("sampler") or run["sampler"], plain["time_grid"]
     grid = {name: value for name, value in grid.items() if value is not None}
     if "_target_" not in grid:
@@ -53,15 +52,33 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
         guidance = assigned(run["guidance"], guidance or {})
     if sampler["_target_"] == CALIBRATED and sampler.get("coefficients") is None:
         sampler, grid = _calibrated({**plain, "guidance": guidance}, checkpoint, sampler, grid.get("num_steps"))
-    chosen = {field: plain.get(option) for option, field in _EVALUATION.items() if plain.get(option) is not None}
     return {
         **plain,
         "time_grid": grid,
         "sampler": {**sampler, "time_grid": grid},
         "guidance": guidance,
         "constraint": plain.get("constraint") or run.get("constraint"),
-        "evaluation": {**_part(plain, checkpoint, "evaluation"), **chosen} if plain["evaluate"] else None,
+        "evaluation": evaluation,
     }
+
+
+def _chosen(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of the evaluation that options of the command replace."""
+    return {field: plain.get(option) for option, field in _EVALUATION.items() if plain.get(option) is not None}
+
+
+def _without_sampler(plain: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of a model without a sampler; raises `ValueError` if it draws nothing, or is given one."""
+    model: Any = locate(run["_target_"], (*CHECKPOINT_TARGETS, *plain["allow_targets"]))
+    what = f"checkpoint={plain['checkpoint']} is a {getattr(model, '__name__', run['_target_'])}"
+    if not getattr(model, "draws", False):
+        guides = getattr(model, "guides", None)
+        advice = options({"guidance": guides, "guidance.checkpoint": plain["checkpoint"]}) if guides else ""
+        raise ValueError(f"{what}, which draws no samples{advice and f' but guides another model: {advice}'}")
+    given = [name for name in ("sampler", "constraint", "interpolate", "reconstruct") if plain.get(name)]
+    if given or "_target_" in plain["time_grid"]:
+        raise ValueError(f"{what}, which has no sampler: remove {(given or ['time_grid'])[0]}")
+    return {"sampler": None, "time_grid": None, "guidance": {}, "constraint": None}
 
 
 def sampled_model(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:

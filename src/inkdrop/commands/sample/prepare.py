@@ -108,16 +108,18 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
     world_size = world_size_of(plain["trainer"])
     model, source = _source(plain, checkpoint, session)
     pipeline = _pipeline(plain, model, source, allowed, session)
-    check_grid(pipeline)
+    if plain["sampler"] is not None:
+        check_grid(pipeline)
     pipeline.check()  # a foreign checkpoint may contain parts that do not fit each other
     seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
     measured = _measured(plain, pipeline, checkpoint, allowed, session) if plain["evaluate"] else None
     origin = _origin(plain, pipeline, checkpoint, session)
     batch = origin.conditions(_batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"]))
     first = {name: values[:1] for name, values in batch.items()}
-    pipeline.guided({"position": torch.zeros(1), **first})  # raises for guidance that does not fit
-    if pipeline.constraint is not None:
-        pipeline.constraint(pipeline, first)
+    if plain["sampler"] is not None:
+        pipeline.guided({"position": torch.zeros(1), **first})  # raises for guidance that does not fit
+    if plain["constraint"] is not None:
+        pipeline.constraint(pipeline, first)  # type: ignore[misc]
     prepared = PreparedSampling(
         asked,
         plain,
@@ -170,9 +172,10 @@ def _pipeline(
 ) -> Pipeline:
     weights, targets, path = str(plain["weights"]), plain["allow_targets"], plain["checkpoint"]
     pipeline = session.keep("pipeline", [source, targets], lambda: restored(content, weights, targets, path))
-    pipeline.sampler = build(plain["sampler"], allowed)
-    pipeline.guidance = build(plain["guidance"], allowed)
-    pipeline.constraint = build(plain["constraint"], allowed)
+    if plain["sampler"] is not None:
+        pipeline.sampler = build(plain["sampler"], allowed)
+        pipeline.guidance = build(plain["guidance"], allowed)
+        pipeline.constraint = build(plain["constraint"], allowed)
     return pipeline
 
 
