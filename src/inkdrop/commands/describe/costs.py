@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -72,15 +73,19 @@ def parameters(task: Task) -> dict[str, Any]:
 def operations(task: Task) -> dict[str, int]:
     """Counts floating-point operations of matrix products and convolutions for one sample, two for a multiply-add.
 
-    `call` is a forward pass of the network, and `training` the loss with its backward pass.
+    `call` is a forward pass of the network, and `training` the loss with its backward pass, if torch can count it: it
+    cannot count a loss that takes gradients itself.
     """
     given = inputs(task, random_batch(task.pipeline, 1))
     with FlopCounterMode(display=False) as call:
         output(task, given)
-    with FlopCounterMode(display=False) as training:
-        _loss(task, random_batch(task.pipeline, 1)).backward()
+    counted = {"call": call.get_total_flops()}
+    with contextlib.suppress(RuntimeError):
+        with FlopCounterMode(display=False) as training:
+            _loss(task, random_batch(task.pipeline, 1)).backward()
+        counted["training"] = training.get_total_flops()
     task.zero_grad()
-    return {"call": call.get_total_flops(), "training": training.get_total_flops()}
+    return counted
 
 
 def memory(task: Task, num_averages: int, batch_size: int, precision: str) -> dict[str, int]:

@@ -75,12 +75,11 @@ def _costs(found: Mapping[str, Any]) -> Iterator[str]:
     )
     if "operations" not in found:
         return
-    call, step = found["operations"]["call"], found["operations"]["training"]
-    yield _item(
-        "operations",
-        f"{_big(call, 'FLOP')} for a forward pass of one sample, {_big(step, 'FLOP')} for one sample in training, "
-        f"{_big(step * training['samples_per_step'], 'FLOP')} for a training step",
-    )
+    counted = f"{_big(found['operations']['call'], 'FLOP')} for a forward pass of one sample"
+    if (step := found["operations"].get("training")) is not None:
+        counted += f", {_big(step, 'FLOP')} for one sample in training"
+        counted += f", {_big(step * training['samples_per_step'], 'FLOP')} for a training step"
+    yield _item("operations", counted)
     parts = ", ".join(f"{name} {_big(size, 'B')}" for name, size in found["memory"].items())
     total = _big(sum(found["memory"].values()), "B")
     yield _item("memory", f"at least {total} on each device in training: {parts}")
