@@ -41,5 +41,5 @@ def test_only_much_is_foreseen_and_with_a_remedy(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(costs, "_memory", lambda device: 2 * (fixed + 20 * kept))
     monkeypatch.setattr(costs, "_rate", lambda device: flops * 64 * 1000 / (2.5 * 86400))
     memory, days = costs.foreseen(task, config, CPU, 1)
-    assert "data.batch_size=20 trainer.accumulate_grad_batches=4 " in memory
+    assert "data.batch_size=20 trainer.accumulate_grad_batches=4," in memory
     assert "about 2.5 days" in days

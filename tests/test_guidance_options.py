@@ -95,7 +95,11 @@ REFUSED: dict[str, tuple[str, list[str], str]] = {
     ),
     "the run has none": ("unconditional", ["guidance.scale=2"], r"\(guides: clip\): choose one"),
     "no condition": ("unconditional", ["guidance=classifier_free", "guidance.scale=2"], "and this model has none"),
-    "a classifier makes no samples": ("classifier", [], "is a classifier, which can only guide another model"),
+    "a classifier makes no samples": (
+        "classifier",
+        [],
+        "is a NoisyClassifier, which draws no samples but guides another model",
+    ),
     "no classifier": (
         "unconditional",
         ["guidance=classifier", "guidance.checkpoint=nowhere"],

@@ -12,6 +12,7 @@ from inkdrop.checkpoints import checked_part, model_weights, open_checkpoint, re
 from inkdrop.checkpoints.building import built, opened
 from inkdrop.checkpoints.content import require_fit
 from inkdrop.checkpoints.models import digest_of_snapshots, note
+from inkdrop.classifier import NoisyClassifier
 from inkdrop.configuration import CHECKPOINT_TARGETS
 from inkdrop.configuration.building import foreign_targets
 from inkdrop.errors import CheckpointError
@@ -48,7 +49,9 @@ def load(
     return pipeline
 
 
-def loaded(checkpoint: str, weights: str = "ema", length: float | None = None, step: int | None = None) -> Model:
+def loaded(
+    checkpoint: str, weights: str = "ema", length: float | None = None, step: int | None = None
+) -> Pipeline | NoisyClassifier | Model:
     """Loads the model of another run as a part of this one: a pipeline without guidance, or a classifier; see `load`.
 
     The packages that the user has allowed for this configuration are allowed for the other one too.
