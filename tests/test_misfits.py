@@ -37,6 +37,14 @@ KINDS = {
         lambda folder: array(folder, 300, 2, 50),
         ["conditioner.num_classes=0", "codec=standardize_channels", "extractor.shape=[2, 50]"],
     ),
+    "series without evaluation": (
+        lambda folder: [*array(folder, 300, 2, 50), "metric=none", "extractor=none"],
+        ["conditioner.num_classes=0", "codec=standardize_channels", "metric=none extractor=none"],
+    ),
+    "table without metrics": (
+        lambda folder: [*array(folder, 200, 8), "metric=none"],
+        ["network.shape=[8]", "codec=standardize_channels", "extractor.shape=[8]", " extractor=none"],
+    ),
     "few labelled points": (
         lambda folder: array(folder, 50, 4, labels=True),
         ["network.shape=[4]", "codec=standardize_channels", "extractor.shape=[4]"],

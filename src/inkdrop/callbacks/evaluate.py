@@ -93,6 +93,8 @@ class Evaluate(AfterStep):
         self.protocol = state_dict["protocol"]
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.evaluation.is_empty:
+            return
         self.measured_at, start = trainer.global_step, time.monotonic()
         pipeline: Any = pl_module.pipeline
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

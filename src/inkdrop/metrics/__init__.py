@@ -2,7 +2,7 @@
 
 from inkdrop.metrics.accuracy_score import ClassificationAccuracyScore
 from inkdrop.metrics.evaluation import Evaluation
-from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception, Thumbnail
+from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception, NoFeatures, Thumbnail
 from inkdrop.metrics.frechet import FrechetDistance, frechet_distance
 from inkdrop.metrics.inception_score import InceptionScore
 from inkdrop.metrics.kernels import KernelDistance, MaximumMeanDiscrepancy
@@ -27,6 +27,7 @@ __all__ = [
     "KernelDistance",
     "MaximumMeanDiscrepancy",
     "NearestNeighbours",
+    "NoFeatures",
     "PrecisionRecall",
     "SlicedWasserstein",
     "Statistics",

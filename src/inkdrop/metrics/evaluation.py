@@ -82,6 +82,7 @@ class Evaluation:
     def check(self, data: DataModule) -> None:
         """Raises `ValueError` for too few samples or items, or for data that a metric or extractor cannot use."""
         self.verify()
+        self._require_features()
         held_out = data.splits["validation"]
         if self.num_items is not None and self.num_items > len(held_out["x"]):
             raise ValueError(
@@ -104,8 +105,22 @@ class Evaluation:
 
     def check_item(self, x: Tensor) -> None:
         """Raises `ValueError` if an extractor cannot use raw data (B, *) like these."""
+        self._require_features()
         for metric in self.metrics.values():
             (metric.extractor or self.extractor).check(x)
+
+    def _require_features(self) -> None:
+        for name, metric in self.metrics.items():
+            if metric.needs - {"items"} and not (metric.extractor or self.extractor).dim:
+                raise ValueError(
+                    f"metric {name} needs features, and extractor=none has none: choose an extractor, such as "
+                    "extractor=identity, or set metric=none"
+                )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is measured."""
+        return not self.metrics and not self.likelihood
 
     def to(self, device: torch.device) -> None:
         """Computes features on this device from now on."""

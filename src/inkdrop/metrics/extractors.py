@@ -102,6 +102,15 @@ class Identity(Extractor):
         return data.flatten(1).float()
 
 
+class NoFeatures(Extractor):
+    """No features, for an evaluation without metrics or with metrics that use the items alone."""
+
+    name, dim = "none", 0
+
+    def forward(self, data: Tensor) -> Tensor:
+        return data.new_zeros(len(data), 0, dtype=torch.float32)
+
+
 class Thumbnail(Extractor):
     """Mean levels, 0 to 255, of `size` x `size` parts of each channel, for images of any size."""
 

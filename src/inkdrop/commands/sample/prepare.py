@@ -197,6 +197,14 @@ def _measured(
     )
     if checkpoint.content.get("data_fingerprint") not in (None, data.fingerprint):  # older files have none
         warn("the data are not those of the run: their fingerprints differ")
+    if evaluation.is_empty:
+        raise ValueError(
+            "evaluate=true has nothing to measure: choose metrics, such as metric=[sliced_wasserstein] "
+            "extractor=identity, or remove it"
+        )
+    for option in ("save_neighbours", "save_features"):
+        if plain[option] and not evaluation.extractor.dim:
+            raise ValueError(f"{option}=true needs features, and extractor=none has none: choose an extractor")
     evaluation.check(data)
     for likelihood in evaluation.likelihood.values():
         likelihood.check(pipeline)

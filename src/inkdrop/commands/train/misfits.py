@@ -67,7 +67,7 @@ def _add_misfits(
     others = [each for each in dict.fromkeys(_misfits(plain, data)) if each not in str(error)]
     lines = [str(error), *(f"also {each}" for each in others)]
     for keep in (True, False):
-        chosen = _fitting(data, typed if keep else set())
+        chosen = _fitting(data, typed if keep else set(), "evaluate" in plain["callbacks"] and bool(plain["metric"]))
         replaced = {*chosen} if keep else {*chosen, *_PARTS}
         kept = [each for each in asked.overrides if not _below(_name(each), replaced)]
         tried = [*kept, *(f"{name}={written(value)}" for name, value in chosen.items())]
@@ -117,8 +117,11 @@ def _holds(node: Any, part: Any) -> bool:
     return any(each == part or _holds(each, part) for each in below)
 
 
-def _fitting(data: DataModule, typed: set[str]) -> dict[str, Any]:
-    """Returns options that fit data of this kind, without the groups that the user has chosen."""
+def _fitting(data: DataModule, typed: set[str], measured: bool) -> dict[str, Any]:
+    """Returns options that fit data of this kind, without the groups that the user has chosen.
+
+    Without metrics or without an evaluation (`measured`) they measure nothing.
+    """
     item, classes = data.example(), data.num_classes > 0
     if not item.is_floating_point() and item.ndim == 4 and item.shape[1] in (1, 3):
         chosen: dict[str, Any] = {"experiment": "photos"}
@@ -131,8 +134,8 @@ def _fitting(data: DataModule, typed: set[str]) -> dict[str, Any]:
             "conditioner": "label" if classes else "none",
             "guidance": ["classifier_free"] if classes else "none",
             "codec": "standardize_channels",
-            "extractor": "identity",
-            "metric": ["sliced_wasserstein"],
+            "extractor": "identity" if measured else "none",
+            "metric": ["sliced_wasserstein"] if measured else "none",
         }
     if (count := data.num_train()) is not None and _LEAST <= count < data.batch_size:
         chosen["data.batch_size"] = 2 ** int(math.log2(count))
