@@ -16,6 +16,7 @@ from inkdrop.data import Arrays
 from inkdrop.data.arrays import OnDisk
 from inkdrop.data.loaders import collect
 from inkdrop.errors import DataError
+from inkdrop.files.texts import decoded
 
 N = 40
 X = np.random.default_rng(0).normal(size=(N, 5, 2))
@@ -197,11 +198,57 @@ def test_absent_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / name)
         with pytest.raises(DataError, match=f"{name} cannot be read: it is not a regular file"):
             arrays(tmp_path / name).verify()
-    (tmp_path / "a.csv").touch()
-    with pytest.raises(DataError, match=r"a.csv is not a .npz, .npy or .pt"):
-        arrays(tmp_path / "a.csv").verify()
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(DataError, match=r"a.txt is not a .npz, .npy, .pt or .csv"):
+        arrays(tmp_path / "a.txt").verify()
     torch.save({"x": [1, 2]}, tmp_path / "list.pt")
     with pytest.raises(DataError, match="neither a tensor nor a dict of tensors"):
         arrays(tmp_path / "list.pt").verify()
     with pytest.raises(ValueError, match="does not say which array is x"):
         arrays(tmp_path / "a.npz", {"label": "y"})
+
+
+# Tables and channels -------------------------------------------------------------------------------------------------
+
+
+def test_a_table_of_numbers_is_x_without_the_other_fields(tmp_path: Path) -> None:
+    rows = "1.5,2,0,oak\n2.5,3,1,elm\n-1e3,4,0,ash\n0,5,1,fir\n"
+    (tmp_path / "a.csv").write_text(f"height, width,kind,name\n{rows}", "utf-8-sig")
+    data = Arrays(tmp_path / "a.csv", {"x": "x", "label": "kind", "caption": "name"}, None, None, 2, held_out=0.25)
+    assert (data.shape, data.num_classes) == ([2], 2)
+    items = [collect(split) for split in data.splits.values()]
+    x = torch.cat([each["x"] for each in items])
+    assert x[x[:, 1].argsort()].tolist() == [[1.5, 2], [2.5, 3], [-1000, 4], [0, 5]]
+    assert sorted(text for each in items for text in decoded(each["caption"])) == ["ash", "elm", "fir", "oak"]
+    assert sorted(torch.cat([each["label"] for each in items]).tolist()) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2\n3\n", r"a\.csv, row 3: 1 values for 2 columns"),
+        ("a,b\n1,2\n3,\n4,5\n", "column b, row 3: nothing is not a number"),
+        ("a,b\n1,2\n3,nan\n4,5\n", "column b, row 3: nan is not a number"),
+        ("a,a\n1,2\n", "two columns of one name"),
+        ("a,b\n", "has 1 rows: a table has a header and at least one row"),
+        ("", "has 0 rows"),
+        ("a;b\n1;2\n3;x\n4;5\n", "column b, row 3: x is not a number"),
+        ("a\nx\ny\n", "has no columns of numbers besides x"),
+    ],
+)
+def test_odd_tables_are_refused_by_row_and_column(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        Arrays(tmp_path / "a.csv", {"x": "x"}, None, 0, 2)
+
+
+@pytest.mark.parametrize("limit", [4.0, 0.0], ids=["in memory", "on disk"])
+def test_channels_along_the_last_axis_become_the_first(limit: float, tmp_path: Path) -> None:
+    x = np.arange(10 * 7 * 3, dtype=np.float64).reshape(10, 7, 3)
+    np.save(tmp_path / "x.npy", x)
+    data = Arrays(tmp_path / "x.npy", {"x": "x"}, None, 0, 2, held_out=0.2, memory_limit=limit, channels="last")
+    assert data.shape == [3, 7]
+    both = torch.cat([collect(data.splits[name])["x"] for name in ("train", "validation")])
+    assert np.array_equal(np.sort(both.numpy(), 0), x.transpose(0, 2, 1).astype(np.float32))
+    assert tuple(data.example().shape) == (1, 3, 7)
+    assert Arrays(tmp_path / "x.npy", {"x": "x"}, None, 0, 2).shape == [7, 3]

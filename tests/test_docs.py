@@ -180,7 +180,10 @@ def trials(options: list[str]) -> Iterator[list[str]]:
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with what pages take for the reader's own, and with the files that they show."""
     make_files(tmp_path, "PHOTOS .zip .npy")
-    np.savez(tmp_path / "table.npz", x=np.zeros((9, 13), "float32"), label=np.arange(9) % 3)
+    header = ",".join([*(f"c{i}" for i in range(13)), "cultivar"])
+    rows = np.c_[np.arange(9 * 13).reshape(9, 13), np.arange(9) % 3]
+    np.savetxt(tmp_path / "table.csv", rows, "%g", ",", header=header, comments="")
+    np.savez(tmp_path / "series.npz", x=np.arange(600.0).reshape(10, 20, 3))
     for page in PAGES:
         for name, block in ((file_name(block), block) for _, block in blocks(page.read_text())):
             if name.startswith("my_"):

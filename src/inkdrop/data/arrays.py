@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from inkdrop.data.classes import numbered
 from inkdrop.data.loaders import Augment, Column, Derive, Split
 from inkdrop.data.module import DataModule
+from inkdrop.data.numbers import read_csv
 from inkdrop.errors import DataError
 from inkdrop.files.arrays import Npz, map_npy
 from inkdrop.files.locations import Location
@@ -31,13 +32,15 @@ class Arrays(DataModule):
     Floats become float32 and labels int64; other whole numbers keep their type, and strings become UTF-8 in uint8 (N,
     L). Arguments beyond those of `DataModule`:
 
-    - `path`: a .npz, a .npy, a .pt of `torch.save`, or a folder with one .npy per array. The only array of a .npy, or
-      of a .pt that holds a bare tensor, is called x.
+    - `path`: a .npz, a .npy, a .pt of `torch.save`, a folder with one .npy per array, or a .csv. The only array of a
+      .npy, or of a .pt that holds a bare tensor, is called x; in a .csv, x are all columns of numbers that are no
+      other field.
     - `fields`: which array is "x", which is "label", and what else a batch holds: {"x": "images", "label": "digit"}.
     - `shape`, `num_classes`: null takes them from the arrays. Labels that start at 1 or have gaps become 0, 1, ... and
       keep their names.
     - `validation`: a held-out file or folder of the same kind; null holds out a fixed share `held_out` of the items.
     - `memory_limit`: gigabytes; a larger .npy stays on disk.
+    - `channels`: whether the channels of an item of x are its first axis, (C, T), or its last, (T, C).
 
     Raises `DataError` for arrays that are missing, not numeric, not finite, or of unequal lengths or shapes. Numbers
     on disk that are not finite raise it when they are read.
@@ -57,16 +60,18 @@ class Arrays(DataModule):
         held_out: Annotated[float, Gt(0), Lt(1)] = 0.1,
         memory_limit: Annotated[float, Ge(0)] = 4.0,
         derive: dict[str, Derive] | None = None,
+        channels: Literal["first", "last"] = "first",
     ):
         if "x" not in fields:
             raise ValueError(f"data.fields={fields} does not say which array is x: data.fields={{x: NAME}}")
         self.path, self.fields, self.held_out, self.memory_limit = Path(path), fields, held_out, memory_limit
+        self.channels = channels
         self.validation = Path(validation) if validation else None
         if num_classes is None:
             paths = filter(None, (self.path, self.validation))
             num_classes = len(numbered({label for path in paths for label in self._different_labels(path)}, None))
         if shape is None:
-            shape = list(self._arrays(self.path)[fields["x"]].shape[1:])
+            shape = list(self._x(self.path).shape[1:])
         super().__init__(shape, num_classes, batch_size, seed, augment, num_workers, derive=derive)
 
     def verify(self) -> None:
@@ -74,8 +79,7 @@ class Arrays(DataModule):
             self._arrays(path)
 
     def example(self) -> Tensor:
-        array = self._arrays(self.path)[self.fields["x"]]
-        return torch.zeros(1, *self.shape, dtype=as_tensor(array[:0]).dtype)
+        return torch.zeros(1, *self.shape, dtype=as_tensor(self._x(self.path)[:0]).dtype)
 
     def num_train(self) -> int | None:
         count = len(self._arrays(self.path)[self.fields["x"]])
@@ -110,12 +114,17 @@ class Arrays(DataModule):
 
     def _arrays(self, path: Path) -> Mapping[str, np.ndarray]:
         """The arrays of a path, which include those that `fields` names."""
-        arrays = open_arrays(path)
+        arrays = read_csv(path, [*self.fields.values()]) if path.suffix == ".csv" else open_arrays(path)
         if missing := [name for name in self.fields.values() if name not in arrays]:
             raise DataError(
                 f"{path} has no array {missing[0]} (available: {harmless(', '.join(arrays))}): set data.fields"
             )
         return arrays
+
+    def _x(self, path: Path) -> np.ndarray:
+        """The array of x with its channels along the first axis of an item."""
+        array = self._arrays(path)[self.fields["x"]]
+        return np.moveaxis(array, -1, 1) if self.channels == "last" and array.ndim > 2 else array
 
     def _columns(self, path: Path) -> dict[str, Column]:
         arrays = self._arrays(path)
@@ -127,22 +136,27 @@ class Arrays(DataModule):
         return columns
 
     def _column(self, arrays: Mapping[str, np.ndarray], field: str, path: Path) -> Column:
-        array = arrays[self.fields[field]]
+        array = self._x(path) if field == "x" else arrays[self.fields[field]]
         place = f"{path}: {self.fields[field]}"
         _check_kind(array, field, place)
         if isinstance(array, np.memmap) and array.nbytes > self.memory_limit * 1e9 and field != "label":
-            return OnDisk(Path(str(array.filename)), torch.arange(len(array)))
+            last = field == "x" and self.channels == "last"
+            return OnDisk(Path(str(array.filename)), torch.arange(len(array)), last)
         return _in_memory(array, field, place)
 
 
 class OnDisk:
     """A column of items of a .npy file, such as a split of it, that are read when a batch needs them."""
 
-    def __init__(self, path: Path, items: Tensor):
-        self.path, self.items = path, items
-        array = map_npy(path, DataError)
+    def __init__(self, path: Path, items: Tensor, channels_last: bool = False):
+        self.path, self.items, self.channels_last = path, items, channels_last
+        array = self._array()
         self.shape: Sequence[int] = (len(items), *array.shape[1:])
         self.dtype = as_tensor(array[:0]).dtype
+
+    def _array(self) -> np.ndarray:
+        array = map_npy(self.path, DataError)
+        return np.moveaxis(array, -1, 1) if self.channels_last else array
 
     def __len__(self) -> int:
         return len(self.items)
@@ -150,13 +164,13 @@ class OnDisk:
     def __getitem__(self, items: Tensor, /) -> Tensor:
         # Opened each time, because a memory map that is sent to a worker process would be copied whole.
         rows = self.items[items]
-        values = as_tensor(map_npy(self.path, DataError)[rows.numpy()])
+        values = as_tensor(self._array()[rows.numpy()])
         _check_finite(values, str(self.path), rows)
         return values
 
     def select(self, items: Tensor) -> OnDisk:
         """Returns a column of some of these items (n)."""
-        return OnDisk(self.path, self.items[items])
+        return OnDisk(self.path, self.items[items], self.channels_last)
 
     def digest(self) -> str:
         """Returns the name, size and time of the file, and which items are used."""
@@ -184,7 +198,7 @@ def open_arrays(path: Path) -> Mapping[str, np.ndarray]:
             raise DataError(f"{path} is missing: set data.path to a file or folder that exists")
         return _from_torch(read_torch(path, DataError), path)
     raise DataError(
-        f"{path} is not a .npz, .npy or .pt file and not a folder of .npy files: set data.path to one of these"
+        f"{path} is not a .npz, .npy, .pt or .csv file and not a folder of .npy files: set data.path to one of these"
     )
 
 
