@@ -15,8 +15,8 @@ class StopEarly(Callback):
     """Ends training after `patience` measurements in a row without a new best value of the metric.
 
     Lower values are better, unless the metric says that higher ones are, or its name is written as "-NAME". It counts
-    measurements of validation and of evaluation. A change by less than `min_change` is no improvement. A run that was
-    ended is complete: the same command does not resume it.
+    measurements of validation and of evaluation. A change by less than `min_change` does not count as an
+    improvement. A run that was ended is complete: the same command does not resume it.
     """
 
     def __init__(self, metric: str, patience: Annotated[int, Ge(1)] = 3, min_change: Annotated[float, Ge(0)] = 0.0):

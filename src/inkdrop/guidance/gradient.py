@@ -103,7 +103,7 @@ class ClassifierGuidance(Guidance):
 
     - `classifier`: a classifier of noised data, of the same shape and schedule as the model.
     - `scale`: the guidance scale w. 1 samples the posterior p(x | y) of the model; above, samples are more typical and
-      less varied. None is no guidance.
+      less varied. None turns guidance off.
     - `interval`: the noise levels sigma / alpha at which guidance acts.
 
     Raises `ValueError` where alpha = 0, and for a classifier of other data or of another schedule. Source: Dhariwal and
@@ -145,7 +145,7 @@ class EnergyGuidance(Guidance):
     The law of samples only approximates `p(x) exp(-w E(x))`, because the energy of the mean replaces the mean over x_0.
 
     - `energy`: any differentiable function `energy(x_0 (B, *), raw batch) -> (B)`.
-    - `scale`: the guidance scale w; None is no guidance.
+    - `scale`: the guidance scale w; None turns guidance off.
     - `interval`: the noise levels sigma / alpha at which guidance acts.
 
     Raises `ValueError` where alpha = 0. Source: Chung et al. 2023, arXiv 2209.14687, and Bansal et al. 2023, arXiv

@@ -35,7 +35,7 @@ class Ramp(Scale):
 class Within(Scale):
     """A scale, a number or an object, at noise levels `low < sigma / alpha <= high`, and no guidance elsewhere.
 
-    There is no guidance anywhere if the scale is None. Raises `ValueError` unless low < high, and for an interval
+    A scale of None turns guidance off. Raises `ValueError` unless low < high, and for an interval
     without a scale. Source: Kynkäänniemi et al. 2024, arXiv 2404.07724.
     """
 

@@ -43,7 +43,7 @@ class Calibrating(NamedTuple):
 
 
 def calibrate_checkpoint(plain: dict[str, Any]) -> Calibrating:
-    """Fits the calibration of `conf/calibrate.yaml`; raises `ValueError` if the fit is no better than the solver."""
+    """Fits the calibration of `conf/calibrate.yaml`; raises `ValueError` if the fit does not improve the solver."""
     begin = time.monotonic()
     plain, checkpoint, pipeline, solver = _prepared(plain)
     num_steps, rounds, refinement = plain["time_grid"]["num_steps"], plain["num_rounds"], plain["refinement"]

@@ -28,14 +28,14 @@ class Report:
     - `settings`: paths of the settings that differ.
     - `metrics`: names of the metrics.
     - `rows`: the results.
-    - `beside`: floor and baseline of each metric.
+    - `references`: floor and baseline of each metric.
     - `unreadable`: errors of the files that are left out.
     """
 
     settings: list[str]
     metrics: list[str]
     rows: list[Result]
-    beside: dict[str, dict[str, float]]
+    references: dict[str, dict[str, float]]
     unreadable: list[str] = field(default_factory=list)
 
     def table(self) -> list[list[str]]:
@@ -50,8 +50,8 @@ class Report:
             ]
             for row in self.rows
         ]
-        for kind in dict.fromkeys(kind for values in self.beside.values() for kind in values):
-            values = [_number(self.beside.get(name, {}).get(kind)) for name in self.metrics]
+        for kind in dict.fromkeys(kind for values in self.references.values() for kind in values):
+            values = [_number(self.references.get(name, {}).get(kind)) for name in self.metrics]
             rows.append([kind, *[""] * len(names), *values])
         hashes = [self.protocol(name).get("hash", "unknown") for name in self.metrics]
         return [header, *rows, ["protocol", *[""] * len(names), *hashes]]
@@ -81,7 +81,7 @@ class Report:
         if panels and len({row.network_calls for row in self.rows}) > 1:
             from inkdrop.pictures.plots import curves
 
-            floors = {name: values.get("floor", 0.0) for name, values in self.beside.items()}
+            floors = {name: values.get("floor", 0.0) for name, values in self.references.items()}
             floors = {name: value for name, value in floors.items() if value and _drawable(value)}
             files.append(folder / "report.png")
             with replacing(files[-1]) as file:
@@ -143,14 +143,14 @@ def report(folder: Path, only: str | None = None, without: Collection[Path] = ()
     results = [each for each in results if any(name in each.metrics for name in metrics)]
     if not results:
         raise ValueError(f"--protocol {only} does not occur in {harmless(folder)}: choose a hash of the full table")
-    beside: dict[str, dict[str, float]] = {}
+    references: dict[str, dict[str, float]] = {}
     for name in names:
         if (match := re.search(_BESIDE, name)) and name[: match.start()] in metrics:
             value = next((each.metrics[name] for each in results if name in each.metrics), math.nan)
-            beside.setdefault(name[: match.start()], {})[match[1].replace("_", " of ", 1)] = value
+            references.setdefault(name[: match.start()], {})[match[1].replace("_", " of ", 1)] = value
     paths = dict.fromkeys(path for each in results for path in each.settings)
     differ = [path for path in paths if len(_values(path, results)) > 1]
-    return Report(differ, metrics, results, beside, unreadable)
+    return Report(differ, metrics, results, references, unreadable)
 
 
 def _values(path: str, results: Sequence[Result]) -> set[str]:

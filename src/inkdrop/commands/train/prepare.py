@@ -50,7 +50,7 @@ class PreparedTraining(Prepared):
     - `before`: the earlier part of the run in the folder, or None for a fresh run.
     - `data`, `task`, `trainer`: the built parts.
     - `initial`: initial weights by name, or None.
-    - `begun`: whether the folder held a run at the time of the check.
+    - `held_run`: whether the folder held a run at the time of the check.
     - `is_locked`: whether the folder is already locked for this process.
     """
 
@@ -61,7 +61,7 @@ class PreparedTraining(Prepared):
     task: Task
     trainer: Trainer
     initial: dict[str, Tensor] | None
-    begun: bool = False
+    held_run: bool = False
     is_locked: bool = False
 
 
@@ -89,12 +89,12 @@ def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any]]:
 def prepare_to_run(asked: Asked) -> PreparedTraining:
     """Returns the run of `prepare`, and locks its folder so that no other process resumes the same run."""
     with contextlib.ExitStack() as stack:
-        begun = is_first() and holds_run(asked.folder)
-        is_locked = begun and (asked.folder / LOCK).exists()  # the lock file is not created yet
+        held_run = is_first() and holds_run(asked.folder)
+        is_locked = held_run and (asked.folder / LOCK).exists()  # the lock file is not created yet
         if is_locked:
             stack.enter_context(locked(asked.folder))
         prepared = prepare(asked)
-        prepared.begun, prepared.is_locked, prepared.open = begun, is_locked, stack.pop_all()
+        prepared.held_run, prepared.is_locked, prepared.open = held_run, is_locked, stack.pop_all()
         return prepared
 
 

@@ -81,7 +81,7 @@ def _lock(stack: contextlib.ExitStack, prepared: PreparedTraining) -> None:
     if not is_first() or prepared.is_locked:
         return
     stack.enter_context(locked(prepared.asked.path))
-    if holds_run(prepared.asked.path) and not prepared.begun:
+    if holds_run(prepared.asked.path) and not prepared.held_run:
         raise ConfigurationError(
             f"another process has started a run in {prepared.asked.path}: repeat the command to resume it"
         )
