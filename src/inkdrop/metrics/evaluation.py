@@ -17,6 +17,7 @@ from inkdrop.data.module import DataModule
 from inkdrop.distributed.ranks import from_all_ranks, raised_together, share
 from inkdrop.likelihood import Likelihood
 from inkdrop.metrics.extractors import Extractor
+from inkdrop.metrics.held_out import VALIDATION, require_split
 from inkdrop.metrics.likelihoods import of_held_out, settings_of
 from inkdrop.metrics.metric import Metric, Results
 from inkdrop.metrics.panel import Observed, Panel
@@ -39,6 +40,7 @@ class Evaluation:
     - `reference`: the split that samples are compared with, usually the training data.
     - `likelihood`: likelihoods of held-out items by name.
     - `num_items`: the number of held-out items whose likelihood is measured; null is all of them.
+    - `held_out`: the split of the held-out items: conditions of the samples, floors and likelihoods come from it.
 
     Results are `{metric}_{n}`, as in fd_mnist_2k; `{metric}_{n}_floor`, the same for n held-out items in place of
     samples, which is what real data reach; and `{metric}_{n}_baseline`, the same for a generator that draws each
@@ -60,10 +62,11 @@ class Evaluation:
         reference: str = "train",
         likelihood: Mapping[str, Likelihood] | None = None,
         num_items: Annotated[int, Ge(1)] | None = None,
+        held_out: str = VALIDATION,
     ):
         self.extractor, self.metrics = extractor, dict(metrics)
         self.num_samples, self.batch_size, self.seed, self.repeats = num_samples, batch_size, seed, repeats
-        self.balance, self.reference = balance, reference
+        self.balance, self.reference, self.held_out = balance, reference, held_out
         self.likelihood, self.num_items = dict(likelihood or {}), num_items
         self.seconds: dict[str, float] = {}  # of the latest call: sampling, features, distance, likelihood
         self.network_calls = 0  # per sample, of the latest call
@@ -83,15 +86,11 @@ class Evaluation:
         """Raises `ValueError` for too few samples or items, or for data that a metric or extractor cannot use."""
         self.verify()
         self._require_features()
-        held_out = data.splits["validation"]
+        self.check_splits(data)
+        held_out = data.splits[self.held_out]
         if self.num_items is not None and self.num_items > len(held_out["x"]):
             raise ValueError(
                 f"evaluation.num_items={self.num_items}, but only {len(held_out['x'])} items are held out: lower it"
-            )
-        if self.reference not in data.splits:
-            raise ValueError(
-                f"evaluation.reference={self.reference} is not a split of the data (available: "
-                f"{', '.join(data.splits)}): set it to one of these"
             )
         count = self.num_samples or len(held_out["x"])
         for name, metric in self.metrics.items():
@@ -102,6 +101,11 @@ class Evaluation:
                     f"{metric.remedy(name, min(count, len(held_out['x'])))}"
                 )
             metric.check(held_out, data.splits[self.reference], extractor)
+
+    def check_splits(self, data: DataModule) -> None:
+        """Raises `ValueError` if the data have no split of these names; they are loaded if they have not been."""
+        require_split("held_out", self.held_out, data.splits)
+        require_split("reference", self.reference, data.splits)
 
     def check_item(self, x: Tensor) -> None:
         """Raises `ValueError` if an extractor cannot use raw data (B, *) like these."""
@@ -128,8 +132,8 @@ class Evaluation:
 
     def conditions(self, data: DataModule, count: int) -> dict[str, Tensor]:
         """Returns the raw batch of conditions of `count` samples: all fields of the data but x."""
-        held_out = {name: column for name, column in data.splits["validation"].items() if name != "x"}
-        items = torch.arange(count) % len(data.splits["validation"]["x"])
+        held_out = {name: column for name, column in data.splits[self.held_out].items() if name != "x"}
+        items = torch.arange(count) % len(data.splits[self.held_out]["x"])
         batch = {name: column[items] for name, column in held_out.items()}
         if self.balance == "classes" and "label" in batch:
             batch["label"] = torch.arange(count) % data.num_classes
@@ -148,7 +152,7 @@ class Evaluation:
 
     def of_samples(self, pipeline: Pipeline, data: DataModule) -> Results:
         """Returns the values of new samples, without floors and baselines."""
-        n = self.num_samples or len(data.splits["validation"]["x"])
+        n = self.num_samples or len(data.splits[self.held_out]["x"])
         self.to(next(pipeline.parameters()).device)
         conditions = self.conditions(data, n)
         self.seconds = {}
@@ -178,14 +182,15 @@ class Evaluation:
 
         Raises `ValueError` if there are fewer items.
         """
-        held_out = len(data.splits["validation"]["x"])
+        held_out = len(data.splits[self.held_out]["x"])
         count = count or held_out
         if count > held_out:
             raise ValueError(f"num_items={count}, but only {held_out} items are held out: lower it")
         results: Results = {}
         for name, likelihood in self.likelihood.items():
-            values = of_held_out(name, likelihood, pipeline, data, count, self.batch_size, self.seed)
-            self._likelihoods |= dict.fromkeys(values, settings_of(likelihood, data, count, self.seed))
+            values = of_held_out(name, likelihood, pipeline, data, self.held_out, count, self.batch_size, self.seed)
+            settings = {**settings_of(likelihood, data, count, self.seed), **self._unusual()}
+            self._likelihoods |= dict.fromkeys(values, settings)
             results |= values
         return results
 
@@ -199,10 +204,15 @@ class Evaluation:
             "fingerprint": data.fingerprint,
             "reference": self.reference,
             "rounding": str(data.splits[self.reference]["x"].dtype).removeprefix("torch."),
+            **self._unusual(),
         }
         metrics = {f"{name}_{short(self._count)}": settings for name, settings in self._panel.settings.items()}
         higher = [f"{name}_{short(self._count)}" for name in self._panel.higher]
         return protocol(measurement, metrics, sampling, self._likelihoods, higher)
+
+    def _unusual(self) -> dict[str, Any]:
+        """Returns what the protocol has only where it is not the default, so that hashes from before it remain."""
+        return {"held_out": self.held_out} if self.held_out != VALIDATION else {}
 
     def _made(self, pipeline: Pipeline, conditions: dict[str, Tensor], count: int, seed: int) -> Observed:
         """Samples as all extractors see them; the samples themselves are kept only if a metric needs them."""
@@ -237,7 +247,7 @@ class Evaluation:
     def _references(self, data: DataModule, n: int) -> tuple[Observed, Observed]:
         with self._timed("features"):
             reference = self._panel.real(data, self.reference, len(data.splits[self.reference]["x"]))
-            return reference, self._panel.real(data, "validation", min(n, len(data.splits["validation"]["x"])))
+            return reference, self._panel.real(data, self.held_out, min(n, len(data.splits[self.held_out]["x"])))
 
     def floors_and_baselines(self, data: DataModule, n: int) -> Results:
         """Returns floors and baselines of n samples, which are the same at every evaluation and are computed once."""
@@ -249,11 +259,12 @@ class Evaluation:
     def _floor(self, data: DataModule, n: int) -> Results:
         reference, held_out = self._references(data, n)
         results: Results = {}
-        for split in dict.fromkeys(metric.stand_in for metric in self.metrics.values()):
+        for kind in dict.fromkeys(metric.stand_in for metric in self.metrics.values()):
+            split = self.held_out if kind == "held_out" else kind
             m = min(n, len(data.splits[split]["x"]))
-            stand_in = held_out if split == "validation" else self._panel.real(data, split, m)
+            stand_in = self._panel.real(data, split, m)
             ending = "floor" if m == n else f"floor_{short(m)}"
-            for name, value in self._panel.compared(stand_in, reference, held_out, split).items():
+            for name, value in self._panel.compared(stand_in, reference, held_out, kind).items():
                 results[f"{name}_{short(n)}_{ending}"] = value
         return results
 

@@ -16,14 +16,21 @@ from inkdrop.randomness import Generators
 
 
 def of_held_out(
-    name: str, likelihood: Likelihood, pipeline: Pipeline, data: DataModule, count: int, batch_size: int, seed: int
+    name: str,
+    likelihood: Likelihood,
+    pipeline: Pipeline,
+    data: DataModule,
+    split: str,
+    count: int,
+    batch_size: int,
+    seed: int,
 ) -> Results:
     """Returns `{unit}_{name}_{count}`, and with `_{part}` its parts: means over the first `count` held-out items.
 
     - `name`: the name of the likelihood in the results.
     - `likelihood`: what is computed of each item.
     - `pipeline`: the model.
-    - `data`: the data with the held-out items.
+    - `data`, `split`: the held-out items.
     - `count`: number of items.
     - `batch_size`: items at a time.
     - `seed`: seed of the random numbers of an item.
@@ -31,7 +38,7 @@ def of_held_out(
     The ranks share the work, and all get the results. Raises `NonFiniteError` if a value is not finite.
     """
     totals: dict[str, float] = {}
-    held_out = data.splits["validation"]
+    held_out = data.splits[split]
     with raised_together():
         for items in share(count, batch_size):
             generators = Generators.from_positions(seed, items.tolist()).at("likelihood")

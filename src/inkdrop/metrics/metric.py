@@ -54,7 +54,7 @@ class Metric(ABC):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     better: ClassVar[Literal["lower", "higher"]] = "lower"
-    stand_in: ClassVar[str] = "validation"  # the split whose items take the place of samples for the floor
+    stand_in: ClassVar[str] = "held_out"  # whose items take the place of samples for the floor: these, or a split
 
     @abstractmethod
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:

@@ -73,11 +73,11 @@ class Features(NamedTuple):
 def features_of(samples: Tensor, evaluation: Evaluation, data: DataModule) -> Features:
     """Returns the features of samples and of the data by an evaluation's extractor; all processes must call it."""
     needs, extractor, size = frozenset({"features"}), evaluation.extractor, evaluation.batch_size
-    count = min(len(data.splits["validation"]["x"]), len(samples))
+    count = min(len(data.splits[evaluation.held_out]["x"]), len(samples))
     sets = [
         extracted(extractor, {"x": samples}, len(samples), needs, size, "samples"),
         real(extractor, data, evaluation.reference, len(data.splits[evaluation.reference]["x"]), needs, size),
-        real(extractor, data, "validation", count, needs, size),
+        real(extractor, data, evaluation.held_out, count, needs, size),
     ]
     return Features(*(each.features for each in sets if each.features is not None))
 

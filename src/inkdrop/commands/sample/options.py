@@ -24,7 +24,7 @@ from inkdrop.randomness import MAX_SEED
 _NOISE = 3.0  # least sigma / alpha at which sampling from pure noise may start
 CALIBRATED = "inkdrop.samplers.Calibrated"
 _EVALUATION = {  # options of sample.py that replace fields of the evaluation
-    **{name: name for name in ("extractor", "likelihood", "num_samples", "repeats", "seed")},
+    **{name: name for name in ("extractor", "held_out", "likelihood", "num_samples", "repeats", "seed")},
     "metric": "metrics",
 }
 
@@ -36,7 +36,7 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
     `evaluate=true`.
     """
     if not plain["evaluate"]:
-        for option in ("likelihood", "metric", "extractor", "save_neighbours", "save_features"):
+        for option in ("likelihood", "metric", "extractor", "held_out", "save_neighbours", "save_features"):
             if plain.get(option):
                 raise ValueError(f"{option} has no effect without an evaluation: set evaluate=true")
     run = _part(plain, checkpoint, "pipeline")

@@ -147,7 +147,7 @@ def _values(
     """Returns the metrics, their durations, and the protocol under which they are measured."""
     evaluation, data = measured
     metrics = evaluation.measure(list(samples.split(plain["num_samples"])), data)
-    held_out = len(data.splits["validation"]["x"])
+    held_out = len(data.splits[evaluation.held_out]["x"])
     metrics |= evaluation.likelihoods(pipeline, data, min(plain["num_samples"], held_out))
     precision = plain["trainer"]["precision"]
     sampling = sampling_facts(plain, result["weights"], plain["seed"], result["network_calls"], precision)

@@ -30,6 +30,7 @@ from inkdrop.distributed.processes import is_first
 from inkdrop.errors import CheckpointError, ConfigurationError, DataError
 from inkdrop.files.showing import harmless, warn
 from inkdrop.loggers.jsonl import JSONLines
+from inkdrop.metrics.held_out import VALIDATION
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
 from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.runs.machine import check_batch_size, check_devices, refused_devices, whole_steps
@@ -203,6 +204,8 @@ def _check_fit(
         getattr(callback, "verify", lambda: None)()
         if item is not None and (evaluation := getattr(callback, "evaluation", None)) is not None:
             evaluation.check_item(item)
+            if evaluation.held_out not in ("train", VALIDATION) and plain["trainer"]["max_steps"] != 0:
+                evaluation.check_splits(data)  # which reads the data; all data have these two splits
 
 
 def _only_checked(plain: Mapping[str, Any]) -> bool:
