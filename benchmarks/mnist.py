@@ -32,7 +32,7 @@ from inkdrop.likelihood import ODELikelihood, VariationalBound
 from inkdrop.metrics import ClassificationAccuracyScore, Classifier, GaussianStatistics, Statistics, frechet_distance
 from inkdrop.metrics.metric import Extracted
 from inkdrop.metrics.neighbours import nearest
-from inkdrop.pictures import save_png, sheet
+from inkdrop.pictures import Images, save_png
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
 
@@ -58,7 +58,9 @@ def main() -> None:
 
     n = options.num_samples
     samples = draw(pipeline, test["label"][:n])
-    save_png(sheet(samples[test["label"][:100].argsort()], columns=10), options.run / "pictures" / "benchmark.png")
+    save_png(
+        Images().sheet(samples[test["label"][:100].argsort()], columns=10), options.run / "pictures" / "benchmark.png"
+    )
     with torch.no_grad():
         reference = statistics(extractor, train["x"])
         floor = frechet_distance(statistics(extractor, test["x"][:n]), reference)

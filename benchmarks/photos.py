@@ -25,7 +25,7 @@ import inkdrop
 from inkdrop.checkpoints import read_checkpoint
 from inkdrop.configuration import build
 from inkdrop.data import collect
-from inkdrop.pictures import save_png, sheet
+from inkdrop.pictures import Images, save_png
 
 BATCH = 50
 # Colours of the sky above, of the sky at the horizon and of the land, from noon to dusk.
@@ -96,7 +96,7 @@ def compare(run: Path, count: int) -> None:
     train = collect(build(read_checkpoint(run)["config"]["data"]).splits["train"])["x"]
     parts = torch.arange(count).split(BATCH)
     samples = torch.cat([pipeline(pipeline.request(p.tolist()), p.tolist()) for p in track(parts, "sampling")])
-    save_png(sheet(torch.cat([samples[:40], train[:40]]), columns=10), run / "pictures" / "benchmark.png")
+    save_png(Images().sheet(torch.cat([samples[:40], train[:40]]), columns=10), run / "pictures" / "benchmark.png")
     print(f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}", end="")
     print(f", {(time.monotonic() - start) / 60:.1f} minutes: {run / 'pictures' / 'benchmark.png'}")
     print(f"| n = {count} | mean colour: red, green, blue | spread of mean colours |")

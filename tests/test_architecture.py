@@ -27,6 +27,7 @@ ORDER = [
     "deviations",
     "variational",
     "codecs",
+    "pictures",
     "models",
     "classifier",
     "losses",
@@ -41,7 +42,6 @@ ORDER = [
     "calibration",
     "pipeline",
     "likelihood",
-    "pictures",
     "data",
     "metrics",
     "loggers",
@@ -50,7 +50,7 @@ ORDER = [
     "runs",
     "commands",
 ]
-MATHEMATICS = ORDER[: ORDER.index("pictures")]
+MATHEMATICS = ORDER[: ORDER.index("data")]
 FILES = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0].removesuffix(".py") in ORDER]
 
 

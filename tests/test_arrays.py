@@ -115,6 +115,37 @@ def test_a_large_file_stays_on_disk_and_gives_the_same_batches(tmp_path: Path) -
         assert torch.equal(ours["x"], theirs["x"])
 
 
+IMAGES = np.arange(N * 5 * 4 * 3, dtype=np.uint8).reshape(N, 5, 4, 3)
+
+
+@pytest.mark.parametrize("shape", [None, [3, 5, 4]], ids=["found", "stated"])
+@pytest.mark.parametrize("limit", [4.0, 0.0], ids=["in memory", "on disk"])
+def test_images_may_have_their_channels_last(shape: list[int] | None, limit: float, tmp_path: Path) -> None:
+    """As samples.npz has them. Those with channels first, and those that are stated to be as they are, stay so."""
+    fields, first = {"x": "x"}, IMAGES.transpose(0, 3, 1, 2)
+    np.save(tmp_path / "last.npy", IMAGES)
+    np.save(tmp_path / "first.npy", np.ascontiguousarray(first))
+    for name in ("last", "first"):
+        path = tmp_path / f"{name}.npy"
+        data = arrays(path, fields, shape=shape, validation=str(path), memory_limit=limit)
+        assert data.shape == [3, 5, 4]
+        assert list(data.example().shape) == [1, 3, 5, 4]
+        assert isinstance(data.splits["train"]["x"], OnDisk if limit == 0 else torch.Tensor)
+        assert np.array_equal(collect(data.splits["train"])["x"].numpy(), first)
+    path = tmp_path / "last.npy"
+    data = arrays(path, fields, shape=[5, 4, 3], validation=str(path), memory_limit=limit)
+    assert np.array_equal(collect(data.splits["train"])["x"].numpy(), IMAGES)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint8], ids=["floats", "few rows"])
+def test_arrays_that_need_not_be_images_stay_as_they_are(kind: type, tmp_path: Path) -> None:
+    """Floats; and images of which either axis may be that of the channels."""
+    x = np.ascontiguousarray(IMAGES[:, : 5 if kind is np.float32 else 3]).astype(kind)
+    np.savez(tmp_path / "x.npz", x=x)
+    data = arrays(tmp_path / "x.npz", {"x": "x"}, shape=None, validation=str(tmp_path / "x.npz"))
+    assert np.array_equal(collect(data.splits["train"])["x"].numpy(), x)
+
+
 def test_the_fingerprint_of_a_file_on_disk_follows_its_content(tmp_path: Path) -> None:
     first, second = saved(tmp_path / "one"), saved(tmp_path / "two", series=X[:, ::-1])
     assert arrays(first, memory_limit=0).fingerprint == arrays(first, memory_limit=0).fingerprint

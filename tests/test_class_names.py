@@ -14,13 +14,13 @@ from image_files import encoded, write
 
 import inkdrop
 from inkdrop.checkpoints import find_checkpoint
-from inkdrop.commands.sample.options import image_names
 from inkdrop.conditioners.label import class_numbers, is_named
 from inkdrop.data import CIFAR10, DataModule, Mixture
 from inkdrop.data.arrays import Arrays
 from inkdrop.data.loaders import Split, collect
 from inkdrop.errors import DataError
 from inkdrop.files.showing import file_name
+from inkdrop.pictures.images import image_names
 
 TINY = [
     *("data=image_folder", "data.path=photos", "data.shape=[3,8,8]", "data.batch_size=4", "network.base_channels=8"),
@@ -59,7 +59,9 @@ def test_names_go_from_folders_to_samples(script: Script, tmp_path: Path, monkey
         assert file["classes"][file["label"]].tolist() == ["ca fé", "10"] * 2
     assert json.loads((tmp_path / "a" / "result.json").read_text())["classes"] == {"10": 2, "ca fé": 2}
     names = sorted(file.name for file in (tmp_path / "a" / "images").iterdir())
-    assert names == ["000000-ca_fé.png", "000001-10.png", "000002-ca_fé.png", "000003-10.png"]
+    assert names == ["000000-ca_fé.png", "000001-10.png", "000002-ca_fé.png", "000003-10.png", "metadata.jsonl"]
+    lines = (tmp_path / "a" / "images" / "metadata.jsonl").read_text().splitlines()
+    assert json.loads(lines[2]) == {"file_name": "000002-ca_fé.png", "seed": 2, "label": "ca fé"}
     (tmp_path / "a" / "result.json").unlink()  # as if it had been killed
     done = script("sample.py", *short, "condition.label=2", "save_images=true", f"output_dir={tmp_path}/a")
     assert done.code == 2
@@ -177,7 +179,7 @@ def test_names_in_the_names_of_files(name: str, expected: str) -> None:
 
 def test_plain_numbers_name_no_file() -> None:
     assert not is_named(["0", "1"])
-    assert image_names([3], [1], ["0", "1"]) == image_names([3]) == image_names([3], [1]) == ["000003.png"]
+    assert image_names([3]) == image_names([3], [1]) == ["000003.png"]
 
 
 def labelled(folder: Path, labels: Any, num_classes: int | None, **options: Any) -> Arrays:

@@ -23,6 +23,7 @@ from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import check
 from inkdrop.configuration.compose import composed, resolved
 from inkdrop.data.module import DataModule
+from inkdrop.pictures import View
 from inkdrop.randomness import Generators
 from inkdrop.schedules import Schedule
 from inkdrop.time_grids import TimeGrid
@@ -72,6 +73,17 @@ def test_the_example_of_a_condition_makes_tokens_and_its_null_is_what_dropout_gi
     null = conditioner.null(batch)["tokens"]
     assert torch.equal(null, table[3].expand(2, 2, 4))  # type: ignore[index, operator]
     assert torch.equal(conditioner(batch, Generators.from_seeds([5, 6]))["tokens"], null)
+
+
+def test_the_example_of_a_view_draws_and_writes_levels(tmp_path: Path) -> None:
+    view: View = example("letters.py")["Letters"]()
+    levels = torch.tensor([[[1, 2], [3, 4]], [[5, 6], [7, 8]]])
+    view.check(levels)
+    assert view.sheet(levels)[::8, ::8, 0].tolist() == [[25, 50], [75, 100], [125, 150], [175, 200]]
+    view.write(tmp_path, levels, {}, [4, 9])
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"4.txt": "12\n34\n", "9.txt": "56\n78\n"}
+    with pytest.raises(ValueError, match=r"view=letters shows levels \(H, W\)"):
+        view.check(levels.float())
 
 
 def test_the_page_of_choices_says_what_every_choice_is(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_images_of_an_unfinished_run_are_replaced_and_others_refused(run: Path, 
     done = completed("sample.py", *options, "seed=1")
     assert done.returncode == 2
     assert "000000.png is not one of these samples: choose a new folder" in done.stderr
-    assert len(list((out / "images").iterdir())) == 2
+    assert sorted(file.name for file in (out / "images").iterdir()) == ["000000.png", "000001.png", "metadata.jsonl"]
 
 
 def test_pictures_show_samples_beside_what_they_come_from(run: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from entry_scripts import ROOT, completed
+from PIL import Image
 
 # By group of conf/: the package of such a part within inkdrop, the file of the part, and its YAML without the target.
 PARTS: dict[str, tuple[str, str, str]] = {
@@ -227,6 +228,28 @@ class Dummy(Conditioner):
 """,
         "_target_: {}\n",
     ),
+    "view": (
+        "pictures",
+        """
+import numpy as np
+
+from inkdrop.pictures.base import View
+
+
+class Dummy(View):
+    \"\"\"A grey square, and a file of all numbers.\"\"\"
+
+    def sheet(self, data, batch={}, columns=None):
+        return np.full((7, 7, 3), 128, np.uint8)
+
+    def files(self, data, batch, seeds, classes=()):
+        return ["numbers.txt"]
+
+    def write(self, folder, data, batch, seeds, classes=()):
+        (folder / "numbers.txt").write_text(f"{data.tolist()}")
+""",
+        "_target_: {}\n",
+    ),
     "experiment": (  # which has the callback: there is no group of these
         "callbacks",
         """
@@ -253,6 +276,7 @@ class Dummy(Callback):
   - override /extractor: dummy
   - override /codec: dummy
   - override /conditioner: dummy
+  - override /view: dummy
   - override /prediction: flow
   - override /time_sampler: uniform
   - override /logger: none
@@ -402,6 +426,8 @@ def test_samples_come_from_the_parts_and_are_measured_by_them(home: Home) -> Non
         folder = home.folder / "samples" / name
         with np.load(folder / "samples.npz") as file:
             assert np.array_equal(file["x"], np.full((8, 2), sample, np.float32))
+        with Image.open(folder / "grid.png") as grid:
+            assert grid.size == (7, 7)
         assert_measured(folder / "result.json", sample, 8)
         assert json.loads((folder / "result.json").read_text())["network_calls"] == 2  # of the time grid
     out = home.out("-m", "inkdrop", "report", "samples")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from inkdrop.pictures import class_rows, grid, is_images, save_gif, save_png, scatter, sheet
+from inkdrop.pictures.sheets import grid, save_gif, save_png, scatter
 
 
 def test_a_grid_shows_each_image_in_its_place_enlarged_by_a_whole_factor() -> None:
@@ -21,36 +21,14 @@ def test_a_grid_shows_each_image_in_its_place_enlarged_by_a_whole_factor() -> No
     assert (sheet[52:, 102:] == 255).all()  # no sixth image
 
 
-def test_each_class_has_a_row_of_its_own() -> None:
-    images = torch.arange(6, dtype=torch.uint8).mul(10).reshape(6, 1, 1, 1).expand(6, 1, 48, 48)
-    picture = class_rows(images, torch.tensor([7, 2, 7, 2, 7, 2]), columns=2)
-    assert picture[2 + 25 :: 50, 2 + 25 :: 50, 0].tolist() == [[10, 30], [0, 20]]
-    uneven = class_rows(images[:3], torch.tensor([1, 0, 1]))
-    assert uneven[2 + 25 :: 50, 2 + 25 :: 50, 0].tolist() == [[10, 255], [0, 20]]
-
-
 def test_large_images_are_not_enlarged() -> None:
     assert grid(torch.zeros(1, 1, 64, 80, dtype=torch.uint8)).shape == (68, 84, 1)
-
-
-@pytest.mark.parametrize(
-    ("data", "images"),
-    [
-        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), True),
-        (torch.zeros(2, 3, 4, 4), False),
-        (torch.zeros(2, 5, 4, 4, dtype=torch.uint8), False),
-        (torch.zeros(2, 2), False),
-    ],
-)
-def test_images_are_known_by_type_and_shape(data: torch.Tensor, images: bool) -> None:
-    assert is_images(data) is images
 
 
 def test_a_scatter_plot_has_ink_where_the_points_are() -> None:
     corner, spread = torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.rand(3000, 2)
     few, many = (255 - scatter(points).astype(int).min(2) for points in (corner, spread))
     assert (many > 100).mean() > 3 * (few > 100).mean()
-    assert sheet(spread).shape == scatter(spread).shape
 
 
 def test_files_hold_what_was_drawn(tmp_path: Path) -> None:

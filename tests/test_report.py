@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -134,6 +135,22 @@ def test_strips_show_every_setting_on_the_same_seeds(first: int, shown: bool, tm
         rows = grey[:, grey.shape[1] // 2]  # through the second image of each strip
         assert {0, 100} <= set(rows.tolist())
         assert rows.tolist().index(0) < rows.tolist().index(100)
+
+
+@pytest.mark.parametrize(
+    ("shape", "value", "shown"),
+    [((3, 2, 10), 1.0, True), ((3, 2, 10), math.nan, False), ((3, 2), 1.0, False)],
+    ids=["series", "series of nan", "points"],
+)
+def test_strips_show_samples_that_are_shown_one_by_one(
+    shape: tuple[int, ...], value: float, shown: bool, tmp_path: Path
+) -> None:
+    folder = write(tmp_path, [result(5, 3.0), result(10, 2.0)])
+    for number in range(2):
+        x = np.linspace(0, 1, math.prod(shape)).reshape(shape)
+        x[0, 0] = value
+        np.savez(folder / str(number) / "samples.npz", x=x, seeds=np.arange(3))
+    assert ("strips.png" in {file.name for file in report(folder).write(folder)}) == shown
 
 
 def test_a_variant_is_a_row_of_its_own(tmp_path: Path) -> None:

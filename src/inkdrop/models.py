@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inkdrop.codecs import Batches, Codec
+from inkdrop.pictures import Automatic, View
 
 T = TypeVar("T", bound="Frozen")
 
@@ -23,6 +24,7 @@ class Model(nn.Module):
     - `classes`: the names of the classes in the order of their numbers, if they have names.
     - `draws`: whether `model(batch, seeds)` draws raw data, so that pictures, evaluations and sample.py can call it.
     - `guides`: the choice of `guidance` that takes the model, if it guides others.
+    - `view`: how its data are looked at and written.
     """
 
     network: nn.Module
@@ -31,6 +33,7 @@ class Model(nn.Module):
     classes: Sequence[str] = ()
     draws: bool = False
     guides: str | None = None
+    view: View = Automatic()
 
     @property
     def device(self) -> torch.device:
@@ -52,6 +55,11 @@ class Model(nn.Module):
 
         Raises `ValueError` for unknown conditions.
         """
+
+    def check_item(self, item: Tensor) -> None:
+        """Raises `ValueError` if codec or view do not suit raw data (B, *) of the type and shape of this item."""
+        self.codec.check(item)
+        self.view.check(item)
 
     def example(self, count: int) -> dict[str, Tensor]:
         """Returns a raw batch of any valid condition, by which the model is checked."""

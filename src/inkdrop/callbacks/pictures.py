@@ -16,7 +16,7 @@ from inkdrop.callbacks.ema import averaged_weights
 from inkdrop.callbacks.step import AfterStep
 from inkdrop.data.loaders import Split
 from inkdrop.distributed.ranks import raised_together
-from inkdrop.pictures import save_png, sheet
+from inkdrop.pictures import save_png
 from inkdrop.pipeline import Pipeline
 
 
@@ -50,8 +50,9 @@ class SamplePictures(AfterStep):
         seeds = range(self.num_samples)
         with averaged_weights(trainer, pl_module):
             held_out = trainer.datamodule.splits["validation"]  # type: ignore[attr-defined]
-            samples = pipeline(conditions(pipeline, seeds, held_out), seeds)
-        picture = sheet(samples, columns=10)
+            batch = conditions(pipeline, seeds, held_out)
+            samples = pipeline(batch, seeds)
+        picture = pipeline.view.sheet(samples, batch, columns=10)
         save_png(picture, self.folder / f"samples-{trainer.global_step:08d}.png")
         log_picture(trainer, "samples", picture)
 

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> None:
     from inkdrop.configuration import build
     from inkdrop.configuration.compose import CONF, composed, refuse_without_conf, resolved
     from inkdrop.files.writing import replacing
-    from inkdrop.pictures import schedules
+    from inkdrop.pictures.plots import schedules
 
     refuse_without_conf()
     names = sorted(file.stem for file in (CONF / "schedule").glob("*.yaml"))

@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "inkdrop.metrics": ("inkdrop.metrics.Evaluation", "inkdrop.metrics.Extractor", "inkdrop.metrics.metric.Metric"),
     "inkdrop.networks": ("torch.nn.Module", "inkdrop.networks.layers.Attend"),
     "inkdrop.noises": ("inkdrop.noises.Noise",),
+    "inkdrop.pictures": ("inkdrop.pictures.View",),
     "inkdrop.pipeline": ("inkdrop.pipeline.Pipeline", "inkdrop.pipeline.loaded", "inkdrop.pipeline.embedded"),
     "inkdrop.predictions": ("inkdrop.predictions.Prediction",),
     "inkdrop.samplers": (

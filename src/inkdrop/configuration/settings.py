@@ -36,7 +36,7 @@ _PART = Annotated[dict[str, Any], AfterValidator(_check_part)]
 SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("guidance", "time_grid"), _MAPPING | None),
     **dict.fromkeys(("data", "optimizer", "pipeline", "scheduler", "task"), _PART),
-    **dict.fromkeys(("evaluation", "extractor", "sampler"), _PART | None),
+    **dict.fromkeys(("evaluation", "extractor", "sampler", "view"), _PART | None),
     **dict.fromkeys(("callbacks", "likelihood", "logger", "metric"), dict[str, _PART] | None),
     "trainer": _MAPPING,
     "name": Annotated[str, AfterValidator(_check_name)],

@@ -16,7 +16,7 @@ from inkdrop.data.loaders import Augment, Column, Derive, Split
 from inkdrop.data.module import DataModule
 from inkdrop.data.numbers import read_csv
 from inkdrop.errors import DataError
-from inkdrop.files.arrays import Npz, map_npy
+from inkdrop.files.arrays import Npz, has_channels_last, map_npy
 from inkdrop.files.locations import Location
 from inkdrop.files.showing import harmless
 from inkdrop.files.tensors import read_torch
@@ -40,7 +40,8 @@ class Arrays(DataModule):
       keep their names.
     - `validation`: a held-out file or folder of the same kind; null holds out a fixed share `held_out` of the items.
     - `memory_limit`: gigabytes; a larger .npy stays on disk.
-    - `channels`: whether the channels of an item of x are its first axis, (C, T), or its last, (T, C).
+    - `channels`: whether the channels of an item of x are its first axis, (C, T), or its last, (T, C). Images of 8 bits
+      may have them last in any case, as `samples.npz` has them.
 
     Raises `DataError` for arrays that are missing, not numeric, not finite, or of unequal lengths or shapes. Numbers
     on disk that are not finite raise it when they are read.
@@ -65,7 +66,7 @@ class Arrays(DataModule):
         if "x" not in fields:
             raise ValueError(f"data.fields={fields} does not say which array is x: data.fields={{x: NAME}}")
         self.path, self.fields, self.held_out, self.memory_limit = Path(path), fields, held_out, memory_limit
-        self.channels = channels
+        self.channels, self._stated = channels, shape
         self.validation = Path(validation) if validation else None
         if num_classes is None:
             paths = filter(None, (self.path, self.validation))
@@ -124,7 +125,11 @@ class Arrays(DataModule):
     def _x(self, path: Path) -> np.ndarray:
         """The array of x with its channels along the first axis of an item."""
         array = self._arrays(path)[self.fields["x"]]
-        return np.moveaxis(array, -1, 1) if self.channels == "last" and array.ndim > 2 else array
+        return np.moveaxis(array, -1, 1) if self._is_last(array) else array
+
+    def _is_last(self, array: np.ndarray) -> bool:
+        """Whether the channels of an item of x in the file are its last axis, and not its only one."""
+        return (self.channels == "last" and array.ndim > 2) or has_channels_last(array, self._stated)
 
     def _columns(self, path: Path) -> dict[str, Column]:
         arrays = self._arrays(path)
@@ -140,7 +145,7 @@ class Arrays(DataModule):
         place = f"{path}: {self.fields[field]}"
         _check_kind(array, field, place)
         if isinstance(array, np.memmap) and array.nbytes > self.memory_limit * 1e9 and field != "label":
-            last = field == "x" and self.channels == "last"
+            last = field == "x" and self._is_last(arrays[self.fields["x"]])
             return OnDisk(Path(str(array.filename)), torch.arange(len(array)), last)
         return _in_memory(array, field, place)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +33,20 @@ def decode_npy(content: bytes) -> np.ndarray:
     """Returns the array in the bytes of a .npy file; raises `ValueError` for another format."""
     with _raising(None, ValueError):
         return _read(io.BytesIO(content), len(content))
+
+
+def has_channels_last(array: np.ndarray, shape: Sequence[int] | None = None) -> bool:
+    """Returns whether an array is images of 8 bits (N, H, W, C), as `samples.npz` and image libraries have them.
+
+    With the shape (C, H, W) of an image, an array of which each item has this shape as it is has not. Without a shape,
+    C is 1 or 3 and the second axis is not.
+    """
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3):
+        return False
+    height, width, channels = array.shape[1:]
+    if shape is None:
+        return height not in (1, 3)
+    return [height, width, channels] != list(shape) == [channels, height, width]
 
 
 class Npz(Mapping[str, np.ndarray]):

@@ -1,20 +1,10 @@
-"""Pictures of samples, and plots of functions of time and of quality against cost."""
+"""Pictures and files of data: a view for each kind of data, and plots of functions in the module `plots`."""
 
-from inkdrop.pictures.plots import clouds, curves, process, schedules
-from inkdrop.pictures.sheets import as_array, class_rows, grid, image, is_images, save_gif, save_png, scatter, sheet
+from inkdrop.pictures.automatic import Automatic
+from inkdrop.pictures.base import View
+from inkdrop.pictures.images import Images
+from inkdrop.pictures.points import Points
+from inkdrop.pictures.series import Series
+from inkdrop.pictures.sheets import save_gif, save_png
 
-__all__ = [
-    "as_array",
-    "class_rows",
-    "clouds",
-    "curves",
-    "grid",
-    "image",
-    "is_images",
-    "process",
-    "save_gif",
-    "save_png",
-    "scatter",
-    "schedules",
-    "sheet",
-]
+__all__ = ["Automatic", "Images", "Points", "Series", "View", "save_gif", "save_png"]

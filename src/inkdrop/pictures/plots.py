@@ -17,7 +17,7 @@ from inkdrop.files.showing import harmless
 from inkdrop.schedules import Schedule
 
 # The palette of Okabe and Ito, which is safe for colour-blind readers, with grey instead of yellow.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 _DASH = 4.0  # points; dashes have different offsets and the first solid curves are wider, so that none is hidden
 
 
@@ -54,7 +54,7 @@ def process(schedule: Schedule, name: str, drawn: Tensor, weight: Callable[[Tens
     weights = weight(schedule.time(middles)).numpy()
     titles = ("loss weight", "density of the noise levels in training", "weight x density")
     for axes, title, values in zip(below, titles, (weights, density, weights * density), strict=True):
-        axes.plot(middles.numpy(), values / values.max(), color=_COLOURS[0], linewidth=2.4)
+        axes.plot(middles.numpy(), values / values.max(), color=COLOURS[0], linewidth=2.4)
         axes.set(title=title, xlabel="log-SNR, from noise (left) to data (right)", ylim=(0, 1.05))
         axes.grid(alpha=0.3)
     return figure
@@ -68,7 +68,7 @@ def curves(
     for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for number, (label, points) in enumerate(lines.items()):
             places, values = zip(*points, strict=True)
-            style = {"color": _COLOURS[number % len(_COLOURS)], "label": _text(label), "markersize": 4}
+            style = {"color": COLOURS[number % len(COLOURS)], "label": _text(label), "markersize": 4}
             axes.plot(places, values, "o-", **style)
         if title in floors:
             axes.axhline(floors[title], color="black", linestyle="--", linewidth=1, label="floor")
@@ -91,7 +91,7 @@ def clouds(points: Mapping[str, Tensor]) -> Figure:
     axes = figure.subplots()
     for number, (name, each) in enumerate(points.items()):
         x, y = each.T.numpy()
-        axes.scatter(x, y, s=6, linewidths=0, alpha=0.6, color=_COLOURS[number], label=f"{name} ({len(each)})")
+        axes.scatter(x, y, s=6, linewidths=0, alpha=0.6, color=COLOURS[number], label=f"{name} ({len(each)})")
     axes.legend(frameon=False, markerscale=2)
     return figure
 
@@ -143,7 +143,7 @@ def _curves(
     t = torch.linspace(0, 1, 4001, dtype=torch.float64)
     lines: list[Line2D] = []
     for axes, values in zip(panels, (schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t)), strict=True):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         lines += axes.plot(t.numpy(), values.numpy(), color=colour, linestyle=style, linewidth=width, label=name)
     return lines[-1]
 

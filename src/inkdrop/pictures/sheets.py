@@ -6,20 +6,18 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from inkdrop.files.writing import make_folder, replacing
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _SHORT_SIDE = 48  # small images are enlarged by whole factors until they are at least this large
-
-
-def is_images(data: Tensor) -> bool:
-    """Returns whether raw data (B, *) are images: uint8 (B, 1 or 3, H, W)."""
-    return data.dtype == torch.uint8 and data.dim() == 4 and data.shape[1] in (1, 3)
 
 
 def as_array(images: Tensor) -> np.ndarray:
@@ -47,17 +45,8 @@ def grid(images: Tensor, columns: int | None = None) -> np.ndarray:
     return sheet
 
 
-def class_rows(images: Tensor, labels: Tensor, columns: int = 10) -> np.ndarray:
-    """Arranges the first images (B, C, H, W) of each class as in `grid`, with a row for each label in labels (B)."""
-    rows = [images[labels == label][:columns] for label in labels.unique()]
-    columns = max(len(row) for row in rows)
-    blank = images.new_full((columns, *images.shape[1:]), 255)
-    return grid(torch.cat([torch.cat([row, blank[len(row) :]]) for row in rows]), columns)
-
-
 def scatter(points: Tensor) -> np.ndarray:
     """Plots the first two coordinates of points (B, D), as an array (H, W, 3)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5), layout="tight")
@@ -65,15 +54,16 @@ def scatter(points: Tensor) -> np.ndarray:
     flat = points.flatten(1).float().cpu().numpy()
     axes.scatter(flat[:, 0], flat[:, -1] if flat.shape[1] == 1 else flat[:, 1], s=4, linewidths=0)
     axes.set_aspect("equal")
-    canvas = FigureCanvasAgg(figure)
+    return rendered(figure)
+
+
+def rendered(figure: Figure) -> np.ndarray:
+    """Draws a figure of matplotlib, as an array (H, W, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
-    canvas.print_png(buffer)
+    FigureCanvasAgg(figure).print_png(buffer)
     return np.asarray(Image.open(buffer).convert("RGB"))
-
-
-def sheet(data: Tensor, columns: int | None = None) -> np.ndarray:
-    """Returns a picture of raw data (B, *): a grid of images, or otherwise a plot of points."""
-    return grid(data, columns) if is_images(data) else scatter(data)
 
 
 def save_png(array: np.ndarray, path: Path) -> None:

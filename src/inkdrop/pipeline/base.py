@@ -19,6 +19,7 @@ from inkdrop.errors import require_finite
 from inkdrop.guidance import Guidance
 from inkdrop.models import Model
 from inkdrop.noises import NoiseSource
+from inkdrop.pictures import Automatic, View
 from inkdrop.predictions import Prediction
 from inkdrop.randomness import Generators
 from inkdrop.samplers import Sampler
@@ -36,6 +37,7 @@ class Pipeline(Model):
     - `shape`: the shape of x without the batch.
     - `guidance`: guides by name, which wrap the denoiser in this order. They may be replaced at any time.
     - `constraint`: makes the constraint of each sampling call, if there is one. It may be replaced at any time.
+    - `view`: how samples are looked at and written; None finds it from their type and shape. It may be replaced too.
 
     `classes` are the names of the classes in the order of their numbers; it is empty for an older checkpoint that has
     no names. Raises `ValueError` for a shape of no or of too many numbers.
@@ -52,13 +54,14 @@ class Pipeline(Model):
         shape: list[int],
         guidance: dict[str, Guidance] | None = None,
         constraint: ConstraintFactory | None = None,
+        view: View | None = None,
     ):
         super().__init__()
         if not all(length >= 1 for length in shape) or math.prod(shape) > MAX_NUMBERS:
             raise ValueError(f"shape={list(shape)} must have 1 to {MAX_NUMBERS:,} numbers: choose another shape")
         self.denoiser, self.conditioner, self.codec = denoiser, conditioner, codec
         self.sampler, self.guidance, self.shape = sampler, dict(guidance or {}), tuple(shape)
-        self.constraint = constraint
+        self.constraint, self.view = constraint, view or Automatic()
 
     @property
     def network(self) -> nn.Module:  # type: ignore[override]

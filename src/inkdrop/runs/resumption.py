@@ -39,6 +39,9 @@ FREE = (
     "trainer.strategy",
     "trainer.enable_progress_bar",
     "callbacks.progress",
+    "view",
+    "pipeline.view",
+    "task.pipeline.view",
     "callbacks.throughput",
 )
 

@@ -23,7 +23,7 @@ from inkdrop.data.module import DataModule
 from inkdrop.errors import DataError
 from inkdrop.files.showing import harmless
 from inkdrop.files.writing import make_folder, write_text
-from inkdrop.pictures import save_png, sheet
+from inkdrop.pictures import Automatic, View, save_png
 
 _BATCH_SIZE, _IN_PICTURE, _SIZES = 512, 100, 5
 
@@ -39,13 +39,18 @@ def check_data(overrides: list[str], output: Path) -> None:
         find_facts(config.data, config.allow_targets)
         node = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
         check(node, allowed, "data")
-        fine = inspect(build(node, allowed), output)
+        shown = OmegaConf.to_container(config.get("view") or OmegaConf.create({}), resolve=True)
+        check(shown, allowed, "view")
+        fine = inspect(build(node, allowed), output, build(shown, allowed) or Automatic())
     if not fine:
         sys.exit(DataError.exit_code)
 
 
-def inspect(data: DataModule, output: Path) -> bool:
-    """Prints a report, writes `samples.png` and a list of odd items, `items.txt`; returns whether no file is broken."""
+def inspect(data: DataModule, output: Path, view: View | None = None) -> bool:
+    """Prints a report, writes `samples.png` and a list of odd items, `items.txt`; returns whether no file is broken.
+
+    Without a view, the type and shape of the data choose it.
+    """
     findings = data.examine()
     for line in _about_files(findings):
         print(harmless(line, 2000))
@@ -62,7 +67,9 @@ def inspect(data: DataModule, output: Path) -> bool:
     train = findings.splits["train"]
     if count := min(_IN_PICTURE, len(train["x"])):
         batch = ShuffledLoader(train, count, data.seed, augment=data.augment).batch(0)
-        save_png(sheet(batch["x"]), output / "samples.png")
+        view = view or Automatic()
+        view.check(batch["x"])
+        save_png(view.sheet(batch["x"], batch), output / "samples.png")
         print(f"{'first to be trained':20} {output / 'samples.png'}")
     data.verify()
     return not findings.broken

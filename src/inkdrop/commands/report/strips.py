@@ -1,4 +1,4 @@
-"""Strips of the first images of several results, one row for each result."""
+"""Strips of the first samples of several results, one row for each result."""
 
 from __future__ import annotations
 
@@ -8,45 +8,54 @@ from pathlib import Path
 import numpy as np
 
 from inkdrop.errors import UnreadableError
-from inkdrop.files.arrays import Npz
+from inkdrop.files.arrays import Npz, has_channels_last
 
 _SHOWN = 12  # samples of each setting
 _MOST = 64  # settings
-_LONGEST = 4096  # pixels of a side
+_LONGEST = 4096  # pixels of a side, or steps
+_NUMBERS = 2**20  # of samples that are not images
 
 
 def strips_of(folder: Path, labels: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Returns rows of images by the label of their result, or nothing unless all are images of the same seeds."""
+    """Returns rows of samples by the label of their result, or nothing unless all are of the same seeds.
+
+    There is nothing either for samples that are not shown one by one, such as points.
+    """
     import torch
 
-    from inkdrop.pictures import grid
+    from inkdrop.pictures import Automatic
 
     if not 1 < len(labels) <= _MOST:
         return {}
     rows, seeds = {}, set()
     for name, label in labels.items():
-        if (images := _images(folder / name / "samples.npz")) is None:
+        if (samples := _samples(folder / name / "samples.npz")) is None:
             return {}
-        x, own = images
+        x, own = samples
         seeds.add(tuple(own))
-        rows[label] = grid(torch.from_numpy(x.copy()).permute(0, 3, 1, 2), len(x))
+        if (row := Automatic().rows([torch.from_numpy(x)])) is None:
+            return {}
+        rows[label] = row
     return rows if len(seeds) == 1 and len(rows) > 1 else {}
 
 
-def _images(file: Path) -> tuple[np.ndarray, list[int]] | None:
-    """Returns the first 8-bit images (N, H, W, C) of a file with their seeds, or None without images."""
+def _samples(file: Path) -> tuple[np.ndarray, list[int]] | None:
+    """Returns the first samples (N, *) of a file with their seeds, or None without samples that can be drawn."""
     try:
         arrays = Npz(file)
         x, seeds = arrays["x"][:_SHOWN], arrays["seeds"]
     except (FileNotFoundError, KeyError, UnreadableError):
         return None
-    if (
-        x.dtype != np.uint8
-        or x.ndim != 4
-        or x.shape[3] not in (1, 3)
-        or not 0 < min(x.shape) <= max(x.shape) <= _LONGEST
-    ):
+    if x.ndim < 2 or not 0 < min(x.shape) <= max(x.shape) <= _LONGEST or not _drawable(x):
         return None
     if seeds.ndim != 1 or seeds.dtype.kind not in "iu":
         return None
-    return x, seeds[:_SHOWN].tolist()
+    x = np.moveaxis(x, -1, 1) if has_channels_last(x) else x
+    return np.array(x, x.dtype.newbyteorder("="), order="C"), seeds[:_SHOWN].tolist()
+
+
+def _drawable(x: np.ndarray) -> bool:
+    """Returns whether these are levels, or finite numbers that are not too many."""
+    if x.dtype == np.uint8:
+        return x.ndim == 4 or x.size <= _NUMBERS
+    return x.dtype.kind in "if" and x.size <= _NUMBERS and bool(np.isfinite(x).all())

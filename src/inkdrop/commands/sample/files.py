@@ -16,50 +16,65 @@ from inkdrop.files.texts import decoded, is_text
 from inkdrop.files.writing import replacing
 from inkdrop.metrics import Evaluation
 from inkdrop.metrics.real import extracted, real
-from inkdrop.pictures import as_array, class_rows, is_images, save_gif, save_png, sheet
+from inkdrop.pictures import View, save_gif, save_png
 
 _SHOWN = 8  # samples in a picture that shows more than the samples themselves
+_OF_A_CLASS = 10  # samples of each class in the picture of all
 _TIMES = 10  # states of a denoising trajectory
 _NEIGHBOURS = 4
 
 
 def write_samples(
-    output: Path, samples: Tensor, batch: Mapping[str, Tensor], seeds: Sequence[int], classes: Sequence[str] = ()
+    output: Path,
+    view: View,
+    samples: Tensor,
+    batch: Mapping[str, Tensor],
+    seeds: Sequence[int],
+    classes: Sequence[str] = (),
 ) -> None:
     """Writes `samples.npz` with `x`, `seeds` and conditions, and `grid.png`, with one class per row for several ones.
 
     - `output`: the run folder.
+    - `view`: the view of the samples.
     - `samples`: raw samples (B, *).
     - `batch`: raw conditions by name, each (B, *).
     - `seeds`: seed of each sample.
     - `classes`: names of the classes in the order of `label`; they are stored as `classes` in the archive.
     """
-    x = as_array(samples) if is_images(samples) else samples.numpy()
     fields = {name: np.array(decoded(each)) if is_text(each) else each.numpy() for name, each in batch.items()}
-    arrays: dict[str, Any] = {"x": x, "seeds": np.array(seeds), **fields}
+    arrays: dict[str, Any] = {"x": view.array(samples), "seeds": np.array(seeds), **fields}
     if classes and "label" in batch:
         arrays["classes"] = np.array(classes, str)
     with replacing(output / "samples.npz") as file:
         np.savez_compressed(file, **arrays)
-    labelled = is_images(samples) and "label" in batch and len(batch["label"].unique()) > 1
-    save_png(class_rows(samples, batch["label"]) if labelled else sheet(samples), output / "grid.png")
+    picture = None
+    if "label" in batch and len(classes_there := batch["label"].unique()) > 1:
+        picture = view.rows([samples[batch["label"] == each][:_OF_A_CLASS] for each in classes_there])
+    save_png(view.sheet(samples, batch) if picture is None else picture, output / "grid.png")
 
 
-def write_images(output: Path, samples: Tensor, names: Sequence[str]) -> None:
-    """Writes each sample as a PNG file of this name, if the samples are images."""
-    if is_images(samples):
-        for name, each in zip(names, as_array(samples), strict=True):
-            save_png(each, output / "images" / name)
+def write_trajectory(
+    output: Path, view: View, states: Sequence[Tensor], batch: Mapping[str, Tensor], gif: bool, trajectory: bool
+) -> None:
+    """Writes `denoising.gif` of all states (B, *) of a batch, and `trajectory.png` of some states, a sample per row.
 
-
-def write_trajectory(output: Path, states: Sequence[Tensor], gif: bool, trajectory: bool) -> None:
-    """Writes `denoising.gif` of all states (B, *) of a batch, and `trajectory.png` of some states, a sample per row."""
+    - `output`: the run folder.
+    - `view`: the view of the samples; `trajectory.png` is written only if it shows each sample by itself.
+    - `states`: the states from noise to samples.
+    - `batch`: raw conditions of these samples by name, each (B, *).
+    - `gif`, `trajectory`: which of the two pictures are written.
+    """
     if gif:
-        save_gif([sheet(state) for state in states], output / "denoising.gif")
-    if trajectory and is_images(states[0]):
+        save_gif(view.frames(states, batch), output / "denoising.gif")
+    if trajectory:
         chosen = [states[i] for i in np.linspace(0, len(states) - 1, min(_TIMES, len(states))).round().astype(int)]
-        rows = torch.stack([state[:_SHOWN] for state in chosen], 1)
-        save_png(sheet(rows.flatten(0, 1), columns=len(chosen)), output / "trajectory.png")
+        _save_rows(view, torch.stack([state[:_SHOWN] for state in chosen], 1), output / "trajectory.png")
+
+
+def _save_rows(view: View, rows: Tensor, path: Path) -> None:
+    """Writes a picture of raw data (rows, columns, *), if the view shows each sample by itself."""
+    if (picture := view.rows(list(rows))) is not None:
+        save_png(picture, path)
 
 
 class Features(NamedTuple):
@@ -82,12 +97,14 @@ def features_of(samples: Tensor, evaluation: Evaluation, data: DataModule) -> Fe
     return Features(*(each.features for each in sets if each.features is not None))
 
 
-def write_neighbours(output: Path, samples: Tensor, features: Features, train: Column) -> None:
-    """Writes `neighbours.png`: images of samples, each followed by its nearest training items in feature space."""
-    if is_images(samples):
-        nearest = torch.cdist(features.samples[:_SHOWN], features.train).topk(_NEIGHBOURS, largest=False).indices
-        rows = torch.cat([samples[:_SHOWN, None], train[nearest.flatten()].unflatten(0, nearest.shape)], 1)
-        save_png(sheet(rows.flatten(0, 1), columns=1 + _NEIGHBOURS), output / "neighbours.png")
+def write_neighbours(output: Path, view: View, samples: Tensor, features: Features, train: Column) -> None:
+    """Writes `neighbours.png`: samples, each followed in its row by its nearest training items in feature space.
+
+    It is written only if the view shows each sample by itself.
+    """
+    nearest = torch.cdist(features.samples[:_SHOWN], features.train).topk(_NEIGHBOURS, largest=False).indices
+    rows = torch.cat([samples[:_SHOWN, None], train[nearest.flatten()].unflatten(0, nearest.shape)], 1)
+    _save_rows(view, rows, output / "neighbours.png")
 
 
 def write_features(output: Path, features: Features) -> None:

@@ -12,12 +12,10 @@ import torch
 from inkdrop.calibration import calibration_file, read_calibration
 from inkdrop.checkpoints import Checkpoint, checked_part
 from inkdrop.checkpoints.snapshots import find_snapshots
-from inkdrop.conditioners.label import is_named
 from inkdrop.configuration.building import CHECKPOINT_TARGETS, locate
 from inkdrop.configuration.guides import SHORT, acting, assigned, differing
 from inkdrop.configuration.suggestions import options
 from inkdrop.errors import ConfigurationError
-from inkdrop.files.showing import file_name
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import MAX_SEED
 
@@ -40,6 +38,7 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
             if plain.get(option):
                 raise ValueError(f"{option} has no effect without an evaluation: set evaluate=true")
     run = _part(plain, checkpoint, "pipeline")
+    plain = {**plain, "view": plain.get("view") or run.get("view")}
     evaluation = {**_part(plain, checkpoint, "evaluation"), **_chosen(plain)} if plain["evaluate"] else None
     if "sampler" not in run:
         return {**plain, **_without_sampler(plain, run), "evaluation": evaluation}
@@ -135,18 +134,12 @@ def check_seeds(plain: dict[str, Any]) -> None:
         raise ValueError(f"{shown} exceed the largest seed, {MAX_SEED}: lower one of them")
 
 
-def image_names(seeds: Sequence[int], labels: Sequence[int] | None = None, classes: Sequence[str] = ()) -> list[str]:
-    """Returns the names of the PNG file of each sample: the seed, and the class if classes have names."""
-    if labels is None or not is_named(classes):
-        return [f"{seed:06d}.png" for seed in seeds]
-    return [f"{seed:06d}-{file_name(classes[label])}.png" for seed, label in zip(seeds, labels, strict=True)]
-
-
-def check_images(folder: Path, names: Sequence[str]) -> None:
-    """Raises `ValueError` if the folder contains images that those with these names would not replace."""
-    there = {file.name for file in (folder / "images").glob("*")}
-    if others := sorted(there - set(names)):
-        raise ConfigurationError(f"{folder / 'images' / others[0]} is not one of these samples: choose a new folder")
+def check_files(folder: Path, names: Sequence[str]) -> None:
+    """Raises `ValueError` if folders below this one contain files that those with these names would not replace."""
+    paths = {folder / name for name in names}
+    there = {file for place in {path.parent for path in paths} - {folder} for file in place.glob("*")}
+    if others := sorted(there - paths):
+        raise ConfigurationError(f"{others[0]} is not one of these samples: choose a new folder")
 
 
 def check_grid(pipeline: Pipeline) -> None:

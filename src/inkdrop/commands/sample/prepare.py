@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +16,15 @@ from inkdrop.checkpoints import Checkpoint, checked_data, open_checkpoint, recon
 from inkdrop.commands.command import Asked, Prepared, Session
 from inkdrop.commands.sample.options import (
     check_average,
+    check_files,
     check_graphs,
     check_grid,
-    check_images,
     check_seeds,
     completed,
-    image_names,
 )
 from inkdrop.commands.sample.origins import Interpolation, Origin, Reconstruction
 from inkdrop.commands.terminal import quiet
+from inkdrop.conditioners.label import is_named
 from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
 from inkdrop.configuration.compose import refuse_foreign_targets, refuse_unread, resolved
 from inkdrop.configuration.secrets import hiding, refuse_masked
@@ -65,10 +65,10 @@ class PreparedSampling(Prepared):
     batch: dict[str, Tensor]
 
     @property
-    def image_names(self) -> list[str]:
-        """Returns the file name of each sample as an image."""
-        labels = self.batch["label"].tolist() if "label" in self.batch else None
-        return image_names(self.seeds, labels, self.pipeline.classes)
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes in the order of their numbers; nothing if they are only numbers."""
+        classes = self.pipeline.classes
+        return classes if is_named(classes) else ()
 
 
 def resolve(asked: Asked, session: Session) -> tuple[dict[str, Any], Checkpoint]:
@@ -132,9 +132,25 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
         origin=origin,
         batch=batch,
     )
-    if plain["save_images"]:
-        check_images(asked.folder, prepared.image_names)
+    _check_view(prepared, first)
     return prepared
+
+
+def _check_view(prepared: PreparedSampling, first: dict[str, Tensor]) -> None:
+    """Raises `ValueError` if the view does not suit the samples, or would leave files of other samples in the folder.
+
+    `first` is the condition of one sample.
+    """
+    plain, pipeline = prepared.plain, prepared.pipeline
+    if not plain["save_images"] and not plain["view"]:
+        return
+    item = {name: values.to(pipeline.device) for name, values in first.items()}
+    with torch.no_grad():
+        example = pipeline.codec.decode(torch.zeros(1, *pipeline.shape, device=pipeline.device), item)
+    pipeline.view.check(example)
+    if plain["save_images"]:
+        files = pipeline.view.files(example, prepared.batch, prepared.seeds, prepared.class_names)
+        check_files(prepared.asked.folder, files)
 
 
 def check_sweep(folder: Path, config: DictConfig) -> None:
@@ -176,6 +192,7 @@ def _pipeline(
         pipeline.sampler = build(plain["sampler"], allowed)
         pipeline.guidance = build(plain["guidance"], allowed)
         pipeline.constraint = build(plain["constraint"], allowed)
+    pipeline.view = build(plain["view"], allowed) or type(pipeline).view
     return pipeline
 
 

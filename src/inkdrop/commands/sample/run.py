@@ -14,7 +14,6 @@ from inkdrop.commands.sample.files import (
     Features,
     features_of,
     write_features,
-    write_images,
     write_neighbours,
     write_samples,
     write_trajectory,
@@ -127,16 +126,18 @@ def _per_class(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Any]:
 
 def _write(output: Path, prepared: PreparedSampling, drawn: _Drawn, features: Features | None) -> None:
     plain, measured = prepared.plain, prepared.measured
-    write_samples(output, drawn.samples, prepared.batch, prepared.seeds, prepared.pipeline.classes)
+    view, samples, classes = prepared.pipeline.view, drawn.samples, prepared.pipeline.classes
+    write_samples(output, view, samples, prepared.batch, prepared.seeds, classes)
     if plain["save_images"]:
-        write_images(output, drawn.samples, prepared.image_names)
+        view.write(output, samples, prepared.batch, prepared.seeds, prepared.class_names)
     if drawn.trajectory:
-        write_trajectory(output, drawn.trajectory, plain["save_gif"], plain["save_trajectory"])
+        first = {name: values[: plain["batch_size"]] for name, values in prepared.batch.items()}
+        write_trajectory(output, view, drawn.trajectory, first, plain["save_gif"], plain["save_trajectory"])
     if measured is None or features is None:
         return
     if plain["save_neighbours"]:
         reference = measured.data.splits[measured.evaluation.reference]["x"]
-        write_neighbours(output, drawn.samples, features, reference)
+        write_neighbours(output, view, samples, features, reference)
     if plain["save_features"]:
         write_features(output, features)
 

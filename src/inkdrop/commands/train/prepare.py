@@ -199,7 +199,7 @@ def _check_fit(
             raise
         missing(error)
     if item is not None:
-        pipeline.codec.check(item)
+        pipeline.check_item(item)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         getattr(callback, "verify", lambda: None)()
         if item is not None and (evaluation := getattr(callback, "evaluation", None)) is not None:
