@@ -31,6 +31,13 @@ def test_a_scatter_plot_has_ink_where_the_points_are() -> None:
     assert (many > 100).mean() > 3 * (few > 100).mean()
 
 
+def test_columns_of_unlike_units_fill_the_plot() -> None:
+    points = torch.rand(500, 2) * torch.tensor([1e-3, 80.0])
+    ink = (255 - scatter(points).astype(int).min(2))[60:440, 60:440] > 60
+    assert ink.any(1).mean() > 0.8
+    assert ink.any(0).mean() > 0.8
+
+
 def test_files_hold_what_was_drawn(tmp_path: Path) -> None:
     picture = np.arange(0, 192, dtype=np.uint8).reshape(8, 8, 3)
     save_png(picture, tmp_path / "new" / "a.png")

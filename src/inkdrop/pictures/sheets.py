@@ -46,14 +46,20 @@ def grid(images: Tensor, columns: int | None = None) -> np.ndarray:
 
 
 def scatter(points: Tensor) -> np.ndarray:
-    """Plots the first two coordinates of points (B, D), as an array (H, W, 3)."""
+    """Plots the first two coordinates of points (B, D), as an array (H, W, 3).
+
+    Both axes have one scale, unless one coordinate spans more than ten times the other, as columns of a table may.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5), layout="tight")
     axes = figure.subplots()
     flat = points.flatten(1).float().cpu().numpy()
-    axes.scatter(flat[:, 0], flat[:, -1] if flat.shape[1] == 1 else flat[:, 1], s=4, linewidths=0)
-    axes.set_aspect("equal")
+    x, y = flat[:, 0], flat[:, -1] if flat.shape[1] == 1 else flat[:, 1]
+    axes.scatter(x, y, s=4, linewidths=0)
+    low, high = sorted((float(np.ptp(x)), float(np.ptp(y))))
+    if not high > 10 * low > 0:
+        axes.set_aspect("equal")
     return rendered(figure)
 
 
