@@ -1,5 +1,6 @@
 """--help: quick, complete, without the heavy packages."""
 
+import os
 import re
 import subprocess
 import sys
@@ -110,3 +111,14 @@ def test_samplers_stand_by_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ancestral" in families["SDE"]
     names = [name.strip("[]") for each in families.values() for name in each]
     assert sorted(names) == sorted(file.stem for file in (CONF / "sampler").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("script", ["train.py", "sample.py"])
+def test_help_ends_silently_where_nobody_reads_it(script: str) -> None:
+    """As in `train.py --help | head`, whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, script, "--help"]
+    ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -60,6 +60,23 @@ def test_training_resolves_once_and_builds_each_part_once(calls: Counter[str], s
     )
 
 
+def test_a_resumed_run_reads_its_checkpoint_once(calls: Counter[str], script: Script, tmp_path: Path) -> None:
+    options = [
+        *TINY,
+        "logger=none",
+        "callbacks.evaluate=null",
+        "callbacks.pictures=null",
+        f"output_dir={tmp_path / 'run'}",
+    ]
+    assert script("train.py", *options).code == 0
+    file = find_checkpoint(tmp_path / "run")
+    calls.clear()
+    ended = script("train.py", *options, "trainer.max_steps=8", "resume_allow=[trainer,scheduler,task]")
+    assert ended.code == 0, ended.err
+    assert "resumed from step 6" in ended.out
+    assert calls[f"read {file.stat().st_ino}"] == 1
+
+
 @pytest.mark.parametrize("options", [[], ["evaluate=true", "extractor=digits"], ["guidance=classifier_free"]])
 def test_sampling_reads_and_hashes_its_checkpoint_once(
     options: list[str], calls: Counter[str], script: Script, tmp_path: Path

@@ -43,10 +43,16 @@ class Checkpoint(BetweenSteps):
         self.every, self.best = every, (best or "").removeprefix("-")
         self.files = CheckpointFolder(folder, keep, keep_every, best, keep_best)
         self._saved_at = -1
+        self._resumed: tuple[Path, dict[str, Any]] | None = None  # a checkpoint that was read already
         self._latest: dict[str, float] = {}  # values of the run before its interruption
 
+    def resume(self, path: Path, content: dict[str, Any]) -> None:
+        """Gives the content of the checkpoint from which the run resumes, so that it is not read again."""
+        self._resumed = path, content
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        trainer.strategy.checkpoint_io = _Files(self.files)
+        trainer.strategy.checkpoint_io = _Files(self.files, self._resumed)
+        self._resumed = None
         self.files.owner = pl_module.config.get("run_id")  # type: ignore[operator, union-attr]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -96,8 +102,8 @@ class Checkpoint(BetweenSteps):
 class _Files(CheckpointIO):
     """Makes Lightning write checkpoints in the background to a folder that is always consistent, and read them."""
 
-    def __init__(self, files: CheckpointFolder):
-        self.files = files
+    def __init__(self, files: CheckpointFolder, resumed: tuple[Path, dict[str, Any]] | None = None):
+        self.files, self.resumed = files, resumed
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         self.files.save(checkpoint, checkpoint["global_step"])
@@ -105,7 +111,8 @@ class _Files(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read_checkpoint(path)
+        known, self.resumed = self.resumed, None
+        return known[1] if known is not None and known[0] == Path(path) else read_checkpoint(path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         os.unlink(path)

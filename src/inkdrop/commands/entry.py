@@ -24,7 +24,7 @@ from yaml import YAMLError
 
 from inkdrop.commands.check import asked_of, refuse_several, show_results
 from inkdrop.commands.command import Command, Prepared, Session, current, session
-from inkdrop.commands.terminal import EXIT_CONFIGURATION, exit_code, quiet, show, stop
+from inkdrop.commands.terminal import EXIT_CONFIGURATION, exit_code, pipe_may_close, quiet, show, stop
 from inkdrop.configuration.compose import CONF, explained, refuse_without_conf
 from inkdrop.configuration.help import show as show_help
 from inkdrop.configuration.secrets import masked_text
@@ -54,8 +54,9 @@ def start(command: Command[Any], arguments: Sequence[str]) -> None:
         try:
             refuse_without_conf()
             if {"--help", "-h"} & set(arguments):
-                show_help(CONF, command.name, command.description, with_absolute_path(command.spelled(arguments)))
-                print(command.help(arguments), end="")
+                with pipe_may_close():
+                    show_help(CONF, command.name, command.description, with_absolute_path(command.spelled(arguments)))
+                    print(command.help(arguments), end="", flush=True)
                 return
             refuse_unknown_flags(command.name, arguments)
             now.added = command.options(arguments)

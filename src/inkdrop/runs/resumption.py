@@ -82,6 +82,7 @@ class Resumed:
     logged: dict[str, int]  # bytes of each record that were written by then
     models: dict[str, Any]  # what the checkpoint keeps of models within this one
     remarks: list[str]
+    content: dict[str, Any]  # of the checkpoint, until training has taken it
 
 
 def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -> Resumed | None:
@@ -128,6 +129,7 @@ def resumed(folder: Path, plain: Mapping[str, Any], secret: Any = frozenset()) -
         content["logged"],
         content.get("models", {}),
         remarks,
+        content,
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
-from inkdrop.callbacks import Evaluate, Interrupted
+from inkdrop.callbacks import Checkpoint, Evaluate, Interrupted
 from inkdrop.callbacks.measured import latest
 from inkdrop.checkpoints.files import folder_of, places
 from inkdrop.commands.command import for_the_user
@@ -127,6 +127,11 @@ def _fill(prepared: PreparedTraining) -> None:
 
 def _fit(trainer: Trainer, task: Task, data: DataModule, before: Resumed | None) -> None:
     """Trains; a rank that fails alone ends the other processes, which may hang."""
+    if before is not None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Checkpoint):
+                callback.resume(before.checkpoint, before.content)
+        before.content = {}
     try:
         trainer.fit(task, datamodule=data, ckpt_path=before.checkpoint if before else None)
     except Interrupted as interruption:
