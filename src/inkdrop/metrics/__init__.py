@@ -9,6 +9,7 @@ from inkdrop.metrics.kernels import KernelDistance, MaximumMeanDiscrepancy
 from inkdrop.metrics.moments import GaussianStatistics, Statistics
 from inkdrop.metrics.neighbours import DensityCoverage, NearestNeighbours, PrecisionRecall
 from inkdrop.metrics.pretrained import CLIP, DINOv2
+from inkdrop.metrics.rmse import RootMeanSquareError
 from inkdrop.metrics.wasserstein import SlicedWasserstein
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "NearestNeighbours",
     "NoFeatures",
     "PrecisionRecall",
+    "RootMeanSquareError",
     "SlicedWasserstein",
     "Statistics",
     "Thumbnail",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -16,14 +16,16 @@ from inkdrop.data.loaders import Split
 from inkdrop.data.module import DataModule
 from inkdrop.distributed.ranks import from_all_ranks, raised_together, share
 from inkdrop.likelihood import Likelihood
+from inkdrop.metrics import checks
+from inkdrop.metrics.checks import VALIDATION, covered
 from inkdrop.metrics.extractors import Extractor
-from inkdrop.metrics.held_out import VALIDATION, require_split
 from inkdrop.metrics.likelihoods import of_held_out, settings_of
 from inkdrop.metrics.metric import Metric, Results
 from inkdrop.metrics.panel import Observed, Panel
 from inkdrop.metrics.protocol import over_repeats, protocol, short
 from inkdrop.metrics.real import trivial_items
 from inkdrop.pipeline import Pipeline, calls_counted
+from inkdrop.randomness import Generators
 
 
 class Evaluation:
@@ -31,7 +33,7 @@ class Evaluation:
 
     - `extractor`: the features that metrics use, unless a metric has its own extractor.
     - `metrics`: metrics by name.
-    - `num_samples`: the number n of samples; null is the number of held-out items.
+    - `num_samples`: the number n of samples; null is `per_item` times the number of held-out items.
     - `batch_size`: samples that are made at a time.
     - `seed`: the seed of the first sample; the others follow.
     - `repeats`: sets of n samples, each with other seeds.
@@ -41,13 +43,14 @@ class Evaluation:
     - `likelihood`: likelihoods of held-out items by name.
     - `num_items`: the number of held-out items whose likelihood is measured; null is all of them.
     - `held_out`: the split of the held-out items: conditions of the samples, floors and likelihoods come from it.
+    - `per_item`: samples under the conditions of each held-out item; n must be a multiple of it.
 
     Results are `{metric}_{n}`, as in fd_mnist_2k; `{metric}_{n}_floor`, the same for n held-out items in place of
     samples, which is what real data reach; and `{metric}_{n}_baseline`, the same for a generator that draws each
     element of the data independently. Where only m < n items are held out, the floor is `{metric}_{n}_floor_{m}`. With
     `repeats` the value is the mean, `_low` and `_high` are its 95% interval, and `_min` is the lowest value, which
     papers often report, or `_max` the highest where higher is better. `likelihood` adds `bits_per_dim_{name}_{m}` and
-    its parts, or the loss by noise level as `loss_{name}_{m}`.
+    its parts, or the loss by noise level as `loss_{name}_{m}`. Paired metrics have no floor and their own baseline.
     """
 
     def __init__(
@@ -63,10 +66,11 @@ class Evaluation:
         likelihood: Mapping[str, Likelihood] | None = None,
         num_items: Annotated[int, Ge(1)] | None = None,
         held_out: str = VALIDATION,
+        per_item: Annotated[int, Ge(1)] = 1,
     ):
         self.extractor, self.metrics = extractor, dict(metrics)
         self.num_samples, self.batch_size, self.seed, self.repeats = num_samples, batch_size, seed, repeats
-        self.balance, self.reference, self.held_out = balance, reference, held_out
+        self.balance, self.reference, self.held_out, self.per_item = balance, reference, held_out, per_item
         self.likelihood, self.num_items = dict(likelihood or {}), num_items
         self.seconds: dict[str, float] = {}  # of the latest call: sampling, features, distance, likelihood
         self.network_calls = 0  # per sample, of the latest call
@@ -78,6 +82,20 @@ class Evaluation:
     def _panel(self) -> Panel:
         return Panel(self.metrics, self.extractor, self.batch_size)
 
+    @cached_property
+    def _paired(self) -> list[Metric]:
+        return [metric for metric in self.metrics.values() if metric.paired]
+
+    @cached_property
+    def _unpaired(self) -> list[Metric]:
+        return [metric for metric in self.metrics.values() if not metric.paired]
+
+    def _num_samples(self, data: DataModule) -> int:
+        return self.num_samples or self.per_item * len(data.splits[self.held_out]["x"])
+
+    def _covered(self, data: DataModule, count: int) -> int:
+        return covered(count, self.per_item, len(data.splits[self.held_out]["x"]))
+
     def verify(self) -> None:
         """Reads the weights of all extractors; raises `ValueError` if they are missing or do not fit."""
         _ = self._panel
@@ -85,41 +103,27 @@ class Evaluation:
     def check(self, data: DataModule) -> None:
         """Raises `ValueError` for too few samples or items, or for data that a metric or extractor cannot use."""
         self.verify()
-        self._require_features()
+        checks.require_features(self.metrics, self.extractor)
         self.check_splits(data)
-        held_out = data.splits[self.held_out]
-        if self.num_items is not None and self.num_items > len(held_out["x"]):
-            raise ValueError(
-                f"evaluation.num_items={self.num_items}, but only {len(held_out['x'])} items are held out: lower it"
-            )
-        count = self.num_samples or len(held_out["x"])
-        for name, metric in self.metrics.items():
-            extractor = metric.extractor or self.extractor
-            if count < (fewest := metric.fewest(extractor)):
-                raise ValueError(
-                    f"{count} samples are too few for metric {name}, which needs at least {fewest}: "
-                    f"{metric.remedy(name, min(count, len(held_out['x'])))}"
-                )
-            metric.check(held_out, data.splits[self.reference], extractor)
+        splits = data.splits[self.held_out], data.splits[self.reference]
+        count, held_out = self._num_samples(data), len(splits[0]["x"])
+        if self.num_items is not None and self.num_items > held_out:
+            raise ValueError(f"evaluation.num_items={self.num_items}, but only {held_out} items are held out: lower it")
+        if self.per_item > 1 or self._paired:
+            checks.require_whole(count, self.per_item, held_out)
+        checks.require_own_conditions(self.metrics, self.balance)
+        checks.require_fit(self.metrics, self.extractor, count, *splits)
 
     def check_splits(self, data: DataModule) -> None:
         """Raises `ValueError` if the data have no split of these names; they are loaded if they have not been."""
-        require_split("held_out", self.held_out, data.splits)
-        require_split("reference", self.reference, data.splits)
+        checks.require_split("held_out", self.held_out, data.splits)
+        checks.require_split("reference", self.reference, data.splits)
 
     def check_item(self, x: Tensor) -> None:
         """Raises `ValueError` if an extractor cannot use raw data (B, *) like these."""
-        self._require_features()
+        checks.require_features(self.metrics, self.extractor)
         for metric in self.metrics.values():
             (metric.extractor or self.extractor).check(x)
-
-    def _require_features(self) -> None:
-        for name, metric in self.metrics.items():
-            if metric.needs - {"items"} and not (metric.extractor or self.extractor).dim:
-                raise ValueError(
-                    f"metric {name} needs features, and extractor=none has none: choose an extractor, such as "
-                    "extractor=identity, or set metric=none"
-                )
 
     @property
     def is_empty(self) -> bool:
@@ -133,7 +137,7 @@ class Evaluation:
     def conditions(self, data: DataModule, count: int) -> dict[str, Tensor]:
         """Returns the raw batch of conditions of `count` samples: all fields of the data but x."""
         held_out = {name: column for name, column in data.splits[self.held_out].items() if name != "x"}
-        items = torch.arange(count) % len(data.splits[self.held_out]["x"])
+        items = torch.arange(count) % self._covered(data, count)
         batch = {name: column[items] for name, column in held_out.items()}
         if self.balance == "classes" and "label" in batch:
             batch["label"] = torch.arange(count) % data.num_classes
@@ -152,7 +156,7 @@ class Evaluation:
 
     def of_samples(self, pipeline: Pipeline, data: DataModule) -> Results:
         """Returns the values of new samples, without floors and baselines."""
-        n = self.num_samples or len(data.splits[self.held_out]["x"])
+        n = self._num_samples(data)
         self.to(next(pipeline.parameters()).device)
         conditions = self.conditions(data, n)
         self.seconds = {}
@@ -189,7 +193,7 @@ class Evaluation:
         results: Results = {}
         for name, likelihood in self.likelihood.items():
             values = of_held_out(name, likelihood, pipeline, data, self.held_out, count, self.batch_size, self.seed)
-            settings = {**settings_of(likelihood, data, count, self.seed), **self._unusual()}
+            settings = {**settings_of(likelihood, data, count, self.seed), **self._unusual(["held_out"])}
             self._likelihoods |= dict.fromkeys(values, settings)
             results |= values
         return results
@@ -210,9 +214,10 @@ class Evaluation:
         higher = [f"{name}_{short(self._count)}" for name in self._panel.higher]
         return protocol(measurement, metrics, sampling, self._likelihoods, higher)
 
-    def _unusual(self) -> dict[str, Any]:
+    def _unusual(self, names: Sequence[str] = ("held_out", "per_item")) -> dict[str, Any]:
         """Returns what the protocol has only where it is not the default, so that hashes from before it remain."""
-        return {"held_out": self.held_out} if self.held_out != VALIDATION else {}
+        chosen = {"held_out": (self.held_out, VALIDATION), "per_item": (self.per_item, 1)}
+        return {name: value for name, (value, default) in chosen.items() if name in names and value != default}
 
     def _made(self, pipeline: Pipeline, conditions: dict[str, Tensor], count: int, seed: int) -> Observed:
         """Samples as all extractors see them; the samples themselves are kept only if a metric needs them."""
@@ -237,17 +242,22 @@ class Evaluation:
 
     def _values(self, sets: list[Observed], data: DataModule) -> Results:
         self._count = n = next(iter(sets[0].values())).count
-        reference, held_out = self._references(data, n)
+        compared, references = self._panel.compared, self._references(data, n)
+        truths = self._references(data, n, paired=True) if self._paired else references
         with self._timed("distance"):
-            values = over_repeats(
-                [self._panel.compared(each, reference, held_out) for each in sets], self._panel.higher
-            )
+            each = [
+                {**compared(samples, *references, self._unpaired), **compared(samples, *truths, self._paired)}
+                for samples in sets
+            ]
+            values = over_repeats(each, self._panel.higher)
         return {f"{name}_{short(n)}{ending}": value for (name, ending), value in values.items()}
 
-    def _references(self, data: DataModule, n: int) -> tuple[Observed, Observed]:
+    def _references(self, data: DataModule, n: int, paired: bool = False) -> tuple[Observed, Observed]:
+        """Returns the reference and n held-out items, or for paired metrics those to which n samples belong."""
+        m = self._covered(data, n) if paired else min(n, len(data.splits[self.held_out]["x"]))
         with self._timed("features"):
             reference = self._panel.real(data, self.reference, len(data.splits[self.reference]["x"]))
-            return reference, self._panel.real(data, self.held_out, min(n, len(data.splits[self.held_out]["x"])))
+            return reference, self._panel.real(data, self.held_out, m)
 
     def floors_and_baselines(self, data: DataModule, n: int) -> Results:
         """Returns floors and baselines of n samples, which are the same at every evaluation and are computed once."""
@@ -259,18 +269,29 @@ class Evaluation:
     def _floor(self, data: DataModule, n: int) -> Results:
         reference, held_out = self._references(data, n)
         results: Results = {}
-        for kind in dict.fromkeys(metric.stand_in for metric in self.metrics.values()):
+        for kind in dict.fromkeys(metric.stand_in for metric in self._unpaired):
             split = self.held_out if kind == "held_out" else kind
             m = min(n, len(data.splits[split]["x"]))
             stand_in = self._panel.real(data, split, m)
+            chosen = [metric for metric in self._unpaired if metric.stand_in == kind]
             ending = "floor" if m == n else f"floor_{short(m)}"
-            for name, value in self._panel.compared(stand_in, reference, held_out, kind).items():
+            for name, value in self._panel.compared(stand_in, reference, held_out, chosen).items():
                 results[f"{name}_{short(n)}_{ending}"] = value
         return results
 
     def _baseline(self, data: DataModule, n: int) -> Results:
-        items = trivial_items(data, self.reference, self.conditions(data, n), n, self.batch_size)
-        values = self._panel.compared(self._panel.observed(items, n, "trivial samples"), *self._references(data, n))
+        values: Results = {}
+        panel, conditions = self._panel, self.conditions(data, n)
+        if self._unpaired:
+            items = trivial_items(data, self.reference, conditions, n, self.batch_size)
+            observed = panel.observed(items, n, "trivial samples", self._unpaired)
+            values |= panel.compared(observed, *self._references(data, n), self._unpaired)
+        for metric in self._paired:
+            x = data.splits[self.held_out]["x"][torch.arange(n) % self._covered(data, n)]
+            generators = Generators.from_positions(0, range(n)).at("baseline")
+            if (trivial := metric.baseline({**conditions, "x": x}, generators)) is not None:
+                observed = panel.observed({**conditions, "x": trivial}, n, "baseline samples", [metric])
+                values |= panel.compared(observed, *self._references(data, n, paired=True), [metric])
         return {f"{name}_{short(n)}_baseline": value for name, value in values.items()}
 
     @contextmanager

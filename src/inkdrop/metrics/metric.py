@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from inkdrop.data.loaders import Split
+from inkdrop.data.loaders import Batch, Split
 from inkdrop.distributed.ranks import from_all_ranks
 from inkdrop.errors import require_finite
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.moments import GaussianStatistics, Statistics
+from inkdrop.randomness import Generators
 
 Results: TypeAlias = dict[str, float]
 
@@ -47,7 +48,8 @@ class Metric(ABC):
 
     A metric is a frozen dataclass of its settings, which are part of the protocol. `needs` lists the fields of
     `Extracted` that it uses, and `better` says which of two values is better. `extractor` replaces that of the
-    evaluation.
+    evaluation. A metric that is `paired` compares sample i with held-out item i mod `held_out.count`, to which the
+    sample belongs; it has no floor, and its baseline is that of `baseline`.
     """
 
     extractor: Extractor | None = field(default=None, kw_only=True)
@@ -55,6 +57,8 @@ class Metric(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     better: ClassVar[Literal["lower", "higher"]] = "lower"
     stand_in: ClassVar[str] = "held_out"  # whose items take the place of samples for the floor: these, or a split
+
+    paired: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
@@ -71,6 +75,14 @@ class Metric(ABC):
     def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
         """Raises `ValueError` before anything is sampled if the data or the extractor lack what the metric needs."""
         extractor.check(held_out["x"][torch.arange(1)])
+
+    def baseline(self, items: Batch, generators: Generators) -> Tensor | None:
+        """Returns raw data (B, *) that a trivial method makes in place of samples, or None without such a method.
+
+        It is called for paired metrics only. `items` are the held-out items (B) to which the samples belong; a method
+        uses their conditions, and of x no more than shape and type. It draws random numbers from `generators` (B).
+        """
+        return None
 
     def settings(self) -> dict[str, Any]:
         """Returns what the result depends on besides the items and the extractor: the class and its fields."""

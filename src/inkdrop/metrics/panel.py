@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -44,11 +44,14 @@ class Panel:
         """Returns a collector for `count` items of each extractor, by digest."""
         return {digest: Collector(each, self._needs(digest), count) for digest, each in self._extractors.items()}
 
-    def observed(self, items: Split, count: int, what: str) -> Observed:
-        """Returns what metrics use of the first `count` items, which every rank has."""
+    def observed(self, items: Split, count: int, what: str, metrics: Collection[Metric] | None = None) -> Observed:
+        """Returns what these metrics, or all, use of the first `count` items, which every rank has."""
         return {
-            digest: extracted(extractor, items, count, self._needs(digest), self.batch_size, what)
-            for digest, extractor in self._extractors.items()
+            digest: extracted(
+                self._extractors[digest], items, count, self._needs(digest, metrics), self.batch_size, what
+            )
+            for digest, known in self._metrics.items()
+            if metrics is None or any(metric in metrics for metric in known)
         }
 
     def real(self, data: DataModule, split: str, count: int) -> Observed:
@@ -62,15 +65,15 @@ class Panel:
         return self._known[key]
 
     def compared(
-        self, samples: Observed, reference: Observed, held_out: Observed, stand_in: str | None = None
+        self, samples: Observed, reference: Observed, held_out: Observed, metrics: Collection[Metric]
     ) -> Results:
-        """Returns the values of all metrics, or of those whose floor is measured on the split `stand_in`."""
+        """Returns the values of these metrics."""
         results: Results = {}
-        for digest, metrics in self._metrics.items():
+        for digest, known in self._metrics.items():
             extractor = self._extractors[digest]
             seen_by = {"extractor": extractor.name, "extractor_digest": digest[:12], "resize": extractor.resize}
-            for metric in metrics:
-                if stand_in in (None, metric.stand_in):
+            for metric in known:
+                if metric in metrics:
                     values = metric(samples[digest], reference[digest], held_out[digest], extractor)
                     settings = {**metric.settings(), **seen_by}
                     self.settings |= dict.fromkeys(values, settings)
@@ -78,5 +81,6 @@ class Panel:
                     results |= values
         return results
 
-    def _needs(self, digest: str) -> frozenset[str]:
-        return frozenset(need for metric in self._metrics[digest] for need in metric.needs)
+    def _needs(self, digest: str, metrics: Collection[Metric] | None = None) -> frozenset[str]:
+        known = [metric for metric in self._metrics[digest] if metrics is None or metric in metrics]
+        return frozenset(need for metric in known for need in metric.needs)

@@ -61,7 +61,7 @@ def extracted(
     """
     collector = Collector(extractor, needs, count)
     with raised_together():
-        for positions in share(count, batch_size):
+        for positions in share(count, batch_size) if needs - {"items"} else ():
             collector.update(items["x"][positions], positions, what, positions.tolist())
     return collector.compute(items)
 

@@ -30,7 +30,7 @@ from inkdrop.distributed.processes import is_first
 from inkdrop.errors import CheckpointError, ConfigurationError, DataError
 from inkdrop.files.showing import harmless, warn
 from inkdrop.loggers.jsonl import JSONLines
-from inkdrop.metrics.held_out import VALIDATION
+from inkdrop.metrics.checks import VALIDATION
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
 from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.runs.machine import check_batch_size, check_devices, refused_devices, whole_steps
