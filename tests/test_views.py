@@ -88,9 +88,9 @@ def test_all_panels_and_frames_have_one_axis() -> None:
     waves[1] *= 0.1
     large, small = map(height, curve(Series().sheet(waves, columns=2), BLUE, 2))
     assert small == pytest.approx(0.1 * large, abs=4)
-    frames = Series().frames([waves[:1], waves[1:]])
+    frames = Series().frames([waves[1:], waves[:1]])
     assert frames[0].shape == frames[1].shape
-    large, small = (height(curve(frame, BLUE)[0]) for frame in frames)
+    small, large = (height(curve(frame, BLUE)[0]) for frame in frames)
     assert small == pytest.approx(0.1 * large, abs=4)
 
 
