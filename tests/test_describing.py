@@ -72,9 +72,14 @@ def task_of(network: nn.Module, optimizer: Any = torch.optim.AdamW) -> Diffusion
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_described_without_its_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INKDROP_DATA_DIR", "nowhere")
-    own = ["data.path=nowhere", "data.shape=[3,64,96]"] if name == "photos" else []
+    shapes = {"photos": "[3,64,96]", "series": "[3,64]", "table": "[8]"}  # of data of the user's own
+    own = (
+        [f"data.path=nowhere{'' if name == 'photos' else '.npz'}", f"data.shape={shapes[name]}"]
+        if name in shapes
+        else []
+    )
     found = describe([f"experiment={name}", *own], seconds=0)
-    assert bool(found["data"]) == (name in ("cifar10_jpeg", "mnist", "photos"))
+    assert bool(found["data"]) == (name in ("cifar10_jpeg", "mnist", *shapes))
     assert found["memory"]["activations"] > 0
     page = markdown(found)
     assert 30 < page.count("\n") < 60

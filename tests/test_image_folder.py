@@ -222,10 +222,11 @@ def test_command_lines_of_the_page_compose(tmp_path: Path, monkeypatch: pytest.M
     for name in ("photos", "train", "test"):
         zipped(tmp_path / "images", tmp_path / f"{name}.zip")
     write(tmp_path / "PHOTOS", sound("a", "b"))
-    np.save(tmp_path / "series.npy", np.zeros((9, 3, 16), np.float32))
+    np.savez(tmp_path / "series.npz", x=np.zeros((9, 16, 3), np.float32))
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n3,4\n")
     monkeypatch.chdir(tmp_path)
     lines = re.findall(r"^python train\.py (.*)$", (ROOT / "docs" / "data.md").read_text(), re.M)
-    assert len(lines) == 8
+    assert len(lines) == 9
     for line in lines:
         plain = resolved(configuration("train", "output_dir=nowhere", *shlex.split(line)))
         check(plain)

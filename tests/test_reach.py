@@ -105,6 +105,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.data.degradations.Copy": {},
     "inkdrop.data.degradations.Downscale": {"factor": 2},
     "inkdrop.noises.absorbing.Absorbing": {"num_categories": 3},
+    "inkdrop.pictures.automatic.Automatic": {},
     "inkdrop.pipeline.loading.embedded": {"model": {"_target_": "inkdrop.codecs.Pixels"}, "classes": []},
     "inkdrop.samplers.runge_kutta.RungeKutta": {
         "time_grid": GRID,

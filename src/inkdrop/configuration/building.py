@@ -189,7 +189,10 @@ def _fits(target: Any, entry: str) -> bool:
         return True
     if any(inspect.isroutine(each) for each in members):
         return False
-    hints = typing.get_type_hints(target)
+    try:
+        hints = typing.get_type_hints(target)
+    except NameError:  # a type that only type checkers import is none of the kinds
+        return False
     returned = hints.get("return")
     own = tuple(each for each in classes if each.__module__.startswith("inkdrop."))  # helpers return modules of torch
     if inspect.isclass(returned) and issubclass(returned, own):
