@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ def test_an_extractor_is_fitted_by_one_command(tmp_path: Path) -> None:
     done = completed(*command)
     assert done.returncode == 0, done.stderr
     assert output.is_file()
-    accuracy = float(done.stdout.rsplit(": ", 1)[1].split("%")[0])
+    accuracy = float(re.search(r": accuracy ([0-9.]+)%", done.stdout)[1])  # type: ignore[index]
     assert accuracy > 80
     wrong = completed(*command, "+batchsize=3")
     assert wrong.returncode == 2
