@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import inkdrop
 from inkdrop.checkpoints import read_checkpoint
 from inkdrop.checkpoints.content import migrated
-from inkdrop.checkpoints.models import embedded
+from inkdrop.checkpoints.models import check_models, embedded
 from inkdrop.codecs import Codec
 from inkdrop.errors import CheckpointError
 from inkdrop.losses import DenoisingLoss
@@ -185,10 +185,28 @@ def test_holders_are_never_trained() -> None:
 
 def test_models_nested_too_deep_are_refused() -> None:
     node = {"_target_": "inkdrop.pipeline.loaded", "checkpoint": "x"}
-    entry: dict[str, Any] = {"config": {"codec": node}, "classes": [], "saved": True}
+    entry: dict[str, Any] = {"config": {"codec": node}, "classes": [], "saved": True, "source": {}, "sha256": ""}
     entry["models"] = {"pipeline.codec": entry}
     with pytest.raises(CheckpointError, match="more than 16 models within each other"):
         embedded({"codec": node}, {"pipeline.codec": entry}, "run.ckpt", "pipeline")
+
+
+@pytest.mark.parametrize("name", ["config", "classes", "source", "sha256", "saved", "models"])
+@pytest.mark.parametrize("value", [None, 3], ids=["absent", "of another type"])
+def test_a_record_of_a_model_that_is_damaged_is_refused_by_name(name: str, value: Any) -> None:
+    node = {"_target_": "inkdrop.pipeline.loaded", "checkpoint": "x"}
+    entry: dict[str, Any] = {"config": {}, "classes": [], "source": {}, "sha256": "", "saved": True, "models": {}}
+    entry |= {name: value}
+    if value is None:
+        del entry[name]
+    with pytest.raises(CheckpointError, match=f"not an inkdrop checkpoint: of its model pipeline.codec, .*{name}"):
+        embedded({"codec": node}, {"pipeline.codec": entry}, "run.ckpt", "pipeline")
+
+
+@pytest.mark.parametrize("kept", [{}, {"source": {}, "sha256": ""}, {"source": {"checkpoint": "x"}, "sha256": 3}])
+def test_a_run_whose_record_of_a_model_is_damaged_does_not_resume(kept: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=r"does not say which file pipeline\.codec is"):
+        check_models({"pipeline.codec": kept})
 
 
 def test_a_part_called_module_keeps_its_name() -> None:

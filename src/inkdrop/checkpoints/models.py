@@ -15,9 +15,18 @@ from inkdrop.checkpoints.snapshots import find_snapshots
 from inkdrop.configuration.building import current
 from inkdrop.configuration.guides import LOADED
 from inkdrop.errors import CheckpointError
+from inkdrop.files.fields import wrong_field
 from inkdrop.files.showing import harmless
 
 EMBEDDED = "inkdrop.pipeline.embedded"
+_KEPT: dict[str, Any] = {
+    "config": dict[str, Any],
+    "classes": list[str],
+    "source": dict[str, Any],
+    "sha256": str,
+    "saved": bool,
+    "models": dict[str, dict[str, Any]],
+}
 _SOURCE = ("checkpoint", "weights", "length", "step")
 
 
@@ -72,6 +81,8 @@ def embedded(node: Any, models: Mapping[str, Any], path: str | Path, place: str 
     if not isinstance(node, dict):
         return node
     kept = models.get(place)
+    if kept is not None and (wrong := wrong_field(kept, _KEPT, [*_KEPT])) is not None:
+        raise CheckpointError(f"{harmless(path)} is not an inkdrop checkpoint: of its model {harmless(place)}, {wrong}")
     if kept is None or not kept["saved"] or current(node.get("_target_")) != LOADED:
         below = f"{place}." if place else ""
         return {name: embedded(each, models, path, f"{below}{name}", depth) for name, each in node.items()}
@@ -86,7 +97,9 @@ def check_models(models: Mapping[str, Any]) -> None:
     A file that is gone is needed only where the checkpoint does not hold the weights, and is asked for there.
     """
     for place, kept in models.items():
-        source = kept["source"]
+        source = kept.get("source", {})
+        if not isinstance(source.get("checkpoint"), str) or not isinstance(kept.get("sha256"), str):
+            raise CheckpointError(f"the checkpoint does not say which file {harmless(place)} is: use another file")
         if Path(source["checkpoint"]).exists() and _digest(**source) != kept["sha256"]:
             raise CheckpointError(
                 f"{place}.checkpoint={harmless(source['checkpoint'])} is not the file that the run was started with, "

@@ -46,7 +46,7 @@ class Evaluation:
     - `per_item`: samples under the conditions of each held-out item; n must be a multiple of it.
 
     Results are `{metric}_{n}`, as in fd_mnist_2k; `{metric}_{n}_floor`, the same for n held-out items in place of
-    samples, which is what real data reach; and `{metric}_{n}_baseline`, the same for a generator that draws each
+    samples, the value of real data; and `{metric}_{n}_baseline`, the same for a generator that draws each
     element of the data independently. Where only m < n items are held out, the floor is `{metric}_{n}_floor_{m}`. With
     `repeats` the value is the mean, `_low` and `_high` are its 95% interval, and `_min` is the lowest value, which
     papers often report, or `_max` the highest where higher is better. `likelihood` adds `bits_per_dim_{name}_{m}` and
