@@ -8,9 +8,10 @@ import pytest
 from observed import Flat
 
 from inkdrop.data import Digits
+from inkdrop.files.value_names import metric_of
 from inkdrop.metrics import CLIP, Classifier, DINOv2, Evaluation, Identity, Inception, KernelDistance
 from inkdrop.metrics.extractors import Extractor
-from inkdrop.metrics.protocol import hash_of, is_higher_better, metric_of, protocol, sampling_facts, summary
+from inkdrop.metrics.protocol import hash_of, is_higher_better, protocol, sampling_facts, summary
 
 SAMPLING = {"pipeline": {"sampler": "a", "guidance": "b"}, "weights": "0.99", "seed": 0, "network_calls": 5}
 SAMPLING["precision"] = "32-true"

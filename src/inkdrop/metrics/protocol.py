@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -13,8 +12,7 @@ from typing import Any
 from scipy import stats
 
 from inkdrop.files.showing import harmless
-
-_DERIVED = re.compile(r"(_floor(_\d+k?)?|_baseline|_low|_high|_min|_max)?(@.*)?$")
+from inkdrop.files.value_names import metric_of
 
 
 def sampling_facts(
@@ -76,11 +74,6 @@ def protocol_hash(facts: Mapping[str, Any]) -> str:
 def short(count: int) -> str:
     """Returns a number of samples as it is written in names: 350, 2k, 50k."""
     return f"{count // 1000}k" if count % 1000 == 0 and count else str(count)
-
-
-def metric_of(name: str) -> str:
-    """Returns the metric of a value: floors, intervals and variants share the protocol of the metric itself."""
-    return _DERIVED.sub("", name)
 
 
 def hash_of(name: str, record: Mapping[str, Any]) -> str:

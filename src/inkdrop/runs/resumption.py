@@ -21,29 +21,8 @@ from inkdrop.distributed.processes import is_first
 from inkdrop.errors import CheckpointError, ConfigurationError
 from inkdrop.files.showing import harmless
 from inkdrop.files.writing import reason, refuse_links
+from inkdrop.runs.free import FREE, within
 from inkdrop.runs.ownership import is_run, refuse_foreign
-
-# These options may change silently: they affect where a run is computed and what is shown, not what is computed.
-FREE = (
-    "output_dir",
-    "run_id",
-    "timeout_minutes",
-    "objective",
-    "resume",
-    "resume_allow",
-    "logger",
-    "checkpoint_activations",
-    "data.num_workers",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.strategy",
-    "trainer.enable_progress_bar",
-    "callbacks.progress",
-    "view",
-    "pipeline.view",
-    "task.pipeline.view",
-    "callbacks.throughput",
-)
 
 _ABSENT = "(nothing)"
 _PLAIN = (bool, int, float, str)
@@ -199,7 +178,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], allow: Sequence[s
     Raises `ConfigurationError` with all other differences: those of options that neither `allow` nor `FREE` covers.
     """
     changed = _changes(old, new)
-    refused = {path: values for path, values in changed.items() if not _within(path, [*FREE, *allow])}
+    refused = {path: values for path, values in changed.items() if not within(path, [*FREE, *allow])}
     if refused:
         lines = "\n".join(
             f"  {harmless(path)}: {harmless(before)} -> {harmless(after)}" for path, (before, after) in refused.items()
@@ -209,11 +188,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], allow: Sequence[s
             "restore the options, choose a new output_dir, or accept the change by "
             f"{options({'resume_allow': [*allow, *refused]})}"
         )
-    return [f"{path}: {before} -> {after}" for path, (before, after) in changed.items() if _within(path, allow)]
-
-
-def _within(path: str, names: Sequence[str]) -> bool:
-    return any(path == name or path.startswith((f"{name}.", f"{name}[")) for name in names)
+    return [f"{path}: {before} -> {after}" for path, (before, after) in changed.items() if within(path, allow)]
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

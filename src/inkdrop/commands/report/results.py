@@ -13,7 +13,7 @@ from inkdrop.errors import UnreadableError
 from inkdrop.files import read_json
 from inkdrop.files.fields import wrong_field
 from inkdrop.files.showing import harmless
-from inkdrop.metrics.protocol import metric_of
+from inkdrop.files.value_names import metric_of
 
 MAX_BYTES, MAX_METRICS = 2**22, 1000  # of one file
 _LARGEST = 10**300  # of integers, which must be convertible to floats
