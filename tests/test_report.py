@@ -19,8 +19,16 @@ from PIL import Image
 from runs import trained
 
 import inkdrop.__main__
+from inkdrop.commands.report.figures import against_calls
 from inkdrop.commands.report.page import report
 from inkdrop.metrics.protocol import protocol
+
+FILES = {"report.html", "report.md", "report.csv", "report_runs.csv", "report.tex"}  # that are always written
+
+
+TITLES = ["fd_100", "fd_100 low", "fd_100 high", "fd_100 / floor", "fd_100 protocol"]
+COMMANDS = {"usepackage", "begin", "end", "toprule", "midrule", "bottomrule", "pm", *"&%$#_{}\\"}  # of LaTeX
+COMMANDS |= {f"text{name}" for name in ("backslash", "asciitilde", "asciicircum", "less", "greater", "bar")}
 
 
 def result(calls: int, value: float, sampler: str = "DDIM", **measurement: Any) -> dict[str, Any]:
@@ -47,29 +55,36 @@ def write(folder: Path, results: list[dict[str, Any]]) -> Path:
 def test_a_table_has_what_differs_and_floor_and_baseline(tmp_path: Path) -> None:
     folder = write(tmp_path, [result(5, 3.0), result(10, 2.0), result(5, 4.0, "Heun")])
     found = report(folder)
+    digest = found.protocol("fd_100")["hash"]
     assert found.table() == [
-        ["sampler", "num_steps", "network calls", "fd_100"],
-        ["DDIM", "5", "5", "3"],
-        ["DDIM", "10", "10", "2"],
-        ["Heun", "5", "5", "4"],
-        ["floor", "", "", "0.5"],
-        ["baseline", "", "", "90"],
-        ["protocol", "", "", found.rows[0].protocols["fd_100"]["hash"]],
+        ["sampler", "num_steps", "n", "fd_100", "fd_100 / floor", "network calls"],
+        ["DDIM", "10", "1", "2", "4", "10"],
+        ["DDIM", "5", "1", "3", "6", "5"],
+        ["Heun", "5", "1", "4", "8", "5"],
+        ["floor", "", "", "0.5", "", ""],
+        ["baseline", "", "", "90", "", ""],
+        ["protocol", "", "", digest, "", ""],
     ]
-    assert found.curves("fd_100") == {"sampler DDIM": [(5, 3.0), (10, 2.0)], "sampler Heun": [(5, 4.0)]}
-    files = found.write(folder)
-    assert [file.name for file in files] == ["report.md", "report.csv", "report.png"]
-    assert list(csv.reader(files[1].read_text().splitlines())) == found.table()
-    text = files[0].read_text()
-    assert "| DDIM | 5 | 5 | 3 |" in text
-    assert f"fd_100: protocol {found.rows[0].protocols['fd_100']['hash']}: metric FrechetDistance" in text
-    with Image.open(files[2]) as image:
+    assert against_calls(found, "fd_100") == {"sampler DDIM": [(5, 3.0), (10, 2.0)], "sampler Heun": [(5, 4.0)]}
+    files = {file.name: file for file in found.write(folder)}
+    assert files.keys() == FILES | {"report.png"}
+    assert list(csv.reader(files["report.csv"].read_text().splitlines())) == [
+        ["sampler", "num_steps", "n", "seeds", "folders", *TITLES, "network calls"],
+        ["DDIM", "10", "1", "0", "1", "2.0", "", "", "4.0", digest, "10.0"],
+        ["DDIM", "5", "1", "0", "0", "3.0", "", "", "6.0", digest, "5.0"],
+        ["Heun", "5", "1", "0", "2", "4.0", "", "", "8.0", digest, "5.0"],
+    ]
+    text = files["report.md"].read_text()
+    assert "| DDIM | 5 | 1 | 3 | 6 | 5 |" in text
+    assert f"fd_100: protocol {digest}: metric FrechetDistance" in text
+    assert r"DDIM & 5 & 1 & 3 & 6 & 5 \\" in files["report.tex"].read_text()
+    with Image.open(files["report.png"]) as image:
         assert image.size[0] > 400
 
 
 def test_results_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     write(tmp_path, [result(calls, 1.0) for calls in range(1, 13)])
-    assert [row.network_calls for row in report(tmp_path).rows] == list(range(1, 13))
+    assert [row.cost("network calls") for row in report(tmp_path).rows] == list(range(1, 13))
 
 
 def test_unlike_protocols_do_not_share_a_column(tmp_path: Path) -> None:
@@ -79,7 +94,7 @@ def test_unlike_protocols_do_not_share_a_column(tmp_path: Path) -> None:
     assert "such as 0: reference train\n" in str(refused.value)
     assert "such as 1: reference validation\n" in str(refused.value)
     chosen = json.loads((tmp_path / "1" / "result.json").read_text())["protocol"]["metrics"]["fd_100"]["hash"]
-    assert [row.name for row in report(tmp_path, chosen).rows] == ["1"]
+    assert [each.name for each in report(tmp_path, chosen).results] == ["1"]
     with pytest.raises(ValueError, match="--protocol 0000 does not occur in"):
         report(tmp_path, "0000")
 
@@ -94,7 +109,7 @@ def test_intervals_and_variants_go_by_the_protocol_of_their_metric(tmp_path: Pat
         folder = write(tmp_path / name, alone)
         with pytest.raises(ValueError, match=f"{name} is measured under different protocols"):
             report(folder)
-        assert [row.metrics for row in report(folder, hashes[1]).rows] == [alone[1]["metrics"]]
+        assert [each.metrics for each in report(folder, hashes[1]).results] == [alone[1]["metrics"]]
 
 
 def test_the_table_goes_to_wandb(tmp_path: Path) -> None:
@@ -118,7 +133,9 @@ def test_bits_per_dimension_under_unlike_options_do_not_share_a_column(tmp_path:
         report(tmp_path / "unlike")
     assert "such as 1: num_steps 8\n" in str(refused.value)
     bits[1]["protocol"]["likelihoods"] = bits[0]["protocol"]["likelihoods"]  # of other samples, which do not matter
-    assert len(report(write(tmp_path / "alike", bits)).rows) == 2
+    found = report(write(tmp_path / "alike", bits))
+    assert [row.summary("bits_per_dim_bound_9").mean for row in found.rows] == [1.5]
+    assert [len(row.runs) for row in found.rows] == [2]  # of unknown seeds
 
 
 @pytest.mark.parametrize(("first", "shown"), [(0, True), (1, False)], ids=["same seeds", "other seeds"])
@@ -134,7 +151,7 @@ def test_strips_show_every_setting_on_the_same_seeds(first: int, shown: bool, tm
             grey = np.asarray(image.convert("L"))
         rows = grey[:, grey.shape[1] // 2]  # through the second image of each strip
         assert {0, 100} <= set(rows.tolist())
-        assert rows.tolist().index(0) < rows.tolist().index(100)
+        assert rows.tolist().index(100) < rows.tolist().index(0)  # the better one is above
 
 
 @pytest.mark.parametrize(
@@ -160,11 +177,11 @@ def test_a_variant_is_a_row_of_its_own(tmp_path: Path) -> None:
     content["protocol"]["variants"] = {"more": {"hash": "0", "sampling": {**sampling, "network_calls": 9, "seed": 1}}}
     found = report(write(tmp_path, [content]))
     assert found.table()[:3] == [
-        ["seed", "network calls", "fd_100", "train/loss"],
-        ["0", "5", "3", "0.1"],
-        ["1", "9", "2", ""],
+        ["variant", "n", "fd_100", "fd_100 / floor", "network calls"],
+        ["more", "1", "2", "", "9"],
+        ["", "1", "3", "6", "5"],
     ]
-    assert [row.name for row in found.rows] == ["0", "0@more"]
+    assert [each.name for each in found.results] == ["0", "0@more"]
 
 
 def test_values_without_a_protocol_are_unlike_those_with_one(tmp_path: Path) -> None:
@@ -187,12 +204,13 @@ def test_a_sweep_at_sampling_time_ends_with_its_table(tmp_path: Path) -> None:
     options = ["num_samples=20", "evaluate=true", "time_grid.num_steps=2,3", "sampler=ddim,heun", "guidance=none"]
     done = completed("sample.py", "-m", f"checkpoint={tmp_path / 'run'}", *options, f"output_dir={tmp_path / 'sweep'}")
     assert done.returncode == 0, done.stderr
-    table = done.stdout[done.stdout.index("| sampler") :]
+    table = done.stdout[done.stdout.index("| sampler") :].split("\n\n")[0]
     assert table.count("| DDIM |") == table.count("| heun |") == 2
     assert "| floor |" in table
     assert (tmp_path / "sweep" / "report.png").exists()
     assert (tmp_path / "sweep" / "strips.png").exists()  # the same seeds under every setting
-    found = {(row.settings["sampler"], row.network_calls) for row in report(tmp_path / "sweep").rows}
+    results = report(tmp_path / "sweep").results
+    found = {(each.settings["sampler"], each.costs["network calls"]) for each in results}
     assert found == {("DDIM", 2), ("DDIM", 3), ("heun", 3), ("heun", 5)}
     alone = completed(
         "sample.py", f"checkpoint={tmp_path / 'run'}", "num_samples=20", "evaluate=true", "time_grid.num_steps=3",
@@ -200,13 +218,11 @@ def test_a_sweep_at_sampling_time_ends_with_its_table(tmp_path: Path) -> None:
     )  # fmt: skip
     assert alone.returncode == 0, alone.stderr
     metrics = json.loads((tmp_path / "alone" / "result.json").read_text())["metrics"]
-    (same,) = [
-        row for row in report(tmp_path / "sweep").rows if row.settings["sampler"] == "DDIM" and row.network_calls == 3
-    ]
+    (same,) = [each for each in results if each.settings["sampler"] == "DDIM" and each.costs["network calls"] == 3]
     assert metrics == same.metrics
     shown = completed("-m", "inkdrop", "report", str(tmp_path / "sweep"))
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.startswith("| sampler | num_steps | network calls | fd_digits_20 |")
+    assert shown.stdout.startswith("| sampler | num_steps | n | fd_digits_20 | fd_digits_20 / floor | network calls |")
 
 
 GOOD = result(5, 3.0)
@@ -267,7 +283,7 @@ def test_a_malformed_file_is_named_and_hides_no_other(
     assert said.err.startswith(f"error: {file} ")
     assert told in said.err
     assert len(said.err) < 600
-    assert "| 0 | 5 | 3 |" in said.out
+    assert "| 0 | 1 | 3 | 6 | 5 |" in said.out
     shutil.rmtree(tmp_path / "0")
     with pytest.raises(SystemExit) as ended:
         inkdrop.__main__.main()
@@ -286,9 +302,20 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         make(tmp_path / name / "result.json")
     (tmp_path / "0" / "samples.npz").touch()
     found = report(tmp_path)
-    assert [row.name for row in found.rows] == ["0"]
+    assert [each.name for each in found.results] == ["0"]
     assert len(found.unreadable) == 3
     assert all("it is not a regular file" in told for told in found.unreadable)
+
+
+def assert_harmless(page: str) -> None:
+    """What the page shows is within one script of JSON, which nothing in it ends; no other address is in it."""
+    before, _, rest = page.partition('<script type="application/json" id="content">')
+    content, _, after = rest.partition("</script>")
+    assert set(content).isdisjoint("<>&")
+    assert all(each.isprintable() for each in content)
+    json.loads(content)
+    assert re.sub(r"<title>.*</title>", "", before).count("<script") == 0
+    assert re.findall(r"^<script", after, re.MULTILINE) == ["<script"] * 3
 
 
 EVIL = ["\x1b[2J\x1b]0;title\x07", "# heading\n## another", "| a | b |", "<script>alert(1)</script>", "![](http://a/b)",
@@ -312,19 +339,28 @@ def test_nothing_in_a_result_does_anything_where_it_is_shown(evil: str, tmp_path
     text = found.markdown()
     assert all(line.isprintable() for line in text.splitlines())
     assert max(map(len, text.splitlines())) < 4000
-    header, rule, *rows = [line for line in text.splitlines() if line.startswith("| ")]
-    columns = rule.count("|") - 1
-    for line in (header, *rows):
-        assert len(re.findall(r"(?<!\\)\|", line)) - 1 == columns
-        assert not re.search(r"(?<!\\)[<>`\[]", line)
-    assert not re.search(r"^(#|-|\+|=|\d+\.)", text.replace(header, ""), re.MULTILINE)
+    tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("| ")]
+    assert len(tables) >= 1
+    for lines in tables:
+        for line in lines:
+            assert len(re.findall(r"(?<!\\)\|", line)) == lines[1].count("|")
+            assert not re.search(r"(?<!\\)[<>`\[]", line)
+    assert not re.search(r"^(#|-|\+|=|\d+\.)", text, re.MULTILINE)
     files = {file.name: file for file in found.write(tmp_path)}
-    assert files.keys() == {"report.md", "report.csv", "report.png", "strips.png"}
-    for line in csv.reader(files["report.csv"].read_text().splitlines()):
-        assert len(line) == columns
-        for value in line:
-            assert value.isprintable()
-            assert not re.match(r"\s*[=+@-]", value)
+    assert files.keys() == FILES | {"report.png", "strips.png"}
+    for name in ("report.csv", "report_runs.csv"):
+        header, *rows = csv.reader(files[name].read_text().splitlines())
+        assert len(rows) == 3
+        for line in (header, *rows):
+            assert len(line) == len(header)
+            for value in line:
+                assert value.isprintable()
+                assert not re.match(r"\s*[=+@-]", value)
+    tex = files["report.tex"].read_text()
+    assert all(line.isprintable() for line in tex.splitlines())
+    assert set(re.findall(r"\\([A-Za-z]+|.)", tex)) <= COMMANDS
+    assert not re.search(r"(?<!\\)[#_~^<>|]|^\s*\[", tex, re.MULTILINE)
+    assert_harmless(files["report.html"].read_text())
 
 
 @pytest.mark.parametrize("evil", [b"", b"PK\x05\x06", b"\x93NUMPY"])
@@ -332,14 +368,14 @@ def test_samples_that_cannot_be_read_leave_the_table(evil: bytes, tmp_path: Path
     folder = write(tmp_path, [result(5, 3.0), result(10, 2.0)])
     for number in range(2):
         (folder / str(number) / "samples.npz").write_bytes(evil)
-    assert [file.name for file in report(folder).write(folder)] == ["report.md", "report.csv", "report.png"]
+    assert {file.name for file in report(folder).write(folder)} == FILES | {"report.png"}
 
 
 def test_values_that_are_not_finite_stand_in_the_table_alone(tmp_path: Path) -> None:
     write(tmp_path, [result(5, float("nan")), result(10, float("inf")), result(15, 2.0), result(20, 1e308)])
     found = report(tmp_path)
-    assert [line[-1] for line in found.table()[1:5]] == ["nan", "inf", "2", "1e+308"]
-    assert found.curves("fd_100") == {"fd_100": [(15, 2.0)]}
+    assert [line[2] for line in found.table()[1:5]] == ["2", "1e+308", "nan", "inf"]
+    assert against_calls(found, "fd_100") == {"fd_100": [(15, 2.0)]}
     found.write(tmp_path)
     for number in range(2, 4):
         shutil.rmtree(tmp_path / str(number))

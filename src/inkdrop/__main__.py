@@ -13,7 +13,7 @@ VERBS = {
     "sample": "draw samples from a trained model: checkpoint=RUN num_samples=64",
     "describe": "show the parts and the cost of a run of `train`: experiment=mnist schedule=vp",
     "check-data": "check every item of a data set: data=mnist",
-    "report": "compare the results in a folder: table, CSV and plot",
+    "report": "compare the results in folders: tables with intervals over seeds, plots and a page",
     "calibrate": "fit a sampler of few steps to a network: checkpoint=RUN time_grid.num_steps=6",
     "make-extractor": "train the classifier that serves as feature extractor: data=mnist extractor=mnist output=FILE",
     "plot-schedules": "plot alpha, sigma and log-SNR of every schedule in conf/schedule",

@@ -1,8 +1,8 @@
-"""Plots of functions of time, and of quality against cost."""
+"""Plots of functions of time, and of clouds of points."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -10,10 +10,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from inkdrop.files.showing import harmless
 from inkdrop.schedules import Schedule
 
 # The palette of Okabe and Ito, which is safe for colour-blind readers, with grey instead of yellow.
@@ -60,31 +59,6 @@ def process(schedule: Schedule, name: str, drawn: Tensor, weight: Callable[[Tens
     return figure
 
 
-def curves(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], floors: Mapping[str, float], x: str
-) -> Figure:
-    """Plots a panel for each name with its labelled lines, and its floor dashed, on logarithmic axes."""
-    figure = Figure(figsize=(5.6 * len(panels), 4.6), dpi=110, layout="constrained")
-    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for number, (label, points) in enumerate(lines.items()):
-            places, values = zip(*points, strict=True)
-            style = {"color": COLOURS[number % len(COLOURS)], "label": _text(label), "markersize": 4}
-            axes.plot(places, values, "o-", **style)
-        if title in floors:
-            axes.axhline(floors[title], color="black", linestyle="--", linewidth=1, label="floor")
-        positive = all(value > 0 for points in lines.values() for _, value in points)
-        ticks = sorted({place for points in lines.values() for place, _ in points})
-        axes.set(title=_text(title), xlabel=x, xscale="log", yscale="log" if positive else "linear")
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
-        axes.xaxis.set_minor_locator(NullLocator())
-        if positive:
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    return figure
-
-
 def clouds(points: Mapping[str, Tensor]) -> Figure:
     """Plots named clouds of points (N, 2) in one panel, the last one on top."""
     figure = Figure(figsize=(5.6, 5.2), dpi=110, layout="constrained")
@@ -94,25 +68,6 @@ def clouds(points: Mapping[str, Tensor]) -> Figure:
         axes.scatter(x, y, s=6, linewidths=0, alpha=0.6, color=COLOURS[number], label=f"{name} ({len(each)})")
     axes.legend(frameon=False, markerscale=2)
     return figure
-
-
-def strips(rows: Mapping[str, np.ndarray]) -> Figure:
-    """Plots pictures (H, W, C) in rows, each with its name next to it."""
-    first = next(iter(rows.values()))
-    height = 8 * first.shape[0] / first.shape[1]
-    figure = Figure(figsize=(11, (height + 0.06) * len(rows)), dpi=110)
-    for number, (name, picture) in enumerate(rows.items()):
-        axes = figure.add_axes((3 / 11, 1 - (number + 1) / len(rows), 8 / 11, 0.96 / len(rows)))
-        axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
-        axes.axis("off")
-        figure.text(2.9 / 11, 1 - (number + 0.5) / len(rows), _text(name), ha="right", va="center", fontsize=9)
-    return figure
-
-
-def _text(text: str) -> str:
-    """Escapes a text: matplotlib parses formulas between dollars, and hides labels that start with _."""
-    escaped = harmless(text, 50).replace("$", r"\$")
-    return f" {escaped}" if escaped.startswith("_") else escaped
 
 
 def _panels(subplots: Iterable[Axes]) -> list[Axes]:
