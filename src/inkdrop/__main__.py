@@ -13,6 +13,7 @@ VERBS = {
     "sample": "draw samples from a trained model: checkpoint=RUN num_samples=64",
     "describe": "show the parts and the cost of a run of `train`: experiment=mnist schedule=vp",
     "check-data": "check every item of a data set: data=mnist",
+    "sweep": "show how the trials of a sweep stand: runs/my-sweep",
     "report": "compare the results in folders: tables with intervals over seeds, plots and a page",
     "calibrate": "fit a sampler of few steps to a network: checkpoint=RUN time_grid.num_steps=6",
     "make-extractor": "train the classifier that serves as feature extractor: data=mnist extractor=mnist output=FILE",

@@ -60,6 +60,17 @@ class NonFiniteError(InkdropError, FloatingPointError):
     exit_code = 5
 
 
+class TrialError(InkdropError):
+    """A trial of a sweep failed; its error has been printed."""
+
+    def __init__(self, trial: int | str, code: int):
+        super().__init__(trial, code)  # for unpickling in another process
+        self.trial, self.exit_code = trial, code  # type: ignore[misc]
+
+    def __str__(self) -> str:
+        return f"trial {self.trial} failed with exit code {self.exit_code}"
+
+
 def require_finite(values: Tensor, what: str, names: Sequence[object]) -> None:
     """Raises `NonFiniteError` with `what` and the names (B) of those rows of values (B, *) that are not finite."""
     if not bool(values.isfinite().all()):

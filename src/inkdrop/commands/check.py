@@ -41,7 +41,7 @@ class CheckConfiguration(Callback):
             if base is not None:
                 config.output_dir = str(apart(base))
             now.prepared = now.prepare(asked_of(config, config.hydra, config.hydra.run.dir))
-            if now.prepared.only_checked:
+            if now.prepared.only_checked or now.only_check:
                 sys.exit()
             if base is not None:
                 config.output_dir = str(apart(base, made=True))
@@ -50,10 +50,10 @@ class CheckConfiguration(Callback):
                     now.prepared = now.prepare(asked_of(config, config.hydra, config.output_dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if (now := current()) is None or is_in_processes(config.hydra):
+            return  # the launcher checks each trial
         from inkdrop.runs.machine import world_size_of
 
-        if (now := current()) is None:
-            return
         with _stopping():
             base = by_time(config, "hydra.sweep.dir")
             folder = Path(config.hydra.sweep.dir) if base is None else apart(base)
@@ -84,10 +84,10 @@ class CheckConfiguration(Callback):
 
 def show_results(now: Session) -> None:
     """Shows the table of a sweep's results, if there are any that can be compared."""
+    if now.sweep is None:  # the launcher shows them, or the user's own configuration has no such callback
+        return
     from inkdrop.commands.report.page import report
 
-    if now.sweep is None:  # the user's own configuration without this callback
-        return
     try:
         results = report(now.sweep, without=now.failed)
         print("\n" + results.markdown())
@@ -110,12 +110,17 @@ def asked_of(config: DictConfig, hydra: Any, folder: str) -> Asked:
     )
 
 
+def is_in_processes(hydra: Any) -> bool:
+    """Returns whether the launcher runs each trial of a sweep as a single run in its own process."""
+    return str(hydra.launcher._target_).startswith("hydra_plugins.inkdrop_sweeps.")
+
+
 def refuse_several(world_size: int, trainer: Mapping[str, Any], hydra: Any) -> None:
-    """Raises `ConfigurationError` for trials of several processes in a sweep that runs in one process."""
-    if hydra.mode == RunMode.MULTIRUN and world_size > 1 and "BasicLauncher" in hydra.launcher._target_:
+    """Raises `ConfigurationError` for trials of several processes in a sweep whose launcher runs no single runs."""
+    if hydra.mode == RunMode.MULTIRUN and world_size > 1 and not is_in_processes(hydra):
         raise ConfigurationError(
-            f"trainer.devices={trainer.get('devices')} does not work in a sweep within one process, because each "
-            "further process would run the whole sweep: start the trials one by one, or each in its own process"
+            f"trainer.devices={trainer.get('devices')} does not work with this launcher, because each further process "
+            "would run the whole sweep: choose hydra/launcher=processes, which runs each trial as a single run"
         )
 
 

@@ -115,6 +115,7 @@ class Session:
     def __init__(self, command: Command[Any]):
         self.command = command
         self.prepared: Prepared | None = None
+        self.only_check = False  # whether the command ends after the check
         self.added: list[str] = []  # options for further processes of the run, in addition to the typed ones
         self.sweep: Path | None = None  # folder of the sweep that this process runs
         self.clear: str | None = None  # its `multirun.yaml` without secrets, if it contains secrets

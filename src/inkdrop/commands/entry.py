@@ -24,7 +24,7 @@ from yaml import YAMLError
 
 from inkdrop.commands.check import asked_of, refuse_several, show_results
 from inkdrop.commands.command import Command, Prepared, Session, current, session
-from inkdrop.commands.terminal import EXIT_CONFIGURATION, exit_code, pipe_may_close, quiet, show, stop
+from inkdrop.commands.terminal import EXIT_CONFIGURATION, exit_code, quiet, show, stop
 from inkdrop.configuration.compose import CONF, explained, refuse_without_conf
 from inkdrop.configuration.help import show as show_help
 from inkdrop.configuration.secrets import masked_text
@@ -32,25 +32,18 @@ from inkdrop.configuration.seed import draw_seed
 from inkdrop.configuration.suggestions import command as typed_as
 from inkdrop.configuration.suggestions import nearest
 from inkdrop.distributed.signals import EXIT_CODES
-from inkdrop.errors import ConfigurationError, InkdropError, NonFiniteError
-from inkdrop.files.showing import harmless, harmless_lines
+from inkdrop.errors import ConfigurationError, InkdropError, NonFiniteError, TrialError
+from inkdrop.files.showing import harmless, harmless_lines, pipe_may_close
 
 
-class TrialError(InkdropError):
-    """A trial of a sweep failed; its error has been printed."""
+def start(command: Command[Any], arguments: Sequence[str], only_check: bool = False) -> None:
+    """Runs a command, or prints its help; a configuration that Hydra refuses ends it with exit code 2.
 
-    def __init__(self, number: int, code: int):
-        super().__init__(number, code)  # for unpickling in another process
-        self.number, self.exit_code = number, code  # type: ignore[misc]
-
-    def __str__(self) -> str:
-        return f"trial {self.number} failed with exit code {self.exit_code}"
-
-
-def start(command: Command[Any], arguments: Sequence[str]) -> None:
-    """Runs a command, or prints its help; a configuration that Hydra refuses ends it with exit code 2."""
+    With `only_check` it ends after the check of the configuration, and leaves no files.
+    """
     quiet()  # before libraries are imported that print messages
     with session(command) as now, _read_by_hydra() as typed:
+        now.only_check = only_check
         try:
             refuse_without_conf()
             if {"--help", "-h"} & set(arguments):

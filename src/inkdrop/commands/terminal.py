@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -56,15 +55,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # models within others are
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # asked by the compiler
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")  # Lightning 2.6 on torch 2.15
-
-
-@contextlib.contextmanager
-def pipe_may_close() -> Iterator[None]:
-    """Ends the output within the block silently if its reader has gone, such as `head`."""
-    try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end
 
 
 @contextlib.contextmanager

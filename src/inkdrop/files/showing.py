@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 LONGEST = 300  # characters of one text
@@ -59,3 +62,12 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def pipe_may_close() -> Iterator[None]:
+    """Ends the output within the block silently if its reader has gone, such as `head`."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end

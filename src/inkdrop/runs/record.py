@@ -22,11 +22,12 @@ def facts() -> dict[str, Any]:
     return {
         "versions": {"inkdrop": __version__, "python": platform.python_version(), **versions},
         "threads": torch.get_num_threads(),
-        "git_commit": _commit(),
+        "git_commit": commit(),
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
+    """Returns the git commit of the code, or None without git or a repository."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

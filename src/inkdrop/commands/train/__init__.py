@@ -47,6 +47,13 @@ class Train(Command["PreparedTraining"]):
         return check_trials(asked)
 
 
+def check(arguments: Sequence[str]) -> None:
+    """Checks what the command would check with these arguments, and leaves no files; exit codes are those of a run."""
+    from inkdrop.commands.entry import start
+
+    start(Train(), arguments, only_check=True)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Runs the command with these arguments of a command line."""
     from inkdrop.commands.entry import start

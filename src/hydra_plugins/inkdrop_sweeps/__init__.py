@@ -1,0 +1,64 @@
+"""The launcher and the sweeper of inkdrop, in the package that Hydra 1.3 searches for plugins.
+
+Hydra imports this module at each start, `--help` included: it imports what it needs when a sweep starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class Processes(Launcher):
+    """Runs each trial of a sweep as a single run in its own process, some at a time.
+
+    The options are those of `conf/hydra/launcher/processes.yaml`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.loader = config, hydra_context.config_loader
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from inkdrop.commands.sweep.launching import launch
+
+        return launch(self.config, self.loader, job_overrides, self.options)
+
+
+class Grid(Sweeper):
+    """Runs each combination of the values of a sweep, as Hydra's basic sweeper does, and writes no files.
+
+    - `params`: sweeps in a YAML file, such as `{seed: "0,1,2"}`, before those of the command line.
+    """
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        self.loader = hydra_context.config_loader
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        overrides = OverridesParser.create(config_loader=self.loader).parse_overrides(given)
+        (trials,) = BasicSweeper.split_arguments(overrides, None)
+        results = self.launcher.launch(trials, initial_job_idx=0)
+        for each in results:
+            if each.status == JobStatus.FAILED:
+                raise each._return_value
+        return [results]
