@@ -51,6 +51,7 @@ RECORDED = [
     "~callbacks.pictures",
 ]
 POINTS = ["experiment=moons", *RECORDED, "network.dropout=0.2", "network.width=16", "network.num_blocks=1"]
+IN_PROCESS = ["hydra/launcher=basic"]  # of a sweep: its trials run in its own process
 SHORT = ["trainer.max_steps=4", "scheduler.num_steps=4"]
 
 

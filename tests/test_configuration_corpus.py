@@ -14,7 +14,7 @@ from entry_scripts import ROOT, Ended, Script, completed
 from hydra.core.utils import JobReturn
 from image_files import GREY, encoded, pixels
 from omegaconf import OmegaConf
-from runs import TINY, trained
+from runs import IN_PROCESS, TINY, trained
 
 from inkdrop.commands.train.prepare import PreparedTraining
 from inkdrop.configuration import check_settings
@@ -374,7 +374,7 @@ def test_c35_a_failing_trial_does_not_stop_the_others(
     options = ["logger=none", "callbacks.evaluate=null", "callbacks.pictures=null", "output_dir=sweep", *TINY]
     kinds = "+callbacks.kind._target_=failing.Exit,failing.Value,failing.Nothing,failing.Fine"
     options = [option for option in options if not option.startswith("callbacks.pictures.")]
-    ended = script("train.py", "-m", kinds, "allow_targets=[failing.]", *options)
+    ended = script("train.py", "-m", *IN_PROCESS, kinds, "allow_targets=[failing.]", *options)
     assert ended.code == 1
     assert "no value" in ended.err
     assert "failing.Nothing cannot be imported" in ended.err
@@ -393,7 +393,7 @@ def test_c35_a_sweep_ends_with_the_table_of_the_trials_that_worked(
     monkeypatch.setattr("inkdrop.commands.train.run.train", train)
     Path("sweep/1").mkdir(parents=True)
     Path("sweep/1/result.json").write_text('{"metrics": {"loss": 9.0}}')  # of another sweep
-    ended = script("train.py", "-m", "seed=3,4,5", "output_dir=sweep")
+    ended = script("train.py", "-m", *IN_PROCESS, "seed=3,4,5", "output_dir=sweep")
     assert ended.code == 2
     assert "error: output_dir=" in ended.err
     assert ended.err.splitlines()[-1].startswith("error: trial 1 failed with exit code 2")
@@ -432,7 +432,9 @@ def test_c35_an_objective_is_one_number(script: Script, monkeypatch: pytest.Monk
     monkeypatch.setattr("inkdrop.commands.train.run.train", lambda prepared: {"metrics": next(results)})
     told = property(lambda job: given.append(job._return_value), JobReturn.return_value.fset)  # type: ignore[attr-defined]
     monkeypatch.setattr(JobReturn, "return_value", told)
-    ended = script("train.py", "-m", "seed=0,1,2", "objective=fd", "output_dir=sweep")
+    ended = script(
+        "train.py", "-m", *IN_PROCESS, "hydra/sweeper=basic", "seed=0,1,2", "objective=fd", "output_dir=sweep"
+    )
     assert "error: not finite: the objective fd" in ended.err
     assert "error: objective=fd is not measured; available: loss" in ended.err
     assert [str(each) for each in given] == [
@@ -440,13 +442,13 @@ def test_c35_an_objective_is_one_number(script: Script, monkeypatch: pytest.Monk
         "trial 1 failed with exit code 2",
         "2.0",
     ]
-    assert script("train.py", "-m", "seed=0", "output_dir=other").code == 0
+    assert script("train.py", *basic, "seed=0", "output_dir=other").code == 0
     assert given[-1] == {"metrics": {"fd": 3.0}}
 
 
 def test_c35_a_sweep_of_runs_with_several_devices_is_refused(script: Script) -> None:
-    ended = script("train.py", "-m", "seed=0,1", ON_CPU, "trainer.devices=2")
-    assert_refused(ended, "trainer.devices=2 does not work in a sweep", "one by one")
+    ended = script("train.py", "-m", *IN_PROCESS, "seed=0,1", ON_CPU, "trainer.devices=2")
+    assert_refused(ended, "trainer.devices=2 does not work with this launcher", "hydra/launcher=processes")
 
 
 def test_c37_another_number_of_folders(script: Script, tmp_path: Path) -> None:

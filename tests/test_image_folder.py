@@ -20,7 +20,7 @@ import yaml
 from entry_scripts import ROOT, completed
 from image_files import SHAPE, SIDE, encoded, folder, pixels, sound, write
 from PIL import Image
-from runs import configuration
+from runs import IN_PROCESS, configuration
 
 from inkdrop.__main__ import main
 from inkdrop.commands.check_data.inspection import inspect
@@ -210,7 +210,7 @@ def test_training_and_a_sweep_find_the_number_of_classes(tmp_path: Path) -> None
         write(tmp_path / name, sound(*classes))
     small = ["data=image_folder", "data.shape=[3,8,8]", "data.batch_size=4", "logger=none", "trainer.max_steps=1"]
     options = [*small, "~callbacks.evaluate", f"output_dir={tmp_path}/runs"]
-    done = completed("train.py", "-m", f"data.path={tmp_path}/two,{tmp_path}/three", *options)
+    done = completed("train.py", "-m", *IN_PROCESS, f"data.path={tmp_path}/two,{tmp_path}/three", *options)
     assert done.returncode == 0, done.stderr
     for number, classes in ((0, 2), (1, 3)):
         config = json.loads((tmp_path / "runs" / str(number) / "run.json").read_text())["config"]

@@ -93,10 +93,10 @@ def run(installed: Installed) -> Path:
 def test_the_wheel_holds_the_package_and_its_configurations_alone(installed: Installed) -> None:
     with zipfile.ZipFile(installed.wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    package = ROOT / "src" / "inkdrop"
-    expected = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
-    expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "conf").rglob("*") if path.is_file()}
-    assert names == {f"inkdrop/{name}" for name in expected if "__pycache__" not in name}
+    source = ROOT / "src"
+    expected = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    expected |= {f"inkdrop/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*") if path.is_file()}
+    assert names == {name for name in expected if "__pycache__" not in name}
     assert {"inkdrop/metrics/digits.safetensors", "inkdrop/conf/train.yaml", "inkdrop/py.typed"} <= names
 
 
@@ -149,6 +149,11 @@ def test_all_other_verbs_work_from_another_folder(run: Path, installed: Installe
     printed = installed.succeed("inkdrop", "plot-schedules", "made/schedules.png")
     assert printed.startswith("made/schedules.png: cosine, edm, ")
     assert len(printed.split(", ")) == len(list((ROOT / "conf" / "schedule").glob("*.yaml")))
+    swept = installed.succeed("inkdrop", "train", "-m", *SMALL, "seed=0,1", "output_dir=sweep")
+    assert "2 finished" in swept
+    command = (installed.folder / "sweep" / "seed=1" / "command.txt").read_text()
+    assert command.startswith("python -m inkdrop train ")
+    assert "finished" in installed.succeed("inkdrop", "sweep", "sweep")
 
 
 def test_help_is_of_the_command_that_was_typed(installed: Installed) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from entry_scripts import Script
-from runs import TINY
+from runs import IN_PROCESS, TINY
 from tokened import Tokened
 
 from inkdrop.configuration.secrets import MASK, Masking, masked, masked_override, masked_text
@@ -62,7 +62,17 @@ def test_a_run_leaves_no_secret_in_any_file_nor_on_the_terminal(script: Script) 
 
 
 def test_a_sweep_leaves_no_secret_in_any_file_nor_on_the_terminal(script: Script) -> None:
-    ended = script("train.py", "-m", *SHORT, *TOKENED, "logger=none", "seed=0,1", "output_dir=sweep")
+    ended = script(
+        "train.py",
+        "-m",
+        *IN_PROCESS,
+        "hydra/sweeper=basic",
+        *SHORT,
+        *TOKENED,
+        "logger=none",
+        "seed=0,1",
+        "output_dir=sweep",
+    )
     assert ended.code == 0, ended.err
     assert "+logger.mine.api_token=***" in ended.out
     assert "seed=1" in ended.out

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from entry_scripts import Script, completed
 from moments import at_call, full
-from runs import POINTS, SHORT, files, recorded
+from runs import IN_PROCESS, POINTS, SHORT, files, recorded
 from runs import run as trained
 
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
@@ -118,7 +118,7 @@ def test_two_of_the_same_second_have_a_folder_each(script: Script, tmp_path: Pat
         (folder,) = (each for each in Path("runs").iterdir() if each.name.endswith(number) and len(each.name) < 7)
         folder.rename(f"seen{number}")
         folder.mkdir()  # the other one's
-    ended = script("train.py", "-m", *OPTIONS, "output_dir=runs/${now:%Y}", "seed=0,1")
+    ended = script("train.py", "-m", *IN_PROCESS, *OPTIONS, "output_dir=runs/${now:%Y}", "seed=0,1")
     assert ended.code == 0, ended.err
     assert len(list(Path("runs").glob("*-3/*/result.json"))) == 2
 
@@ -126,16 +126,16 @@ def test_two_of_the_same_second_have_a_folder_each(script: Script, tmp_path: Pat
 @pytest.mark.slow
 def test_a_sweep_that_only_checks_leaves_its_folder_free(script: Script) -> None:
     for steps in ("trainer.max_steps=0", "trainer.max_steps=4"):
-        ended = script("train.py", "-m", *OPTIONS, steps, "seed=0,1", "output_dir=sweep")
+        ended = script("train.py", "-m", *IN_PROCESS, *OPTIONS, steps, "seed=0,1", "output_dir=sweep")
         assert ended.code == 0, ended.err
     assert len(list(Path("sweep").glob("*/result.json"))) == 2
-    ended = script("train.py", "-m", *OPTIONS, "seed=0,1", "output_dir=sweep")
+    ended = script("train.py", "-m", *IN_PROCESS, *OPTIONS, "seed=0,1", "output_dir=sweep")
     assert ended.out.count("nothing to do") == 2
 
 
 @pytest.mark.slow
 def test_a_sweep_whose_seeds_are_drawn_goes_on(script: Script) -> None:
-    options = ["-m", *OPTIONS, "seed=null", "optimizer.lr=0.1,0.2", "output_dir=sweep"]
+    options = ["-m", *IN_PROCESS, *OPTIONS, "seed=null", "optimizer.lr=0.1,0.2", "output_dir=sweep"]
     assert script("train.py", *options).code == 0
     seeds = [json.loads((Path("sweep") / each / "result.json").read_text())["seed"] for each in "01"]
     assert seeds[0] != seeds[1]
@@ -158,7 +158,7 @@ def test_a_sweep_whose_seeds_are_drawn_goes_on(script: Script) -> None:
 )
 def test_what_all_trials_would_share_is_refused(option: str, said: str, script: Script) -> None:
     more = ["+logger.csv._target_=inkdrop.loggers.csv.CSV"] if "csv" in option else []
-    ended = script("train.py", "-m", *OPTIONS, *more, option, "seed=0,1", "output_dir=sweep")
+    ended = script("train.py", "-m", *IN_PROCESS, *OPTIONS, *more, option, "seed=0,1", "output_dir=sweep")
     assert ended.code == 2
     assert said in ended.err
     assert not list(Path.cwd().iterdir())
@@ -167,7 +167,7 @@ def test_what_all_trials_would_share_is_refused(option: str, said: str, script: 
 @pytest.mark.slow
 def test_trials_with_folders_of_their_own_elsewhere_go_on(script: Script, tmp_path: Path) -> None:
     option = f"callbacks.checkpoint.folder={tmp_path / 'disk'}/${{output_dir}}"
-    options = ["-m", *OPTIONS, option, "seed=0,1", "output_dir=sweep"]
+    options = ["-m", *IN_PROCESS, *OPTIONS, option, "seed=0,1", "output_dir=sweep"]
     assert script("train.py", *options).code == 0
     assert len(list((tmp_path / "disk").rglob("step-00000004.ckpt"))) == 2
     assert script("train.py", *options).out.count("nothing to do") == 2

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from checkpoint_files import CODEC, LAST, Marker, changed, put, registered
 from entry_scripts import Script
-from runs import POINTS, run
+from runs import IN_PROCESS, POINTS, run
 
 import inkdrop
 from inkdrop.__main__ import main
@@ -410,7 +410,8 @@ def test_a_sweep_is_not_written_through_links(script: Script, tmp_path: Path) ->
     target.write_text("precious")
     Path("sweep").mkdir()
     Path("sweep/multirun.yaml").symlink_to(target)
-    ended = script("train.py", "-m", *POINTS, "trainer.max_steps=1", "seed=0,1", "output_dir=sweep")
+    basic = [*IN_PROCESS, "hydra/sweeper=basic"]
+    ended = script("train.py", "-m", *basic, *POINTS, "trainer.max_steps=1", "seed=0,1", "output_dir=sweep")
     assert ended.code == 2
     assert "multirun.yaml is a symbolic link" in ended.err
     assert target.read_text() == "precious"

@@ -63,7 +63,7 @@ class NonFiniteError(InkdropError, FloatingPointError):
 class TrialError(InkdropError):
     """A trial of a sweep failed; its error has been printed."""
 
-    def __init__(self, trial: int | str, code: int):
+    def __init__(self, trial: str, code: int):
         super().__init__(trial, code)  # for unpickling in another process
         self.trial, self.exit_code = trial, code  # type: ignore[misc]
 

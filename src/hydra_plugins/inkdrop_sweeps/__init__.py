@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -18,7 +19,11 @@ from omegaconf import DictConfig
 class Processes(Launcher):
     """Runs each trial of a sweep as a single run in its own process, some at a time.
 
-    The options are those of `conf/hydra/launcher/processes.yaml`.
+    - `jobs`: number of trials at a time; `auto` divides the devices among them.
+    - `start`: `fork` of a process that has imported the libraries, or `fresh`.
+    - `retries`: further attempts after exit code 1 or 137.
+    - `invalid`: what happens if trials cannot work: `refuse` the sweep, or `skip` them.
+    - `rerun`: `changed` repeats trials that another version of the code has finished.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -62,3 +67,19 @@ class Grid(Sweeper):
             if each.status == JobStatus.FAILED:
                 raise each._return_value
         return [results]
+
+
+# Here and not in conf/, because a config.yaml of a run starts alone.
+_OPTIONS = {
+    ("hydra/launcher", "processes"): {
+        "_target_": f"{__name__}.Processes",
+        "jobs": "auto",
+        "start": "fork",
+        "retries": 1,
+        "invalid": "refuse",
+        "rerun": None,
+    },
+    ("hydra/sweeper", "grid"): {"_target_": f"{__name__}.Grid", "params": None},
+}
+for (_group, _name), _node in _OPTIONS.items():
+    ConfigStore.instance().store(group=_group, name=_name, node=_node, provider="inkdrop")

@@ -142,7 +142,7 @@ def run(command: Command[Any], config: DictConfig) -> Any:
             sys.exit(code)
     if sweep:  # an exit here would skip the other trials
         now.failed.append(Path(hydra.runtime.output_dir))
-        raise TrialError(hydra.job.num, code)
+        raise TrialError(str(hydra.job.num), code)
     sys.exit(code)
 
 

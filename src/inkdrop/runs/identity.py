@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from inkdrop.configuration.compose import place_guidance
 from inkdrop.runs.free import FREE, within
 
+
 def options_of(config: DictConfig) -> dict[str, Any]:
     """Returns the options that matter by path, each once: an option that refers to another one is its reference."""
     config = config.copy()

@@ -13,11 +13,6 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from inkdrop.distributed.signals import EXIT_CODES, given_back, heard
-from inkdrop.errors import ConfigurationError, TrialError
-from inkdrop.files import read_json
-from inkdrop.files.showing import harmless, warn
-from inkdrop.runs.folder_names import apart, by_time
 from inkdrop.commands.sweep import places as devices
 from inkdrop.commands.sweep.planning import Plan, check, command_of, options_of, plan, refusal
 from inkdrop.commands.sweep.pool import Pool
@@ -25,6 +20,11 @@ from inkdrop.commands.sweep.progress import Display
 from inkdrop.commands.sweep.record import Record
 from inkdrop.commands.sweep.starters import CALL, Job, Processes, Starter, run_all
 from inkdrop.commands.sweep.trials import FAILED, FINISHED, INTERRUPTED, REFUSED, Trial, folder_of
+from inkdrop.distributed.signals import EXIT_CODES, given_back, heard
+from inkdrop.errors import ConfigurationError, TrialError
+from inkdrop.files import read_json
+from inkdrop.files.showing import harmless, warn
+from inkdrop.runs.folder_names import apart, by_time
 
 VERB = "train"
 _DEFAULTS = {"jobs": "auto", "start": "fork", "retries": 1, "invalid": "refuse", "rerun": None}

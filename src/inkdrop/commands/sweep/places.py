@@ -7,14 +7,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from inkdrop.errors import ConfigurationError
 from inkdrop.commands.sweep.pool import Place
+from inkdrop.errors import ConfigurationError
 
 _MOST = 8  # trials at a time on CPUs alone: each has its own copy of the data
 
 
 def show(arguments: Sequence[str]) -> None:
-    """Prints the indices of the GPUs as JSON; it runs in a process of its own because it imports torch."""
+    """Prints the indices of the GPUs as JSON; it imports torch, and runs in a separate process."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -14,14 +14,22 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from inkdrop.configuration.compose import CONF, explained
-from inkdrop.configuration.secrets import masked_text
-from inkdrop.configuration.suggestions import written
-from inkdrop.errors import ConfigurationError, listed
-from inkdrop.files.showing import harmless_lines
-from inkdrop.runs.identity import identity
 from inkdrop.commands.sweep.starters import CALL, Job, Starter, run_all
 from inkdrop.commands.sweep.trials import Trial, folder_of, keys_that_differ, name_of, split
+from inkdrop.configuration.compose import (
+    CONF,
+    explained,
+    overrides_of,
+    primary_of,
+    refuse_foreign_targets,
+    refuse_unread,
+)
+from inkdrop.configuration.secrets import masked_text
+from inkdrop.configuration.suggestions import written
+from inkdrop.errors import ConfigurationError, InkdropError, listed
+from inkdrop.files.showing import harmless_lines
+from inkdrop.runs.identity import identity
+from inkdrop.runs.sweep_of import Sweep
 
 _NOT_OF_A_TRIAL = ("hydra.mode", "hydra.sweep.", "hydra.launcher", "hydra/launcher", "hydra.sweeper", "hydra/sweeper")
 
@@ -52,11 +60,14 @@ def plan(loader: Any, config: DictConfig, combinations: Sequence[Sequence[str]],
         own = [each for each in overrides if split(each)[0] != "output_dir"]
         try:
             composed = loader.load_sweep_config(config, list(overrides))
+            if not made.trainers:
+                _refuse_at_once(composed)
             same = identity(composed)
             trainer: Any = OmegaConf.to_container(composed.trainer, resolve=True)
         except (HydraException, OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
             made.order.append(None)
-            message = explained(error, overrides).partition("\nConfig search path:")[0]
+            text = str(error) if isinstance(error, InkdropError) else explained(error, overrides)
+            message = text.partition("\nConfig search path:")[0]
             made.refused.setdefault(message, []).append(name_of(chosen, keys, (), ""))
             continue
         made.order.append(same)
@@ -68,6 +79,12 @@ def plan(loader: Any, config: DictConfig, combinations: Sequence[Sequence[str]],
         taken.add(trial.name)
         made.trials.append(trial)
     return made
+
+
+def _refuse_at_once(config: DictConfig) -> None:
+    """Raises `ConfigurationError` for what can be said of all trials without torch, such as a mistyped option."""
+    refuse_unread(config, "train", str(config.hydra.job.config_name).removesuffix(".yaml"))
+    refuse_foreign_targets(config, overrides_of(config.hydra), primary_of(config.hydra))
 
 
 def swept(config: DictConfig) -> list[str]:
@@ -122,6 +139,7 @@ def check(
                     *(f"output_dir={written(str(folder_of(sweep, each)))}", *hydra),
                 ],
                 Path(folder) / str(number),
+                Sweep(sweep.absolute(), each.name).variables,
             )
             for number, each in enumerate(trials)
         ]

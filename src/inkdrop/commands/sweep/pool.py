@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from inkdrop.commands.sweep.record import Record, claim
+from inkdrop.commands.sweep.starters import Job, Starter
+from inkdrop.commands.sweep.trials import FAILED, FINISHED, INTERRUPTED, REFUSED, RUNNING, WAITING, Trial, folder_of
 from inkdrop.configuration.secrets import masked_override
 from inkdrop.configuration.suggestions import words, written
 from inkdrop.distributed.signals import EXIT_CODES
@@ -20,9 +23,6 @@ from inkdrop.files import read_json
 from inkdrop.files.showing import harmless_lines
 from inkdrop.files.writing import make_folder, open_plain, write_text
 from inkdrop.runs.sweep_of import Sweep
-from inkdrop.commands.sweep.record import Record, claim
-from inkdrop.commands.sweep.starters import Job, Starter
-from inkdrop.commands.sweep.trials import FAILED, FINISHED, INTERRUPTED, REFUSED, RUNNING, WAITING, Trial, folder_of
 
 _AGAIN = (1, 137)  # exit codes after which another attempt may succeed: a bug that depends on chance, and no memory
 _LOCKED = 4  # exit code of a run whose folder another process has locked

@@ -9,9 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inkdrop.files.showing import harmless, pipe_may_close
 from inkdrop.commands.sweep.pool import steps_of
-from inkdrop.commands.sweep.trials import FAILED, FINISHED, INTERRUPTED, PRUNED, REFUSED, RUNNING, STATES, WAITING, Trial
+from inkdrop.commands.sweep.trials import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PRUNED,
+    REFUSED,
+    RUNNING,
+    STATES,
+    WAITING,
+    Trial,
+)
+from inkdrop.files.showing import harmless, pipe_may_close
 
 _ENDED = (FINISHED, FAILED, REFUSED, PRUNED)
 _ORDER = (RUNNING, FAILED, REFUSED, INTERRUPTED, PRUNED, WAITING, FINISHED)  # on a short screen the first ones show

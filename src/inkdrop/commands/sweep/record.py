@@ -13,12 +13,12 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 from annotated_types import Ge, Le, Len
 
+from inkdrop.commands.sweep.trials import STATES, Trial
 from inkdrop.errors import UnreadableError
 from inkdrop.files import read_json
 from inkdrop.files.fields import wrong_field
 from inkdrop.files.showing import harmless
 from inkdrop.files.writing import make_folder, open_plain, write_text
-from inkdrop.commands.sweep.trials import STATES, Trial
 
 NAME = "sweep.json"
 _VERSION = 1
@@ -79,7 +79,7 @@ def read_trials(folder: Path) -> list[Trial]:
         wrong = f"a newer version of inkdrop wrote it (format {content['version']}): update inkdrop"
     for each in content["trials"] if wrong is None else ():
         wrong = wrong or wrong_field(each, _TRIAL, _TRIAL)
-        if wrong is None and each["name"] != Path(each["name"]).name:
+        if wrong is None and (each["name"] == ".." or each["name"] != Path(each["name"]).name):
             wrong = f"{harmless(each['name'])} is not the name of a folder"
         if wrong is None and not math.isfinite(each["seconds"]):
             wrong = "seconds is not finite"

@@ -37,6 +37,7 @@ from inkdrop.runs.machine import check_batch_size, check_devices, refused_device
 from inkdrop.runs.ownership import LOCK, locked, refuse_shared, run_id_of
 from inkdrop.runs.rerun import startable
 from inkdrop.runs.resumption import Resumed, holds_run, refuse_results, refuse_unusable, resumed
+from inkdrop.runs.sweep_of import sweep_of
 from inkdrop.tasks import Task
 
 Missing = Callable[[DataError], None]
@@ -107,6 +108,8 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
     config, plain = resolve(asked)
     if is_first():
         refuse_unusable(asked.folder)
+    if sweep_of(asked.path) is not None:
+        refuse_shared(asked.config)
     secret = from_environment(config)
     before = resumed(asked.folder, {**plain, "run_id": asked.config.get("run_id")}, secret)
     if before is not None and before.run_id not in (None, plain["run_id"]):  # written by a version without run.json

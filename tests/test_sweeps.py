@@ -1,0 +1,211 @@
+"""Sweeps from the command line: killed, continued, extended, refused, and on several devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from entry_scripts import ROOT, Script
+from runs import POINTS, recorded
+
+from inkdrop.commands.sweep.record import read_trials
+from inkdrop.errors import TrialError
+
+OPTIONS = [*POINTS, "trainer.max_steps=40", "scheduler.num_steps=40", "callbacks.checkpoint.every.steps=10"]
+SLOW = """
+import time
+from lightning.pytorch import Callback
+class Slow(Callback):
+    def on_train_batch_end(self, *_): time.sleep(0.1)
+"""
+
+
+class Sweep:
+    """One sweep and its folder."""
+
+    def __init__(self, home: Path):
+        self.home, self.folder = home, home / "sweep"
+        (home / "slow.py").write_text(SLOW)
+        self.environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{home}"}
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        slow = ["allow_targets=[slow.]", "+callbacks.slow._target_=slow.Slow"]
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *OPTIONS, *slow, *options, f"output_dir={self.folder}"]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(
+            command, cwd=self.home, env=self.environment, text=True, start_new_session=True, **streams
+        )
+
+    def run(self, *options: str) -> tuple[int, str]:
+        with self.start(*options) as process:
+            out, _ = process.communicate()
+        return process.returncode, out
+
+    def processes(self) -> list[int]:
+        """All processes of the sweep: those that name its folder or have its variables."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                    text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                except OSError:
+                    continue
+                if state != "Z" and str(self.home).encode() in text:
+                    found.append(int(entry.name))
+        return found
+
+    def results(self) -> dict[str, bytes]:
+        return {file.parent.name: file.read_bytes() for file in self.folder.glob("*/result.json")}
+
+    def steps(self) -> dict[str, list[int]]:
+        rows = {file.parent.name: recorded(file.parent) for file in self.folder.glob("*/metrics.jsonl")}
+        return {name: [row["step"] for row in own if "train/loss" in row] for name, own in rows.items()}
+
+
+def waited_for(condition: Callable[[], Any]) -> Any:
+    """The value of a condition when it holds; the time limit of the test is the only one."""
+    while not (value := condition()):
+        time.sleep(0.05)
+    return value
+
+
+def wait_for_a_trial(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert any(line.startswith("running ") for line in process.stdout), "no trial has started"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found by /proc")
+def test_a_sweep_that_is_killed_is_continued_by_the_same_command(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    values = ["seed=0,1", "optimizer.lr=1e-3,2e-3"]
+
+    # Everything is killed when a trial has finished and another one has not.
+    process = sweep.start(*values)
+    waited_for(lambda: sweep.results() and any(0 < max(each, default=0) < 40 for each in sweep.steps().values()))
+    for each in sweep.processes():
+        os.kill(each, signal.SIGKILL)
+    process.communicate()
+    first = sweep.results()
+    assert first
+
+    # The sweeping process alone is killed: its trials end by themselves.
+    process = sweep.start(*values)
+    wait_for_a_trial(process)
+    process.kill()
+    process.communicate()
+    waited_for(lambda: not sweep.processes())
+
+    # SIGTERM ends the trials after a checkpoint.
+    process = sweep.start(*values)
+    wait_for_a_trial(process)
+    process.terminate()
+    out, _ = process.communicate()
+    assert process.returncode == 143, out
+    assert "trials are left: repeat the command" in out
+    assert not sweep.processes()
+
+    code, out = sweep.run(*values)
+    assert code == 0, out
+    after = sweep.results()
+    assert {name: after[name] for name in first} == first
+    names = {f"seed={seed},lr={lr}" for seed in (0, 1) for lr in ("0.001", "0.002")}
+    assert set(after) == names
+    assert sweep.steps() == {name: list(range(1, 41)) for name in names}
+    assert {each.state for each in read_trials(sweep.folder)} == {"finished"}
+
+    # In another order, spelling and with a further value only the new ones run; a failing one stops nothing.
+    code, out = sweep.run("optimizer.lr=0.002,1e-3", "seed=1,0")
+    assert (code, "running" in out) == (0, False), out
+    code, out = sweep.run("optimizer.lr=1e-3,1e30", "seed=0,2")
+    assert code == 5, out
+    assert "2 finished, 2 failed" in out
+    assert "lr=1e+30,seed=0 failed with exit code 5: error: " in out
+    assert {name: each for name, each in sweep.results().items() if name in names} == after
+    assert {each.name: each.attempts for each in read_trials(sweep.folder) if each.name not in names} == {
+        "lr=1e+30,seed=0": 1,
+        "lr=1e+30,seed=2": 1,
+        "lr=0.001,seed=2": 1,
+    }
+
+
+def test_everything_that_cannot_work_is_listed_before_a_trial_starts(script: Script) -> None:
+    options = ["-m", *OPTIONS, "optimizer.lr=-1,1e-3", "network=mlp,nope", "output_dir=sweep"]
+    ended = script("train.py", *options)
+    assert ended.code == 2
+    assert "3 of 4 trials cannot work, and none was started (hydra.launcher.invalid=skip runs the others):" in ended.err
+    assert "lr=-1,network=mlp: optimizer.lr=-1: input should be greater than or equal to 0" in ended.err
+    assert "lr=-1,network=nope, lr=0.001,network=nope: In 'train': Could not find 'network/nope'" in ended.err
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_cannot_work_may_be_left_out(script: Script) -> None:
+    few = ["trainer.max_steps=2", "scheduler.num_steps=2"]
+    options = ["-m", *OPTIONS, *few, "optimizer.lr=-1,1e-3", "output_dir=sweep", "hydra.launcher.invalid=skip"]
+    ended = script("train.py", *options)
+    assert ended.code == 2
+    assert "1 finished, 1 refused" in ended.out
+    assert [each.state for each in read_trials(Path("sweep"))] == ["refused", "finished"]
+    assert [file.parent.name for file in Path("sweep").glob("*/result.json")] == ["lr=0.001"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["optimzer.lr=1,2"], "unknown option optimzer: did you mean optimizer?"),
+        (["seed=0,1", "schedul=linear"], "did you mean schedule?"),
+        (["seed=0,1", "run_id=mine"], "run_id=mine would be shared by all trials of the sweep: remove it"),
+        (["seed=0,1", "hydra.launcher.jobs=none"], "hydra.launcher.jobs=none must be auto or a positive number"),
+    ],
+)
+def test_a_mistyped_option_is_answered_without_torch(options: list[str], said: str, tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = {[str(ROOT / 'train.py'), '-m', *options]!r}\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: print(end.code, sorted({'torch', 'lightning', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == "2 []", done.stderr
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_forks_fresh_processes_and_two_ranks_compute_the_same(tmp_path: Path) -> None:
+    """To the bit for one process, started either way; with two ranks each trial is one run with one record."""
+    few = ["trainer.max_steps=4", "scheduler.num_steps=4", "seed=0,1"]
+    for start in ("fork", "fresh"):
+        (tmp_path / start).mkdir()
+        code, out = Sweep(tmp_path / start).run(*few, f"hydra.launcher.start={start}")
+        assert code == 0, out
+    forked, fresh = (Sweep.__new__(Sweep) for _ in range(2))
+    forked.folder, fresh.folder = tmp_path / "fork" / "sweep", tmp_path / "fresh" / "sweep"
+    for name in ("seed=0", "seed=1"):
+        metrics = [json.loads(each.results()[name])["metrics"] for each in (forked, fresh)]
+        assert metrics[0] == metrics[1]
+        assert json.loads(forked.results()[name])["threads"] == 1
+    (tmp_path / "ranks").mkdir()
+    ranks = Sweep(tmp_path / "ranks")
+    code, out = ranks.run(*few, "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
+    assert code == 0, out
+    assert sorted(ranks.steps()) == ["seed=0", "seed=1"]
+    assert set(map(tuple, ranks.steps().values())) == {(1, 2, 3, 4)}
+    assert len(list(ranks.folder.glob("*/run.json"))) == 2
+    assert not ranks.processes()
+
+
+def test_the_error_of_a_trial_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(TrialError("lr=1", 5)))
+    assert (str(error), error.exit_code) == ("trial lr=1 failed with exit code 5", 5)
