@@ -432,9 +432,8 @@ def test_c35_an_objective_is_one_number(script: Script, monkeypatch: pytest.Monk
     monkeypatch.setattr("inkdrop.commands.train.run.train", lambda prepared: {"metrics": next(results)})
     told = property(lambda job: given.append(job._return_value), JobReturn.return_value.fset)  # type: ignore[attr-defined]
     monkeypatch.setattr(JobReturn, "return_value", told)
-    ended = script(
-        "train.py", "-m", *IN_PROCESS, "hydra/sweeper=basic", "seed=0,1,2", "objective=fd", "output_dir=sweep"
-    )
+    basic = ["-m", *IN_PROCESS, "hydra/sweeper=basic"]
+    ended = script("train.py", *basic, "seed=0,1,2", "objective=fd", "output_dir=sweep")
     assert "error: not finite: the objective fd" in ended.err
     assert "error: objective=fd is not measured; available: loss" in ended.err
     assert [str(each) for each in given] == [
