@@ -241,7 +241,7 @@ def test_a_tracker_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.Monk
     import wandb
 
     tracked = [option for option in POINTS if option != "logger=none"] + ["trainer.max_steps=4"]
-    begun = Mock(side_effect=lambda **options: Mock(id=options["id"]))
+    begun = Mock(side_effect=lambda **options: Mock(id=options["id"], starting_step=0))
     monkeypatch.setattr(wandb, "init", begun)
     whole = run(tmp_path / "whole", model=tracked)
     run(interrupted(tmp_path / "whole", 2, tmp_path / "2"), model=tracked)

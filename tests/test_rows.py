@@ -45,7 +45,7 @@ def test_all_that_is_logged_of_a_step_is_one_row_of_every_record(
 ) -> None:
     import wandb
 
-    tracker = Mock()
+    tracker = Mock(starting_step=0)
     monkeypatch.setattr(wandb, "init", lambda **options: tracker)
     options = [f"trainer.accumulate_grad_batches={accumulate}", f"trainer.val_check_interval={interval}"]
     run(tmp_path, *options, "logger=[csv,wandb]", model=EVERYTHING)
@@ -59,9 +59,13 @@ def test_all_that_is_logged_of_a_step_is_one_row_of_every_record(
     assert [row["step"] for row in table] == ["2", "4", "6", "8"]
     sent = [call.args[0] for call in tracker.log.mock_calls]
     assert [each["trainer/global_step"] for each in sent] == [2, 4, 6, 8]
+    assert [call.kwargs for call in tracker.log.mock_calls] == [{"step": n, "commit": True} for n in (2, 4, 6, 8)]
     for row, each in zip(rows, sent, strict=True):
+        chart = each.pop("loss_by_t")
+        intervals = zip(chart.bins, chart.bins[1:], chart.histogram, strict=False)
+        heights = {f"loss_by_t/{low:.2f}-{high:.2f}": height for low, high, height in intervals if height}
         assert {k: v for k, v in row.items() if k not in ("step", "time")} == {
-            k: v for k, v in each.items() if k != "trainer/global_step"
+            k: v for k, v in {**each, **heights}.items() if k != "trainer/global_step"
         }
 
 

@@ -7,7 +7,10 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from inkdrop.files.showing import warn
-from inkdrop.metrics.protocol import is_higher_better
+from inkdrop.files.value_names import metric_of
+from inkdrop.loggers.about import Direction
+from inkdrop.losses import Loss
+from inkdrop.metrics.protocol import hash_of, is_higher_better
 
 
 def measured(trainer: Trainer) -> dict[str, float]:
@@ -33,6 +36,21 @@ def improves_upwards(trainer: Trainer, name: str) -> bool:
     """Returns whether the metric of this name, which the latest evaluation has measured, is better when higher."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return any(is_higher_better(name, getattr(each, "protocol", {})) for each in callbacks)
+
+
+def direction(trainer: Trainer, loss: Loss, name: str) -> Direction | None:
+    """Returns the direction in which a value of this name improves, or None for one without, such as a rate.
+
+    Losses improve downwards, and a loss knows which of its parts do not; metrics state their directions.
+    """
+    stage, _, part = name.partition("/")
+    if stage in ("train", "validation") and part in ("loss", *loss.logged):
+        return "max" if part in loss.higher else "min"
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    records = [each.protocol for each in callbacks if hasattr(each, "protocol")]
+    if name.partition("@")[0] != metric_of(name) or not any(hash_of(name, record) for record in records):
+        return None  # floors and baselines are constants
+    return "max" if improves_upwards(trainer, name) else "min"
 
 
 def warn_if_never_measured(option: str, name: str, trainer: Trainer) -> None:

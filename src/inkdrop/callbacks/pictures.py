@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from annotated_types import Ge
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from inkdrop.callbacks.cadence import Every
-from inkdrop.callbacks.ema import averaged_weights
+from inkdrop.callbacks.ema import averaged_weights, profile_name
 from inkdrop.callbacks.step import AfterStep
 from inkdrop.data.loaders import Split
 from inkdrop.distributed.ranks import raised_together
+from inkdrop.loggers.about import Picture, caption
+from inkdrop.loggers.rows import rows
 from inkdrop.pictures import save_png
 from inkdrop.pipeline import Pipeline
 
@@ -54,7 +55,9 @@ class SamplePictures(AfterStep):
             samples = pipeline(batch, seeds)
         picture = pipeline.view.sheet(samples, batch, columns=10)
         save_png(picture, self.folder / f"samples-{trainer.global_step:08d}.png")
-        log_picture(trainer, "samples", picture)
+        config: Any = pl_module.config
+        how = caption(profile_name(trainer), config.get("pipeline") or {}, trainer.global_step)
+        rows(trainer).show(trainer, "samples", Picture(picture, how))
 
 
 def conditions(pipeline: Pipeline, seeds: range, held_out: Split) -> dict[str, Tensor]:
@@ -64,10 +67,3 @@ def conditions(pipeline: Pipeline, seeds: range, held_out: Split) -> dict[str, T
     except ValueError:  # only the user can give the conditions of this model
         items = torch.tensor([seed % len(held_out["x"]) for seed in seeds])
         return {name: column[items] for name, column in held_out.items() if name != "x"}
-
-
-def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:
-    """Sends a picture (H, W, C) to every logger that has `log_image`."""
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_image"):
-            logger.log_image(key=name, images=[picture], step=trainer.global_step)

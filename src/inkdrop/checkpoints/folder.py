@@ -132,14 +132,22 @@ class CheckpointFolder:
             if file.name not in names and known is not None:  # without an index the other files are unknown
                 file.unlink()
 
-    def _kept(self, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        newest = {each["step"] for each in (files[-self.keep :] if self.keep else files)}
+    def file_of(self, kind: str) -> Path | None:
+        """Returns the file of the `best` or the `last` checkpoint, or None without one."""
+        files = (self._known() or {"files": []})["files"]
+        chosen = self._ranked(files)[:1] if kind == "best" else files[-1:]
+        return self.path / chosen[0]["name"] if chosen else None
+
+    def _ranked(self, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Returns the files whose metric is known, best first."""
         metric = (self.best or "").removeprefix("-")
         sign = -1 if (self.best or "").startswith("-") else 1
-        ranked = sorted(
-            (each for each in files if metric in each["metrics"]), key=lambda e: sign * e["metrics"][metric]
-        )
-        best = {each["step"] for each in ranked[: self.keep_best]}
+        known = (each for each in files if metric in each["metrics"])
+        return sorted(known, key=lambda each: sign * each["metrics"][metric])
+
+    def _kept(self, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        newest = {each["step"] for each in (files[-self.keep :] if self.keep else files)}
+        best = {each["step"] for each in self._ranked(files)[: self.keep_best]}
         every = {each["step"] for each in files if self.keep_every and each["step"] % self.keep_every == 0}
         return [each for each in files if each["step"] in newest | best | every]
 

@@ -88,6 +88,8 @@ class LossTerms(NamedTuple):
 class Loss(nn.Module):
     """A training objective; its own trainable parameters are trained and saved together with the model."""
 
+    higher: tuple[str, ...] = ()  # names in `logged` whose higher values are better
+
     @property
     def logged(self) -> tuple[str, ...]:
         """Names of the parts whose means are logged next to the loss."""

@@ -20,6 +20,8 @@ class NoisyCrossEntropy(Loss):
     Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 4.
     """
 
+    higher = ("accuracy",)
+
     def __init__(self, time_sampler: TimeSampler):
         super().__init__()
         self.time_sampler = time_sampler

@@ -24,12 +24,14 @@ from inkdrop.commands.command import Asked, Prepared
 from inkdrop.commands.terminal import quiet
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.configuration.compose import refuse_foreign_targets, refuse_unread, settled
+from inkdrop.configuration.once import options_once
 from inkdrop.configuration.secrets import from_environment, hiding, masked, refuse_masked
 from inkdrop.data.module import DataModule
 from inkdrop.distributed.processes import is_first
 from inkdrop.errors import CheckpointError, ConfigurationError, DataError
 from inkdrop.files.showing import harmless, warn
 from inkdrop.loggers.jsonl import JSONLines
+from inkdrop.loggers.wandb_runs import agent_run_id
 from inkdrop.metrics.checks import VALIDATION
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
 from inkdrop.networks.recomputing import recompute_activations
@@ -48,6 +50,7 @@ class PreparedTraining(Prepared):
     """A training run that is checked and built; the fields of its base class come first.
 
     - `shown`: the configuration without secrets.
+    - `once`: the configuration for trackers: each option once, without secrets and paths.
     - `start_again`: YAML text from which the run can be started again.
     - `before`: the earlier part of the run in the folder, or None for a fresh run.
     - `data`, `task`, `trainer`: the built parts.
@@ -57,6 +60,7 @@ class PreparedTraining(Prepared):
     """
 
     shown: dict[str, Any]
+    once: dict[str, Any]
     start_again: str
     before: Resumed | None
     data: DataModule
@@ -76,7 +80,8 @@ def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any]]:
     OmegaConf.set_readonly(config, False)
     OmegaConf.set_struct(config, False)
     earlier: dict[str, Any] | None = None
-    config.run_id = run_id_of(asked.folder) or config.get("run_id") or secrets.token_hex(4)
+    given = None if asked.in_sweep or sweep_of(asked.path) else agent_run_id()  # it is of one run
+    config.run_id = run_id_of(asked.folder) or config.get("run_id") or given or secrets.token_hex(4)
     with contextlib.suppress(CheckpointError):  # which is raised where it matters
         earlier = read_record(asked.folder).get("config")
     config = settled(config, str(asked.path), earlier=earlier)
@@ -126,6 +131,7 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
         only_checked=_only_checked(plain),
         objective=plain["objective"],
         shown=masked(plain, secret),
+        once=options_once(config, secret),
         start_again=startable(config, output_dir, secret),
         before=before,
         data=data,
@@ -193,6 +199,8 @@ def _check_fit(
     if plain["optimizer"]["lr"] == 0:
         warn("optimizer.lr=0 leaves all weights unchanged")
     task.foresee(plain["trainer"]["max_steps"])
+    for logger in trainer.loggers:
+        getattr(logger, "verify", lambda config: None)(plain)
     item = None
     try:
         data.verify()

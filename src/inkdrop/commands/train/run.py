@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 from inkdrop.callbacks import Checkpoint, Evaluate, Interrupted
-from inkdrop.callbacks.measured import latest
+from inkdrop.callbacks.measured import direction, latest
 from inkdrop.checkpoints.files import folder_of, places
 from inkdrop.commands.command import for_the_user
 from inkdrop.commands.describe.costs import foreseen
 from inkdrop.commands.terminal import exit_code
+from inkdrop.commands.tracking import concluded, introduce, summarized
 from inkdrop.commands.train.prepare import PreparedTraining
 from inkdrop.conditioners.label import is_named, named
 from inkdrop.configuration.suggestions import command, options
@@ -53,26 +54,38 @@ def train(prepared: PreparedTraining) -> dict[str, Any]:
     The folder holds `config.yaml`, `metrics.jsonl`, `checkpoints/`, `pictures/` and at the end `result.json`.
     """
     start = time.monotonic()
-    run, task, trainer, before = prepared.asked.path, prepared.task, prepared.trainer, prepared.before
+    run, task, trainer = prepared.asked.path, prepared.task, prepared.trainer
     with prepared.open as stack:
         with for_the_user():
             _lock(stack, prepared)
             _fill(prepared)
             _claim_folders(stack, prepared)
-        _begin(prepared)
-        if before is not None and before.step >= trainer.max_steps:
-            print(f"nothing to do: the run has all its {before.step} steps; raise trainer.max_steps to train further")
-            metrics, evaluated, step = before.latest, _evaluated_before(before, trainer), before.step
-            if (result := _earlier_result(run)) is not None:
-                return result
-        else:
-            _fit(trainer, task, prepared.data, before)
-            metrics = {**(before.latest if before else {}), **latest(trainer)}
-            evaluated, step = _evaluated(trainer), trainer.global_step
-        result = _result(run, task, step, metrics, evaluated, time.monotonic() - start)
-        if trainer.is_global_zero:
-            write_json(result, run / "result.json")
-            _farewell(run, result, task)
+        title = f"{task.config['name']} in {run.name}"
+        with concluded(trainer.loggers, title, partial(_facts, task, trainer, start)) as outcome:
+            outcome.checkpoints = partial(_checkpoint, trainer)
+            result = _trained(prepared, start)
+            outcome.result = summarized(result)
+    return result
+
+
+def _trained(prepared: PreparedTraining, start: float) -> dict[str, Any]:
+    """Trains, unless all steps are done, and returns the content of `result.json`, which it has written."""
+    run, task, trainer, before = prepared.asked.path, prepared.task, prepared.trainer, prepared.before
+    recorded = _begin(prepared)
+    if before is not None and before.step >= trainer.max_steps:
+        print(f"nothing to do: the run has all its {before.step} steps; raise trainer.max_steps to train further")
+        metrics, evaluated, step = before.latest, _evaluated_before(before, trainer), before.step
+        if (result := _earlier_result(run)) is not None:
+            return result
+    else:
+        _introduce(prepared, recorded)
+        _fit(trainer, task, prepared.data, before)
+        metrics = {**(before.latest if before else {}), **latest(trainer)}
+        evaluated, step = _evaluated(trainer), trainer.global_step
+    result = _result(run, task, step, metrics, evaluated, time.monotonic() - start)
+    if trainer.is_global_zero:
+        write_json(result, run / "result.json")
+        _farewell(run, result, task)
     return result
 
 
@@ -168,12 +181,37 @@ def _end_others(trainer: Trainer, seconds: float = 0) -> None:
         launcher.kill(signal.SIGKILL)
 
 
-def _begin(prepared: PreparedTraining) -> None:
-    """Prints whether the run is fresh or resumed, and cuts its record to the step from which it continues."""
+def _introduce(prepared: PreparedTraining, recorded: Sequence[Mapping[str, float]]) -> None:
+    """States to loggers what the run is called, and its options; `recorded` are its rows before it was resumed."""
+    plain, trainer = prepared.plain, prepared.trainer
+    if trainer.is_global_zero:
+        options = {**prepared.once, **prepared.task.facts}
+        better = partial(direction, trainer, prepared.task.loss)
+        known = {"objective": plain["objective"], "direction": better, "before": recorded}
+        introduce(trainer.loggers, prepared.asked, plain["name"], options, "train", run_id=plain["run_id"], **known)
+
+
+def _facts(task: Task, trainer: Trainer, start: float) -> dict[str, Any]:
+    """Returns what is known of a run that fails."""
+    seconds = round(time.monotonic() - start, 1)
+    return {"steps": trainer.global_step, "seconds": seconds, "seed": task.config["seed"], **task.facts}
+
+
+def _checkpoint(trainer: Trainer, kind: str) -> Path | None:
+    """Returns the file of the best or the last checkpoint."""
+    files = (each.files for each in trainer.callbacks if isinstance(each, Checkpoint))  # type: ignore[attr-defined]
+    return next((file for each in files if (file := each.file_of(kind)) is not None), None)
+
+
+def _begin(prepared: PreparedTraining) -> list[dict[str, float]]:
+    """Prints whether the run is fresh or resumed, and cuts its record to the step from which it continues.
+
+    Returns the rows that were recorded up to this step.
+    """
     run, before = prepared.asked.path, prepared.before
     trainer, task, data = prepared.trainer, prepared.task, prepared.data
     if not trainer.is_global_zero:
-        return
+        return []
     run_id = task.config["run_id"]
     if before is None:
         print(f"fresh run {run_id} in {run}", flush=True)
@@ -196,8 +234,8 @@ def _begin(prepared: PreparedTraining) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, CSV):
             logger.begin(record.rows())
-        logger.log_hyperparams(task.config)
     write_text(run / "config.yaml", prepared.start_again)
+    return record.rows()
 
 
 def _result(

@@ -1,0 +1,232 @@
+"""What a run looks like in W&B, read from offline runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from entry_scripts import completed
+from runs import POINTS, as_a_command, interrupted, run
+from tracked import Records, each, history, options, segments, summary
+
+import inkdrop
+from inkdrop.runs.sweep_of import Sweep
+
+TRACKED = [
+    *(option for option in POINTS if option not in ("~callbacks.evaluate", "~callbacks.pictures", "logger=none")),
+    "evaluation.num_samples=20",
+    "metric.frechet.min_samples=2",
+    "callbacks.evaluate.every.steps=4",
+    "callbacks.pictures.every.steps=4",
+    "callbacks.pictures.num_samples=4",
+    "callbacks.loss_by_noise_level.every.steps=4",
+    "time_grid.num_steps=3",
+    "trainer.max_steps=8",
+    "trainer.log_every_n_steps=2",
+    "trainer.val_check_interval=4",
+    "trainer.enable_progress_bar=false",
+]
+UNMEASURED = ("evaluat", "pictures", "frechet")
+BARE = [option for option in TRACKED if not any(part in option for part in UNMEASURED)]
+BARE += ["~callbacks.evaluate", "~callbacks.pictures"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tracked") / "run"
+    run(folder, "objective=validation/loss", "logger.wandb.tags=[mine]", "logger.wandb.notes=first", model=TRACKED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def record(folder: Path) -> Records:
+    (record,) = segments(folder)
+    return record
+
+
+def test_a_logged_step_is_one_row(folder: Path, record: Records) -> None:
+    rows = history(record)
+    assert [row["trainer/global_step"] for row in rows] == [2, 4, 6, 8]
+    assert [row["_step"] for row in rows] == [2, 4, 6, 8]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line, row in zip(lines, rows, strict=True):
+        assert row["train/loss"] == line["train/loss"]
+        assert "train/samples_per_second" in row
+        for name in ("validation/loss", "fd_raw_20", "samples.caption", "loss_by_t.values"):
+            assert (name in row) == (line["step"] in (4, 8)), name
+
+
+def test_the_axis_and_the_summaries_are_declared(record: Records) -> None:
+    metrics = {content.get("name") or content["glob_name"]: content for content in each("metric", record)}
+    assert metrics["*"]["step_metric"] == "trainer/global_step"
+    for name in ("train/loss", "validation/loss", "fd_raw_20"):
+        assert metrics[name]["step_metric"] == "trainer/global_step"
+        assert metrics[name]["summary"] == {"last": True, "min": True}
+    assert metrics.keys() == {"trainer/global_step", "*", "train/loss", "validation/loss", "fd_raw_20"}
+
+
+def test_pictures_say_how_they_were_made_and_the_loss_by_noise_level_is_one_chart(record: Records) -> None:
+    rows = history(record)
+    assert [row.get("samples.caption") for row in rows] == [
+        None,
+        "step 4, weights 0.9, sampler abm with 3 steps, guidance none",
+        None,
+        "step 8, weights 0.9, sampler abm with 3 steps, guidance none",
+    ]
+    assert not any(name.startswith("loss_by_t/") for row in rows for name in row)
+    charts = [row["loss_by_t.bins"] for row in rows if "loss_by_t.bins" in row]
+    assert charts == [pytest.approx([n / 10 for n in range(11)])] * 2
+
+
+def test_the_configuration_has_each_option_once(folder: Path, record: Records) -> None:
+    kept = options(record)
+    assert kept["optimizer"]["lr"] == 0.004
+    assert "lr" not in str({**kept, "optimizer": None, "overrides": None})
+    assert kept["network"]["width"] == 16
+    assert kept["overrides"] == ["experiment=moons", *(o for o in kept["overrides"] if o != "experiment=moons")]
+    assert not any(option.startswith("output_dir") for option in kept["overrides"])
+    assert str(folder.parent) not in json.dumps(kept)
+    assert kept["versions"]["inkdrop"]
+    assert "git_commit" in kept
+    (start,) = each("run", record)
+    assert start["run_id"] == json.loads((folder / "run.json").read_text())["run_id"]
+
+
+def test_the_summary_has_the_result(folder: Path, record: Records) -> None:
+    result, kept = json.loads((folder / "result.json").read_text()), summary(record)
+    metrics, lines = result["metrics"], [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert kept["exit_code"] == 0
+    for name in ("steps", "seconds", "seed", "versions", "threads", "git_commit", "protocol"):
+        assert kept[name] == result[name]
+    assert kept["checkpoint"] == "step-00000008.ckpt"
+    for name in ("train/loss", "validation/loss", "fd_raw_20"):
+        best = min(line[name] for line in lines if name in line)
+        assert kept[name] == pytest.approx({"min": best, "last": metrics[name]})
+    assert kept["fd_raw_20_floor"] == metrics["fd_raw_20_floor"]
+    assert kept["ratios"] == {"fd_raw_20": pytest.approx(metrics["fd_raw_20"] / metrics["fd_raw_20_floor"])}
+    assert kept["protocol_hashes"] == {"fd_raw_20": result["protocol"]["metrics"]["fd_raw_20"]["hash"]}
+    assert kept["objective"] == metrics["validation/loss"]
+    assert str(folder) not in json.dumps(kept)
+    assert each("exit", record) == [{"exit_code": 0, "runtime": each("exit", record)[0]["runtime"]}]
+
+
+def test_a_run_has_a_name_a_type_tags_and_notes(record: Records) -> None:
+    (start,) = each("run", record)
+    assert start["job_type"] == "train"
+    assert start["tags"] == ["moons", "mine"]
+    assert start["notes"] == "first"
+    assert start["display_name"].startswith("max_steps=8,")
+    assert "run_group" not in start
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (["name=mine"], "seed=1,lr=0.002"),
+        (["name=mine", "logger.wandb.name=yours"], "yours"),
+    ],
+)
+def test_a_trial_is_named_by_its_sweep(
+    given: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = Sweep(tmp_path / "sweep", "seed=1,lr=0.002")
+    for variable, value in sweep.variables.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("WANDB_RUN_ID", "inherited")
+    folder = sweep.folder / sweep.trial
+    folder.mkdir(parents=True)
+    as_a_command(inkdrop.train, *BARE, "trainer.max_steps=2", *given, f"output_dir='{folder}'")
+    (start,) = each("run", segments(folder)[0])
+    assert start["run_group"] == "sweep"
+    assert start["display_name"] == name
+    assert start["run_id"] == json.loads((folder / "run.json").read_text())["run_id"]
+    assert start["run_id"] != "inherited"
+
+
+def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        as_a_command(inkdrop.train, *BARE, "optimizer.lr=1e30", f"output_dir={tmp_path}")
+    (record,) = segments(tmp_path)
+    kept = summary(record)
+    assert kept["exit_code"] == 5
+    assert each("exit", record)[0]["exit_code"] == 5
+    assert "not finite" in kept["error"]
+    assert kept["seconds"] >= 0
+    assert kept["steps"] >= 1
+    (alert,) = each("alert", record)
+    assert alert["title"].startswith("not finite: moons")
+    assert alert["level"] == "ERROR"
+    assert alert["text"] == kept["error"]
+
+
+def test_a_resumed_run_has_its_identity_and_no_step_twice(tmp_path: Path) -> None:
+    run(tmp_path / "whole", "trainer.max_steps=12", model=BARE)
+    whole = history(segments(tmp_path / "whole")[0])
+    halved = interrupted(tmp_path / "whole", 6, tmp_path / "halved")
+    shutil.copy(tmp_path / "whole" / "run.json", halved)
+    (own,) = (tmp_path / "whole" / "wandb").glob("offline-run-*")
+    (copied,) = [halved / "wandb" / own.name]
+    copied.mkdir(parents=True)
+    (file,) = own.glob("run-*.wandb")
+    kept: list[int] = []
+    for size in range(file.stat().st_size, 0, -200):  # what a killed process leaves: blocks, without the last rows
+        (copied / file.name).write_bytes(file.read_bytes()[:size])
+        kept = [row["_step"] for row in history(segments(halved)[0])]
+        if len(kept) == 2:
+            break
+    assert kept == [2, 4]
+    run(halved, "trainer.max_steps=12", model=BARE)
+    first, second = segments(halved)
+    steps = [row["_step"] for row in history(first) + history(second)]
+    assert steps == [row["_step"] for row in whole] == [2, 4, 6, 8, 10, 12]
+    assert {start["run_id"] for record in (first, second) for start in each("run", record)} == {
+        each("run", segments(tmp_path / "whole")[0])[0]["run_id"]
+    }
+    for row, again in zip(whole, history(first) + history(second), strict=True):
+        assert row["train/loss"] == again["train/loss"]
+    lines = [json.loads(line) for line in (halved / "metrics.jsonl").read_text().splitlines()]
+    assert summary(second)["train/loss"] == pytest.approx(
+        {"min": min(line["train/loss"] for line in lines), "last": lines[-1]["train/loss"]}
+    )
+    run(halved, "trainer.max_steps=12", model=BARE)
+    assert len(segments(halved)) == 2, "a finished run starts nothing"
+
+
+@pytest.mark.parametrize("kind", ["best", "last", "none"])
+def test_the_chosen_checkpoint_is_an_artifact(kind: str, tmp_path: Path) -> None:
+    best = "callbacks.checkpoint.best=validation/loss"
+    run(tmp_path, f"logger.wandb.checkpoints={kind}", best, "callbacks.checkpoint.keep=1", model=BARE)
+    artifacts = each("artifact", segments(tmp_path)[0])
+    if kind == "none":
+        assert artifacts == []
+        return
+    (artifact,) = artifacts
+    assert {kind, "latest"} <= set(artifact["aliases"])
+    (content,) = artifact["manifest"]["contents"]
+    index: dict[str, Any] = json.loads((tmp_path / "checkpoints" / "index.json").read_text())
+    files = index["files"]
+    chosen = files[-1] if kind == "last" else min(files, key=lambda f: f["metrics"].get("validation/loss", 9.0))
+    assert content["local_path"] == str(tmp_path / "checkpoints" / chosen["name"])
+
+
+def test_the_best_checkpoint_needs_a_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        as_a_command(inkdrop.train, *BARE, "logger.wandb.checkpoints=best", f"output_dir={tmp_path / 'run'}")
+    assert ended.value.code == 2
+    assert "logger.wandb.checkpoints=best requires the metric" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("sweep", ["agents", None])
+def test_the_agent_of_wandb_gives_the_identity_and_an_inherited_one_does_not(sweep: str | None, tmp_path: Path) -> None:
+    variables = {"WANDB_RUN_ID": "fromagent", "WANDB_SWEEP_ID": sweep}
+    done = completed("train.py", *BARE, "trainer.max_steps=2", f"output_dir={tmp_path / 'run'}", **variables)
+    assert done.returncode == 0, done.stderr
+    own = json.loads((tmp_path / "run" / "run.json").read_text())["run_id"]
+    (start,) = each("run", segments(tmp_path / "run")[0])
+    assert start["run_id"] == own
+    assert (own == "fromagent") == (sweep is not None)
+    assert start.get("sweep_id") == sweep
