@@ -34,6 +34,7 @@ import torch
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
+from report import make_sweep
 from safetensors.torch import save_file
 
 import inkdrop
@@ -281,6 +282,7 @@ def made(root: Path) -> dict[str, Kind]:
         protocol = {"measurement": {"num_samples": 9}, "metrics": {"fd": facts}, "sampling": sampling}
         content = {"metrics": {"fd": 1.0 + number, "fd_floor": 0.5}, "protocol": protocol, "checkpoint": "x"}
         (root / "results" / str(number) / "result.json").write_text(json.dumps(content))
+    sweep = make_sweep(root / "sweep", settings=2, seeds=2, rows=20)
     shown = [root / name for name in files if name.split(".")[1] not in ("npy", "npz", "pt")]
     kinds = {
         "checkpoint bytes": Kind(of_bytes(checkpoint), sampled),
@@ -290,6 +292,8 @@ def made(root: Path) -> dict[str, Kind]:
         "run record": Kind(of_values(run, "run.json"), records),
         "result bytes": Kind(of_bytes(root / "results"), table),
         "result values": Kind(of_values(root / "results", "1/result.json"), table),
+        "sweep bytes": Kind(of_bytes(sweep), table),
+        "sweep record": Kind(of_values(sweep, "sweep.json"), table),
         "options": Kind(of_options, configured),
         "published bytes": Kind(of_bytes(published), lambda path: read_diffusers_folder(path, network)),
     }

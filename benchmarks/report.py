@@ -9,6 +9,7 @@ page was ready and which requests it made.
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import datetime
 import io
@@ -29,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
+from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).parent.parent
 SCHEDULES, PREDICTIONS, RATES = ("cosine", "linear", "vp"), ("noise", "v"), (0.001, 0.002, 0.004)
@@ -110,9 +112,17 @@ def make_run(folder: Path, lr: float, schedule: str, prediction: str, seed: int,
         "git_commit": "77ee2275e804401c66da484feae1610c3d00a07e",
     }
     (folder / "result.json").write_text(json.dumps(result))
-    y, x = np.mgrid[0:44, 0:220]
-    sheet = 127 + 127 * np.sin((x % 22) / (3 + lr * 500) + y / 4) * np.cos(value)
-    Image.fromarray(sheet.astype(np.uint8)).save(folder / "pictures" / "samples-00002000.png")
+    sheet(value, seed=0).save(folder / "pictures" / "samples-00002000.png")
+
+
+def sheet(value: float, seed: int) -> Image.Image:
+    """Returns twenty digits with noise that grows with a value, ten in a row."""
+    chance = np.random.default_rng(seed)
+    digits = load_digits().images[:20] / 16
+    noised = np.clip(digits + chance.normal(0, 0.06 * value, digits.shape), 0, 1)
+    framed = np.pad(noised, ((0, 0), (0, 1), (0, 1)), constant_values=0.5)
+    rows = framed.reshape(2, 10, 9, 9).transpose(0, 2, 1, 3).reshape(18, 90)
+    return Image.fromarray((255 * rows).astype(np.uint8))
 
 
 class Chromium:
@@ -179,15 +189,18 @@ def opened(page: Path, program: str, picture: Path | None = None, address: str =
             each["params"]["request"]["url"] for each in browser.events if each["method"] == "Network.requestWillBeSent"
         ]
         if picture is not None:
-            import base64
-
             shot = browser.call("Page.captureScreenshot", session, captureBeyondViewport=True)["data"]
-            Image.open(io.BytesIO(base64.b64decode(shot))).convert("P", palette=Image.Palette.ADAPTIVE).save(
-                picture, optimize=True
-            )
+            save_cropped(Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB"), picture)
         return float(ready), [each for each in sent if not each.startswith(("file://", "data:"))]
     finally:
         browser.close()
+
+
+def save_cropped(image: Image.Image, file: Path) -> None:
+    """Writes a picture of a page without the empty space below it, in 256 colours."""
+    box = ImageChops.difference(image, Image.new("RGB", image.size, "white")).getbbox() or (0, 0, *image.size)
+    image = image.crop((0, 0, image.width, min(image.height, box[3] + 24)))
+    image.convert("P", palette=Image.Palette.ADAPTIVE).save(file, optimize=True)
 
 
 def main() -> None:

@@ -76,10 +76,9 @@ def _learning(axes: Axes, title: str, curves: Mapping[str, Curve]) -> None:
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(curve.steps, curve.mean, color=colour, label=_text(label), linewidth=1.6)
         axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-    positive = all(value > _SMALLEST for _, curve in shown for value in curve.low)
     more = f" (best {len(shown)} of {len(curves)} settings)" if len(curves) > len(shown) else ""
     axes.set(title=f"{_text(title)}{more}", xlabel="step")
-    _scale(axes, positive)
+    _scale(axes, [value for _, curve in shown for value in (*curve.low, *curve.high)])
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -100,8 +99,10 @@ def _against_cost(axes: Axes, report: Comparison, metric: str, cost: str) -> Non
     axes.step([point[0] for point in best], [point[1] for point in best], where="post", color=COLOURS[1], linewidth=1.2)
     for price, value, label in best[:_MOST_CURVES]:
         axes.annotate(_text(label), (price, value), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set(title=f"{_text(metric)} and its Pareto front", xlabel=cost, xscale="log")
-    _scale(axes, all(point[1] > 0 for point in points))
+    axes.set(title=f"{_text(metric)} and its Pareto front", xlabel=cost)
+    if _is_wide([point[0] for point in points]):
+        axes.set_xscale("log")
+    _scale(axes, [point[1] for point in points])
 
 
 def _calls(axes: Axes, title: str, lines: Mapping[str, Sequence[tuple[float, float]]], floor: float) -> None:
@@ -115,16 +116,21 @@ def _calls(axes: Axes, title: str, lines: Mapping[str, Sequence[tuple[float, flo
     axes.set(title=_text(title), xlabel="network calls", xscale="log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
     axes.xaxis.set_minor_locator(NullLocator())
-    _scale(axes, all(value > 0 for points in lines.values() for _, value in points))
+    _scale(axes, [value for points in lines.values() for _, value in points])
     axes.legend(frameon=False)
 
 
-def _scale(axes: Axes, positive: bool) -> None:
-    axes.set_yscale("log" if positive else "linear")
-    if positive:
+def _scale(axes: Axes, values: Sequence[float]) -> None:
+    if _is_wide(values):
+        axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
     axes.grid(alpha=0.3)
+
+
+def _is_wide(values: Sequence[float]) -> bool:
+    """Returns whether values are positive and span more than a factor of three, so that their axis is logarithmic."""
+    return min(values) > _SMALLEST and max(values) > 3 * min(values)
 
 
 def _is_drawable(value: float) -> bool:

@@ -352,8 +352,8 @@
     places.samples = node("div", { class: "samples", id: "samples" });
     places.samplesTitle = node("h2", {}, "Samples of equal seeds");
     const box = (title, place, control) => node("section", {}, node("h2", {}, title), control || null, place);
-    const facts = [...data.facts].sort((a, b) => b[1].length - a[1].length).map(([fact, values]) => [fact, values.map(([value, count]) => (values.length > 1 ? value + " (" + count + ")" : value)).join(", ")]);
-    const differing = new Set(data.facts.filter((each) => each[1].length > 1).map((each) => each[0]));
+    const differing = data.facts.filter((each) => each[1].length > 1).map(([fact, values]) => [fact, values.map(([value, count]) => value + " (" + count + ")").join(", ")]);
+    const shared = data.facts.filter((each) => each[1].length === 1).map(([fact, values]) => fact + " " + values[0][0]);
     const references = (each) => Object.entries(each.references).map(([kind, value]) => kind + " " + shown(value)).join(", ");
     document.getElementById("report").append(
       node("h1", {}, data.title),
@@ -368,8 +368,10 @@
       places.samplesTitle, places.samples,
       ...(data.trials.length ? [node("h2", {}, "Without a result"), plain(["trial", "state", "reason"], data.trials.map(([trial, now, reason]) => [trial, node("span", { class: now === "failed" || now === "refused" ? now : "" }, now), reason]))] : []),
       node("h2", {}, "How it was measured"),
-      plain(["metric", "protocol", "references", "what it depends on"], main.map((each) => [each.name, each.hash, references(each), each.described])),
-      ...(facts.length ? [node("h2", {}, "Code and versions" + (differing.size ? ": the runs differ" : "")), plain(["fact", "value"], facts, [], (each) => (differing.has(each[0]) ? "differs" : ""))] : []),
+      plain(["metric", "protocol", "references", "what it depends on"], main.map((each) => [each.name, each.hash, references(each), each.described]), [], () => "measured"),
+      ...(data.facts.length ? [node("h2", {}, "Code and versions" + (differing.length ? ": the runs differ" : ""))] : []),
+      ...(differing.length ? [plain(["fact", "values"], differing, [], () => "differs")] : []),
+      ...(shared.length ? [node("p", { class: "quiet" }, "All runs: " + shared.join(", ") + ".")] : []),
       ...(data.notes.length ? [node("h2", {}, "Notes"), node("ul", {}, ...data.notes.map((each) => node("li", {}, each)))] : []),
     );
     if (!Object.keys(data.curves).length) places.curves.parentElement.remove();
