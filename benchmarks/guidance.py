@@ -76,7 +76,7 @@ class Judges:
 
     def row(self, pipeline: Pipeline, guide: Guidance, scale: float, num_seeds: int) -> Row:
         """The means over seeds of samples under this guide and the pipeline's other ones."""
-        pipeline.guidance = {"guide": guide, **{k: v for k, v in pipeline.guidance.items() if k == "clip"}}
+        pipeline.guidance = {"guide": guide, **{k: v for k, v in pipeline.guidance.items() if k == "static_threshold"}}
         n = len(self.label)
         samples = [pipeline({"label": self.label}, range(n * k, n * (k + 1))) for k in range(num_seeds)]
         real = self.variance(self.held_out["x"])

@@ -67,9 +67,9 @@ def calibrated(
     [
         [],
         ["weights=raw", "guidance.scale=2"],
-        ["guidance=clip", "guidance.clip.low=-0.9"],
+        ["guidance=static_threshold", "guidance.static_threshold.low=-0.9"],
         ["guidance=none"],
-        ["guidance=[clip,classifier_free]", "guidance.scale=2", "guidance.interval=[0.3,5]"],
+        ["guidance=[static_threshold,classifier_free]", "guidance.scale=2", "guidance.interval=[0.3,5]"],
         ["ema.length=0.1", "ema.step=3"],
     ],
 )
@@ -99,7 +99,7 @@ def test_one_model_has_one_calibration_however_it_is_asked_for(run: Path) -> Non
     )
     first = next(iter(read_checkpoint(run)["ema"]))
     assert place(run, "weights=ema") == place(run) == place(run, f"weights={first}")
-    assert place(run, "guidance=clip") == place(run) == place(run, "guidance.scale=null")
+    assert place(run, "guidance=static_threshold") == place(run) == place(run, "guidance.scale=null")
     assert place(run, "ema.length=0.1") == place(run, "ema.length=0.1", "ema.step=6")
     models = [
         ["weights=raw"],
@@ -107,7 +107,7 @@ def test_one_model_has_one_calibration_however_it_is_asked_for(run: Path) -> Non
         ["ema.length=0.1", "ema.step=3"],
         ["guidance=none"],
         ["guidance.scale=2"],
-        ["guidance=[clip,classifier_free]", "guidance.scale=2"],
+        ["guidance=[static_threshold,classifier_free]", "guidance.scale=2"],
     ]
     assert len({place(run), *(place(run, *each) for each in models)}) == 1 + len(models)
 

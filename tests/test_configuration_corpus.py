@@ -181,7 +181,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "C36 data": (["data.shape=[3,8,8]"], ["data.shape=[3, 8, 8]", "must be [1, 8, 8] for Digits"]),
     "C36 groups": (["network.norm_groups=5"], ["network.norm_groups=5", "[32, 64]"]),
     "C36 heads": (["network.head_dim=5"], ["network.head_dim=5", "[32, 64]"]),
-    "C37 guidance": (["guidance.clip.low=nan"], ["guidance.clip.low=nan", "finite"]),
+    "C37 guidance": (["guidance.static_threshold.low=nan"], ["guidance.static_threshold.low=nan", "finite"]),
     "C37 no classes": (["data.num_classes=0"], ["num_classes=0", "greater than or equal to 1"]),
     "batch over devices": ([ON_CPU, "trainer.devices=2", "data.batch_size=7"], ["data.batch_size=7", "2 devices"]),
     "prediction": (["schedule=linear"], ["choose prediction=flow"]),
@@ -510,7 +510,7 @@ def test_c38_what_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_null_switches_parts_off(script: Script) -> None:
     off = [f"callbacks.{name}=null" for name in ("pictures", "evaluate", "ema", "checkpoint", "progress")]
     options = [option for option in TINY if not option.startswith(("callbacks", "guidance"))]
-    ended = script("train.py", *options, *off, "guidance.clip=null", "logger.wandb=null", "output_dir=run")
+    ended = script("train.py", *options, *off, "guidance.static_threshold=null", "logger.wandb=null", "output_dir=run")
     assert ended.code == 0, ended.err
     assert "now try" not in ended.out
     assert sorted(path.name for path in Path("run").iterdir()) == [

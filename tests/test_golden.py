@@ -24,6 +24,7 @@ from golden.make import loaded, machine
 from hydra.utils import get_class
 
 from inkdrop.configuration import build, check
+from inkdrop.configuration.moved import renamed
 
 SETS = {file.parent.name: json.loads(file.read_text()) for file in Path(__file__).parent.glob("golden/*/commands.json")}
 COMMAND = "src/inkdrop/__main__.py"  # python -m inkdrop
@@ -141,7 +142,7 @@ def assert_equal_runs(then: Path, now: Path, exact: bool) -> None:
     assert [*differences(before, after, exact)] == []
     first, second = (each["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"] for each in (before, after))
     assert first == second
-    assert {*options(before["config"])} <= {*options(after["config"])}
+    assert {*options(renamed(before["config"]))} <= {*options(after["config"])}
     rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (then, now)]
     assert [*differences(*rows, exact, "metrics.jsonl")] == []
     results = [json.loads((run / "result.json").read_text()) for run in (then, now)]

@@ -47,7 +47,7 @@ def test_a_scale_on_the_command_line_is_classifier_free_guidance(runs: Path, tmp
     assert (before["network_calls"], result["network_calls"]) == (3, 6)
     pipeline = inkdrop.load(runs / "labelled")
     pipeline.sampler.time_grid.num_steps = 3  # type: ignore[attr-defined]
-    pipeline.guidance = {"free": ClassifierFree(4.0), "clip": pipeline.guidance["clip"]}
+    pipeline.guidance = {"free": ClassifierFree(4.0), "clip": pipeline.guidance["static_threshold"]}
     expected = pipeline(pipeline.request(range(8)), range(8))
     assert (guided["x"][..., 0] == expected[:, 0].numpy()).all()
     nowhere, _ = sampled(
@@ -77,12 +77,12 @@ def test_a_classifier_guides_an_unconditional_model(runs: Path, tmp_path: Path) 
 
 def test_a_model_guides_itself_by_other_weights(runs: Path, tmp_path: Path) -> None:
     weak = (f"guidance.checkpoint={runs / 'labelled'}", "guidance.autoguidance.weak.weights=raw")
-    chosen = ("num_samples=4", "time_grid.num_steps=3", "guidance=[autoguidance,clip]")
+    chosen = ("num_samples=4", "time_grid.num_steps=3", "guidance=[autoguidance,static_threshold]")
     found, _ = sampled(runs / "labelled", tmp_path / "out", *chosen, *weak, "guidance.scale=3")
     pipeline: Any = inkdrop.load(runs / "labelled")
     pipeline.sampler.time_grid.num_steps = 3
     raw = inkdrop.load(runs / "labelled", weights="raw")
-    pipeline.guidance = {"auto": Autoguidance(raw, 3.0), "clip": pipeline.guidance["clip"]}
+    pipeline.guidance = {"auto": Autoguidance(raw, 3.0), "clip": pipeline.guidance["static_threshold"]}
     expected = pipeline(pipeline.request(range(4)), range(4))
     assert (found["x"][..., 0] == expected[:, 0].numpy()).all()
 
@@ -90,10 +90,10 @@ def test_a_model_guides_itself_by_other_weights(runs: Path, tmp_path: Path) -> N
 REFUSED: dict[str, tuple[str, list[str], str]] = {
     "no guide has a scale": (
         "labelled",
-        ["guidance=clip", "guidance.scale=2"],
-        r"guidance\.scale=2 has no effect, because no guide has this option \(guides: clip\): choose one",
+        ["guidance=static_threshold", "guidance.scale=2"],
+        r"guidance\.scale=2 has no effect, because no guide has this option \(guides: static_threshold\): choose one",
     ),
-    "the run has none": ("unconditional", ["guidance.scale=2"], r"\(guides: clip\): choose one"),
+    "the run has none": ("unconditional", ["guidance.scale=2"], r"\(guides: static_threshold\): choose one"),
     "no condition": ("unconditional", ["guidance=classifier_free", "guidance.scale=2"], "and this model has none"),
     "a classifier makes no samples": (
         "classifier",
@@ -172,13 +172,16 @@ def test_short_options_go_to_the_guides_that_have_them() -> None:
 
 def test_a_run_that_was_guided_by_another_is_sampled_without_it(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "classifier", tmp_path / "classifier")
-    by = ["guidance=[classifier,clip]", f"guidance.classifier.classifier.checkpoint={tmp_path / 'classifier'}"]
+    by = [
+        "guidance=[classifier,static_threshold]",
+        f"guidance.classifier.classifier.checkpoint={tmp_path / 'classifier'}",
+    ]
     trained(tmp_path / "run", "conditioner=none", *by, options=[*OPTIONS, "trainer.max_steps=1"])
     chosen = ("num_samples=2", "time_grid.num_steps=2")
     with_it, _ = sampled(tmp_path / "run", tmp_path / "with", *chosen)
     off, _ = sampled(tmp_path / "run", tmp_path / "off", *chosen, "guidance.scale=null")
     shutil.rmtree(tmp_path / "classifier")
-    without, _ = sampled(tmp_path / "run", tmp_path / "without", *chosen, "guidance=clip")
+    without, _ = sampled(tmp_path / "run", tmp_path / "without", *chosen, "guidance=static_threshold")
     assert (off["x"] == without["x"]).all()
     assert (off["x"] != with_it["x"]).any()
 

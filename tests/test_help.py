@@ -45,10 +45,10 @@ def test_help_lists_and_explains_groups_of_which_several_are_taken() -> None:
     output = completed("train.py", "metric=[kernel,nearest]", "--help").stdout
     lines = {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.startswith("  ")}
     assert {each for each in lines["metric"] if each.startswith("[")} == {"[kernel]", "[nearest]"}
-    assert {each for each in lines["guidance"] if each.startswith("[")} == {"[classifier_free]", "[clip]"}
+    assert {each for each in lines["guidance"] if each.startswith("[")} == {"[classifier_free]", "[static_threshold]"}
     assert {"frechet", "cmmd"} <= set(lines["metric"])
     assert lines["metric.kernel.subset_size=1000"][:3] == ["items", "of", "a"]
-    assert lines["guidance.clip.low=-1.0"] == ["smallest", "value"]
+    assert lines["guidance.static_threshold.low=-1.0"] == ["smallest", "value"]
     output = completed("sample.py", "--help").stdout
     assert re.search(r"^  metric +accuracy_score  cmmd ", output, re.MULTILINE)
 
@@ -106,6 +106,7 @@ def test_samplers_stand_by_family(capsys: pytest.CaptureFixture[str]) -> None:
     show(CONF, "train", "Trains.", [])
     lines = [line.strip() for line in capsys.readouterr().out.split("\nOptions:")[0].splitlines()[4:]]
     families = {family: names.split() for family, _, names in (line.partition(": ") for line in lines) if names}
+    assert families.pop("earlier names") == ["clip"]  # of a guide
     assert "dpmpp_2m" in families["sampler        ODE, multistep"]
     assert "heun" in families["ODE, one step"]
     assert "ancestral" in families["SDE"]

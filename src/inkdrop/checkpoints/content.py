@@ -11,10 +11,11 @@ from annotated_types import Ge
 from torch import Tensor
 
 from inkdrop.conditioners.attributes import UNKNOWN
+from inkdrop.configuration.moved import renamed
 from inkdrop.files.fields import wrong_field
 from inkdrop.files.tensors import tensors
 
-FORMAT = 5
+FORMAT = 6
 
 Content = dict[str, Any]
 
@@ -70,6 +71,12 @@ def _from_4(content: Content) -> Content:
     return {**content, "format": 5, "state_dict": state}
 
 
+def _from_5(content: Content) -> Content:
+    """Migrates the name of the guide that clips, also in the models within."""
+    parts: Content = {name: renamed(content[name]) for name in ("config", "models") if name in content}
+    return {**content, "format": 6, **parts}
+
+
 # The fields of a checkpoint that inkdrop itself reads, and their types; the others belong to Lightning.
 FIELDS: dict[str, Any] = {
     "config": dict[str, Any],
@@ -94,7 +101,9 @@ FIELDS: dict[str, Any] = {
     "loops": dict[str, dict[str, Any]],
 }
 # Each migrates from its version to the next.
-MIGRATIONS: dict[int, Callable[[Content], Content]] = dict(enumerate([_from_0, _from_1, _from_2, _from_3, _from_4]))
+MIGRATIONS: dict[int, Callable[[Content], Content]] = dict(
+    enumerate([_from_0, _from_1, _from_2, _from_3, _from_4, _from_5])
+)
 PREFIXES = ("_orig_mod.", "module.")  # of compiled networks, and of networks on several devices
 IMPORTS = ("_instantiator", "_class_path")  # Lightning would import what a file names here
 

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from inkdrop.configuration.moved import renamed_options
 from inkdrop.errors import ConfigurationError, InkdropError
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ class Command(ABC, Generic[P]):
 
     def spelled(self, arguments: Sequence[str]) -> list[str]:
         """Returns the arguments as Hydra needs them."""
-        return list(arguments)
+        return renamed_options(arguments)
 
     @abstractmethod
     def prepare(self, asked: Asked, session: Session) -> P:

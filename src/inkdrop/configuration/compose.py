@@ -17,6 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from inkdrop.configuration.guides import guides
+from inkdrop.configuration.moved import renamed_options
 from inkdrop.configuration.secrets import masked_override
 from inkdrop.configuration.seed import draw_seed
 from inkdrop.configuration.suggestions import quoted, unknown_option, words
@@ -57,7 +58,7 @@ def raw(name: str, overrides: Sequence[str]) -> DictConfig:
     refuse_without_conf()
     try:
         with _beside_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(name, list(overrides))
+            config = compose(name, renamed_options(overrides))
     except (HydraException, OSError, TypeError, ValueError) as error:  # ValueError and TypeError: not a name of a group
         raise ConfigurationError(explained(error, overrides)) from None
     return config

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inkdrop.configuration.moved import renamed_guides
+
 SHORT = ("scale", "interval", "checkpoint")
 AS_RUN = "as_run"
 LOADED = "inkdrop.pipeline.loaded"  # the target that has a checkpoint
@@ -18,7 +20,7 @@ def guides(node: Mapping[str, Any]) -> dict[str, Any] | None:
     option that no guide has.
     """
     options = {name: value for name, value in node.items() if name in SHORT and value != AS_RUN}
-    chosen = {name: value for name, value in node.items() if name not in SHORT}
+    chosen = renamed_guides({name: value for name, value in node.items() if name not in SHORT})
     present = {name: value for name, value in chosen.items() if value is not None}
     return assigned(present, options) if chosen else options or None
 
@@ -32,7 +34,7 @@ def assigned(chosen: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
             shown = "null" if value is None else value
             raise ValueError(
                 f"guidance.{option}={shown} has no effect, because no guide has this option (guides: {there}): choose "
-                "one that has it, such as guidance=[classifier_free,clip]"
+                "one that has it, such as guidance=[classifier_free,static_threshold]"
             )
     return replaced
 

@@ -39,8 +39,8 @@ class Clip(Guidance):
     def check(self, pipeline: Guided) -> None:
         if pipeline.range is None and (self.low, self.high) == IMAGES:
             raise ValueError(
-                "guidance=clip cuts x at -1 and 1, the range of images, but the codec gives x no range: set "
-                "guidance=none, or guidance.clip.low and guidance.clip.high to where the encoded data end"
+                "guidance=static_threshold cuts x at -1 and 1, the range of images, but the codec gives x no range: "
+                "set guidance=none, or guidance.static_threshold.low and .high to where the encoded data end"
             )
 
     def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:

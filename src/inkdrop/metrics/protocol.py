@@ -11,6 +11,7 @@ from typing import Any
 
 from scipy import stats
 
+from inkdrop.configuration.moved import hashed_guides
 from inkdrop.files.showing import harmless
 from inkdrop.files.value_names import metric_of
 
@@ -26,7 +27,8 @@ def sampling_facts(
     - `network_calls`: network evaluations for one sample.
     - `precision`: precision of the computation.
     """
-    chosen = {name: pipeline.get(name) for name in ("sampler", "guidance")}
+    guidance = pipeline.get("guidance")
+    chosen = {"sampler": pipeline.get("sampler"), "guidance": guidance and hashed_guides(guidance)}
     if pipeline.get("constraint") is not None:
         chosen["constraint"] = pipeline["constraint"]
     return {**chosen, "weights": weights, "seed": seed, "network_calls": network_calls, "precision": precision}

@@ -15,6 +15,7 @@ import lightning
 from inkdrop.checkpoints.files import RECORD, complete, latest_intact, places, read_record, read_verified
 from inkdrop.checkpoints.models import check_models
 from inkdrop.configuration.building import USER_TARGETS, TargetError, current, locate
+from inkdrop.configuration.moved import renamed
 from inkdrop.configuration.secrets import masked
 from inkdrop.configuration.suggestions import options
 from inkdrop.distributed.processes import is_first
@@ -177,7 +178,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], allow: Sequence[s
 
     Raises `ConfigurationError` with all other differences: those of options that neither `allow` nor `FREE` covers.
     """
-    changed = _changes(old, new)
+    changed = _changes(renamed(old), renamed(new))
     refused = {path: values for path, values in changed.items() if not within(path, [*FREE, *allow])}
     if refused:
         lines = "\n".join(

@@ -34,7 +34,7 @@ class Sample(Command["PreparedSampling"]):
 
     def spelled(self, arguments: Sequence[str]) -> list[str]:
         """Returns the arguments with a ++ before each condition, whose names the model knows and no YAML file."""
-        return [f"++{each}" if _CONDITION.match(each) else each for each in arguments]
+        return [f"++{each}" if _CONDITION.match(each) else each for each in super().spelled(arguments)]
 
     def prepare(self, asked: Asked, session: Session) -> PreparedSampling:
         from inkdrop.commands.sample.prepare import prepare

@@ -126,7 +126,11 @@ def _fitting(data: DataModule, typed: set[str], measured: bool) -> dict[str, Any
     if not item.is_floating_point() and item.ndim == 4 and item.shape[1] in (1, 3):
         chosen: dict[str, Any] = {"experiment": "photos"}
         if classes:
-            chosen |= {"conditioner": "label", "guidance": ["classifier_free", "clip"], "data.num_classes": None}
+            chosen |= {
+                "conditioner": "label",
+                "guidance": ["classifier_free", "static_threshold"],
+                "data.num_classes": None,
+            }
     else:
         chosen = {
             "prediction": "v",
