@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from choices import CONF, choices, composed
 from runs import run
 
@@ -104,6 +105,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.data.degradations.BoxMask": {},
     "inkdrop.data.degradations.Copy": {},
     "inkdrop.data.degradations.Downscale": {"factor": 2},
+    "inkdrop.models.ForeignFiles": {"files": {"config.json": torch.tensor([*b"{}"], dtype=torch.uint8)}},
     "inkdrop.noises.absorbing.Absorbing": {"num_categories": 3},
     "inkdrop.pictures.automatic.Automatic": {},
     "inkdrop.pipeline.loading.embedded": {"model": {"_target_": "inkdrop.codecs.Pixels"}, "classes": []},

@@ -9,6 +9,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from inkdrop.checkpoints.building import MAX_MODELS
 from inkdrop.checkpoints.files import locate_checkpoint
 from inkdrop.checkpoints.snapshots import find_snapshots
@@ -16,9 +19,17 @@ from inkdrop.configuration.building import current
 from inkdrop.configuration.guides import LOADED
 from inkdrop.errors import CheckpointError
 from inkdrop.files.fields import wrong_field
+from inkdrop.files.plain import read_bytes
 from inkdrop.files.showing import harmless
+from inkdrop.models import MAX_FOREIGN_BYTES
 
 EMBEDDED = "inkdrop.pipeline.embedded"
+FOREIGN, FILES = "inkdrop.pipeline.foreign", "inkdrop.models.ForeignFiles"
+# Files of a foreign model that are kept if its folder has them; its weights are kept as those of a module.
+_NAMES = (
+    *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model"),
+)
 _KEPT: dict[str, Any] = {
     "config": dict[str, Any],
     "classes": list[str],
@@ -27,6 +38,7 @@ _KEPT: dict[str, Any] = {
     "saved": bool,
     "models": dict[str, dict[str, Any]],
 }
+_KEPT_FILES: dict[str, Any] = {"files": dict[str, Tensor], "source": dict[str, Any], "sha256": str}
 _SOURCE = ("checkpoint", "weights", "length", "step")
 
 
@@ -59,13 +71,40 @@ def note(model: Any, source: Mapping[str, Any], content: Mapping[str, Any], dige
         noted[_key(source)] = Loaded(model, kept)
 
 
+def note_files(path: str, files: Mapping[str, Tensor]) -> None:
+    """Says that the files of a foreign model were read from a folder."""
+    if (noted := _loads.get()) is not None:
+        source = {"path": path}
+        kept = {"files": dict(files), "source": source, "sha256": digest_of_files(files)}
+        noted[_key(source)] = Loaded(None, kept)
+
+
+def foreign_files(path: str | Path) -> dict[str, Tensor]:
+    """Returns the content (N), uint8, of the files of a foreign model by name, without its weights.
+
+    Raises `CheckpointError` if there is no `config.json`, or for files that are too large.
+    """
+    there = [name for name in _NAMES if (Path(path) / name).is_file() or name == "config.json"]
+    contents = {name: read_bytes(Path(path) / name, MAX_FOREIGN_BYTES, CheckpointError) for name in there}
+    return {name: torch.frombuffer(bytearray(content), dtype=torch.uint8) for name, content in contents.items()}
+
+
+def digest_of_files(files: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names and the SHA-256 of the contents of files."""
+    each = (f"{name} {hashlib.sha256(files[name].numpy().tobytes()).hexdigest()}" for name in sorted(files))
+    return hashlib.sha256("\n".join(each).encode()).hexdigest()
+
+
 def inner_models(node: Any, noted: Mapping[str, Loaded], modules: set[int]) -> dict[str, dict[str, Any]]:
     """What a checkpoint keeps of the models in the configuration of a task, by their place in it.
 
     `modules` are the identities of the task's modules: the weights of a model among them are saved.
     """
     found = {place: noted[_key(each)] for place, each in _places(node) if _key(each) in noted}
-    return {place: {**each.kept, "saved": id(each.model) in modules} for place, each in found.items()}
+    return {
+        place: each.kept if each.model is None else {**each.kept, "saved": id(each.model) in modules}
+        for place, each in found.items()
+    }
 
 
 def embedded(node: Any, models: Mapping[str, Any], path: str | Path, place: str = "", depth: int = 0) -> Any:
@@ -81,6 +120,8 @@ def embedded(node: Any, models: Mapping[str, Any], path: str | Path, place: str 
     if not isinstance(node, dict):
         return node
     kept = models.get(place)
+    if kept is not None and "files" in kept:
+        return _embedded_files(node, kept, path, place)
     if kept is not None and (wrong := wrong_field(kept, _KEPT, [*_KEPT])) is not None:
         raise CheckpointError(f"{harmless(path)} is not an inkdrop checkpoint: of its model {harmless(place)}, {wrong}")
     if kept is None or not kept["saved"] or current(node.get("_target_")) != LOADED:
@@ -91,6 +132,16 @@ def embedded(node: Any, models: Mapping[str, Any], path: str | Path, place: str 
     return {"_target_": EMBEDDED, "model": model, "classes": kept["classes"]}
 
 
+def _embedded_files(node: Mapping[str, Any], kept: Mapping[str, Any], path: str | Path, place: str) -> dict[str, Any]:
+    """The files of a foreign model within a checkpoint."""
+    wrong = wrong_field(kept, _KEPT_FILES, [*_KEPT_FILES])
+    if wrong is None and (node.get("_target_") != FOREIGN or digest_of_files(kept["files"]) != kept["sha256"]):
+        wrong = "its files are not those of its SHA-256"
+    if wrong is not None:
+        raise CheckpointError(f"{harmless(path)} is not an inkdrop checkpoint: of its model {harmless(place)}, {wrong}")
+    return {"_target_": FILES, "files": kept["files"]}
+
+
 def check_models(models: Mapping[str, Any]) -> None:
     """Raises `CheckpointError` if the file of a model within a run is another one than when the run was started.
 
@@ -98,6 +149,9 @@ def check_models(models: Mapping[str, Any]) -> None:
     """
     for place, kept in models.items():
         source = kept.get("source", {})
+        if "files" in kept:
+            _check_files(place, source.get("path"), kept.get("sha256"))
+            continue
         if not isinstance(source.get("checkpoint"), str) or not isinstance(kept.get("sha256"), str):
             raise CheckpointError(f"the checkpoint does not say which file {harmless(place)} is: use another file")
         if Path(source["checkpoint"]).exists() and _digest(**source) != kept["sha256"]:
@@ -105,6 +159,14 @@ def check_models(models: Mapping[str, Any]) -> None:
                 f"{place}.checkpoint={harmless(source['checkpoint'])} is not the file that the run was started with, "
                 f"whose SHA-256 is {kept['sha256']}: put that back, move this one away, or start a new run"
             )
+
+
+def _check_files(place: str, path: Any, digest: Any) -> None:
+    if isinstance(path, str) and Path(path).exists() and digest_of_files(foreign_files(path)) != digest:
+        raise CheckpointError(
+            f"{harmless(place)}.path={harmless(path)} is not the model that the run was started with, whose SHA-256 "
+            f"is {harmless(digest)}: put that back, move this folder away, or start a new run"
+        )
 
 
 def digest_of_snapshots(path: str | Path, step: int | None) -> str:
@@ -117,6 +179,8 @@ def _digest(checkpoint: str, length: float | None = None, step: int | None = Non
 
 
 def _key(source: Mapping[str, Any]) -> str:
+    if "path" in source:
+        return f"foreign {source['path']}"
     return repr([source.get(name) or (name == "weights" and "ema") or None for name in _SOURCE])
 
 
@@ -126,7 +190,7 @@ def _places(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         for i, each in enumerate(node):
             yield from _places(each, f"{place}[{i}]")
     elif isinstance(node, dict):
-        if current(node.get("_target_")) == LOADED:
+        if current(node.get("_target_")) in (LOADED, FOREIGN):
             yield place, node
         for name, each in node.items():
             yield from _places(each, f"{place}.{name}" if place else str(name))

@@ -1,7 +1,7 @@
 """Pipelines, which turn seeds and conditions into data, and pipelines from checkpoints."""
 
 from inkdrop.pipeline.base import MAX_NUMBERS, Pipeline, calls_counted, compile_network
-from inkdrop.pipeline.loading import embedded, load, loaded, restored, set_weights
+from inkdrop.pipeline.loading import embedded, foreign, load, loaded, restored, set_weights
 
 __all__ = [
     "MAX_NUMBERS",
@@ -9,6 +9,7 @@ __all__ = [
     "calls_counted",
     "compile_network",
     "embedded",
+    "foreign",
     "load",
     "loaded",
     "restored",

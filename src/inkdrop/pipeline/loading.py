@@ -11,13 +11,13 @@ from torch import Tensor
 from inkdrop.checkpoints import checked_part, model_weights, open_checkpoint, reconstructed
 from inkdrop.checkpoints.building import built, opened
 from inkdrop.checkpoints.content import require_fit
-from inkdrop.checkpoints.models import digest_of_snapshots, note
+from inkdrop.checkpoints.models import digest_of_snapshots, foreign_files, note, note_files
 from inkdrop.classifier import NoisyClassifier
 from inkdrop.configuration import CHECKPOINT_TARGETS
 from inkdrop.configuration.building import foreign_targets
 from inkdrop.errors import CheckpointError
 from inkdrop.files.showing import warn
-from inkdrop.models import Model
+from inkdrop.models import ForeignFiles, Model
 from inkdrop.pipeline.base import Pipeline
 
 
@@ -62,6 +62,17 @@ def loaded(
         model = restored(content, weights, foreign_targets(), checkpoint)
     note(model, source, content, digest)
     return model
+
+
+def foreign(path: str) -> ForeignFiles:
+    """Reads a foreign model, such as a text encoder, as a part of this one: its configuration and its tokenizer.
+
+    `path` is a folder with `config.json`, the files of a tokenizer, and weights in `model.safetensors`. Nothing is
+    downloaded. Raises `CheckpointError` for files that cannot be read.
+    """
+    files = foreign_files(path)
+    note_files(path, files)
+    return ForeignFiles(files, path)
 
 
 def embedded(model: Model, classes: list[str]) -> Model:
