@@ -19,8 +19,13 @@ class Pixels(Codec):
     discrete = True
     range = (-1.0, 1.0)
 
+    @staticmethod
+    def fits(data: Tensor) -> bool:
+        """Returns whether raw data (B, *) are images of 8 bits."""
+        return data.dtype == torch.uint8 and data.dim() >= 4
+
     def check(self, data: Tensor) -> None:
-        if data.dtype != torch.uint8 or data.dim() < 4:
+        if not self.fits(data):
             raise ValueError(
                 f"codec=pixels encodes images of 8 bits, uint8 of [channels, height, width], but these data are "
                 f"{str(data.dtype).removeprefix('torch.')} of {list(data.shape[1:])}: set codec=standardize"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from inkdrop.files import read_yaml
 from inkdrop.files.showing import harmless
 
 _RAW = "${data.shape}"
+_CODEC = re.compile(r"\$\{(oc\.select:)?codec\b")  # a reference to the codec
 _PACKAGE = Path(__file__).resolve().parents[1]
 # conf/ is at the top of the repository, or inside the package if that was installed from a wheel.
 _PLACES = (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf")
@@ -152,6 +154,7 @@ def settled(
         config.output_dir = output_dir
     if isinstance(own := config.get("data"), DictConfig):
         find_facts(own, config.get("allow_targets") or [])
+        find_codec(config)
         find_encoded_shape(config, earlier or {})
     return config
 
@@ -192,6 +195,27 @@ def find_facts(data: DictConfig, allow_targets: Iterable[str]) -> None:
     found = build(node, allowed)
     for name in unknown:
         data[name] = getattr(found, name)
+
+
+def find_codec(config: DictConfig) -> None:
+    """Chooses the codec by the type of the data, if something refers to it and none is chosen.
+
+    It is `pixels` for images of 8 bits, and `standardize_channels` for all other data. Data that cannot be read get
+    `pixels`: their error is raised where they are built.
+    """
+    if "codec" in config or not _CODEC.search(OmegaConf.to_yaml(config)):
+        return
+    from inkdrop.codecs import Pixels
+    from inkdrop.configuration import USER_TARGETS, build, check
+
+    config.codec = {"_target_": "inkdrop.codecs.Pixels"}
+    allowed = (*USER_TARGETS, *(config.get("allow_targets") or []))
+    with contextlib.suppress(ValueError, OSError, OmegaConfBaseException):
+        node: Any = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
+        check(node, allowed, "data")
+        item = build(node, allowed).example()
+        if not Pixels.fits(item):
+            config.codec = {"_target_": "inkdrop.codecs.Standardize", "channels": "${data.shape[0]}"}
 
 
 def find_encoded_shape(config: DictConfig, earlier: Mapping[str, Any]) -> None:
