@@ -10,6 +10,7 @@ from inkdrop.metrics.moments import GaussianStatistics, Statistics
 from inkdrop.metrics.neighbours import DensityCoverage, NearestNeighbours, PrecisionRecall
 from inkdrop.metrics.pretrained import CLIP, DINOv2
 from inkdrop.metrics.rmse import RootMeanSquareError
+from inkdrop.metrics.standardized import Standardized
 from inkdrop.metrics.wasserstein import SlicedWasserstein
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "PrecisionRecall",
     "RootMeanSquareError",
     "SlicedWasserstein",
+    "Standardized",
     "Statistics",
     "Thumbnail",
     "frechet_distance",

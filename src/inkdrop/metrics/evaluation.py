@@ -105,6 +105,7 @@ class Evaluation:
         self.verify()
         checks.require_features(self.metrics, self.extractor)
         self.check_splits(data)
+        self._panel.fit(data)
         splits = data.splits[self.held_out], data.splits[self.reference]
         count, held_out = self._num_samples(data), len(splits[0]["x"])
         if self.num_items is not None and self.num_items > held_out:
@@ -148,15 +149,14 @@ class Evaluation:
         self.seconds = {}
         values: Results = {}
         if self.metrics:
-            values = self.of_samples(pipeline, data)
-            values |= self.floors_and_baselines(data, self._count)
+            values = {**self.of_samples(pipeline, data), **self.floors_and_baselines(data, self._count)}
         with self._timed("likelihood"):
-            likelihoods = self.likelihoods(pipeline, data, self.num_items)
-        return {**values, **likelihoods}
+            return {**values, **self.likelihoods(pipeline, data, self.num_items)}
 
     def of_samples(self, pipeline: Pipeline, data: DataModule) -> Results:
         """Returns the values of new samples, without floors and baselines."""
         n = self._num_samples(data)
+        self._panel.fit(data)
         self.to(next(pipeline.parameters()).device)
         conditions = self.conditions(data, n)
         self.seconds = {}
@@ -173,6 +173,7 @@ class Evaluation:
 
     def values(self, sets: list[Tensor], data: DataModule) -> Results:
         """Returns the same as `measure`, without floors and baselines."""
+        self._panel.fit(data)
         self.seconds = {}
         observed: list[Observed] = []
         for samples in sets:

@@ -15,6 +15,7 @@ import torch
 from annotated_types import Ge, Len
 from torch import Tensor, nn
 
+from inkdrop.data.loaders import Column
 from inkdrop.files import open_regular
 from inkdrop.files.showing import harmless
 
@@ -49,6 +50,10 @@ class Extractor(nn.Module):
         """Returns features (B, dim) of raw data (B, *)."""
         self.ready()
         return super().__call__(data)
+
+    def fit(self, train: Column) -> None:
+        """Computes statistics of training items, from which the features are computed; most extractors have none."""
+        return
 
     @abstractmethod
     def forward(self, data: Tensor) -> Tensor:

@@ -30,10 +30,18 @@ class Panel:
         self._extractors: dict[str, Extractor] = {}  # by digest
         self._metrics: dict[str, list[Metric]] = {}
         self._known: dict[tuple[str, str, int], Observed] = {}  # by fingerprint of the data, split and n
+        self._fitted_to = ""  # fingerprint of the data
         for metric in metrics.values():
             used = metric.extractor or extractor
             self._extractors.setdefault(used.digest(), used)
             self._metrics.setdefault(used.digest(), []).append(metric)
+
+    def fit(self, data: DataModule) -> None:
+        """Lets extractors compute their statistics of the training data, once for the same data."""
+        if data.fingerprint != self._fitted_to:
+            for extractor in self._extractors.values():
+                extractor.fit(data.splits["train"]["x"])
+            self._fitted_to = data.fingerprint
 
     def to(self, device: torch.device) -> None:
         """Computes features on this device from now on."""
