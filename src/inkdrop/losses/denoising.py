@@ -123,6 +123,13 @@ class DenoisingLoss(Loss):
     ) -> LossTerms:
         """Adds the further terms to the loss (B), and multiplies it by the factors of its times and samples.
 
+        - `denoiser`: the model, whose estimate the terms use.
+        - `example`: what the loss knows of the batch.
+        - `attempt`: times, x_t and the output of the network.
+        - `generators`: random streams, of which each term gets its own.
+        - `loss`: the weighted loss of each sample (B), or of each element (B, *).
+        - `parts`: values that are logged by name, to which those of the terms are added.
+
         A time sampler that drew the times observes the loss without these factors.
         """
         if self.terms:
