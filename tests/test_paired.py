@@ -20,6 +20,7 @@ from inkdrop.data import Digits
 from inkdrop.data.arrays import Arrays
 from inkdrop.metrics import Evaluation, KernelDistance, NearestNeighbours, NoFeatures, RootMeanSquareError
 from inkdrop.metrics.metric import Extracted, Metric
+from inkdrop.metrics.rmse import enlarged
 from inkdrop.randomness import Generators
 
 
@@ -53,6 +54,35 @@ def test_the_baseline_is_the_degraded_input_and_there_is_no_floor(tmp_path: Path
     results = paired().measure(samples, data)
     assert results == {"rmse_5": 0.0, "rmse_5_baseline": pytest.approx(math.sqrt(12.5), rel=1e-6)}
     assert paired(None).measure(samples, data) == {"rmse_5": 0.0}
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_baseline_of_lower_resolution_is_enlarged(kind: type, tmp_path: Path) -> None:
+    """The error of constant images that are 3 too bright, of a quarter of the resolution, is 3."""
+    levels = np.random.default_rng(0).integers(0, 250, (20, 1, 1, 1)).astype(kind)
+    whole, ramp = np.ones((1, 2, 8, 8), kind), np.arange(16, dtype=kind).reshape(1, 1, 4, 4)
+    low = np.ones((1, 2, 2, 4), kind)
+    arrays = {"x": levels * whole, "image": (levels + kind(3)) * low, "more": levels * np.ones((1, 3, 2, 4), kind)}
+    np.savez(tmp_path / "data.npz", **arrays, large=levels * np.ones((1, 2, 8, 9), kind), ramp=0 * levels + ramp)
+    fields = {name: name for name in ("x", "image", "more", "large", "ramp")}
+    data = Arrays(tmp_path / "data.npz", fields, [2, 8, 8], 0, 4, held_out=0.25)
+    paired().check(data)
+    truth = data.splits["validation"]["x"][torch.arange(5)]
+    assert paired().measure([truth], data) == {"rmse_5": 0.0, "rmse_5_baseline": pytest.approx(3.0)}
+    for name in ("more", "large", "ramp"):  # of other channels, or higher
+        with pytest.raises(ValueError, match=rf"baseline_field={name} .*nor images of lower .*\(available: image\)"):
+            paired(name).check(data)
+    smooth = torch.nn.functional.interpolate(torch.tensor(ramp).float(), (8, 8), mode="bicubic")
+    found = enlarged(torch.tensor(ramp), (8, 8))
+    assert torch.equal(found.float(), smooth.round().clamp(0, 255) if kind is np.uint8 else smooth)
+
+
+def test_several_samples_of_an_item_count_each_and_not_by_their_mean(tmp_path: Path) -> None:
+    data = points(tmp_path)
+    items = data.splits["validation"]["x"][torch.arange(5)]
+    around = [items + 2, items - 2]  # their mean is the item itself
+    assert paired(None, per_item=2).measure([torch.cat(around)], data)["rmse_10"] == pytest.approx(2.0)
+    assert paired(None, repeats=2).measure(around, data)["rmse_5"] == pytest.approx(2.0)
 
 
 def test_per_item_samples_cover_fewer_items(tmp_path: Path) -> None:

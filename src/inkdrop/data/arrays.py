@@ -41,7 +41,7 @@ class Arrays(DataModule):
     - `validation`: a held-out file or folder of the same kind; null holds out a fixed share `held_out` of the items.
     - `memory_limit`: gigabytes; a larger .npy stays on disk.
     - `channels`: whether the channels of an item of x are its first axis, (C, T), or its last, (T, C). Images of 8 bits
-      may have them last in any case, as `samples.npz` has them.
+      may have them last in any case, as `samples.npz` has them. A file with a text `channels` says it itself.
 
     Raises `DataError` for arrays that are missing, not numeric, not finite, or of unequal lengths or shapes. Numbers
     on disk that are not finite raise it when they are read.
@@ -124,11 +124,14 @@ class Arrays(DataModule):
 
     def _x(self, path: Path) -> np.ndarray:
         """The array of x with its channels along the first axis of an item."""
-        array = self._arrays(path)[self.fields["x"]]
-        return np.moveaxis(array, -1, 1) if self._is_last(array) else array
+        arrays = self._arrays(path)
+        array = arrays[self.fields["x"]]
+        return np.moveaxis(array, -1, 1) if self._is_last(array, arrays) else array
 
-    def _is_last(self, array: np.ndarray) -> bool:
+    def _is_last(self, array: np.ndarray, arrays: Mapping[str, np.ndarray]) -> bool:
         """Whether the channels of an item of x in the file are its last axis, and not its only one."""
+        if "channels" in arrays and (stated := arrays["channels"]).shape == () and str(stated) in ("first", "last"):
+            return str(stated) == "last" and array.ndim > 2
         return (self.channels == "last" and array.ndim > 2) or has_channels_last(array, self._stated)
 
     def _columns(self, path: Path) -> dict[str, Column]:
@@ -145,7 +148,7 @@ class Arrays(DataModule):
         place = f"{path}: {self.fields[field]}"
         _check_kind(array, field, place)
         if isinstance(array, np.memmap) and array.nbytes > self.memory_limit * 1e9 and field != "label":
-            last = field == "x" and self._is_last(arrays[self.fields["x"]])
+            last = field == "x" and self._is_last(arrays[self.fields["x"]], arrays)
             return OnDisk(Path(str(array.filename)), torch.arange(len(array)), last)
         return _in_memory(array, field, place)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,8 +24,10 @@ class RootMeanSquareError(Metric):
     """The root mean square difference of samples from the held-out items under whose conditions they are made: `rmse`.
 
     The mean is over all elements of all samples, in the unit of the data: grey levels for images of 8 bits. Sample i is
-    compared with held-out item i mod M. `baseline_field` names a field of the data of the shape of x, such as a
-    degraded image, whose error is the baseline; null: without one. Raises `ValueError` if there is no such field.
+    compared with held-out item i mod M; several samples of an item count each, and not by their mean. `baseline_field`
+    names a field of the data of the shape of x, such as a degraded image, whose error is the baseline; images of lower
+    resolution are enlarged to that of x by bicubic interpolation. Null means none. Raises `ValueError` if there is
+    no such field.
     """
 
     baseline_field: str | None = None
@@ -36,15 +39,20 @@ class RootMeanSquareError(Metric):
         super().check(held_out, reference, extractor)
         if (name := self.baseline_field) is None:
             return
-        known = [field for field, column in held_out.items() if field != "x" and column.shape == held_out["x"].shape]
+        shape = tuple(held_out["x"].shape)
+        known = [field for field, column in held_out.items() if field != "x" and _fits(tuple(column.shape), shape)]
         if name not in known:
             raise ValueError(
-                f"baseline_field={name} of the root mean square error is not a field of the data with the shape of x "
-                f"(available: {', '.join(known) or 'none'}): set it to one of these, or to null"
+                f"baseline_field={name} of the root mean square error is not a field of the data with the shape of x, "
+                f"nor images of lower resolution (available: {', '.join(known) or 'none'}): set it to one of these, or "
+                "to null"
             )
 
     def baseline(self, items: Batch, generators: Generators) -> Tensor | None:
-        return None if self.baseline_field is None else items[self.baseline_field]
+        if self.baseline_field is None:
+            return None
+        field, x = items[self.baseline_field], items["x"]
+        return field if field.shape == x.shape else enlarged(field, x.shape[2:])
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         total, count = 0.0, 0
@@ -54,3 +62,15 @@ class RootMeanSquareError(Metric):
             require_finite(difference, "rmse: the differences of samples", positions.tolist())
             total, count = total + float(difference.square().sum()), count + difference.numel()
         return {"rmse": math.sqrt(total / count)}
+
+
+def _fits(field: tuple[int, ...], x: tuple[int, ...]) -> bool:
+    """Returns whether a field of this shape is comparable to x, or is images (N, C, h, w) that can be enlarged to x."""
+    images = len(field) == len(x) == 4 and field[1] == x[1]
+    return field == x or (images and field[2] <= x[2] and field[3] <= x[3])
+
+
+def enlarged(images: Tensor, size: Sequence[int]) -> Tensor:
+    """Returns images (B, C, *size) of the same type, by bicubic interpolation of images of lower resolution."""
+    large = torch.nn.functional.interpolate(images.float(), tuple(size), mode="bicubic")
+    return large.to(images.dtype) if images.is_floating_point() else large.round().clamp(0, 255).to(images.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inkdrop.data.loaders import Column
 from inkdrop.data.module import DataModule
+from inkdrop.files.showing import warn
 from inkdrop.files.texts import decoded, is_text
 from inkdrop.files.writing import replacing
 from inkdrop.metrics import Evaluation
@@ -21,6 +22,7 @@ from inkdrop.pictures import View, save_gif, save_png
 _SHOWN = 8  # samples in a picture that shows more than the samples themselves
 _OF_A_CLASS = 10  # samples of each class in the picture of all
 _TIMES = 10  # states of a denoising trajectory
+_ACROSS = 5  # of these states next to each other
 _NEIGHBOURS = 4
 
 
@@ -32,7 +34,9 @@ def write_samples(
     seeds: Sequence[int],
     classes: Sequence[str] = (),
 ) -> None:
-    """Writes `samples.npz` with `x`, `seeds` and conditions, and `grid.png`, with one class per row for several ones.
+    """Writes `samples.npz` and `grid.png`, with one class per row for several ones.
+
+    The archive holds `x`, `seeds` and conditions, and of series the place of their channels, which `data=arrays` reads.
 
     - `output`: the run folder.
     - `view`: the view of the samples.
@@ -43,6 +47,8 @@ def write_samples(
     """
     fields = {name: np.array(decoded(each)) if is_text(each) else each.numpy() for name, each in batch.items()}
     arrays: dict[str, Any] = {"x": view.array(samples), "seeds": np.array(seeds), **fields}
+    if (arrays["x"].dtype, arrays["x"].ndim) != (np.uint8, 4) and arrays["x"].ndim > 2:
+        arrays["channels"] = np.array("first")  # of a series, which people have either way; images are known
     if classes and "label" in batch:
         arrays["classes"] = np.array(classes, str)
     with replacing(output / "samples.npz") as file:
@@ -59,7 +65,8 @@ def write_trajectory(
     """Writes `denoising.gif` of all states (B, *) of a batch, and `trajectory.png` of some states, a sample per row.
 
     - `output`: the run folder.
-    - `view`: the view of the samples; `trajectory.png` is written only if it shows each sample by itself.
+    - `view`: the view of the samples. If it does not show each sample by itself, `trajectory.png` has a picture of all
+      samples for each state.
     - `states`: the states from noise to samples.
     - `batch`: raw conditions of these samples by name, each (B, *).
     - `gif`, `trajectory`: which of the two pictures are written.
@@ -68,13 +75,15 @@ def write_trajectory(
         save_gif(view.frames(states, batch), output / "denoising.gif")
     if trajectory:
         chosen = [states[i] for i in np.linspace(0, len(states) - 1, min(_TIMES, len(states))).round().astype(int)]
-        _save_rows(view, torch.stack([state[:_SHOWN] for state in chosen], 1), output / "trajectory.png")
+        picture = view.rows([*torch.stack([state[:_SHOWN] for state in chosen], 1)])
+        save_png(_side_by_side(view.frames(chosen, batch)) if picture is None else picture, output / "trajectory.png")
 
 
-def _save_rows(view: View, rows: Tensor, path: Path) -> None:
-    """Writes a picture of raw data (rows, columns, *), if the view shows each sample by itself."""
-    if (picture := view.rows(list(rows))) is not None:
-        save_png(picture, path)
+def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns pictures (H, W, C) of one size in rows, from left to right."""
+    blank = [np.full_like(pictures[0], 255)] * (-len(pictures) % _ACROSS)
+    whole = [*pictures, *blank]
+    return np.concatenate([np.concatenate(whole[i : i + _ACROSS], 1) for i in range(0, len(whole), _ACROSS)])
 
 
 class Features(NamedTuple):
@@ -100,11 +109,14 @@ def features_of(samples: Tensor, evaluation: Evaluation, data: DataModule) -> Fe
 def write_neighbours(output: Path, view: View, samples: Tensor, features: Features, train: Column) -> None:
     """Writes `neighbours.png`: samples, each followed in its row by its nearest training items in feature space.
 
-    It is written only if the view shows each sample by itself.
+    A view that does not show each sample by itself gets a warning instead.
     """
     nearest = torch.cdist(features.samples[:_SHOWN], features.train).topk(_NEIGHBOURS, largest=False).indices
     rows = torch.cat([samples[:_SHOWN, None], train[nearest.flatten()].unflatten(0, nearest.shape)], 1)
-    _save_rows(view, rows, output / "neighbours.png")
+    if (picture := view.rows([*rows])) is None:
+        warn("neighbours.png is not written, because the view of the model does not show each sample by itself")
+    else:
+        save_png(picture, output / "neighbours.png")
 
 
 def write_features(output: Path, features: Features) -> None:
