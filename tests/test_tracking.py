@@ -230,3 +230,34 @@ def test_the_agent_of_wandb_gives_the_identity_and_an_inherited_one_does_not(swe
     assert start["run_id"] == own
     assert (own == "fromagent") == (sweep is not None)
     assert start.get("sweep_id") == sweep
+
+
+def test_samples_are_a_run_with_a_picture(folder: Path, tmp_path: Path) -> None:
+    asked = ["num_samples=20", "evaluate=true", "sampler=ddim", "time_grid.num_steps=4", "logger=wandb"]
+    done = completed("sample.py", "-m", f"checkpoint={folder}", *asked, "seed=0,20", f"output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    for number, seed in enumerate((0, 20)):
+        (record,) = segments(tmp_path / "out" / str(number))
+        (start,), kept = each("run", record), options(record)
+        assert (start["job_type"], start["run_group"], start["display_name"]) == ("sample", "out", f"seed={seed}")
+        assert kept["seed"] == seed
+        assert kept["trained"] == json.loads((folder / "run.json").read_text())["run_id"]
+        assert kept["time_grid"]["num_steps"] == 4
+        assert "num_steps" not in str({**kept, "time_grid": None, "overrides": None})
+        assert str(tmp_path) not in json.dumps(kept)
+        assert str(folder) not in json.dumps(kept)
+        result, final = json.loads((tmp_path / "out" / str(number) / "result.json").read_text()), summary(record)
+        assert final["fd_raw_20"] == result["metrics"]["fd_raw_20"]
+        assert final["protocol_hashes"]["fd_raw_20"] == result["protocol"]["metrics"]["fd_raw_20"]["hash"]
+        assert final["network_calls"] == 4
+        assert final["samples.captions"] == ["weights 0.9, sampler DDIM with 4 steps, guidance none"]
+        assert each("exit", record)[0]["exit_code"] == 0
+
+
+def test_a_logger_of_steps_is_refused_for_samples(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        as_a_command(inkdrop.sample, f"checkpoint={folder}", "logger=csv", f"output_dir={tmp_path / 'out'}")
+    assert ended.value.code == 2
+    assert "logger=csv has no effect on samples" in capsys.readouterr().err

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from inkdrop.callbacks import Interrupted
 from inkdrop.commands.command import Asked
@@ -64,10 +66,17 @@ def _sweep(asked: Asked) -> Sweep | None:
     """Returns the sweep of a trial, which runs in its own process or in that of the sweep."""
     if not asked.in_sweep:
         return sweep_of(asked.path)
-    shared: Sequence[str] = ()
-    with contextlib.suppress(UnreadableError, OSError, KeyError, TypeError):
-        shared = read_yaml(asked.path.parent / "multirun.yaml")["hydra"]["overrides"]["task"]
-    return Sweep(asked.path.parent, label(each for each in asked.overrides if each not in shared))
+    chosen = [each for each in asked.overrides if each.partition("=")[0] in _swept(asked.path.parent)]
+    return Sweep(asked.path.parent, label(chosen))
+
+
+def _swept(folder: Path) -> set[str]:
+    """Returns the options that the trials of a sweep differ in, as its command line says."""
+    with contextlib.suppress(UnreadableError, OSError, HydraException, KeyError, TypeError):
+        typed = read_yaml(folder / "multirun.yaml")["hydra"]["overrides"]["task"]
+        parsed = OverridesParser.create().parse_overrides(typed)
+        return {str(each.input_line).partition("=")[0] for each in parsed if each.is_sweep_override()}
+    return set()
 
 
 def label(overrides: Iterable[str]) -> str:

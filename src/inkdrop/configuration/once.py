@@ -30,6 +30,12 @@ def options_once(config: DictConfig, secret: set[Path]) -> dict[str, Any]:
     return kept
 
 
+def without_paths(plain: dict[str, Any]) -> dict[str, Any]:
+    """Returns resolved options without paths of this machine."""
+    kept: dict[str, Any] = _kept(plain, plain, "")
+    return kept
+
+
 def overrides_once(overrides: Iterable[str]) -> list[str]:
     """Returns overrides of the command line with masked secrets, and without those that set a path of this machine."""
     return [masked_override(each) for each in overrides if not is_local(*_parts(each))]

@@ -104,11 +104,15 @@ class WandB(Logger):
         self._try(lambda run: self._log(run, values, pictures, step))
 
     @rank_zero_only
-    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
-        """Logs pictures (H, W, C) under a name."""
+    def log_image(
+        self, key: str, images: list[Any], step: int | None = None, caption: Sequence[str] | None = None
+    ) -> None:
+        """Logs pictures (H, W, C) under a name, each with its caption."""
         import wandb
 
-        self._try(lambda run: run.log({key: [wandb.Image(each) for each in images], STEP: step}))
+        texts = [None] * len(images) if caption is None else caption
+        pictures = [wandb.Image(each, caption=text) for each, text in zip(images, texts, strict=True)]
+        self._try(lambda run: run.log({key: pictures} if step is None else {key: pictures, STEP: step}))
 
     @rank_zero_only
     def log_table(self, key: str, lines: list[list[str]]) -> None:

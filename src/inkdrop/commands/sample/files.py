@@ -33,8 +33,8 @@ def write_samples(
     batch: Mapping[str, Tensor],
     seeds: Sequence[int],
     classes: Sequence[str] = (),
-) -> None:
-    """Writes `samples.npz` and `grid.png`, with one class per row for several ones.
+) -> np.ndarray:
+    """Writes `samples.npz` and `grid.png`, with one class per row for several ones; returns the picture.
 
     The archive holds `x`, `seeds` and conditions, and of series the place of their channels, which `data=arrays` reads.
 
@@ -56,7 +56,9 @@ def write_samples(
     picture = None
     if "label" in batch and len(classes_there := batch["label"].unique()) > 1:
         picture = view.rows([samples[batch["label"] == each][:_OF_A_CLASS] for each in classes_there])
-    save_png(view.sheet(samples, batch) if picture is None else picture, output / "grid.png")
+    picture = view.sheet(samples, batch) if picture is None else picture
+    save_png(picture, output / "grid.png")
+    return picture
 
 
 def write_trajectory(

@@ -55,6 +55,8 @@ class PreparedSampling(Prepared):
     - `measured`: evaluation and data, or None.
     - `origin`: the initial noise of the samples.
     - `batch`: raw conditions of all samples.
+    - `trackers`: loggers that receive the samples.
+    - `trained`: name of the run that trained the model, or None.
     """
 
     source: dict[str, Any]
@@ -63,6 +65,8 @@ class PreparedSampling(Prepared):
     measured: Measured | None
     origin: Origin
     batch: dict[str, Tensor]
+    trackers: list[Any]
+    trained: str | None
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -131,9 +135,23 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
         measured=measured,
         origin=origin,
         batch=batch,
+        trackers=_trackers(plain, allowed),
+        trained=checkpoint.content["config"].get("run_id"),
     )
     _check_view(prepared, first)
     return prepared
+
+
+def _trackers(plain: dict[str, Any], allowed: tuple[str, ...]) -> list[Any]:
+    """Returns the loggers; raises `ValueError` for one that has no use for samples."""
+    chosen = {name: node for name, node in (plain["logger"] or {}).items() if node is not None}
+    try:
+        trackers = {name: build(node, allowed) for name, node in chosen.items()}
+    except ImportError as error:
+        raise ValueError(f"a logger needs a package that is not installed: {error}") from None
+    if useless := [name for name, each in trackers.items() if not hasattr(each, "begin_run")]:
+        raise ValueError(f"logger={useless[0]} has no effect on samples, which have no steps: choose logger=wandb")
+    return list(trackers.values())
 
 
 def _check_view(prepared: PreparedSampling, first: dict[str, Tensor]) -> None:

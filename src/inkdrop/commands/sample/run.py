@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
@@ -19,15 +21,22 @@ from inkdrop.commands.sample.files import (
     write_trajectory,
 )
 from inkdrop.commands.sample.prepare import Measured, PreparedSampling
+from inkdrop.commands.tracking import concluded, introduce, summarized
 from inkdrop.conditioners.label import is_named, named
+from inkdrop.configuration.once import without_paths
+from inkdrop.configuration.secrets import from_environment, masked
 from inkdrop.distributed.processes import is_first
 from inkdrop.distributed.ranks import raised_together
 from inkdrop.errors import NonFiniteError
+from inkdrop.loggers.about import caption
+from inkdrop.loggers.wandb_runs import agent_run_id
 from inkdrop.metrics.protocol import sampling_facts, summary
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network
 from inkdrop.runs.ownership import locked
 from inkdrop.runs.record import facts, write_json
 from inkdrop.runs.resumption import refuse_results
+
+_OF_EVALUATION = ("extractor", "metric", "likelihood", "held_out", "repeats")  # options that an evaluation contains
 
 
 def sample(prepared: PreparedSampling) -> dict[str, Any]:
@@ -42,18 +51,36 @@ def sample(prepared: PreparedSampling) -> dict[str, Any]:
             refuse_results(folder)  # of another process, written since the check
         fabric = Fabric(**plain["trainer"])
         fabric.launch()
-        _to_device(prepared, fabric)
-        try:
-            drawn = _drawn(fabric, prepared)
-            result, features = _result(fabric, prepared, drawn)
-        except NonFiniteError as error:
-            advice = "nothing was written: try trainer.precision=32-true, or other weights"
-            raise NonFiniteError(f"{error}; {advice}") from error
-        if fabric.is_global_zero:
-            _write(folder, prepared, drawn, features)
-            write_json(result, folder / "result.json")
-            _print_summary(prepared, result)
+        trackers = prepared.trackers if fabric.is_global_zero else []
+        with concluded(trackers, f"samples in {folder.name}", facts) as outcome:
+            _introduce(prepared, trackers)
+            _to_device(prepared, fabric)
+            try:
+                drawn = _drawn(fabric, prepared)
+                result, features = _result(fabric, prepared, drawn)
+            except NonFiniteError as error:
+                advice = "nothing was written: try trainer.precision=32-true, or other weights"
+                raise NonFiniteError(f"{error}; {advice}") from error
+            if fabric.is_global_zero:
+                picture = _write(folder, prepared, drawn, features)
+                write_json(result, folder / "result.json")
+                _print_summary(prepared, result)
+                outcome.result = summarized(result)
+                for tracker in trackers:
+                    tracker.log_image("samples", [picture], caption=[caption(result["weights"], plain)])
     return result
+
+
+def _introduce(prepared: PreparedSampling, trackers: Sequence[Any]) -> None:
+    """States to trackers what the run is called, and its options, each once."""
+    asked, plain = prepared.asked, dict(prepared.plain)
+    if plain["sampler"] is not None:
+        plain["sampler"] = {name: value for name, value in plain["sampler"].items() if name != "time_grid"}
+    for name in _OF_EVALUATION if plain["evaluation"] else ():
+        plain.pop(name, None)
+    options = {**without_paths(masked(plain, from_environment(asked.config))), "trained": prepared.trained, **facts()}
+    run_id = None if asked.in_sweep else agent_run_id()
+    introduce(trackers, asked, "samples", options, "sample", run_id=run_id)
 
 
 def _to_device(prepared: PreparedSampling, fabric: Fabric) -> None:
@@ -124,22 +151,24 @@ def _per_class(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Any]:
     return {"classes": {pipeline.classes[k]: n for k, n in zip(labels.tolist(), counts.tolist(), strict=True)}}
 
 
-def _write(output: Path, prepared: PreparedSampling, drawn: _Drawn, features: Features | None) -> None:
+def _write(output: Path, prepared: PreparedSampling, drawn: _Drawn, features: Features | None) -> np.ndarray:
+    """Writes everything but `result.json`, and returns the picture of the samples."""
     plain, measured = prepared.plain, prepared.measured
     view, samples, classes = prepared.pipeline.view, drawn.samples, prepared.pipeline.classes
-    write_samples(output, view, samples, prepared.batch, prepared.seeds, classes)
+    picture = write_samples(output, view, samples, prepared.batch, prepared.seeds, classes)
     if plain["save_images"]:
         view.write(output, samples, prepared.batch, prepared.seeds, prepared.class_names)
     if drawn.trajectory:
         first = {name: values[: plain["batch_size"]] for name, values in prepared.batch.items()}
         write_trajectory(output, view, drawn.trajectory, first, plain["save_gif"], plain["save_trajectory"])
     if measured is None or features is None:
-        return
+        return picture
     if plain["save_neighbours"]:
         reference = measured.data.splits[measured.evaluation.reference]["x"]
         write_neighbours(output, view, samples, features, reference)
     if plain["save_features"]:
         write_features(output, features)
+    return picture
 
 
 def _values(
