@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from entry_scripts import completed
-from runs import POINTS, as_a_command, interrupted, run
+import yaml
+from entry_scripts import ROOT, completed
+from runs import POINTS, TINY, as_a_command, interrupted, run
 from tracked import Records, each, history, options, segments, summary
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+from wandb.sdk.lib.config_util import save_config_file_from_dict
 
 import inkdrop
+from inkdrop.checkpoints import read_checkpoint
 from inkdrop.runs.sweep_of import Sweep
 
 TRACKED = [
@@ -261,3 +265,38 @@ def test_a_logger_of_steps_is_refused_for_samples(
         as_a_command(inkdrop.sample, f"checkpoint={folder}", "logger=csv", f"output_dir={tmp_path / 'out'}")
     assert ended.value.code == 2
     assert "logger=csv has no effect on samples" in capsys.readouterr().err
+
+
+def test_the_sweep_file_of_wandb_runs_as_its_agent_runs_it(tmp_path: Path) -> None:
+    """W&B's own functions make the command and the file of parameters from what its server would choose."""
+    config = yaml.safe_load((ROOT / "sweeps" / "wandb.yaml").read_text())
+    first = {"optimizer.lr": 0.00123, "schedule": "cosine", "seed": 2}
+    assert first.keys() == config["parameters"].keys()
+    assert config["parameters"]["optimizer.lr"]["min"] < 0.00123 < config["parameters"]["optimizer.lr"]["max"]
+    made = create_sweep_command_args({"args": {name: {"value": value} for name, value in first.items()}})
+    made |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [config["program"]]}
+    words = [made.get(word[2:-1], []) if word.startswith("${") else [word] for word in config["command"]]
+    env, python, *command = [word for part in words for word in part]
+    assert (env, python, command[0]) == ("/usr/bin/env", "python", "train.py")
+    save_config_file_from_dict(str(tmp_path / "chosen.yaml"), {name: {"value": value} for name, value in first.items()})
+    agent = {
+        "WANDB_SWEEP_ID": "abcd1234",
+        "WANDB_RUN_ID": "ofagent1",
+        "WANDB_SWEEP_PARAM_PATH": str(tmp_path / "chosen.yaml"),
+    }
+    short = [*TINY, "trainer.max_steps=4", "~callbacks.evaluate", "~callbacks.pictures", f"output_dir={tmp_path / 'r'}"]
+    done = completed(*command, *(option for option in short if not option.startswith("prediction")), **agent)
+    assert done.returncode == 0, done.stderr
+    (record,) = segments(tmp_path / "r")
+    (start,) = each("run", record)
+    assert (start["run_id"], start["sweep_id"]) == ("ofagent1", "abcd1234")
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["run_id"] == "ofagent1"
+    (checkpoint,) = (tmp_path / "r" / "checkpoints").glob("step-*.ckpt")
+    content = read_checkpoint(checkpoint)
+    assert content["config"]["run_id"] == "ofagent1"
+    assert content["config"]["optimizer"]["lr"] == 0.00123
+    assert content["config"]["seed"] == 2
+    assert "cosine" in content["config"]["schedule"]["_target_"]
+    metrics = json.loads((tmp_path / "r" / "result.json").read_text())["metrics"]
+    assert summary(record)["objective"] == metrics["validation/loss"]
+    assert [row["objective"] for row in history(record) if "objective" in row][-1] == metrics["validation/loss"]
