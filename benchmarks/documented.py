@@ -46,6 +46,7 @@ SKIPPED = [
     (r"extractor=inception", "it needs the weights of Inception"),
     (r"benchmarks/kills\.py", "it takes an hour"),
     (r"THEIR_FOLDER", "it needs a stranger"),
+    (r"^wandb (?:sync|sweep|agent)", "it needs an account of W&B"),
     (r"/scratch/", "it needs a second disk"),
 ]
 # Those that need the whole of a training, and are run with --full only.
