@@ -12,10 +12,10 @@ import pytest
 from runs import configuration
 
 from inkdrop.commands.sweep import main
-from inkdrop.commands.sweep.launching import checked_options
 from inkdrop.commands.sweep.places import places
 from inkdrop.commands.sweep.pool import Place, Pool, last_lines, steps_of
 from inkdrop.commands.sweep.record import Record, claim, read_trials
+from inkdrop.commands.sweep.running import checked_options
 from inkdrop.commands.sweep.starters import Job, Starter
 from inkdrop.commands.sweep.trials import FAILED, FINISHED, INTERRUPTED, REFUSED, WAITING, Trial, name_of
 from inkdrop.errors import ConfigurationError, UnreadableError
@@ -104,7 +104,7 @@ def test_several_processes_update_one_record(tmp_path: Path) -> None:
     for each in threads:
         each.join()
     assert sorted(int(each.name) for each in read_trials(tmp_path)) == list(range(20))
-    Record(tmp_path).update(trial("3", state=FINISHED, objective=0.5))
+    Record(tmp_path).update(trial("3", state=FINISHED, objective=[0.5]))
     assert {each.name for each in read_trials(tmp_path) if each.state == FINISHED} == {"3"}
     assert len(read_trials(tmp_path)) == 20
 
@@ -169,7 +169,7 @@ def finish(job: Job) -> None:
 
 
 def pool(folder: Path, starter: Starter, number: int = 1, **options: object) -> Pool:
-    return Pool(Record(folder, "fd"), ["train.py"], ["hydra.verbose=true"], starter, [Place()] * number, **options)
+    return Pool(Record(folder, ["fd"]), ["train.py"], ["hydra.verbose=true"], starter, [Place()] * number, **options)
 
 
 def run(waiting: Pool, *trials: Trial) -> list[str]:
@@ -184,7 +184,7 @@ def test_trials_run_as_many_at_a_time_as_there_are_places(tmp_path: Path) -> Non
     trials = [trial(str(n)) for n in range(5)]
     assert run(pool(tmp_path, starter, 2), *trials) == [FINISHED] * 5
     assert starter.most == 2
-    assert [each.objective for each in trials] == [2.5] * 5
+    assert [each.objective for each in trials] == [[2.5]] * 5
     assert [(each.steps, each.attempts, each.exit_code) for each in read_trials(tmp_path)] == [(4, 1, 0)] * 5
     assert starter.jobs[3].command == ["train.py", "seed=3", f"output_dir={tmp_path}/3", "hydra.verbose=true"]
     assert starter.jobs[3].environment["INKDROP_TRIAL"] == "3"
@@ -248,7 +248,7 @@ def test_a_trial_that_another_process_runs_is_waited_for(tmp_path: Path, monkeyp
     held.close()
     while waiting.is_busy:
         waiting.step(timeout=0)
-    assert (one.state, one.objective, starter.jobs) == (FINISHED, 7.0, [])
+    assert (one.state, one.objective, starter.jobs) == (FINISHED, [7.0], [])
 
 
 def test_a_run_that_has_outlived_its_sweep_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,8 +292,8 @@ def test_the_last_lines_are_those_of_this_attempt(tmp_path: Path) -> None:
 
 
 def test_the_table_of_a_sweep_from_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Record(tmp_path, "fd").update(
-        trial("lr=1", state=FINISHED, steps=4, objective=0.25), trial("lr=2", state="running")
+    Record(tmp_path, ["fd"]).update(
+        trial("lr=1", state=FINISHED, steps=4, objective=[0.25]), trial("lr=2", state="running")
     )
     (tmp_path / "lr=2").mkdir()
     (tmp_path / "lr=2" / "metrics.jsonl").write_text('{"step": 3}\n')

@@ -69,6 +69,33 @@ class Grid(Sweeper):
         return [results]
 
 
+class Optuna(Sweeper):
+    """Searches for the values that are best for `objective`, by Optuna; `-NAME` is the highest value of a metric.
+
+    The space is in Hydra's grammar: `optimizer.lr=tag(log,interval(1e-4,1e-1)) network.width=choice(16,32,64)`.
+
+    - `sampler`: tpe, gp, cmaes, qmc, random or grid.
+    - `pruner`: null, or what ends hopeless trials: median, halving, hyperband; wilcoxon compares seeds.
+    - `trials`: number of trials, or null.
+    - `hours`: time after which no further trial starts, or null.
+    - `replicates`: number of seeds of each trial, whose mean is the objective.
+    - `confirm`: number of fresh seeds with which the best three settings run again.
+    - `seed`: seed of the suggestions.
+    - `params`: parts of the space in a YAML file, before those of the command line.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.shared, self.loader = config, hydra_context.config_loader
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from inkdrop.commands.sweep.searching import search
+
+        return search(self.shared, self.loader, arguments, self.options)
+
+
 # Here and not in conf/, because a config.yaml of a run starts alone.
 _OPTIONS = {
     ("hydra/launcher", "processes"): {
@@ -80,6 +107,17 @@ _OPTIONS = {
         "rerun": None,
     },
     ("hydra/sweeper", "grid"): {"_target_": f"{__name__}.Grid", "params": None},
+    ("hydra/sweeper", "optuna"): {
+        "_target_": f"{__name__}.Optuna",
+        "sampler": "tpe",
+        "pruner": None,
+        "trials": 20,
+        "hours": None,
+        "replicates": 1,
+        "confirm": 0,
+        "seed": 0,
+        "params": None,
+    },
 }
 for (_group, _name), _node in _OPTIONS.items():
     ConfigStore.instance().store(group=_group, name=_name, node=_node, provider="inkdrop")

@@ -57,7 +57,7 @@ class Prepared:
     - `world_size`: number of processes of the run.
     - `open`: resources that are released at the end.
     - `only_checked`: whether the run ends after the check.
-    - `objective`: name of the metric that a sweep optimizes, or None.
+    - `objective`: names of the metrics that a sweep optimizes.
     """
 
     asked: Asked
@@ -65,7 +65,7 @@ class Prepared:
     world_size: int
     open: contextlib.ExitStack
     only_checked: bool = False
-    objective: str | None = None
+    objective: Sequence[str] = ()
 
 
 P = TypeVar("P", bound=Prepared)

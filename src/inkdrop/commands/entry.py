@@ -160,15 +160,17 @@ def _prepared(now: Session, config: DictConfig, hydra: Any) -> Prepared:
 
 
 def objective(prepared: Prepared, result: dict[str, Any]) -> Any:
-    """Returns the value of a trial for a sweeper that searches: the metric that `objective` names, or else the result.
+    """Returns what a sweeper reads of a trial: the metrics that `objective` names, one or a list, or else the result.
 
-    Raises `ConfigurationError` if there is no metric of this name, and `NonFiniteError` if it is not finite.
+    Raises `ConfigurationError` if there is no metric of such a name, and `NonFiniteError` if one is not finite.
     """
-    if (name := prepared.objective) is None:
+    if not prepared.objective:
         return result
     metrics = result["metrics"]
-    if name not in metrics:
-        raise ConfigurationError(f"objective={name} is not measured; available: {', '.join(metrics)}")
-    if not math.isfinite(metrics[name]):
-        raise NonFiniteError(f"not finite: the objective {name}")
-    return metrics[name]
+    for name in prepared.objective:
+        if name not in metrics:
+            raise ConfigurationError(f"objective={name} is not measured; available: {', '.join(metrics)}")
+        if not math.isfinite(metrics[name]):
+            raise NonFiniteError(f"not finite: the objective {name}")
+    values = [metrics[name] for name in prepared.objective]
+    return values if len(values) > 1 else values[0]

@@ -56,7 +56,7 @@ SETTINGS: dict[str, Any] = {
     "resume_allow": list[str],
     "run_id": str | None,
     "timeout_minutes": Annotated[float, Gt(0)],
-    "objective": str | None,
+    "objective": str | list[str] | None,
     "checkpoint": str,
     "weights": str | float,
     "repeats": Annotated[int, Ge(1)],

@@ -50,11 +50,25 @@ class Plan:
     refused: dict[str, list[str]]
 
 
-def plan(loader: Any, config: DictConfig, combinations: Sequence[Sequence[str]], known: Mapping[str, Trial]) -> Plan:
-    """Composes each combination of values, and gives a folder to each trial that is not `known` by its identity."""
+def plan(
+    loader: Any,
+    config: DictConfig,
+    combinations: Sequence[Sequence[str]],
+    known: Mapping[str, Trial],
+    keys: Sequence[str] | None = None,
+) -> Plan:
+    """Composes each combination of values, and gives a folder to each trial that is not `known` by its identity.
+
+    - `loader`: Hydra's loader.
+    - `config`: configuration that the trials share.
+    - `combinations`: options of each trial.
+    - `known`: recorded trials by identity.
+    - `keys`: options that folders are named by; by default those that the command line sweeps over.
+    """
     made = Plan([], [], {}, {})
     values = [dict(map(split, each)) for each in combinations]
-    keys = list(dict.fromkeys([*swept(config), *keys_that_differ(values)]))
+    if keys is None:
+        keys = list(dict.fromkeys([*swept(config), *keys_that_differ(values)]))
     taken = {each.name for each in known.values()}
     for overrides, chosen in zip(combinations, values, strict=True):
         own = [each for each in overrides if split(each)[0] != "output_dir"]

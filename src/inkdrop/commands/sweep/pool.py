@@ -121,11 +121,15 @@ class Pool:
         for number in self._running:
             self.starter.send(number, signum)
 
-    def end_trial(self, trial: Trial) -> None:
-        """Ends one trial by SIGTERM; it writes a checkpoint first."""
+    def end_trial(self, trial: Trial) -> bool:
+        """Ends one trial by SIGTERM, after which it writes a checkpoint; returns False if it does not run here."""
+        if trial in self._waiting:
+            self._waiting.remove(trial)
         for number, each in self._running.items():
             if each.trial is trial:
                 self.starter.send(number, signal.SIGTERM)
+                return True
+        return False
 
     def _look_elsewhere(self) -> list[Trial]:
         now, others, ended = time.monotonic(), self._elsewhere, list[Trial]()
@@ -151,7 +155,7 @@ class Pool:
             self._elsewhere.append((time.monotonic() + _POLL, trial))
             return []
         if (known := self.record.trials().get(trial.identity)) is not None:
-            if known.state == FINISHED and _take_result(trial, folder, self.record.objective):
+            if known.state == FINISHED and _take_result(trial, folder, self.record.objectives):
                 claimed.close()
                 trial.state, trial.message = FINISHED, ""
                 self.show(trial)
@@ -184,7 +188,7 @@ class Pool:
         trial.steps = max(trial.steps, steps_of(folder))
         trial.exit_code, trial.message = code, "" if code == 0 else last_lines(folder / _LOG, job.log_size)
         again = code in _AGAIN and self._attempts[trial.identity] <= self.retries and not self.stopping
-        if code == 0 and _take_result(trial, folder, self.record.objective):
+        if code == 0 and _take_result(trial, folder, self.record.objectives):
             trial.state = FINISHED
         elif code in EXIT_CODES.values() or (self.stopping and code in (0, 137)):
             trial.state = INTERRUPTED
@@ -213,7 +217,7 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def _take_result(trial: Trial, folder: Path, objective: str | None) -> bool:
+def _take_result(trial: Trial, folder: Path, objectives: Sequence[str]) -> bool:
     """Takes steps and objective of a trial from its `result.json`; returns False if it cannot be read."""
     try:
         result = read_json(folder / "result.json")
@@ -221,8 +225,8 @@ def _take_result(trial: Trial, folder: Path, objective: str | None) -> bool:
         return False
     trial.result = result
     trial.steps = result["steps"] if isinstance(result.get("steps"), int) else trial.steps
-    value = (result.get("metrics") or {}).get(objective)
-    trial.objective = float(value) if isinstance(value, int | float) else None
+    metrics = result.get("metrics") or {}
+    trial.objective = [float(metrics[name]) for name in objectives if isinstance(metrics.get(name), int | float)]
     return True
 
 

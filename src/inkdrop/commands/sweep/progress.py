@@ -39,14 +39,16 @@ class Display:
 
     def __init__(self, folder: Path, trials: Sequence[Trial], places: Sequence[Any]):
         self.folder, self.trials, self.places = folder, trials, max(1, len(places))
-        self._before = {each.identity: (each.steps, each.seconds) for each in trials}
+        self._before = {each.identity: each.steps for each in trials}
         self._start, self._drawn = time.monotonic(), 0.0
         self._live: Any = None
 
     def __enter__(self) -> Display:
         to_run = sum(each.state not in (FINISHED, REFUSED) for each in self.trials)
-        known = f", {len(self.trials) - to_run} known" if to_run < len(self.trials) else ""
-        print(f"sweep      {self.folder}: {to_run} trials to run{known}, {self.places} at a time", flush=True)
+        finished = sum(each.state == FINISHED for each in self.trials)
+        known = f", {finished} finished before" if finished else ""
+        count = f"{to_run} trials to run{known}, " if to_run else ""  # a search has none yet
+        print(f"sweep      {self.folder}: {count}{self.places} at a time", flush=True)
         if sys.stdout.isatty():
             from rich.live import Live
 
@@ -83,7 +85,7 @@ class Display:
 
     def _left(self) -> str:
         """Returns the time left, from the seconds that a step took so far, or nothing before the first steps."""
-        steps = sum(each.steps - self._before[each.identity][0] for each in self.trials)
+        steps = sum(each.steps - self._before.get(each.identity, 0) for each in self.trials)
         left = sum(max(0, each.max_steps - each.steps) for each in self.trials if each.state not in _ENDED)
         elapsed = time.monotonic() - self._start
         if not left or steps <= 0:
@@ -97,12 +99,12 @@ def table(trials: Sequence[Trial], most: int, title: str) -> Any:
     from rich.text import Text
 
     drawn = Table(title=Text(harmless(title, 500)), title_justify="left")
-    has_objective = any(each.objective is not None for each in trials)
+    has_objective = any(each.objective for each in trials)
     for column in ("trial", "state", "step", *(["objective"] if has_objective else []), "time"):
         drawn.add_column(column, justify="left" if column in ("trial", "state") else "right")
     shown = sorted(trials, key=lambda each: _ORDER.index(each.state))[: max(1, most)]
     for each in sorted(shown, key=trials.index):
-        objective = "" if each.objective is None else f"{each.objective:.5g}"
+        objective = _numbers(each.objective)
         drawn.add_row(
             Text(harmless(each.name, 120)),
             Text(each.state, _COLOURS.get(each.state, "")),
@@ -125,9 +127,13 @@ def with_progress(folder: Path, trials: Sequence[Trial]) -> Sequence[Trial]:
 
 def _line(trial: Trial) -> str:
     steps = f", {trial.steps} of {trial.max_steps} steps" if trial.steps else ""
-    objective = "" if trial.objective is None else f", objective {trial.objective:.5g}"
+    objective = f", objective {_numbers(trial.objective)}" if trial.objective else ""
     attempt = f" (attempt {trial.attempts})" if trial.attempts > 1 and trial.state == RUNNING else ""
     return f"{trial.state:11}{harmless(trial.name, 200)}{attempt}{steps}{objective}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{each:.5g}" for each in values)
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -25,7 +25,12 @@ _VERSION = 1
 _COUNT = Annotated[int, Ge(0), Le(10**12)]
 _TEXT = Annotated[str, Len(0, 100_000)]
 _NUMBER = float | Annotated[int, Ge(-(10**300)), Le(10**300)]
-_FIELDS: dict[str, Any] = {"version": int, "command": _TEXT, "objective": _TEXT | None, "trials": list[dict[str, Any]]}
+_FIELDS: dict[str, Any] = {
+    "version": int,
+    "command": _TEXT,
+    "objective": list[_TEXT] | None,
+    "trials": list[dict[str, Any]],
+}
 _TRIAL: dict[str, Any] = {
     "name": Annotated[str, Len(1, 255)],
     "identity": _TEXT,
@@ -36,7 +41,7 @@ _TRIAL: dict[str, Any] = {
     "steps": _COUNT,
     "max_steps": int,
     "seconds": _NUMBER,
-    "objective": _NUMBER | None,
+    "objective": list[_NUMBER],
     "message": _TEXT,
 }
 
@@ -45,11 +50,11 @@ class Record:
     """The record of the sweep in a folder.
 
     - `folder`: folder of the sweep.
-    - `objective`: metric that the sweep optimizes, or None.
+    - `objectives`: metrics that the sweep optimizes.
     """
 
-    def __init__(self, folder: Path, objective: str | None = None):
-        self.folder, self.objective = folder, objective
+    def __init__(self, folder: Path, objectives: Sequence[str] = ()):
+        self.folder, self.objectives = folder, objectives
 
     def trials(self) -> dict[str, Trial]:
         """Returns the recorded trials by their identity; raises `UnreadableError` for a file of another format."""
@@ -65,7 +70,7 @@ class Record:
             content = {
                 "version": _VERSION,
                 "command": "train",
-                "objective": self.objective,
+                "objective": [*self.objectives] or None,
                 "trials": [each.record() for each in trials.values()],
             }
             write_text(self.folder / NAME, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -34,7 +34,7 @@ class Trial:
     - `exit_code`: exit code of the last of them, or None.
     - `steps`, `max_steps`: number of optimizer steps that are done, and that it has.
     - `seconds`: time that it ran, in seconds.
-    - `objective`: value that the sweep optimizes, or None.
+    - `objective`: values that the sweep optimizes, if it has finished.
     - `message`: why it did not finish.
     """
 
@@ -47,7 +47,7 @@ class Trial:
     steps: int = 0
     max_steps: int = 0
     seconds: float = 0.0
-    objective: float | None = None
+    objective: list[float] = field(default_factory=list)
     message: str = ""
     result: dict[str, Any] = field(default_factory=dict, repr=False)  # content of its result.json
 
@@ -101,6 +101,8 @@ def _shortened(keys: Sequence[str]) -> dict[str, str]:
 
 def _readable(value: str) -> str:
     """Returns a value with only letters, digits and a few signs, which a shell and a file system take as they are."""
+    if re.fullmatch(r"-?\d+\.\d{5,}(e[+-]?\d+)?", value):
+        value = f"{float(value):.4g}"
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", value.strip(" '\"[](){}"))[:_LONGEST_VALUE] or "none"
 
 

@@ -21,6 +21,7 @@ from inkdrop.checkpoints import model_weights, read_checkpoint
 from inkdrop.checkpoints.files import read_record
 from inkdrop.checkpoints.models import embedded, inner_models, loads_noted
 from inkdrop.commands.command import Asked, Prepared
+from inkdrop.commands.sweep.objectives import objectives_of
 from inkdrop.commands.terminal import quiet
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.configuration.compose import refuse_foreign_targets, refuse_unread, settled
@@ -129,7 +130,7 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
         trainer.world_size,
         contextlib.ExitStack(),
         only_checked=_only_checked(plain),
-        objective=plain["objective"],
+        objective=[each.name for each in objectives_of(plain["objective"])],
         shown=masked(plain, secret),
         once=options_once(config, secret),
         start_again=startable(config, output_dir, secret),
