@@ -161,7 +161,11 @@ class Pool:
                 self.show(trial)
                 return [trial]
             trial.attempts, trial.seconds = known.attempts, known.seconds
-        self._begin(trial, folder, claimed)
+        try:
+            self._begin(trial, folder, claimed)
+        except BaseException:
+            claimed.close()
+            raise
         return []
 
     def _begin(self, trial: Trial, folder: Path, claimed: BinaryIO) -> None:

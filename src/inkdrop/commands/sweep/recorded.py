@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 class Rows:
@@ -18,11 +19,18 @@ class Rows:
         self.file, self.name = file, name
         self._position, self._last = 0, -1
 
+    def _is_continued(self, stream: BinaryIO) -> bool:
+        """Returns whether a line ends where the last look has stopped."""
+        if stream.seek(0, 2) < self._position:
+            return False
+        stream.seek(self._position - 1)
+        return stream.read(1) == b"\n"
+
     def new(self) -> Iterator[tuple[int, float]]:
         """Yields step and value of each complete line that was added; steps that are repeated are left out."""
         try:
             with open(self.file, "rb") as stream:
-                if stream.seek(0, 2) < self._position:  # a resumed run has cut it
+                if self._position and not self._is_continued(stream):  # a resumed run has cut it
                     self._position = 0
                 stream.seek(self._position)
                 added = stream.read()

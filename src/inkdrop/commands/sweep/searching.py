@@ -142,6 +142,11 @@ class Search:
             pool.step()
         return runs
 
+    @property
+    def _prunes_steps(self) -> bool:
+        """Whether trials are compared by what they record at the same steps."""
+        return self.chosen["pruner"] not in (None, "wilcoxon")
+
     def _may_ask(self, pool: Pool) -> bool:
         if pool.stopping or time.monotonic() > self._end or self._repeats >= _MOST_REPEATS:
             return False
@@ -219,6 +224,9 @@ class Search:
     def _tell(self, candidate: Candidate, finished: Sequence[Trial]) -> None:
         if any(each.state == INTERRUPTED for each in candidate.runs):
             return  # it continues when the command is repeated
+        if self._prunes_steps:  # what was recorded since the last look is what later trials are compared with
+            for step, value in candidate.rows.new():
+                candidate.trial.report(value, step)
         if candidate.is_pruned and len(finished) < len(candidate.runs):
             self.study.tell(candidate.trial, state=state("PRUNED"))
         elif len(finished) == len(candidate.runs):
@@ -229,7 +237,7 @@ class Search:
 
     def _prune(self, pool: Pool) -> None:
         """Reports what running trials have recorded, and ends those that the pruner calls hopeless."""
-        if self.chosen["pruner"] in (None, "wilcoxon"):
+        if not self._prunes_steps:
             return
         for candidate in self.candidates:
             if len(candidate.ended) == len(candidate.runs) or candidate.is_pruned:
