@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from entry_scripts import Script
 from runs import POINTS
-from test_sweep_parts import Scripted
+from scripted import Scripted
 
 from inkdrop.commands.sweep.objectives import Objective, objectives_of
 from inkdrop.commands.sweep.outcome import best_of
@@ -23,7 +23,7 @@ from inkdrop.commands.sweep.recorded import Rows
 from inkdrop.commands.sweep.searching import DEFAULTS, Search
 from inkdrop.commands.sweep.space import read
 from inkdrop.commands.sweep.starters import Job
-from inkdrop.commands.sweep.study import refuse_misfits, told
+from inkdrop.commands.sweep.study import refuse_misfits, trials_of
 from inkdrop.commands.sweep.trials import FINISHED, PRUNED, Trial, name_of, split
 from inkdrop.errors import ConfigurationError
 
@@ -156,7 +156,7 @@ def searched(
 
 
 def states(search: Search) -> list[str]:
-    return [each.state.name for each in told(search.study)]
+    return [each.state.name for each in trials_of(search.study)]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "qmc", "random"])
@@ -167,25 +167,25 @@ def test_a_search_finds_the_least_value(sampler: str, tmp_path: Path) -> None:
     assert abs(best.params["x"] - 0.3) < 0.2
     assert best.values[0] == pytest.approx((best.params["x"] - 0.3) ** 2)
     assert f"| {best.number} | {best.params['x']:.4g} |" in (tmp_path / "search.md").read_text()
-    assert len({each.params["x"] for each in told(search.study)}) == 12
+    assert len({each.params["x"] for each in trials_of(search.study)}) == 12
 
 
 def test_the_same_seed_suggests_the_same(tmp_path: Path) -> None:
     values = []
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         (tmp_path / name).mkdir()
-        values.append([each.params["x"] for each in told(searched(tmp_path / name, seed=seed, trials=3).study)])
+        values.append([each.params["x"] for each in trials_of(searched(tmp_path / name, seed=seed, trials=3).study)])
     assert values[0] == values[1] != values[2]
 
 
 def test_a_search_that_is_repeated_only_adds_what_is_missing(tmp_path: Path) -> None:
-    first = [each.params for each in told(searched(tmp_path, trials=4).study)]
+    first = [each.params for each in trials_of(searched(tmp_path, trials=4).study)]
     again = Toy(tmp_path, parabola)
-    assert len(told(searched(tmp_path, toy=again, trials=4).study)) == 4
+    assert len(trials_of(searched(tmp_path, toy=again, trials=4).study)) == 4
     assert again.values == []
     more = searched(tmp_path, toy=Toy(tmp_path, parabola), trials=9)
-    assert len({each.params["x"] for each in told(more.study)}) == 9
-    assert [each.params for each in told(more.study)][:4] == first
+    assert len({each.params["x"] for each in trials_of(more.study)}) == 9
+    assert [each.params for each in trials_of(more.study)][:4] == first
 
 
 def test_a_killed_search_goes_on_with_the_trials_that_ran(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_killed_search_goes_on_with_the_trials_that_ran(tmp_path: Path) -> Non
     search = searched(tmp_path, toy=again, trials=5)
     assert states(search) == ["COMPLETE"] * 5
     assert again.values[0]["x"] == left
-    assert len({each.params["x"] for each in told(search.study)}) == 5
+    assert len({each.params["x"] for each in trials_of(search.study)}) == 5
 
 
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     search = searched(tmp_path, toy=first, trials=6)
     values = [each["x"] for each in [*first.values, *second.values]]
     assert len(set(values)) == len(values)
-    assert len({each.params["x"] for each in told(search.study)}) == len(told(search.study)) == 6
+    assert len({each.params["x"] for each in trials_of(search.study)}) == len(trials_of(search.study)) == 6
 
 
 def test_a_grid_is_run_once_each(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_failed_trial_is_told_and_stops_nothing(tmp_path: Path) -> None:
 def test_replicates_are_seeds_whose_mean_counts(tmp_path: Path) -> None:
     toy = Toy(tmp_path, parabola, places=2)
     search = searched(tmp_path, toy=toy, trials=2, replicates=3, confirm=2)
-    first = told(search.study)[0]
+    first = trials_of(search.study)[0]
     assert first.values[0] == pytest.approx((first.params["x"] - 0.3) ** 2 + 0.01)
     seeds = [each["seed"] for each in toy.values]
     assert sorted(seeds) == [0, 0, 1, 1, 2, 2, 1000, 1000, 1001, 1001]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from runs import configuration
+from scripted import Scripted
 
 from inkdrop.commands.sweep import main
 from inkdrop.commands.sweep.places import places
@@ -135,33 +135,6 @@ def test_the_record_of_somebody_else_is_checked(change: dict[str, object], said:
     (tmp_path / "sweep.json").write_text(json.dumps(content))
     with pytest.raises(UnreadableError, match=said):
         read_trials(tmp_path)
-
-
-class Scripted(Starter):
-    """Ends each job at once, as a list says, after it has done what a run would do."""
-
-    def __init__(self, codes: Sequence[int], does: Callable[[Job], None] = lambda job: None):
-        self.codes, self.does = list(codes), does
-        self.jobs: list[Job] = []
-        self.signals: list[tuple[int, int]] = []
-        self.most = self._count = 0
-        self._ended: list[tuple[int, int]] = []
-
-    def start(self, job: Job) -> int:
-        self.jobs.append(job)
-        self.does(job)
-        self._ended.append((len(self.jobs), self.codes.pop(0)))
-        self.most = max(self.most, len(self._ended))
-        return len(self.jobs)
-
-    def ended(self, timeout: float) -> list[tuple[int, int]]:
-        ended, self._ended = self._ended, []
-        return ended
-
-    def send(self, number: int, signum: int) -> None:
-        self.signals.append((number, signum))
-
-    def close(self) -> None: ...
 
 
 def finish(job: Job) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from inkdrop.commands.report.statistics import summary
 from inkdrop.commands.sweep.objectives import Objective
 from inkdrop.commands.sweep.space import Space
-from inkdrop.commands.sweep.study import told
+from inkdrop.commands.sweep.study import trials_of
 from inkdrop.commands.sweep.trials import FINISHED, Trial
 from inkdrop.configuration.secrets import masked_override
 from inkdrop.configuration.suggestions import command, words
@@ -19,7 +19,7 @@ def best_of(study: Any, objectives: Sequence[Objective]) -> list[Any]:
     """Returns the complete trials of the study, the best ones first; for several objectives those of the front."""
     if len(objectives) > 1:
         return list(study.best_trials)
-    complete = [each for each in told(study) if each.state.name == "COMPLETE"]
+    complete = [each for each in trials_of(study) if each.state.name == "COMPLETE"]
     sign = -1 if objectives[0].highest else 1
     return sorted(complete, key=lambda each: sign * each.values[0])
 
@@ -35,7 +35,7 @@ def page(
     - `sampler`: name of the method.
     - `confirmed`: runs with fresh seeds by the number of the trial.
     """
-    states = [each.state.name for each in told(study)]
+    states = [each.state.name for each in trials_of(study)]
     counts = ", ".join(f"{states.count(name)} {name.lower()}" for name in ("COMPLETE", "PRUNED", "FAIL", "RUNNING"))
     lines = [f"search     {sampler}, {len(states)} trials: {counts}"]
     if best := best_of(study, objectives)[:10]:

@@ -18,7 +18,7 @@ from inkdrop.commands.sweep.pool import Pool
 from inkdrop.commands.sweep.recorded import Rows
 from inkdrop.commands.sweep.running import Sweep
 from inkdrop.commands.sweep.space import Space, read
-from inkdrop.commands.sweep.study import IS_REPEAT, opened, quiet, refuse_misfits, require_optuna, state, told
+from inkdrop.commands.sweep.study import IS_REPEAT, opened, quiet, refuse_misfits, require_optuna, state, trials_of
 from inkdrop.commands.sweep.trials import FINISHED, INTERRUPTED, PRUNED, REFUSED, Trial, folder_of
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.writing import write_text
@@ -150,7 +150,7 @@ class Search:
     def _may_ask(self, pool: Pool) -> bool:
         if pool.stopping or time.monotonic() > self._end or self._repeats >= _MOST_REPEATS:
             return False
-        asked = [each for each in told(self.study) if each.state.name != "WAITING"]
+        asked = [each for each in trials_of(self.study) if each.state.name != "WAITING"]
         limit = self.chosen["trials"]
         if self.chosen["sampler"] == "grid":
             return len(asked) < min(self._points, self._points if limit is None else limit)
@@ -160,7 +160,7 @@ class Search:
         """Takes one suggestion, and adds its runs, unless it repeats another one."""
         with quiet():
             trial = self.study.ask(self.space.distributions())
-        if any(each.params == trial.params and each.number != trial.number for each in told(self.study)):
+        if any(each.params == trial.params and each.number != trial.number for each in trials_of(self.study)):
             trial.set_user_attr(IS_REPEAT, True)
             self.study.tell(trial, state=state("FAIL"))
             self._repeats += 1
@@ -261,7 +261,7 @@ class Search:
         """Continues the suggestions of a process that has ended; those of one that runs are waited for."""
         from optuna.trial import Trial as Asked
 
-        for each in told(self.study):
+        for each in trials_of(self.study):
             if each.state.name == "RUNNING":
                 self._add(Asked(self.study, each._trial_id), pool)
 

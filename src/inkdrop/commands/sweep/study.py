@@ -120,7 +120,7 @@ def _pruner(chosen: Mapping[str, Any]) -> Any:
     }[chosen["pruner"]]()
 
 
-def told(study: Any) -> list[Any]:
+def trials_of(study: Any) -> list[Any]:
     """Returns the trials of a study, without suggestions that were tried before."""
     return [each for each in study.get_trials(deepcopy=False) if IS_REPEAT not in each.user_attrs]
 
