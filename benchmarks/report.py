@@ -33,6 +33,9 @@ import numpy as np
 from PIL import Image, ImageChops
 from sklearn.datasets import load_digits
 
+from inkdrop.commands.sweep.record import Record
+from inkdrop.commands.sweep.trials import FAILED, FINISHED, PRUNED, Trial
+
 ROOT = Path(__file__).parent.parent
 SCHEDULES, PREDICTIONS, RATES = ("cosine", "linear", "vp"), ("noise", "v"), (0.001, 0.002, 0.004)
 FLAGS = [
@@ -56,23 +59,22 @@ objective: null
 
 def make_sweep(folder: Path, settings: int, seeds: int, rows: int = 400) -> Path:
     """Writes a sweep of so many settings and seeds, of which one trial failed and one was pruned."""
-    trials = []
+    trials: list[Trial] = []
     combinations = itertools.islice(itertools.product(RATES, SCHEDULES, PREDICTIONS), settings)
     for number, (lr, schedule, prediction) in enumerate(combinations):
         for seed in range(seeds):
             overrides = [f"optimizer.lr={lr}", f"schedule={schedule}", f"prediction={prediction}", f"seed={seed}"]
             name = f"lr={lr},schedule={schedule},prediction={prediction},seed={seed}"
-            trial: dict[str, Any] = {"name": name, "overrides": overrides, "state": "finished", "attempts": 1}
-            trials.append({**trial, "exit_code": 0, "steps": 2000, "seconds": 100.0, "objective": None, "message": ""})
+            trial = Trial(name, name, overrides, FINISHED, 1, 0, 2000, 2000, 100.0)
             if (number, seed) == (settings - 1, seeds - 1):
-                failed = {"state": "failed", "exit_code": 5, "message": "error: not finite: the loss of step 12"}
-                trials[-1] |= {**failed, "steps": 12}
-                continue
-            make_run(folder / name, lr, schedule, prediction, seed, rows)
-    pruned = {"name": "lr=0.1", "overrides": ["optimizer.lr=0.1"], "state": "pruned", "attempts": 1, "exit_code": None}
-    trials.append({**pruned, "steps": 400, "seconds": 20.0, "objective": None, "message": "worse than the median"})
-    content = {"version": 1, "command": "train", "objective": None, "trials": trials}
-    (folder / "sweep.json").write_text(json.dumps(content, indent=1))
+                trial.state, trial.exit_code, trial.steps = FAILED, 5, 12
+                trial.message = "error: not finite: the loss of step 12"
+            else:
+                make_run(folder / name, lr, schedule, prediction, seed, rows)
+            trials.append(trial)
+    pruned = Trial("lr=0.1", "lr=0.1", ["optimizer.lr=0.1"], PRUNED, 1, None, 400, 2000, 20.0)
+    pruned.message = "worse than the median"
+    Record(folder).update(*trials, pruned)
     return folder
 
 

@@ -184,8 +184,11 @@ def test_texts_of_files_are_only_texts_in_a_browser(tmp_path: Path) -> None:
         options = {f"option {evil}": evil, "own": evil}
         lines = [f"{json.dumps(name)}: {json.dumps(value)}\n" for name, value in options.items()]
         (made / "config.yaml").write_text(config + "".join(lines))
-    trials = [{"name": evil, "state": evil, "message": evil, "overrides": [f"{evil}={evil}"]} for evil in EVIL]
-    (folder / "sweep.json").write_text(json.dumps({"version": 1, "trials": trials}))
+    sweep = make_sweep(tmp_path / "other", settings=1, seeds=1, rows=20)
+    record = read_json(sweep / "sweep.json")
+    changed = [{"name": evil.replace("/", "|"), "message": evil, "overrides": [f"{evil}={evil}"]} for evil in EVIL]
+    record["trials"] = [{**record["trials"][-1], "state": "pruned", **each} for each in changed]
+    (folder / "sweep.json").write_text(json.dumps(record))
     report(folder).write(folder)
     state = f"#open={quote(EVIL[0])}&filter={quote(EVIL[2])}&sort={quote(EVIL[1])}"
     text = dumped(folder / "report.html", state, tmp_path)

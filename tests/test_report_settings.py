@@ -21,11 +21,11 @@ from inkdrop.commands.report.curves import MAX_POINTS, over_seeds
 from inkdrop.commands.report.leaderboard import short_names
 from inkdrop.commands.report.page import report
 from inkdrop.commands.report.statistics import front, importance, paired, summary, within_settings
-from inkdrop.commands.report.sweep import read_sweep
-from inkdrop.errors import UnreadableError
 from inkdrop.files import read_json, read_yaml
 
 METRIC = "fd_digits_350"
+TRIAL = {"name": "a", "identity": "1", "overrides": ["x=1"], "state": "finished", "attempts": 1, "exit_code": 0}
+TRIAL |= {"steps": 1, "max_steps": 1, "seconds": 1.0, "objective": None, "message": ""}
 
 
 def run(folder: Path, lr: float = 0.002, seed: int = 0, value: float | None = None, **config: Any) -> Path:
@@ -214,8 +214,8 @@ def test_curves_are_mean_and_range_over_seeds_and_of_few_points() -> None:
 def test_a_sweep_names_failed_and_pruned_trials_with_the_reason(tmp_path: Path) -> None:
     make_sweep(tmp_path, settings=2, seeds=2, rows=20)
     content = read_json(tmp_path / "sweep.json")
-    refused = {"name": "lr=-1", "overrides": ["optimizer.lr=-1"], "state": "refused", "exit_code": 2}
-    content["trials"].append({**refused, "message": "first line\nerror: optimizer.lr=-1 is below 0"})
+    refused = {**TRIAL, "name": "lr=-1", "overrides": ["optimizer.lr=-1"], "state": "refused", "steps": 0}
+    content["trials"].append({**refused, "exit_code": 2, "message": "first line\nerror: optimizer.lr=-1 is below 0"})
     (tmp_path / "sweep.json").write_text(json.dumps(content))
     shown = report(tmp_path).markdown()
     failed = "lr=0.001,schedule=cosine,prediction=v,seed=1"
@@ -245,7 +245,8 @@ def test_the_objective_ranks_and_higher_is_better_where_the_protocol_says_so(tmp
     assert [row.label for row in report(tmp_path).rows] == ["lr=0.1", "lr=0.2"]
     assert "validation/loss" not in report(tmp_path).metrics
     assert [row.label for row in report(tmp_path, by="precision_350").rows] == ["lr=0.2", "lr=0.1"]
-    (tmp_path / "sweep.json").write_text('{"version": 1, "objective": "validation/loss", "trials": []}')
+    for file in tmp_path.glob("*/config.yaml"):
+        file.write_text(file.read_text().replace("objective: null", "objective: validation/loss"))
     found = report(tmp_path)
     assert found.metrics[0] == "validation/loss"
     assert [row.label for row in found.rows] == ["lr=0.2", "lr=0.1"]
@@ -285,47 +286,42 @@ def test_names_of_options_are_as_short_as_they_differ() -> None:
     }
 
 
-TRIAL = {"name": "a", "state": "finished", "overrides": ["x=1"]}
-BROKEN: dict[str, tuple[Any, str]] = {
+BROKEN: dict[str, tuple[dict[str, Any] | str, str]] = {
     "text": ("{", "it is not JSON"),
-    "list": ([], "it contains a list"),
-    "no version": ({"trials": []}, "it lacks version"),
-    "later": ({"version": 2, "trials": []}, "has version 2 of the format: update inkdrop"),
-    "no trials": ({"version": 1}, "it lacks trials"),
-    "trials": ({"version": 1, "trials": {}}, "trials"),
-    "trial": ({"version": 1, "trials": [3]}, "trials.0"),
-    "nameless": ({"version": 1, "trials": [{"state": "failed"}]}, "it lacks name"),
-    "state": ({"version": 1, "trials": [{**TRIAL, "state": 3}]}, "state: input should be a valid string"),
-    "overrides": ({"version": 1, "trials": [{**TRIAL, "overrides": "x=1"}]}, "overrides: input should be a valid list"),
-    "override": ({"version": 1, "trials": [{**TRIAL, "overrides": [1]}]}, "overrides.0"),
-    "attempts": ({"version": 1, "trials": [{**TRIAL, "attempts": -1}]}, "attempts"),
-    "steps": ({"version": 1, "trials": [{**TRIAL, "steps": "1"}]}, "steps"),
-    "message": ({"version": 1, "trials": [{**TRIAL, "message": 1}]}, "message"),
-    "objective": ({"version": 1, "objective": 1, "trials": []}, "objective"),
+    "later": ({"version": 2}, "a newer version of inkdrop wrote it"),
+    "trials": ({"trials": {}}, "trials"),
+    "trial": ({"trials": [3]}, "trials.0"),
+    "elsewhere": ({"trials": [{**TRIAL, "name": "../a"}]}, "is not the name of a folder"),
+    "state": ({"trials": [{**TRIAL, "state": "odd"}]}, "state"),
+    "overrides": ({"trials": [{**TRIAL, "overrides": [1]}]}, "overrides.0"),
+    "message": ({"trials": [{**TRIAL, "message": 1}]}, "message"),
 }
 
 
 @pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=BROKEN)
-def test_a_malformed_record_of_a_sweep_is_named_and_hides_no_result(content: Any, message: str, tmp_path: Path) -> None:
+def test_a_malformed_record_of_a_sweep_is_named_and_hides_no_result(
+    content: dict[str, Any] | str, message: str, tmp_path: Path
+) -> None:
     run(tmp_path / "a")
     file = tmp_path / "sweep.json"
-    file.write_text(content if isinstance(content, str) else json.dumps(content))
-    with pytest.raises(UnreadableError, match=message):
-        read_sweep(file)
+    whole: dict[str, Any] = {"version": 1, "command": "train", "objective": None, "trials": []}
+    file.write_text(content if isinstance(content, str) else json.dumps({**whole, **content}))
     found = report(tmp_path)
     assert len(found.results) == 1
-    assert [text.startswith(str(file)) for text in found.unreadable] == [True]
+    (named,) = found.unreadable
+    assert named.startswith(str(file))
+    assert message in named
 
 
-def test_names_of_trials_open_nothing_and_do_nothing_where_they_are_shown(tmp_path: Path) -> None:
-    run(tmp_path / "sweep" / "a")
-    run(tmp_path / "outside", 0.5)
-    names = ["../outside", str(tmp_path / "outside"), "a\0b", "\x1b[2J", "| x |", "<b>", "/dev/zero", "=1+1"]
-    trials = [{"name": name, "state": "pruned", "overrides": [f"{name}={name}"], "message": name} for name in names]
-    (tmp_path / "sweep" / "sweep.json").write_text(json.dumps({"version": 1, "trials": trials}))
-    found = report(tmp_path / "sweep")
+def test_names_of_trials_do_nothing_where_they_are_shown(tmp_path: Path) -> None:
+    run(tmp_path / "a")
+    names = ["\x1b[2J", "| x |", "<b>", "=1+1"]
+    trials = [{**TRIAL, "name": name, "state": "pruned", "overrides": [f"{name}={name}"]} for name in names]
+    content = {"version": 1, "command": "train", "objective": None, "trials": trials}
+    (tmp_path / "sweep.json").write_text(json.dumps(content))
+    found = report(tmp_path)
     assert [each.name for each in found.results] == ["a"]
-    assert len(found.trials) == len({each.folder for each in found.trials})
+    assert len(found.trials) == len(names)
     text = found.markdown()
     assert all(line.isprintable() for line in text.splitlines())
     assert r"| \| x \| | pruned |" in text

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from inkdrop.commands.report.results import Result, read_results
-from inkdrop.commands.report.sweep import FILE, Trial, read_sweep
+from inkdrop.commands.report.sweep import Listed, listed
+from inkdrop.commands.sweep.record import NAME as SWEEP
+from inkdrop.commands.sweep.trials import FAILED, FINISHED, REFUSED
 from inkdrop.errors import UnreadableError
 from inkdrop.files import read_yaml
 
 RESULT, CONFIG, RECORD = "result.json", "config.yaml", "metrics.jsonl"
-_FAILED = ("failed", "refused")  # states of trials of which a result, if there is one, is not shown
 
 
 @dataclass
@@ -24,12 +25,12 @@ class Collected:
 
     - `results`: all results, in the order of the numbers in their names.
     - `trials`: trials and runs without a result.
-    - `objectives`: metrics that the sweeps or the runs optimize.
+    - `objectives`: metrics that the runs name as their objective.
     - `unreadable`: errors of the files that are left out.
     """
 
     results: list[Result] = field(default_factory=list)
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[Listed] = field(default_factory=list)
     objectives: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
@@ -50,14 +51,14 @@ def collected(folders: Sequence[Path], without: Collection[Path] = ()) -> Collec
     trials = _trials(places, found)
     for path in sorted(places, key=_numbers):
         place, trial = places[path], trials.get(path)
-        if path.resolve() in left_out or (trial is not None and trial.state in _FAILED):
+        if path.resolve() in left_out or (trial is not None and trial.state in (FAILED, REFUSED)):
             continue
         if RESULT in place.files:
             if _add(place, trial, found):
                 trials.pop(path, None)
         elif trial is None and {CONFIG, RECORD} <= place.files:
-            found.trials.append(Trial(place.name, path, {}, "unfinished", "it has no result.json"))
-    found.trials = [*(each for each in trials.values() if each.state != "finished"), *found.trials]
+            found.trials.append(Listed(place.name, path, {}, "unfinished", "it has no result.json"))
+    found.trials = [*(each for each in trials.values() if each.state != FINISHED), *found.trials]
     return found
 
 
@@ -66,27 +67,26 @@ def _places(folders: Sequence[Path]) -> Iterator[_Place]:
     for folder in folders:
         prefix = Path(folder.resolve().name) if len(folders) > 1 else Path()
         for root, inner, files in os.walk(folder):
-            if names := {RESULT, CONFIG, RECORD, FILE} & {*files, *inner}:  # a folder of such a name cannot be read
+            if names := {RESULT, CONFIG, RECORD, SWEEP} & {*files, *inner}:  # a folder of such a name cannot be read
                 yield _Place(Path(root), str(prefix / Path(root).relative_to(folder)), frozenset(names))
 
 
-def _trials(places: dict[Path, _Place], found: Collected) -> dict[Path, Trial]:
+def _trials(places: dict[Path, _Place], found: Collected) -> dict[Path, Listed]:
     """Returns the trials of all sweeps by their folders."""
-    trials: dict[Path, Trial] = {}
+    trials: dict[Path, Listed] = {}
     for place in places.values():
-        if FILE not in place.files:
+        if SWEEP not in place.files:
             continue
         try:
-            sweep = read_sweep(place.path / FILE, "" if place.name == "." else f"{place.name}/")
+            found_here = listed(place.path, "" if place.name == "." else f"{place.name}/")
         except UnreadableError as error:
             found.unreadable.append(str(error))
             continue
-        found.objectives += sweep.objectives
-        trials |= {each.folder.absolute(): each for each in sweep.trials}
+        trials |= {each.folder.absolute(): each for each in found_here}
     return trials
 
 
-def _add(place: _Place, trial: Trial | None, found: Collected) -> bool:
+def _add(place: _Place, trial: Listed | None, found: Collected) -> bool:
     """Adds the results of a folder; returns whether there are any."""
     config: Any = None
     try:

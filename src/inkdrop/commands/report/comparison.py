@@ -13,7 +13,7 @@ from inkdrop.commands.report.curves import Curve, History, curves
 from inkdrop.commands.report.leaderboard import Setting, Settings, levels, ordered
 from inkdrop.commands.report.results import COSTS, Result
 from inkdrop.commands.report.statistics import Importance, Summary, front, importance, paired, within_settings
-from inkdrop.commands.report.sweep import Trial
+from inkdrop.commands.report.sweep import Listed
 from inkdrop.files.value_names import metric_of, reference_of
 
 _COST_OF_QUALITY = ("network calls", "FLOPs", "seconds")  # the first that differs is what quality is shown against
@@ -34,7 +34,7 @@ class Comparison:
     title: str
     settings: Settings
     metrics: list[str]
-    trials: list[Trial]
+    trials: list[Listed]
     unreadable: list[str]
     known: Mapping[Path, History]
 
