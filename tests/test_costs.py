@@ -35,11 +35,13 @@ def test_only_much_is_foreseen_and_with_a_remedy(monkeypatch: pytest.MonkeyPatch
     config = plain("trainer.max_steps=1000", "data.batch_size=64")
     task = build(config["task"])
     before = torch.get_rng_state()
-    assert costs.foreseen(task, config, CPU, 1) == []
+    remarks, counted = costs.foreseen(task, config, CPU, 1)
+    assert remarks == []
     assert torch.equal(torch.get_rng_state(), before)
     fixed, (flops, kept) = 16 * sum(each.numel() for each in task.parameters()), costs._followed(task)
+    assert counted == flops
     monkeypatch.setattr(costs, "_memory", lambda device: 2 * (fixed + 20 * kept))
     monkeypatch.setattr(costs, "_rate", lambda device: flops * 64 * 1000 / (2.5 * 86400))
-    memory, days = costs.foreseen(task, config, CPU, 1)
+    (memory, days), _ = costs.foreseen(task, config, CPU, 1)
     assert "data.batch_size=20 trainer.accumulate_grad_batches=4," in memory
     assert "about 2.5 days" in days

@@ -49,6 +49,8 @@ def test_a_run_leaves_what_is_promised(run: Path) -> None:
     assert result["versions"]["torch"] == torch.__version__.split("+")[0]
     assert Path(result["checkpoint"]).is_file()
     assert result["seconds"] > 0
+    assert result["flops"] > 1e5
+    assert result["flops"] % (6 * 16) == 0  # steps of so many samples
     assert "git_commit" in result
     assert picture(run / "pictures" / "samples-00000006.png").shape == (2 * 50 + 2, 10 * 50 + 2)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -146,18 +146,18 @@ def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: floa
     }
 
 
-def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device, world_size: int) -> list[str]:
-    """Returns warnings about a run that needs most of this device's memory, or days, each with a remedy.
+def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device, world_size: int) -> tuple[list[str], int]:
+    """Returns warnings about a run that needs most of a device's memory, or days, and operations of a training sample.
 
     Only one product of matrices is computed: the network runs without numbers, on torch's meta device. A network that
-    cannot run there gives no warnings.
+    cannot run there gives no warnings, and 0.
     """
     trainer, batch_size = plain["trainer"], plain["data"]["batch_size"] // world_size
     try:
         with torch.random.fork_rng(devices=[]):  # draws here must not change those of training
             flops, kept = _followed(task)
     except (ValueError, RuntimeError, NotImplementedError):
-        return []
+        return [], 0
     kept = kept if trainer.get("precision", "32-true") == "32-true" else kept // 2
     fixed = 4 * sum(_bytes(each) for each in task.parameters())  # weights, gradients, two averages of the optimizer
     remarks = []
@@ -175,7 +175,7 @@ def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device, world_s
             f"training takes about {seconds / _LONG:.2g} days on this {device.type}: half of data.shape takes about a "
             "quarter of it, half of network.base_channels not much more, and a GPU is faster"
         )
-    return remarks
+    return remarks, flops
 
 
 def _followed(task: Task) -> tuple[int, int]:

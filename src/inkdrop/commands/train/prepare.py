@@ -58,6 +58,7 @@ class PreparedTraining(Prepared):
     - `initial`: initial weights by name, or None.
     - `held_run`: whether the folder held a run at the time of the check.
     - `is_locked`: whether the folder is already locked for this process.
+    - `flops`: operations of training on one sample, once they are counted, or 0 where they cannot be.
     """
 
     shown: dict[str, Any]
@@ -70,6 +71,7 @@ class PreparedTraining(Prepared):
     initial: dict[str, Tensor] | None
     held_run: bool = False
     is_locked: bool = False
+    flops: int = 0
 
 
 def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any]]:

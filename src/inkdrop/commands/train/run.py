@@ -82,7 +82,7 @@ def _trained(prepared: PreparedTraining, start: float) -> dict[str, Any]:
         _fit(trainer, task, prepared.data, before)
         metrics = {**(before.latest if before else {}), **latest(trainer)}
         evaluated, step = _evaluated(trainer), trainer.global_step
-    result = _result(run, task, step, metrics, evaluated, time.monotonic() - start)
+    result = _result(prepared, step, metrics, evaluated, time.monotonic() - start)
     if trainer.is_global_zero:
         write_json(result, run / "result.json")
         _farewell(run, result, task)
@@ -132,7 +132,8 @@ def _fill(prepared: PreparedTraining) -> None:
     if isinstance(trainer.strategy, DDPStrategy):
         trainer.strategy._timeout = timedelta(minutes=plain["timeout_minutes"])
     device = trainer.strategy.root_device
-    for remark in foreseen(task, plain, device, trainer.world_size) if trainer.is_global_zero else ():
+    remarks, prepared.flops = foreseen(task, plain, device, trainer.world_size) if trainer.is_global_zero else ([], 0)
+    for remark in remarks:
         print(harmless_lines(f"warning: {remark}"), flush=True)
     if plain["compile"]:
         compile_network(pipeline)
@@ -239,16 +240,19 @@ def _begin(prepared: PreparedTraining) -> list[dict[str, float]]:
 
 
 def _result(
-    run: Path, task: Task, step: int, metrics: dict[str, float], evaluated: dict[str, Any], seconds: float
+    prepared: PreparedTraining, step: int, metrics: dict[str, float], evaluated: dict[str, Any], seconds: float
 ) -> dict[str, Any]:
     """Returns the content of `result.json`: the metrics, and the facts that they depend on."""
-    files = [folder / f"step-{step:08d}.ckpt" for folder in places(run, "checkpoints")]
+    files = [folder / f"step-{step:08d}.ckpt" for folder in places(prepared.asked.path, "checkpoints")]
+    plain, task = prepared.plain, prepared.task
+    samples = step * plain["trainer"].get("accumulate_grad_batches", 1) * plain["data"]["batch_size"]
     return {
         "metrics": metrics,
         **{name: value for name, value in evaluated.items() if value},  # empty if nothing was measured
         "checkpoint": next((str(file) for file in files if file.exists()), None),
         "steps": step,
         "seconds": round(seconds, 1),
+        **({"flops": prepared.flops * samples} if prepared.flops else {}),
         "seed": task.config["seed"],
         **task.facts,
     }
