@@ -62,3 +62,7 @@ def test_data_that_are_missing_have_their_own_error(tmp_path: Path, script: Scri
     ended = script("train.py", *options, f"output_dir={tmp_path / 'run'}")
     assert ended.code == 3
     assert "absent.npz is missing" in ended.err
+
+
+def test_what_is_no_data_gets_pixels_and_is_refused_where_it_is_built() -> None:
+    assert resolved(composed("train", ["~data._target_"]))["codec"] == PIXELS

@@ -210,11 +210,10 @@ def find_codec(config: DictConfig) -> None:
 
     config.codec = {"_target_": "inkdrop.codecs.Pixels"}
     allowed = (*USER_TARGETS, *(config.get("allow_targets") or []))
-    with contextlib.suppress(ValueError, OSError, OmegaConfBaseException):
+    with contextlib.suppress(Exception):  # what names no data at all is refused later too
         node: Any = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
         check(node, allowed, "data")
-        item = build(node, allowed).example()
-        if not Pixels.fits(item):
+        if not Pixels.fits(build(node, allowed).example()):
             config.codec = {"_target_": "inkdrop.codecs.Standardize", "channels": "${data.shape[0]}"}
 
 
