@@ -2,10 +2,10 @@
 
 import sys
 
-from inkdrop.distributed.signals import left_at_once
+from inkdrop.distributed.signals import exit_on_signal
 
 if __name__ == "__main__":
-    with left_at_once():
+    with exit_on_signal():
         from inkdrop.commands.train import main
 
         main(sys.argv[1:])

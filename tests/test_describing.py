@@ -86,6 +86,7 @@ def test_every_experiment_is_described_without_its_data(name: str, monkeypatch: 
     assert max(map(len, page.splitlines())) <= 120
     assert set(found["parts"]) >= {"schedule", "prediction", "loss", "time_sampler", "network"}
     assert all(0 < len(part["does"]) < 200 and ". - `" not in part["does"] for part in found["parts"].values())
+    assert not [part["does"] for part in found["parts"].values() if part["does"].startswith("Returns")]
     assert (name == "digits_classifier") == ("sampling" not in found) == ("sampler" not in found["parts"])
     if name == "cifar10_jpeg":
         assert found["parameters"]["network"] == found["parameters"]["trained"] == 35_746_307

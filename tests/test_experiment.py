@@ -46,3 +46,17 @@ def test_a_primary_configuration_of_the_users_own_is_checked(
     assert "Traceback" not in ended.err
     if "train" in content.partition("\n")[0]:  # else nothing says where a run lies, and Hydra makes a folder
         assert not [path for path in Path.cwd().rglob("*") if path.name in ("config.yaml", "metrics.jsonl")]
+
+
+@pytest.mark.parametrize("name", ["mine", "train"])
+def test_a_folder_in_the_place_of_conf_is_told_from_one_beside_it(name: str, script: Script, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(TRAIN)
+    ended = script("train.py", "--config-path", str(tmp_path), "--config-name", name)
+    assert ended.code == 2
+    assert "--config-path replaces the folder conf/ of inkdrop: --config-dir adds a folder to it" in ended.err
+
+
+@pytest.mark.parametrize("name", ["train", "sample"])
+def test_a_job_of_hydra_has_the_name_of_its_command(name: str, script: Script) -> None:
+    ended = script(f"{name}.py", "--cfg", "hydra", "--package", "hydra.job.name")
+    assert ended.out == f"{name}\n"

@@ -36,7 +36,7 @@ from inkdrop.callbacks.checkpoint import Checkpoint
 from inkdrop.callbacks.interruption import Interrupted
 from inkdrop.checkpoints import CheckpointFolder, read_checkpoint
 from inkdrop.data.loaders import ShuffledLoader
-from inkdrop.distributed.signals import EXIT_CODES, SIGNALS, heard, left_at_once
+from inkdrop.distributed.signals import EXIT_CODES, SIGNALS, exit_on_signal, install_handler
 from inkdrop.errors import WriteError
 from inkdrop.files.writing import append_text, make_folder, replacing, write_text
 from inkdrop.loggers.csv import CSV
@@ -108,7 +108,7 @@ def given_back() -> Iterator[None]:
 def test_each_signal_ends_with_a_checkpoint_and_its_code(
     signum: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inkdrop.callbacks.interruption.let_go", lambda: None)  # of the terminal of the tests
+    monkeypatch.setattr("inkdrop.callbacks.interruption.discard_output", lambda: None)  # of the terminal of the tests
     callbacks = [Signalled(signum), Checkpoint(Every(steps=100), str(tmp_path / "checkpoints")), StopOnSignal()]
     with pytest.raises(Interrupted) as stopped:
         fit(small_task(), 9, callbacks, tmp_path)
@@ -119,7 +119,7 @@ def test_each_signal_ends_with_a_checkpoint_and_its_code(
 @pytest.mark.usefixtures("given_back")
 def test_what_nohup_ignores_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert signal.SIGHUP not in heard(lambda *_: None)
+    assert signal.SIGHUP not in install_handler(lambda *_: None)
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
@@ -152,7 +152,7 @@ def test_a_signal_during_the_start_is_a_code_and_a_line(signum: signal.Signals, 
     child = os.fork() if threading.active_count() == 1 else pytest.skip("threads are about")
     if child == 0:
         os.dup2(writing, 2)
-        with left_at_once():
+        with exit_on_signal():
             signal.setitimer(signal.ITIMER_REAL, 0)
             threading.Timer(0.05, os.kill, (os.getpid(), signum)).start()
             exec(f"import time\n{doing}")

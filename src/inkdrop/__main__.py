@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from inkdrop.distributed.signals import left_at_once
+from inkdrop.distributed.signals import exit_on_signal
 
 # Each verb is the `main` of a module below inkdrop.commands, which is imported on demand.
 VERBS = {
@@ -23,7 +23,7 @@ VERBS = {
 
 def main() -> None:
     """Runs the verb that is the first word of the command line."""
-    with left_at_once():
+    with exit_on_signal():
         verb, *arguments = sys.argv[1:] or ["--help"]
         if verb in VERBS:
             run(verb, arguments)

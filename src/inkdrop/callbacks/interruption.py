@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from inkdrop.callbacks.step import BetweenSteps
-from inkdrop.distributed.signals import EXIT_CODES, given_back, heard, let_go
+from inkdrop.distributed.signals import EXIT_CODES, discard_output, install_handler, restore_handlers
 from inkdrop.errors import InkdropError
 
 
@@ -48,16 +48,16 @@ class StopOnSignal(BetweenSteps):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Lightning's own handlers call collectives and write checkpoints at any point of a step.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        self._before = heard(self._note)
+        self._before = install_handler(self._note)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._give_back()
+        self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._give_back()  # Lightning calls no teardown then, and other trials of a sweep may follow
+        self._restore()  # Lightning calls no teardown then, and other trials of a sweep may follow
 
-    def _give_back(self) -> None:
-        given_back(self._before)
+    def _restore(self) -> None:
+        restore_handlers(self._before)
         self._before = {}
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
@@ -66,7 +66,7 @@ class StopOnSignal(BetweenSteps):
             os.kill(os.getpid(), signal.SIGINT)
         self._noted = signum
         if signum == signal.SIGHUP:
-            let_go()
+            discard_output()
         with contextlib.suppress(OSError):  # the terminal may be closed
             os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step\n".encode())
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
@@ -82,11 +82,21 @@ def explained(error: Exception, arguments: Sequence[str]) -> str:
         return f"{masked_override(str(error.override))}: {error}{_quoting(str(error.override))}"
     if isinstance(cause, OmegaConfBaseException):
         return f"{error}\n{cause}"
+    if isinstance(error, MissingConfigException) and _replaces_conf(arguments):
+        return (
+            f"{error}\n--config-path replaces the folder conf/ of inkdrop: --config-dir adds a folder to it".expandtabs(
+                2
+            )
+        )
     if isinstance(error, HydraException | YAMLError):
         given = next((each for each in arguments if each.lstrip("+").startswith("condition.") and "," in each), "")
         return str(error).expandtabs(2) + (_quoting(given) if "sweep" in str(error).lower() else "")
     typed = " ".join(map(masked_override, arguments))
     return f"{error}, in {typed}: choose a name that --help lists for the group"
+
+
+def _replaces_conf(arguments: Sequence[str]) -> bool:
+    return any(each.partition("=")[0] in ("--config-path", "-cp") for each in arguments)
 
 
 def _quoting(override: str) -> str:
@@ -253,9 +263,10 @@ def refuse_unread(config: DictConfig, base: str, name: str | None = None) -> Non
     content: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{base}.yaml"), resolve=False)
     defaults = [str(key) for each in content.pop("defaults") if isinstance(each, dict) for key in each]
     groups = [key for key in defaults if key != "experiment" and not key.startswith("override ")]
-    text = OmegaConf.to_yaml(config)
-    for key in map(str, config):
-        if key not in (*content, *groups, "hydra") and not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text):
+    further = [key for key in map(str, config) if key not in (*content, *groups, "hydra")]
+    text = OmegaConf.to_yaml(config) if further else ""
+    for key in further:
+        if not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text):
             raise ConfigurationError(unknown_option(key, [*content, *groups], "; see --help"))
     if missing := sorted(set(content) - {"hydra"} - set(config)):
         own = name not in (None, base)

@@ -103,8 +103,18 @@ def refuse_masked(plain: Any, path: str = "") -> None:
 
 def from_environment(config: DictConfig) -> set[Path]:
     """Returns the paths of the values that depend on `${oc.env:...}`, directly or through references."""
+    if not _calls_a_resolver(OmegaConf.to_container(config, resolve=False)):  # else all references are resolved again
+        return set()
     with _counted() as count:
         return set(_tainted(config, (), count))
+
+
+def _calls_a_resolver(node: Any) -> bool:
+    """Returns whether a reference in a configuration may be of the kind `${name:...}`."""
+    if isinstance(node, str):
+        return ":" in node.partition("${")[2]
+    below = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return any(map(_calls_a_resolver, below))
 
 
 def _tainted(node: DictConfig | ListConfig, path: Path, count: Callable[[], int]) -> Iterator[Path]:

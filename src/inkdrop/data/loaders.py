@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from inkdrop.distributed.signals import held, only_end_by
+from inkdrop.distributed.signals import ignore_signals_not_from, signals_blocked
 from inkdrop.errors import DataError
 from inkdrop.randomness import Generators
 
@@ -146,7 +146,7 @@ class _Loader(ABC):
 
     def __iter__(self) -> Iterator[Batch]:
         # Processes start with the first batch, because Lightning also asks for iterators that it does not use.
-        with held():
+        with signals_blocked():
             batches = iter(self._loader)
         yield from batches
 
@@ -161,7 +161,7 @@ class _Loader(ABC):
 
 
 def _begin_work(parent: int, number: int) -> None:
-    only_end_by(parent)
+    ignore_signals_not_from(parent)
 
 
 class _Endless:

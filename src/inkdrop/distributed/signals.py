@@ -20,8 +20,8 @@ EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, sign
 SIGNALS = tuple(EXIT_CODES)
 
 
-def heard(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
-    """Installs a handler for all signals, and returns the previous handlers for `given_back`.
+def install_handler(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
+    """Installs a handler for all signals, and returns the previous handlers for `restore_handlers`.
 
     SIGHUP stays ignored under `nohup`. Outside the main thread nothing happens, because only that can have handlers.
     """
@@ -31,23 +31,23 @@ def heard(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signa
     return {each: signal.signal(each, handler) for each in SIGNALS if not (ignored and each == signal.SIGHUP)}
 
 
-def given_back(before: dict[signal.Signals, Any]) -> None:
-    """Restores the handlers that `heard` has returned."""
+def restore_handlers(before: dict[signal.Signals, Any]) -> None:
+    """Restores the handlers that `install_handler` has returned."""
     for signum, handler in before.items():
         signal.signal(signum, handler)
 
 
 @contextlib.contextmanager
-def left_at_once() -> Iterator[None]:
+def exit_on_signal() -> Iterator[None]:
     """Ends the program within the block on a signal without another handler, with its exit code and no traceback.
 
     Files are written completely or not at all, so that nothing has to be finished.
     """
-    before = heard(_leave)
+    before = install_handler(_leave)
     try:
         yield
     finally:
-        given_back(before)
+        restore_handlers(before)
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
@@ -57,7 +57,7 @@ def _leave(signum: int, frame: FrameType | None) -> None:
     os._exit(EXIT_CODES[signal.Signals(signum)])  # an exception could be lost in a module that is being imported
 
 
-def let_go() -> None:
+def discard_output() -> None:
     """Redirects output to /dev/null unless it goes to a file, because writing to a closed terminal is an error."""
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
@@ -68,7 +68,7 @@ def let_go() -> None:
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Blocks signals until the end of the block; processes started in it keep them blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -77,7 +77,7 @@ def held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def only_end_by(parent: int) -> None:
+def ignore_signals_not_from(parent: int) -> None:
     """Makes a worker process ignore signals, except a SIGTERM of its parent.
 
     A terminal and SLURM send signals to all processes at once, and the exit of a worker would end its run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -93,6 +94,7 @@ def check_archive(file: BinaryIO, whole: bool = False) -> int:
     return size
 
 
+@functools.lru_cache(maxsize=2)  # a checkpoint is checked as it is found and again as it is read
 def _check_names(pickled: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name == "GLOBAL" and argument not in _NAMES:

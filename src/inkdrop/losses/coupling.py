@@ -12,12 +12,12 @@ Coupling: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # x_0 (B, *), eps (B, 
 
 
 def independent(x_0: Tensor, eps: Tensor) -> Tensor:
-    """Returns eps in the order in which it was drawn, independent of the data."""
+    """Returns the noise in the order in which it was drawn, independent of the data."""
     return eps
 
 
 def minibatch_ot(x_0: Tensor, eps: Tensor) -> Tensor:
-    """Returns eps in the order that minimises the sum of `|x_0 - eps|^2` over the batch, which straightens the paths.
+    """Returns the noise in the order with the least sum of `|x_0 - eps|^2` over the batch, which straightens the paths.
 
     The loss of a sample then depends on its batch, and with several devices on the batch of its rank. x_t no longer has
     the law that stochastic samplers assume: sample with the probability flow, such as DDIM or Heun. Sources: Tong et

@@ -129,8 +129,7 @@ def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: floa
     given = inputs(task, batch)
     if compiled:
         compile_network(task.pipeline)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a validation without data
+    with warnings.catch_warnings(action="ignore"):  # about a validation without data
         trainer.fit(task, itertools.repeat({name: value.cpu() for name, value in batch.items()}))
     task.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
@@ -153,9 +152,12 @@ def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device, world_s
     cannot run there gives no warnings, and 0.
     """
     trainer, batch_size = plain["trainer"], plain["data"]["batch_size"] // world_size
+    samples = trainer["max_steps"] * trainer.get("accumulate_grad_batches", 1) * batch_size
     try:
         with torch.random.fork_rng(devices=[]):  # draws here must not change those of training
-            flops, kept = _followed(task)
+            flops, kept = _followed(task, backward=False)
+            if 4 * samples * flops / _rate(device) > _LONG:  # backward costs two of these, or three with recomputing
+                flops, kept = _followed(task)
     except (ValueError, RuntimeError, NotImplementedError):
         return [], 0
     kept = kept if trainer.get("precision", "32-true") == "32-true" else kept // 2
@@ -169,7 +171,6 @@ def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device, world_s
             f"{device.type}: lower it by data.batch_size={fits} trainer.accumulate_grad_batches={accumulated}, "
             "checkpoint_activations=true, or a smaller data.shape or network.base_channels"
         )
-    samples = trainer["max_steps"] * trainer.get("accumulate_grad_batches", 1) * batch_size
     if (seconds := samples * flops / _rate(device)) > _LONG:
         remarks.append(
             f"training takes about {seconds / _LONG:.2g} days on this {device.type}: half of data.shape takes about a "
@@ -178,8 +179,8 @@ def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device, world_s
     return remarks, flops
 
 
-def _followed(task: Task) -> tuple[int, int]:
-    """Returns operations of training on one sample, and bytes saved for its backward pass, from shapes alone."""
+def _followed(task: Task, backward: bool = True) -> tuple[int, int]:
+    """Returns operations of training on one sample, with or without `backward`, and bytes saved, from shapes alone."""
 
     class Called(Exception):
         pass
@@ -205,7 +206,9 @@ def _followed(task: Task) -> tuple[int, int]:
 
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
         given = torch.func.functional_call(network, shapes, args, conditions)
-        sum(each.sum() for each in tree_leaves(given)).backward()
+        total = sum(each.sum() for each in tree_leaves(given))
+        if backward:
+            total.backward()
     for each in shapes.values():
         kept.pop(each.untyped_storage()._cdata, None)
     return counter.get_total_flops(), sum(kept.values())
@@ -250,8 +253,7 @@ def _finished(task: Task, given: Inputs) -> None:
 
 
 def _loss(task: Task, batch: Mapping[str, Tensor]) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # there is no trainer to log to
+    with warnings.catch_warnings(action="ignore"):  # there is no trainer to log to
         return task.training_step(dict(batch), 0)["loss"]
 
 

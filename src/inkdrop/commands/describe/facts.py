@@ -164,7 +164,9 @@ def _named(node: Any, plain: Mapping[str, Any]) -> str:
 def _first_sentence(node: Mapping[str, Any], allowed: tuple[str, ...]) -> str:
     target = build({"_target_": node["_target_"], "_partial_": True}, allowed).func
     summary = (inspect.getdoc(target) or "").split("\n\n")[0]  # a list of arguments may follow
-    return re.split(r"(?<!\.)\.\s+(?=[A-Z`])", " ".join(summary.split()))[0].rstrip(".")
+    sentence = re.split(r"(?<!\.)\.\s+(?=[A-Z`])", " ".join(summary.split()))[0].rstrip(".")
+    part = sentence.removeprefix("Returns ")  # a function is the part that it returns
+    return part[:1].upper() + part[1:]
 
 
 def _weight(task: Task, weighting: Any, t: Tensor) -> Tensor:
