@@ -1,13 +1,14 @@
 """Configurations of `conf/` are composed faster where they are composed hundreds of times in one process.
 
-The files of `conf/` do not change while the tests run. The text of each is parsed once, and files that are chosen again
-are not merged again: the options of the command line come on top of a copy. Configurations with files from elsewhere
-are composed as ever.
+The files of `conf/` do not change while the tests run. The text of each is parsed once, and so is each reference; files
+that are chosen again are not merged again: the options of the command line come on top of a copy. Configurations with
+files from elsewhere are composed as ever.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import io
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra.core.default_element import ResultDefault
-from omegaconf import DictConfig
+from omegaconf import DictConfig, base
 
 CONF = Path(__file__).parents[1] / "conf"
 
-_parse, _choose = yaml.load, config_loader_impl.create_defaults_list
+_parse, _choose, _read = yaml.load, config_loader_impl.create_defaults_list, base.parse
 _merge = ConfigLoaderImpl._compose_config_from_defaults_list
 _parsed: dict[str, Any] = {}
 _lists: dict[Any, DefaultsList] = {}
@@ -30,14 +31,14 @@ _configs: dict[Any, DictConfig] = {}
 
 def compose_faster() -> None:
     """Makes this process keep what it has parsed and merged."""
-    yaml.load = _load
+    yaml.load, base.parse = _load, functools.cache(_read)
     config_loader_impl.create_defaults_list = _create_defaults_list
     ConfigLoaderImpl._compose_config_from_defaults_list = _compose_config_from_defaults_list  # type: ignore[method-assign]
 
 
 def compose_plainly() -> None:
     """Makes this process compose as Hydra does."""
-    yaml.load = _parse
+    yaml.load, base.parse = _parse, _read
     config_loader_impl.create_defaults_list = _choose
     ConfigLoaderImpl._compose_config_from_defaults_list = _merge  # type: ignore[method-assign]
 

@@ -58,6 +58,12 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return map(tmp_path_factory.mktemp("caches").joinpath, map(str, itertools.count()))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_cache(_caches: Iterator[Path]) -> None:
+    """For what several tests use together, which is made before the cache of the first of them."""
+    os.environ["INKDROP_CACHE_DIR"] = str(next(_caches))
+
+
 @pytest.fixture(autouse=True)
 def _isolated(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """No caches of the user, and a fixed global seed."""

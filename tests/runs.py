@@ -32,6 +32,7 @@ TINY = [
     "metric.frechet.min_samples=2",
     "callbacks.pictures.num_samples=20",
     "data.batch_size=16",
+    "++trainer.limit_val_batches=2",
     # An untrained network is a smooth function of x only where its zeros mean "the data are what you see".
     "prediction=v",
     "guidance=none",
@@ -41,7 +42,7 @@ RECORDED = [
     "logger=none",
     f"trainer.max_steps={STEPS}",
     "trainer.log_every_n_steps=1",
-    "+trainer.limit_val_batches=2",
+    "++trainer.limit_val_batches=2",
     "data.batch_size=8",
     "callbacks.ema.decays=[0.9,0.99]",
     "callbacks.loss_by_noise_level.every.steps=3",
@@ -93,7 +94,7 @@ def points(folder: Path, *overrides: str) -> dict[str, float]:
     folder.mkdir()
     options = [option for option in TINY if not option.startswith(("network.", "guidance"))]
     small = ["experiment=moons", "network.width=16", "network.num_blocks=1", "logger=none"]
-    short = ["trainer.max_steps=40", "+trainer.limit_val_batches=4"]
+    short = ["trainer.max_steps=40", "++trainer.limit_val_batches=4"]
     return as_a_command(inkdrop.train, *options, *small, *short, f"output_dir={folder}", *overrides)["metrics"]
 
 

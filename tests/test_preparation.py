@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from entry_scripts import Script
+from image_files import GREY, encoded
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 from runs import TINY, trained
 
-from inkdrop.checkpoints import files, find_checkpoint
+from inkdrop.checkpoints import files, find_checkpoint, read_checkpoint
 from inkdrop.data import DataModule
 from inkdrop.tasks import Task
 
@@ -58,6 +59,24 @@ def test_training_resolves_once_and_builds_each_part_once(calls: Counter[str], s
     assert {name: calls[name] for name in ("resolve", "task", "data", "trainer")} == dict.fromkeys(
         ("resolve", "task", "data", "trainer"), 1
     )
+
+
+@pytest.mark.parametrize("options", [["data.shape=[1,8,8]"], ["data.num_classes=2"], []], ids=str)
+def test_data_that_say_their_shape_or_classes_are_built_once(
+    options: list[str], calls: Counter[str], script: Script, tmp_path: Path
+) -> None:
+    for number in range(24):
+        file = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encoded(GREY))
+    few = ["trainer.max_steps=1", "callbacks.evaluate=null", "data.batch_size=4", "logger=none"]
+    data = ["data=image_folder", f"data.path={tmp_path / 'images'}", *options]
+    tiny = [each for each in TINY if not each.startswith(("evaluation", "metric", "data"))]
+    ended = script("train.py", *tiny, *data, *few, f"output_dir={tmp_path / 'run'}")
+    assert ended.code == 0, ended.err
+    assert (calls["data"], calls["task"]) == (1, 1)
+    shape = [1, 8, 8] if "data.shape=[1,8,8]" in options else [1, 32, 32]
+    assert read_checkpoint(tmp_path / "run")["config"]["data"]["decoder"]["shape"] == shape
 
 
 def test_a_resumed_run_reads_its_checkpoint_once(calls: Counter[str], script: Script, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from inkdrop.configuration.completion import find_codec, find_encoded_shape, find_facts
 from inkdrop.configuration.guides import guides
 from inkdrop.configuration.moved import renamed_options
 from inkdrop.configuration.secrets import masked_override
@@ -26,8 +26,6 @@ from inkdrop.errors import ConfigurationError
 from inkdrop.files import read_yaml
 from inkdrop.files.showing import harmless
 
-_RAW = "${data.shape}"
-_CODEC = re.compile(r"\$\{(oc\.select:)?codec\b")  # a reference to the codec
 _PACKAGE = Path(__file__).resolve().parents[1]
 # conf/ is at the top of the repository, or inside the package if that was installed from a wheel.
 _PLACES = (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf")
@@ -139,6 +137,7 @@ def settled(
     data: dict[str, Any] | None = None,
     empty: Iterable[str] = GROUPS,
     earlier: Mapping[str, Any] | None = None,
+    found: list[Any] | None = None,
 ) -> DictConfig:
     """Returns the configuration with its references, without Hydra's part, and with all values that null stands for.
 
@@ -150,6 +149,7 @@ def settled(
     - `data`: the `data` node of a checkpoint, to which options may refer.
     - `empty`: the groups for which null means empty; where a checkpoint provides them, null means its own value.
     - `earlier`: the configuration of the run in this folder, if there is one.
+    - `found`: receives the data set, if it was built and is that of the result.
     """
     config = config.copy()
     OmegaConf.set_readonly(config, False)
@@ -163,8 +163,9 @@ def settled(
     if output_dir is not None:
         config.output_dir = output_dir
     if isinstance(own := config.get("data"), DictConfig):
-        find_facts(own, config.get("allow_targets") or [])
-        find_codec(config)
+        built = find_codec(config, find_facts(own, config.get("allow_targets") or []))
+        if found is not None and built is not None:
+            found.append(built)
         find_encoded_shape(config, earlier or {})
     return config
 
@@ -187,70 +188,6 @@ def _leave_out(config: DictConfig, empty: Iterable[str]) -> None:
         if name != "guidance" and isinstance(parts := config.get(name), DictConfig):
             for key in [key for key, part in parts.items() if part is None]:
                 del parts[key]
-
-
-def find_facts(data: DictConfig, allow_targets: Iterable[str]) -> None:
-    """Replaces a null shape or number of classes by that of the data set, because other options refer to them."""
-    from inkdrop.configuration import USER_TARGETS, build, check
-
-    if not (unknown := [name for name in ("shape", "num_classes") if data.get(name, 0) is None]):
-        return
-    allowed = (*USER_TARGETS, *allow_targets)
-    node: Any = OmegaConf.to_container(data, resolve=True, throw_on_missing=True)
-    if "shape" in unknown:  # parts of the data, such as a decoder, refer to the shape, which does not depend on them
-        node = {
-            name: value for name, value in node.items() if not isinstance(value, Mapping) or "_target_" not in value
-        }
-    check(node, allowed, "data")
-    found = build(node, allowed)
-    for name in unknown:
-        data[name] = getattr(found, name)
-
-
-def find_codec(config: DictConfig) -> None:
-    """Chooses the codec by the type of the data, if something refers to it and none is chosen.
-
-    It is `pixels` for images of 8 bits, and `standardize_channels` for all other data. Data that cannot be read get
-    `pixels`: their error is raised where they are built.
-    """
-    if "codec" in config or not _CODEC.search(OmegaConf.to_yaml(config)):
-        return
-    from inkdrop.codecs import Pixels
-    from inkdrop.configuration import USER_TARGETS, build, check
-
-    config.codec = {"_target_": "inkdrop.codecs.Pixels"}
-    allowed = (*USER_TARGETS, *(config.get("allow_targets") or []))
-    with contextlib.suppress(Exception):  # what names no data at all is refused later too
-        node: Any = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
-        check(node, allowed, "data")
-        if not Pixels.fits(build(node, allowed).example()):
-            config.codec = {"_target_": "inkdrop.codecs.Standardize", "channels": "${data.shape[0]}"}
-
-
-def find_encoded_shape(config: DictConfig, earlier: Mapping[str, Any]) -> None:
-    """Puts the shape of x in the place of that of the data, where the codec changes it: networks refer to it.
-
-    An earlier configuration with this codec and these data knows it, also where files that the codec reads are gone.
-    """
-    from inkdrop.codecs import Codec
-    from inkdrop.configuration import USER_TARGETS, build, check
-    from inkdrop.configuration.building import located
-
-    codec, pipeline = config.get("codec"), config.get("pipeline")
-    if not isinstance(codec, DictConfig) or not isinstance(pipeline, DictConfig):
-        return
-    typed: Any = OmegaConf.to_container(pipeline, resolve=False)
-    allowed = (*USER_TARGETS, *(config.get("allow_targets") or []))
-    target = located(codec.get("_target_"), allowed, "codec")
-    if typed.get("shape") != _RAW or getattr(target, "shape", Codec.shape) is Codec.shape:
-        return
-    node: Any = OmegaConf.to_container(codec, resolve=True, throw_on_missing=True)
-    raw = list(config.data.shape)
-    if earlier.get("codec") == node and earlier["data"].get("shape") == raw:
-        pipeline.shape = list(earlier["pipeline"]["shape"])
-        return
-    check(node, allowed, "codec")
-    pipeline.shape = build(node, allowed).shape(raw)
 
 
 def refuse_unread(config: DictConfig, base: str, name: str | None = None) -> None:

@@ -21,6 +21,8 @@ _ASSIGNED = re.compile(  # full_key is OmegaConf's word for a path
     rf"((?<!full_)(?!full_key\b){_NAME}[\"']?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|\[[^\]]*\]|\{{[^}}]*\}}|[^\s,}}\]\"']+)",
     re.IGNORECASE,
 )
+# References that may read the environment: directly, by decoding a text, or by a resolver with a name that is resolved.
+_READING = re.compile(r"\$\{.*(?:env|decode)|\$\{[^:}]*\$\{", re.DOTALL)
 
 Path = tuple[str | int, ...]
 
@@ -103,18 +105,17 @@ def refuse_masked(plain: Any, path: str = "") -> None:
 
 def from_environment(config: DictConfig) -> set[Path]:
     """Returns the paths of the values that depend on `${oc.env:...}`, directly or through references."""
-    if not _calls_a_resolver(OmegaConf.to_container(config, resolve=False)):  # else all references are resolved again
+    if not _may_read_environment(OmegaConf.to_container(config, resolve=False)):  # else all is resolved again
         return set()
     with _counted() as count:
         return set(_tainted(config, (), count))
 
 
-def _calls_a_resolver(node: Any) -> bool:
-    """Returns whether a reference in a configuration may be of the kind `${name:...}`."""
+def _may_read_environment(node: Any) -> bool:
     if isinstance(node, str):
-        return ":" in node.partition("${")[2]
+        return _READING.search(node) is not None
     below = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return any(map(_calls_a_resolver, below))
+    return any(map(_may_read_environment, below))
 
 
 def _tainted(node: DictConfig | ListConfig, path: Path, count: Callable[[], int]) -> Iterator[Path]:

@@ -47,7 +47,7 @@ class Decoder:
     applied, the first frame of an animation is used, 16-bit grey is divided by 257 and rounded, and colours become grey
     or RGB according to C. (Of 16-bit colours Pillow keeps the upper 8 bits.)
 
-    - `shape`: [C, H, W] with C = 1 or 3.
+    - `shape`: [C, H, W] with C = 1 or 3; null is that of the data, which set it.
     - `background`: red, green and blue under transparent pixels.
     - `formats`: the formats that are read; they are recognised by content.
     - `min_side`: smallest length of the shorter side in pixels.
@@ -60,7 +60,7 @@ class Decoder:
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None,
         background: Sequence[Annotated[int, Ge(0), Le(255)]] = (255, 255, 255),
         formats: Sequence[Format] = ("PNG", "JPEG", "WEBP", "BMP", "GIF"),
         min_side: Annotated[int, Ge(1)] = 8,
@@ -69,7 +69,7 @@ class Decoder:
     ):
         if len(background) != 3:
             raise ValueError(f"data.decoder.background={list(background)} must be [red, green, blue]")
-        self.shape, self.background, self.formats = tuple(shape), tuple(background), tuple(formats)
+        self.shape, self.background, self.formats = tuple(shape or ()), tuple(background), tuple(formats)
         self.min_side, self.max_aspect, self.max_pixels = min_side, max_aspect, max_pixels
 
     def check_shape(self) -> None:

@@ -91,6 +91,7 @@ class ImageFolder(DataModule):
             _require_some(len(listing.files), self.path, Findings(skipped=listing.skipped))
         shape = typical_shape(self._places["train"].source) if shape is None else shape
         self.decoder, self.max_broken, self.memory_limit = decoder or Decoder(shape), max_broken, memory_limit
+        self.decoder.shape = self.decoder.shape or tuple(shape)
         self.decoder.check_shape()
         self.sha256 = {"train": sha256, "validation": validation_sha256}
         super().__init__(shape, num_classes, batch_size, seed, augment, num_workers, derive=derive)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from inkdrop.commands.command import for_the_user
 from inkdrop.configuration import USER_TARGETS, build, check
-from inkdrop.configuration.compose import composed, find_facts
+from inkdrop.configuration.completion import find_facts
+from inkdrop.configuration.compose import composed
 from inkdrop.data.findings import Findings
 from inkdrop.data.loaders import OrderedLoader, ShuffledLoader, Split
 from inkdrop.data.module import DataModule
@@ -36,12 +37,12 @@ def check_data(overrides: list[str], output: Path) -> None:
     with for_the_user():
         config = composed("train", overrides)
         allowed = (*USER_TARGETS, *config.allow_targets)
-        find_facts(config.data, config.allow_targets)
+        found = find_facts(config.data, config.allow_targets)
         node = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
         check(node, allowed, "data")
         shown = OmegaConf.to_container(config.get("view") or OmegaConf.create({}), resolve=True)
         check(shown, allowed, "view")
-        fine = inspect(build(node, allowed), output, build(shown, allowed) or Automatic())
+        fine = inspect(found or build(node, allowed), output, build(shown, allowed) or Automatic())
     if not fine:
         sys.exit(DataError.exit_code)
 

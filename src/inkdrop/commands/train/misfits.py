@@ -39,7 +39,8 @@ def with_misfits(
     except OmegaConfBaseException:  # an error of the file, not of its parts
         raise
     except ValueError as error:
-        if asked.in_sweep or asked.name != "train":
+        typed = {_name(each) for each in asked.overrides}
+        if asked.in_sweep or asked.name != "train" or not any(_below(name, {"data"}) for name in typed):
             raise
         try:
             plain = resolved(asked.config)
@@ -56,9 +57,7 @@ def _add_misfits(
 ) -> None:
     """Adds to the error what else does not fit, and a command that passes `prepare`, if there is one."""
     typed = {_name(each) for each in asked.overrides}
-    if "_target_" not in (plain.get("data") or ()):
-        return
-    if not any(_below(name, {"data"}) for name in typed) or str(error).partition("=")[0].endswith(tuple(typed)):
+    if "_target_" not in (plain.get("data") or ()) or str(error).partition("=")[0].endswith(tuple(typed)):
         return
     try:
         data = _data(plain)

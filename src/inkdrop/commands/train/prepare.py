@@ -74,8 +74,11 @@ class PreparedTraining(Prepared):
     flops: int = 0
 
 
-def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any]]:
-    """Returns the configuration with its references and as plain data, after each value is checked by itself."""
+def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any], list[DataModule]]:
+    """Returns the configuration with its references and as plain data, after each value is checked by itself.
+
+    The third value has the data set if it was built to complete the configuration.
+    """
     quiet()
     refuse_unread(asked.config, "train", asked.name)
     refuse_foreign_targets(asked.config, asked.overrides, asked.primary)
@@ -87,13 +90,14 @@ def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any]]:
     config.run_id = run_id_of(asked.folder) or config.get("run_id") or given or secrets.token_hex(4)
     with contextlib.suppress(CheckpointError):  # which is raised where it matters
         earlier = read_record(asked.folder).get("config")
-    config = settled(config, str(asked.path), earlier=earlier)
+    found: list[DataModule] = []
+    config = settled(config, str(asked.path), earlier=earlier, found=found)
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     with hiding(config):
         check_settings(plain)
         check(plain, (*USER_TARGETS, *plain["allow_targets"]))
     refuse_masked(plain)
-    return config, plain
+    return config, plain, found
 
 
 def prepare_to_run(asked: Asked) -> PreparedTraining:
@@ -113,7 +117,7 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
 
     Missing data raise a `DataError`, or are passed to `missing` if that is given.
     """
-    config, plain = resolve(asked)
+    config, plain, found = resolve(asked)
     if is_first():
         refuse_unusable(asked.folder)
     if sweep_of(asked.path) is not None:
@@ -122,8 +126,8 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
     before = resumed(asked.folder, {**plain, "run_id": asked.config.get("run_id")}, secret)
     if before is not None and before.run_id not in (None, plain["run_id"]):  # written by a version without run.json
         asked.config.run_id = before.run_id
-        config, plain = resolve(asked)
-    data, task, trainer = _build(plain, asked.path, before)
+        config, plain, found = resolve(asked)
+    data, task, trainer = _build(plain, asked.path, before, found)
     _check_fit(plain, data, task, trainer, missing)
     output_dir = OmegaConf.to_container(asked.config, resolve=False)["output_dir"]  # type: ignore[index, call-overload]
     return PreparedTraining(
@@ -144,11 +148,13 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
     )
 
 
-def _build(plain: dict[str, Any], run: Path, before: Resumed | None) -> tuple[DataModule, Task, Trainer]:
-    """Builds the data, the task and the trainer with its loggers and callbacks."""
+def _build(
+    plain: dict[str, Any], run: Path, before: Resumed | None, found: list[DataModule]
+) -> tuple[DataModule, Task, Trainer]:
+    """Builds the data unless they are found, the task, and the trainer with its loggers and callbacks."""
     allowed = (*USER_TARGETS, *plain["allow_targets"])
     torch.manual_seed(plain["seed"])  # weights
-    data: DataModule = build(plain["data"], allowed)
+    data: DataModule = found[0] if found else build(plain["data"], allowed)
     task = _task(plain["task"], allowed, before)
     if plain["channels_last"]:
         task.pipeline.to(memory_format=torch.channels_last)
@@ -263,7 +269,7 @@ def check_sweep(folder: Path, config: DictConfig) -> None:
 
 def check_trials(asked: Asked) -> Mapping[str, Any]:
     """Returns the trainer options of all trials; raises `ValueError` for options that cannot work in any of them."""
-    config, plain = resolve(asked)
+    config, plain, _ = resolve(asked)
     refuse_unusable(asked.folder)
     if is_first():
         refuse_results(asked.folder)

@@ -1,0 +1,89 @@
+"""Completes a configuration by what the data say: their shape, their number of classes and the codec of their type."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+_RAW = "${data.shape}"
+_CODEC = re.compile(r"\$\{(oc\.select:)?codec\b")  # a reference to the codec
+
+
+def find_facts(data: DictConfig, allow_targets: Iterable[str]) -> Any:
+    """Replaces a null shape or number of classes by that of the data set, because other options refer to them.
+
+    Returns the data set if it is what the completed configuration says, and None if there was nothing to replace, or a
+    part that needs the shape was left out.
+    """
+    from inkdrop.configuration import USER_TARGETS, build, check
+
+    if not (unknown := [name for name in ("shape", "num_classes") if data.get(name, 0) is None]):
+        return None
+    allowed = (*USER_TARGETS, *allow_targets)
+    node: Any = OmegaConf.to_container(data, resolve=True, throw_on_missing=True)
+    typed: Any = OmegaConf.to_container(data, resolve=False)
+    left_out = [
+        name
+        for name, part in typed.items()
+        if "shape" in unknown and name != "decoder" and isinstance(part, Mapping) and _RAW in str(part)
+    ]
+    for name in left_out:
+        del node[name]
+    check(node, allowed, "data")
+    found = build(node, allowed)
+    for name in unknown:
+        data[name] = getattr(found, name)
+    return None if left_out else found
+
+
+def find_codec(config: DictConfig, data: Any = None) -> Any:
+    """Chooses the codec by the type of the data, if something refers to it and none is chosen; returns the data set.
+
+    It is `pixels` for images of 8 bits, and `standardize_channels` for all other data. Data that cannot be read get
+    `pixels`: their error is raised where they are built. `data` is the data set if it has been built.
+    """
+    if "codec" in config or not _CODEC.search(str(OmegaConf.to_container(config, resolve=False))):
+        return data
+    from inkdrop.codecs import Pixels
+    from inkdrop.configuration import USER_TARGETS, build, check
+
+    config.codec = {"_target_": "inkdrop.codecs.Pixels"}
+    allowed = (*USER_TARGETS, *(config.get("allow_targets") or []))
+    with contextlib.suppress(Exception):  # what names no data at all is refused later too
+        if data is None:
+            node: Any = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
+            check(node, allowed, "data")
+            data = build(node, allowed)
+        if not Pixels.fits(data.example()):
+            config.codec = {"_target_": "inkdrop.codecs.Standardize", "channels": "${data.shape[0]}"}
+    return data
+
+
+def find_encoded_shape(config: DictConfig, earlier: Mapping[str, Any]) -> None:
+    """Puts the shape of x in the place of that of the data, where the codec changes it: networks refer to it.
+
+    An earlier configuration with this codec and these data knows it, also where files that the codec reads are gone.
+    """
+    from inkdrop.codecs import Codec
+    from inkdrop.configuration import USER_TARGETS, build, check
+    from inkdrop.configuration.building import located
+
+    codec, pipeline = config.get("codec"), config.get("pipeline")
+    if not isinstance(codec, DictConfig) or not isinstance(pipeline, DictConfig):
+        return
+    typed: Any = OmegaConf.to_container(pipeline, resolve=False)
+    allowed = (*USER_TARGETS, *(config.get("allow_targets") or []))
+    target = located(codec.get("_target_"), allowed, "codec")
+    if typed.get("shape") != _RAW or getattr(target, "shape", Codec.shape) is Codec.shape:
+        return
+    node: Any = OmegaConf.to_container(codec, resolve=True, throw_on_missing=True)
+    raw = list(config.data.shape)
+    if earlier.get("codec") == node and earlier["data"].get("shape") == raw:
+        pipeline.shape = list(earlier["pipeline"]["shape"])
+        return
+    check(node, allowed, "codec")
+    pipeline.shape = build(node, allowed).shape(raw)
