@@ -23,9 +23,13 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, node
 
 
+def of_config(config: Any) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return options_once(config, plain, from_environment(config))
+
+
 def once(folder: Path, *overrides: str) -> dict[str, Any]:
-    config = settled(configuration("train", *overrides), str(folder))
-    return options_once(config, from_environment(config))
+    return of_config(settled(configuration("train", *overrides), str(folder)))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,7 @@ def test_secrets_are_masked_where_they_are_set(tmp_path: Path, monkeypatch: pyte
     config = OmegaConf.create(
         {"own": "${oc.env:WORD}", "again": "${own}", "api_key": "abc", "parts": ["${oc.env:WORD}", "${again}", 3]}
     )
-    assert options_once(config, from_environment(config)) == {"own": MASK, "api_key": MASK, "parts": [MASK, 3]}
+    assert of_config(config) == {"own": MASK, "api_key": MASK, "parts": [MASK, 3]}
 
 
 def test_overrides_without_paths_and_secrets() -> None:

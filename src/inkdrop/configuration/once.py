@@ -18,14 +18,13 @@ _NAME = re.compile(rf"(?:^|[._])(?:{_NAMES})$|^data\.train$")
 _ABSENT: Any = object()
 
 
-def options_once(config: DictConfig, secret: set[Path]) -> dict[str, Any]:
-    """Returns a configuration with its references as plain nested data in which each option occurs once.
+def options_once(config: DictConfig, plain: dict[str, Any], secret: set[Path]) -> dict[str, Any]:
+    """Returns a configuration with its references, which is `plain` with all of them resolved, with each option once.
 
     A value that only repeats another one through a reference is left out, and so is a path of this machine. `secret`
     are the paths of the values that are masked.
     """
     raw: Any = OmegaConf.to_container(config, resolve=False)
-    plain: Any = OmegaConf.to_container(config, resolve=True)
     kept: dict[str, Any] = _kept(raw, masked(plain, secret), "")
     return kept
 

@@ -144,7 +144,7 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
 
 def _trackers(plain: dict[str, Any], allowed: tuple[str, ...]) -> list[Any]:
     """Returns the loggers; raises `ValueError` for one that has no use for samples."""
-    chosen = {name: node for name, node in (plain["logger"] or {}).items() if node is not None}
+    chosen = {name: node for name, node in (plain.get("logger") or {}).items() if node is not None}
     try:
         trackers = {name: build(node, allowed) for name, node in chosen.items()}
     except ImportError as error:
