@@ -31,6 +31,13 @@ def test_what_is_followed_by_shapes_is_what_is_computed(overrides: list[str]) ->
     assert kept == pytest.approx(costs.memory(task, 1, 1, "32-true")["activations"], rel=0.03, abs=5000)
 
 
+def test_a_small_network_is_run_and_a_large_one_followed_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = build(plain()["task"])
+    computed = costs._followed(task)
+    monkeypatch.setattr(costs, "_SMALL", 0.0)
+    assert costs._followed(task) == computed
+
+
 def test_only_much_is_foreseen_and_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     config = plain("trainer.max_steps=1000", "data.batch_size=64")
     task = build(config["task"])

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,6 +29,7 @@ Inputs: TypeAlias = tuple[tuple[Tensor, ...], dict[str, Tensor]]
 
 _WARM_UP = 2  # steps
 _LONG, _LARGE = 86400.0, 0.5  # seconds, and share of a device's memory, above which a run warns before it starts
+_SMALL = 3e8  # operations, or fewer, of a network that is run on one sample
 _EFFICIENCY = 0.5  # of a network, relative to a product of two matrices that fill the device
 
 
@@ -148,16 +150,14 @@ def speed(task: Task, options: Mapping[str, Any], batch_size: int, seconds: floa
 def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device, world_size: int) -> tuple[list[str], int]:
     """Returns warnings about a run that needs most of a device's memory, or days, and operations of a training sample.
 
-    Only one product of matrices is computed: the network runs without numbers, on torch's meta device. A network that
-    cannot run there gives no warnings, and 0.
+    One product of matrices is computed, and a small network on one sample: a larger one runs without numbers, on
+    torch's meta device. A network that cannot run there gives no warnings, and 0.
     """
     trainer, batch_size = plain["trainer"], plain["data"]["batch_size"] // world_size
     samples = trainer["max_steps"] * trainer.get("accumulate_grad_batches", 1) * batch_size
     try:
         with torch.random.fork_rng(devices=[]):  # draws here must not change those of training
-            flops, kept = _followed(task, backward=False)
-            if 4 * samples * flops / _rate(device) > _LONG:  # backward costs two of these, or three with recomputing
-                flops, kept = _followed(task)
+            flops, kept = _followed(task)
     except (ValueError, RuntimeError, NotImplementedError):
         return [], 0
     kept = kept if trainer.get("precision", "32-true") == "32-true" else kept // 2
@@ -179,8 +179,8 @@ def foreseen(task: Task, plain: Mapping[str, Any], device: torch.device, world_s
     return remarks, flops
 
 
-def _followed(task: Task, backward: bool = True) -> tuple[int, int]:
-    """Returns operations of training on one sample, with or without `backward`, and bytes saved, from shapes alone."""
+def _followed(task: Task) -> tuple[int, int]:
+    """Returns operations of training on one sample, and bytes saved for its backward pass, which depend on shapes."""
 
     class Called(Exception):
         pass
@@ -193,22 +193,22 @@ def _followed(task: Task, backward: bool = True) -> tuple[int, int]:
     try:
         _loss(task, random_batch(task.pipeline, 1))
     except Called as call:
-        args, conditions = tree_map_only(Tensor, lambda each: each.detach().to("meta"), call.args)
+        device = "cpu" if 2 * _count(network) * call.args[0][0].numel() < _SMALL else "meta"  # slower for few numbers
+        args, conditions = tree_map_only(Tensor, lambda each: each.detach().to(device), call.args)
     finally:
         handle.remove()
     own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    shapes = {name: each.detach().to("meta").requires_grad_(each.requires_grad) for name, each in own.items()}
+    shapes = {n: each.detach().to(device, copy=True).requires_grad_(each.requires_grad) for n, each in own.items()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
+    saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each)
+    with FlopCounterMode(display=False) as counter, saved, sdpa_kernel(SDPBackend.MATH):  # as on the meta device
         given = torch.func.functional_call(network, shapes, args, conditions)
-        total = sum(each.sum() for each in tree_leaves(given))
-        if backward:
-            total.backward()
+        sum(each.sum() for each in tree_leaves(given)).backward()
     for each in shapes.values():
         kept.pop(each.untyped_storage()._cdata, None)
     return counter.get_total_flops(), sum(kept.values())

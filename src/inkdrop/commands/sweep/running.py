@@ -22,7 +22,7 @@ from inkdrop.commands.sweep.progress import Display
 from inkdrop.commands.sweep.record import Record
 from inkdrop.commands.sweep.starters import CALL, Job, Processes, Starter, run_all
 from inkdrop.commands.sweep.trials import FINISHED, REFUSED, Trial, folder_of
-from inkdrop.distributed.signals import EXIT_CODES, given_back, heard
+from inkdrop.distributed.signals import EXIT_CODES, install_handler, restore_handlers
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import harmless
 from inkdrop.files.writing import make_folder
@@ -176,8 +176,8 @@ def _signals_passed_to(pool: Pool) -> Iterator[list[int]]:
         if len(received) == 1:
             print("\nstopping: each trial writes a checkpoint; a second signal kills them", file=sys.stderr, flush=True)
 
-    before = heard(stop)
+    before = install_handler(stop)
     try:
         yield received
     finally:
-        given_back(before)
+        restore_handlers(before)
