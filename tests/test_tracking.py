@@ -17,6 +17,7 @@ from wandb.sdk.lib.config_util import save_config_file_from_dict
 
 import inkdrop
 from inkdrop.checkpoints import read_checkpoint
+from inkdrop.commands.tracking import label
 from inkdrop.runs.sweep_of import Sweep
 
 TRACKED = [
@@ -300,3 +301,20 @@ def test_the_sweep_file_of_wandb_runs_as_its_agent_runs_it(tmp_path: Path) -> No
     metrics = json.loads((tmp_path / "r" / "result.json").read_text())["metrics"]
     assert summary(record)["objective"] == metrics["validation/loss"]
     assert [row["objective"] for row in history(record) if "objective" in row][-1] == metrics["validation/loss"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["optimizer.lr=2e-3", "seed=1"], "lr=2e-3,seed=1"),
+        (["seed=1", "optimizer.lr=1", "seed=2"], "seed=2,lr=1"),
+        (["callbacks.ema.every_steps=2", "a.steps=1", "b.steps=2"], "every_steps=2,a.steps=1,b.steps=2"),
+        (["~callbacks.evaluate", "+trainer.limit_val_batches=2"], "~evaluate,limit_val_batches=2"),
+        (["experiment=moons", "output_dir=/tmp/x", "logger.wandb.tags=[a]", "trainer.devices=2", "name=x"], ""),
+        (["init_from=runs/x", "data.path=photos", "+mine.api_key=abc"], "api_key=***"),
+        ([f"option{number}=value" for number in range(9)], "option0=value,option1=value,option2=value,option3=value,"),
+    ],
+)
+def test_options_in_short(overrides: list[str], name: str) -> None:
+    shown = label(overrides)
+    assert shown == name or (shown.startswith(name) and name.endswith(",") and shown.endswith("…") and len(shown) == 80)

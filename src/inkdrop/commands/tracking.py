@@ -86,10 +86,15 @@ def label(overrides: Iterable[str]) -> str:
         name, equals, value = each.lstrip("+").partition("=")
         if not within(name.lstrip("~"), _UNNAMED):
             given[name] = equals + value
-    last = Counter(name.rpartition(".")[2] for name in given)
-    short = {name: name.rpartition(".")[2] if last[name.rpartition(".")[2]] == 1 else name for name in given}
-    text = harmless(",".join(f"{short[name]}{value}" for name, value in given.items()), 1000)
+    last = Counter(map(_last, given))
+    short = (f"{_last(name) if last[_last(name)] == 1 else name}{value}" for name, value in given.items())
+    text = harmless(",".join(short), 1000)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _last(name: str) -> str:
+    """Returns the last part of the name of an option, with the sign of one that is removed."""
+    return "~" * name.startswith("~") + name.lstrip("~").rpartition(".")[2]
 
 
 def _choice(asked: Asked, group: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import subprocess
@@ -22,7 +23,8 @@ def last_step(folder: Path, run_id: str, kind: str = "*") -> int:
     `ValueError` if W&B cannot read its files.
     """
     last = 0
-    for file in folder.glob(f"wandb/{kind}run-*-{run_id}/run-{run_id}.wandb"):
+    name = glob.escape(run_id)
+    for file in folder.glob(f"wandb/{kind}run-*-{name}/run-{name}.wandb"):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         if done.returncode:
