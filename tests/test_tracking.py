@@ -200,6 +200,18 @@ def test_a_resumed_run_has_its_identity_and_no_step_twice(tmp_path: Path) -> Non
     assert len(segments(halved)) == 2, "a finished run starts nothing"
 
 
+@pytest.mark.parametrize(
+    ("objective", "named"), [("-train/loss", True), ("[train/loss,validation/loss]", False), ("null", False)]
+)
+def test_one_objective_is_called_so(objective: str, named: bool, tmp_path: Path) -> None:
+    run(tmp_path, f"objective={objective}", "trainer.max_steps=4", model=BARE)
+    (record,) = segments(tmp_path)
+    losses = [row["train/loss"] for row in history(record)]
+    assert len(losses) == 2
+    assert [row.get("objective") for row in history(record)] == (losses if named else [None, None])
+    assert summary(record).get("objective") == (losses[-1] if named else None)
+
+
 @pytest.mark.parametrize("kind", ["best", "last", "none"])
 def test_the_chosen_checkpoint_is_an_artifact(kind: str, tmp_path: Path) -> None:
     best = "callbacks.checkpoint.best=validation/loss"

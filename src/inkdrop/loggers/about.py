@@ -25,7 +25,7 @@ class About:
     - `run_id`: its identity, by which it is resumed.
     - `group`: name of its sweep, or None.
     - `tags`: names of its experiment and its data.
-    - `objective`: the metric that a sweep optimizes, or None.
+    - `objective`: the metric that a sweep optimizes, or None without one or with several.
     - `direction`: a function from the name of a metric to the direction in which it improves, or None without one.
     - `before`: the rows of the run up to the checkpoint from which it was resumed.
     """

@@ -188,7 +188,8 @@ def _introduce(prepared: PreparedTraining, recorded: Sequence[Mapping[str, float
     if trainer.is_global_zero:
         options = {**prepared.once, **prepared.task.facts}
         better = partial(direction, trainer, prepared.task.loss)
-        known = {"objective": plain["objective"], "direction": better, "before": recorded}
+        objective = prepared.objective[0] if prepared.objective and len(prepared.objective) == 1 else None
+        known = {"objective": objective, "direction": better, "before": recorded}
         introduce(trainer.loggers, prepared.asked, plain["name"], options, "train", run_id=plain["run_id"], **known)
 
 
