@@ -21,7 +21,9 @@
 
   function shown(value, digits = 5) {
     if (value === null || value === undefined) return "";
-    return typeof value === "number" ? String(Number(value.toPrecision(digits))) : String(value);
+    if (typeof value !== "number") return String(value);
+    const rounded = Number(value.toPrecision(digits));
+    return Math.abs(rounded) < 1e7 ? String(rounded) : rounded.toExponential();
   }
 
   const numeric = (value) => (value === null || value === "" || !Number.isFinite(Number(value)) ? null : Number(value));
