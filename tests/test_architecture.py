@@ -1,6 +1,7 @@
 """The order of the parts: a file imports only from what stands above it, and the mathematics stays light."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -60,10 +61,16 @@ MODULES = {
 }
 
 
+@functools.cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@functools.cache
 def imports(file: Path) -> set[str]:
     """Modules of inkdrop that a file imports: at its top, within functions, and for type checkers only."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
             names |= {each.name for each in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -93,7 +100,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def test_nothing_is_unpickled_and_no_shell_is_started() -> None:
     for file in [*PACKAGE.rglob("*.py"), *PACKAGE.parents[1].glob("*.py")]:
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(tree(file)):
             if isinstance(node, ast.Call):
                 called, told = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
                 if called == "torch.load":
@@ -106,9 +113,8 @@ def test_nothing_is_unpickled_and_no_shell_is_started() -> None:
 
 def functions(file: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
     """The functions and methods of a file by their names, and whether each is the constructor of a network."""
-    tree = ast.parse(file.read_text())
     in_networks = file.is_relative_to(PACKAGE / "networks")
-    for node in ast.walk(tree):
+    for node in ast.walk(tree(file)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield f"{file.relative_to(PACKAGE)}: {node.name}", node, in_networks and node.name == "__init__"
 
@@ -133,7 +139,7 @@ def test_messages_and_docstrings_are_in_the_words_of_the_field() -> None:
     odd = r"(?<!there )\bis no (?!longer|more)\w|\bis none of\b|\b(?:goes|go) on\b|\bbegun\b|\bbe had\b"
     odd += r"|\bof (?:its|their|your) own\b|\bhears? of\b|\b(?:is|are) told\b|\bsound\b|(?<!\.)\bbeside\b"
     for file in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(tree(file)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert not re.search(odd, node.value), f"{file}:{node.lineno}"
 
@@ -142,7 +148,7 @@ def test_no_test_file_imports_another() -> None:
     """What several share stands in a file without tests."""
     names = {file.stem for file in TESTS.glob("test_*.py")} | {"conftest"}
     for file in TESTS.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(tree(file)):
             if isinstance(node, ast.Import):
                 assert not {each.name for each in node.names} & names, file
             if isinstance(node, ast.ImportFrom):

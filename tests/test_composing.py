@@ -8,15 +8,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from runs import configuration
 
+# Each has all that is kept for the one before it in common with it, or something of it.
 OPTIONS: list[tuple[str, list[str]]] = [
-    ("train", []),
     ("train", ["seed=3", "network.dropout=0.5", "+trainer.limit_val_batches=2", "~callbacks.evaluate"]),
     ("train", ["seed=4", "experiment=moons", "metric=[frechet,kernel]", "guidance=none", "~likelihood"]),
     ("train", ["seed=5", "experiment=moons", "metric=[frechet,kernel]", "guidance=none", "~likelihood"]),
     ("train", ["optimizer={lr:1}", "time_sampler=loss_aware", "time_sampler@time_sampler.law=discrete"]),
-    ("train", ["+sampler@other=heun", "metric@metric=frechet"]),
-    ("sample", ["checkpoint=run", "sampler=heun", "num_samples=3"]),
-    ("sample", ["checkpoint=run", "hydra.job.num=3"]),
+    ("train", ["seed=6"]),
+    ("sample", ["checkpoint=run", "sampler=heun", "hydra.job.num=3"]),
 ]
 
 
@@ -28,7 +27,7 @@ def composed(name: str, overrides: list[str]) -> str:
 
 
 def test_the_short_cut_leads_to_the_same_configurations() -> None:
-    for name, overrides in OPTIONS + OPTIONS:
+    for name, overrides in OPTIONS:
         faster = composed(name, overrides)
         compose_plainly()
         try:

@@ -35,6 +35,14 @@ def use_workers(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(DataModule, "_workers", lambda self, split: number)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole") / "whole"
+    run(folder)
+    return folder
+
+
 # The first and the last, a validation and what comes after it, and either side of where a pass over the data ends,
 # with two batches a step and with one.
 TURNS = [1, 4, 5, 9, 10, 18, 19, STEPS - 1]
@@ -146,16 +154,15 @@ def test_with_another_batch_size_no_sample_is_seen_twice_or_never(
     assert last["Toy"] == {"num_samples_seen": count}
 
 
-def test_a_run_that_counted_batches_goes_on_to_the_bit(tmp_path: Path) -> None:
-    whole = run(tmp_path / "whole")
-    folder = interrupted(tmp_path / "whole", 9, tmp_path / "9")
+def test_a_run_that_counted_batches_goes_on_to_the_bit(whole: Path, tmp_path: Path) -> None:
+    folder = interrupted(whole, 9, tmp_path / "9")
     file = folder / "checkpoints" / "step-00000009.ckpt"
     old = torch.load(file, weights_only=True)
     assert old["Toy"] == {"num_samples_seen": 72}
     file.unlink()
     torch.save({**old, "format": 3, "Toy": {"num_batches_seen": 9}}, file)
     (folder / "checkpoints" / "index.json").unlink()
-    assert differing(run(folder), whole) == []
+    assert differing(run(folder), read_checkpoint(whole)) == []
 
 
 @pytest.mark.parametrize("state", [{}, {"num_samples_seen": "8"}, {"num_samples_seen": -8}, {"num_samples_seen": 0.5}])
@@ -206,19 +213,21 @@ def test_a_run_that_cannot_write_ends_with_code_4_and_goes_on_later(
     assert differing(run(folder, "trainer.max_steps=8"), whole) == []
 
 
-def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tmp_path / "whole")
+def test_a_run_goes_on_with_another_number_of_workers(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use_workers(monkeypatch, 2)
-    assert differing(run(interrupted(tmp_path / "whole", 9, tmp_path / "9")), whole) == []
+    assert differing(run(interrupted(whole, 9, tmp_path / "9")), read_checkpoint(whole)) == []
 
 
-def test_the_comparison_notices_batches_that_are_seen_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tmp_path / "whole")
-    folder = interrupted(tmp_path / "whole", 9, tmp_path / "9")
+def test_the_comparison_notices_batches_that_are_seen_again(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = interrupted(whole, 9, tmp_path / "9")
     monkeypatch.setattr(DataModule, "load_state_dict", lambda self, state: None)
-    wrong = differing(run(folder), whole)
+    wrong = differing(run(folder), read_checkpoint(whole))
     assert "state_dict.pipeline.denoiser.network.input.weight" in wrong
-    assert logged(folder) != logged(tmp_path / "whole")
+    assert logged(folder) != logged(whole)
 
 
 def test_the_run_says_whether_it_is_fresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,9 +283,8 @@ def test_a_table_goes_on_with_the_record(tmp_path: Path) -> None:
     assert steps(table(tmp_path)) == list(range(1, 29))
 
 
-def test_a_table_has_the_steps_before_it_and_none_twice(tmp_path: Path) -> None:
-    run(tmp_path / "whole")
-    folder = interrupted(tmp_path / "whole", 5, tmp_path / "5")  # its record goes on to step 22
+def test_a_table_has_the_steps_before_it_and_none_twice(whole: Path, tmp_path: Path) -> None:
+    folder = interrupted(whole, 5, tmp_path / "5")  # its record goes on to step 22
     CSV(str(folder / "csv")).begin([{"step": 21, "train/loss": 1.0}])
     run(folder, "logger=csv")
     assert table(folder) == recorded(folder)
@@ -307,10 +315,9 @@ def test_the_first_process_of_a_run_begins_it_for_all(
 
 
 def test_what_was_changed_is_shown_and_refused_unless_it_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(tmp_path / "whole")
-    folder = interrupted(tmp_path / "whole", 5, tmp_path / "5")
+    folder = interrupted(whole, 5, tmp_path / "5")
     with pytest.raises(SystemExit) as stopped:
         run(folder, "optimizer.lr=0.04", "network.num_blocks=2")
     assert stopped.value.code == 2
@@ -324,10 +331,9 @@ def test_what_was_changed_is_shown_and_refused_unless_it_is_named(
     assert group["initial_lr"] == again["lr_schedulers"][0]["base_lrs"][0] == 0.04
 
 
-def test_what_may_change_sums_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_may_change_sums_is_said(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert torch.get_num_threads() == 1
-    run(tmp_path / "whole")
-    folder = interrupted(tmp_path / "whole", 20, tmp_path / "20")
+    folder = interrupted(whole, 20, tmp_path / "20")
     torch.set_num_threads(2)
     try:
         run(folder)
