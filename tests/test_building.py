@@ -77,7 +77,10 @@ def test_the_guide_of_a_model_may_be_itself(content: dict[str, Any], tmp_path: P
         load(saved(content, tmp_path / "a.ckpt", "config/pipeline/guidance", many))
 
 
-@pytest.mark.parametrize(("option", "value"), [("width", 10**7), ("num_blocks", 10**9), ("vector_dim", 10**11)])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("width", 10**7), pytest.param("num_blocks", 10**9, marks=pytest.mark.slow), ("vector_dim", 10**11)],
+)
 def test_a_model_larger_than_its_weights_is_refused(
     option: str, value: int, content: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ class Uninformed(nn.Module):
         return torch.where(masked == 1, torch.cat([torch.ones_like(x[:, :3]) / 3, 0 * masked], 1), x)
 
 
+@pytest.mark.slow
 def test_samples_have_the_law_of_the_chain() -> None:
     count = 8000
     letters = pipeline(DDIM(Trailing(60)))({}, range(count))

@@ -101,6 +101,7 @@ def test_the_order_of_a_run_holds(script: Script, tmp_path: Path, monkeypatch: p
     assert "warning: the data are not those of the run: their fingerprints differ" in done.err
 
 
+@pytest.mark.slow
 def test_checkpoints_without_names_take_numbers(script: Script, tmp_path: Path) -> None:
     photos(tmp_path / "photos", "1", "2")
     run, path = tmp_path / "run", f"data.path={tmp_path}/photos"

@@ -406,6 +406,7 @@ def test_c35_a_sweep_ends_with_the_table_of_the_trials_that_worked(
     assert "| 2 | 1 | 5 |" in ended.out
 
 
+@pytest.mark.slow
 def test_c35_a_sweep_of_samples_needs_a_folder_without_others(script: Script, tmp_path: Path) -> None:
     trained(tmp_path / "run", "callbacks.evaluate=null", "trainer.max_steps=1")
     checkpoint, options = f"checkpoint={tmp_path / 'run'}", ["num_samples=2", "time_grid.num_steps=2"]

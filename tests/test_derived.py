@@ -135,6 +135,7 @@ def test_replacement_is_measured_on_what_is_derived(tmp_path: Path) -> None:
     assert result["protocol"]["sampling"]["constraint"] == {"_target_": "inkdrop.constraints.Replacement"}
 
 
+@pytest.mark.slow
 def test_a_run_with_derived_noise_resumes_to_the_bit(tmp_path: Path) -> None:
     noisy = [DERIVE.replace("inkdrop.data.degradations.Downscale,factor:2", "test_derived.Noisy"), *TINY]
     noisy += ["conditioner=image", "conditioner.concat_channels=2", "allow_targets=[test_derived.]", "logger=none"]

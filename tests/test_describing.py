@@ -34,6 +34,7 @@ from inkdrop.time_samplers import LogNormalSigma, Uniform
 from inkdrop.weightings import Unit
 
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
+LARGE = {"cifar10_jpeg": pytest.mark.slow}
 TRAINER = {"accelerator": "cpu", "precision": "32-true", "log_every_n_steps": 1}
 
 
@@ -69,7 +70,7 @@ def task_of(network: nn.Module, optimizer: Any = torch.optim.AdamW) -> Diffusion
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [pytest.param(each, marks=LARGE.get(each, ())) for each in EXPERIMENTS])
 def test_every_experiment_is_described_without_its_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INKDROP_DATA_DIR", "nowhere")
     shapes = {"photos": "[3,64,96]", "series": "[3,64]", "table": "[8]"}  # of data of the user's own

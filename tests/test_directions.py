@@ -39,7 +39,9 @@ def classifier() -> Classifier:
     return Classifier("digits", [1, 8, 8], 10, [[32, 32], [64]], 64, False, "digits.safetensors")
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize(
+    "name", [each if each != "cas" else pytest.param(each, marks=pytest.mark.slow) for each in METRICS]
+)
 def test_real_data_are_better_than_a_trivial_generator(name: str) -> None:
     data, metric = Digits([1, 8, 8], 10, 128), METRICS[name]
     results = Evaluation(classifier(), {"one": metric}).floors_and_baselines(data, 350)

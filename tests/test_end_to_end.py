@@ -37,6 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_is_promised_and_tells_what_to_try(tmp_path: Path) -> None:
     """train.py itself, with W&B but without a key; afresh, as what is said at the start is tested."""
     run = tmp_path / "run"
@@ -99,6 +100,7 @@ def test_sample_script_follows_its_contract(run: Path, tmp_path: Path) -> None:
         assert gif.n_frames == 5  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_images_of_an_unfinished_run_are_replaced_and_others_refused(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = [f"checkpoint={run}", "num_samples=2", "time_grid.num_steps=2", "save_images=true", f"output_dir={out}"]
@@ -299,6 +301,7 @@ def test_accumulation_gives_the_gradient_of_the_large_batch(tmp_path: Path) -> N
     assert torch.allclose(*weights, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_and_samples_nearly_the_same(tmp_path: Path) -> None:
     full, half = points(tmp_path / "full"), points(tmp_path / "half", "trainer.precision=bf16-mixed")
     assert half["validation/loss"] != full["validation/loss"]

@@ -413,7 +413,7 @@ def with_tests() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])}
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_training_ends_with_code_5_on_all_ranks(devices: int, tmp_path: Path) -> None:
     options = [
         *MOONS,

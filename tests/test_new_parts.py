@@ -365,7 +365,11 @@ def of_inkdrop(folder: Path) -> Home:
     return Home("of inkdrop", folder, [], [], {"PYTHONPATH": str(folder / "src")})
 
 
-@pytest.fixture(scope="module", params=[of_the_user, of_inkdrop], ids=lambda make: make.__name__)
+@pytest.fixture(
+    scope="module",
+    params=[of_the_user, pytest.param(of_inkdrop, marks=pytest.mark.slow)],
+    ids=lambda make: make.__name__,
+)
 def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A run in the folder `run` that has all these parts."""
     folder = tmp_path_factory.mktemp("home")

@@ -18,6 +18,7 @@ SMALL = [each for each in TINY if not each.startswith(("metric.", "trainer.max_s
 SERIES = ("codec=standardize", "conditioner=none", "guidance=none", "metric=none", "extractor=none")
 
 
+@pytest.mark.slow
 def test_a_run_without_evaluation_trains_resumes_and_samples(tmp_path: Path, script: Script) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 2, 16)))
     options = ["data=arrays", f"data.path={tmp_path}/x.npy", "scheduler.num_steps=4", *SERIES]
@@ -27,10 +28,10 @@ def test_a_run_without_evaluation_trains_resumes_and_samples(tmp_path: Path, scr
     assert not any(name.startswith(("evaluation/", "swd", "fd")) for name in result["metrics"])
     longer = ["logger=none", "trainer.max_steps=4", "resume_allow=[trainer.max_steps]", f"output_dir={run}"]
     assert as_a_command(inkdrop.train, *SMALL, *options, *longer)["steps"] == 4
-    samples, _ = sampled(run, tmp_path / "plain")
+    samples, _ = sampled(run, tmp_path / "plain", "num_samples=8")
     assert samples["x"].shape[1:] == (2, 16)
     trusted = f"data_folders=[{tmp_path}]"
-    chosen = ["evaluate=true", "metric=[sliced_wasserstein]", "extractor=identity", trusted]
+    chosen = ["num_samples=8", "evaluate=true", "metric=[sliced_wasserstein]", "extractor=identity", trusted]
     _, measured = sampled(run, tmp_path / "measured", *chosen)
     assert any(name.startswith("swd_raw") for name in measured["metrics"])
     wrong = {
