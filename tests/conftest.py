@@ -26,9 +26,13 @@ compose_faster()
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors: some tests wait for another process, a signal or the disk."""
-    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are processors if slow tests run, as some of them wait for a process, a signal or the disk.
+
+    Else each more costs 20 seconds, to import the libraries in it and in the process that forks for it.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processors + ("not slow" not in config.option.markexpr)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -178,6 +178,7 @@ def test_particles_refuse_what_they_cannot_weigh() -> None:
 # Starting from data, and going back ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_starting_from_noised_data_keeps_the_law_and_the_neighbourhood() -> None:
     denoiser = mixture(VP(t_min=1e-4), BatchGaussian())
     data = denoiser.draw(COUNT, 5)

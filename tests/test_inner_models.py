@@ -146,6 +146,7 @@ def test_a_run_does_not_resume_with_another_file(
     assert f"is not the file that the run was started with, whose SHA-256 is {(runs / 'digest').read_text()}" in error
 
 
+@pytest.mark.slow
 def test_a_reference_is_saved_nowhere_and_read_again(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

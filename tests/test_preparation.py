@@ -53,6 +53,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose checkpoint is read."""
+    folder = tmp_path_factory.mktemp("prepared") / "run"
+    trained(folder)
+    return folder
+
+
 def test_training_resolves_once_and_builds_each_part_once(calls: Counter[str], script: Script, tmp_path: Path) -> None:
     ended = script("train.py", *TINY, "logger=none", f"output_dir={tmp_path / 'run'}")
     assert ended.code == 0, ended.err
@@ -61,7 +69,10 @@ def test_training_resolves_once_and_builds_each_part_once(calls: Counter[str], s
     )
 
 
-@pytest.mark.parametrize("options", [["data.shape=[1,8,8]"], ["data.num_classes=2"], []], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [[], *(pytest.param([each], marks=pytest.mark.slow) for each in ("data.shape=[1,8,8]", "data.num_classes=2"))],
+)
 def test_data_that_say_their_shape_or_classes_are_built_once(
     options: list[str], calls: Counter[str], script: Script, tmp_path: Path
 ) -> None:
@@ -98,24 +109,18 @@ def test_a_resumed_run_reads_its_checkpoint_once(calls: Counter[str], script: Sc
 
 @pytest.mark.parametrize("options", [[], ["evaluate=true", "extractor=digits"], ["guidance=classifier_free"]])
 def test_sampling_reads_and_hashes_its_checkpoint_once(
-    options: list[str], calls: Counter[str], script: Script, tmp_path: Path
+    options: list[str], run: Path, calls: Counter[str], script: Script
 ) -> None:
-    trained(tmp_path / "run")
-    calls.clear()
-    ended = script("sample.py", f"checkpoint={tmp_path / 'run'}", "num_samples=20", *options)
+    ended = script("sample.py", f"checkpoint={run}", "num_samples=20", *options)
     assert ended.code == 0, ended.err
-    file = find_checkpoint(tmp_path / "run").stat().st_ino
+    file = find_checkpoint(run).stat().st_ino
     assert (calls[f"read {file}"], calls[f"hash {file}"]) == (1, 2)  # one of them to find it just now
     assert calls["data"] <= 1
 
 
-def test_a_calibration_reads_and_hashes_its_checkpoint_once(
-    calls: Counter[str], script: Script, tmp_path: Path
-) -> None:
-    trained(tmp_path / "run")
-    calls.clear()
+def test_a_calibration_reads_and_hashes_its_checkpoint_once(run: Path, calls: Counter[str], script: Script) -> None:
     small = ["num_trajectories=4", "refinement=2", "num_rounds=1", "time_grid.num_steps=2"]
-    ended = script("src/inkdrop/__main__.py", "calibrate", f"checkpoint={tmp_path / 'run'}", *small)
+    ended = script("src/inkdrop/__main__.py", "calibrate", f"checkpoint={run}", *small)
     assert ended.code in (0, 2), ended.err  # the fit of a network of no training may come no nearer
-    file = find_checkpoint(tmp_path / "run").stat().st_ino
+    file = find_checkpoint(run).stat().st_ino
     assert (calls[f"read {file}"], calls[f"hash {file}"]) == (1, 2)  # one of them to find it just now
