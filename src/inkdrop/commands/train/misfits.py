@@ -137,7 +137,7 @@ def _fitting(data: DataModule, typed: set[str], measured: bool) -> dict[str, Any
             "conditioner": "label" if classes else "none",
             "guidance": ["classifier_free"] if classes else "none",
             "codec": "standardize_channels",
-            "extractor": "identity" if measured else "none",
+            "extractor": "standardized" if measured else "none",
             "metric": ["sliced_wasserstein"] if measured else "none",
         }
     if (count := data.num_train()) is not None and _LEAST <= count < data.batch_size:
