@@ -52,7 +52,9 @@ def renamed_options(overrides: Iterable[str]) -> list[str]:
     return [_OPTION.sub(lambda match: match[1] + GUIDES[match[2]], each) for each in overrides]
 
 
-def hashed_guides(guides: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns guides under the names by which protocols are hashed, which are the earliest."""
+def hashed_guides(guidance: Any) -> Any:
+    """Returns guidance with guides under the names by which protocols are hashed, which are the earliest."""
     earlier = {now: name for name, now in GUIDES.items()}
-    return {earlier.get(name, name): node for name, node in guides.items()}
+    if not isinstance(guidance, Mapping):
+        return guidance
+    return {earlier.get(name, name): node for name, node in guidance.items()}

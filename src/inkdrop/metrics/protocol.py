@@ -28,7 +28,7 @@ def sampling_facts(
     - `precision`: precision of the computation.
     """
     guidance = pipeline.get("guidance")
-    chosen = {"sampler": pipeline.get("sampler"), "guidance": guidance and hashed_guides(guidance)}
+    chosen = {"sampler": pipeline.get("sampler"), "guidance": hashed_guides(guidance)}
     if pipeline.get("constraint") is not None:
         chosen["constraint"] = pipeline["constraint"]
     return {**chosen, "weights": weights, "seed": seed, "network_calls": network_calls, "precision": precision}
