@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb.sdk.lib.config_util import save_config_file_from_dict
 
 import inkdrop
+from inkdrop.callbacks.measured import direction
 from inkdrop.checkpoints import read_checkpoint
 from inkdrop.commands.tracking import label
+from inkdrop.losses import NoisyCrossEntropy
 from inkdrop.runs.sweep_of import Sweep
 
 TRACKED = [
@@ -330,3 +333,14 @@ def test_the_sweep_file_of_wandb_runs_as_its_agent_runs_it(tmp_path: Path) -> No
 def test_options_in_short(overrides: list[str], name: str) -> None:
     shown = label(overrides)
     assert shown == name or (shown.startswith(name) and name.endswith(",") and shown.endswith("…") and len(shown) == 80)
+
+
+def test_a_value_knows_the_direction_in_which_it_improves() -> None:
+    metrics = {"fd_raw_20": {"hash": "a"}, "precision_20": {"hash": "b", "better": "higher"}}
+    trainer: Any = SimpleNamespace(callbacks=[SimpleNamespace(protocol={"metrics": metrics}), object()])
+    loss: Any = SimpleNamespace(logged=("accuracy", "bound"), higher=NoisyCrossEntropy.higher)
+    least = ["train/loss", "validation/loss", "validation/bound", "fd_raw_20", "fd_raw_20@raw"]
+    most = ["validation/accuracy", "precision_20", "precision_20@raw"]
+    none = ["train/learning_rate", "fd_raw_20_floor", "precision_20_baseline", "evaluation/share_of_time", "other_20"]
+    for names, expected in ((least, "min"), (most, "max"), (none, None)):
+        assert {name: direction(trainer, loss, name) for name in names} == dict.fromkeys(names, expected)
