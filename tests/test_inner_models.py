@@ -131,6 +131,7 @@ def test_a_run_resumes_to_the_bit_without_the_file(runs: Path, tmp_path: Path) -
     assert again["models"] == whole["models"]
 
 
+@pytest.mark.slow
 def test_a_run_does_not_resume_with_another_file(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,6 +98,7 @@ def test_shifts_move_by_whole_pixels_and_fill_with_0() -> None:
     assert torch.equal(shifted(images(3), 0, Generators.from_seeds(range(3))), images(3))
 
 
+@pytest.mark.slow
 def test_an_extractor_is_fitted_by_one_command(tmp_path: Path) -> None:
     output = tmp_path / "new" / "mine.safetensors"
     command = ["-m", "inkdrop", "make-extractor", f"output={output}", "num_steps=150", "lr=5e-3"]

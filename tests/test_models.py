@@ -125,11 +125,12 @@ OPTIONS += ["optimizer.lr=1e-3", "optimizer.betas=[0.5,0.99]", "data.batch_size=
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration of the user's own, and a run of the GAN on a ring of eight modes."""
+    """A configuration of the user's own, and a short run of the GAN on a ring of eight modes."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "conf/task").mkdir(parents=True)
     (folder / "conf/task/gan.yaml").write_text(CONFIGURATION)
-    trained(folder, "run", "trainer.max_steps=1500", "evaluation.num_samples=1000", "callbacks.checkpoint.keep=5")
+    short = ["trainer.max_steps=6", "trainer.log_every_n_steps=2", "trainer.val_check_interval=3"]
+    trained(folder, "run", *short, "evaluation.num_samples=1000")
     return folder
 
 
@@ -140,7 +141,8 @@ def trained(folder: Path, name: str, *more: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_gan_reaches_the_modes_of_a_ring_by_the_ordinary_task(folder: Path, tmp_path: Path) -> None:
-    inkdrop.sample(f"checkpoint={folder / 'run'}", "num_samples=2000", ALLOWED, f"output_dir={tmp_path / 's'}")
+    trained(folder, "long", "trainer.max_steps=1500", "evaluation.num_samples=1000", "callbacks.checkpoint.keep=5")
+    inkdrop.sample(f"checkpoint={folder / 'long'}", "num_samples=2000", ALLOWED, f"output_dir={tmp_path / 's'}")
     with np.load(tmp_path / "s/samples.npz") as file:
         x = torch.from_numpy(file["x"])
     distance, mode = torch.cdist(x, MODES).min(1)

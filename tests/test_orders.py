@@ -33,6 +33,7 @@ def named(value: object) -> str:
     return value.name if isinstance(value, Solver) else str(value)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("solver", "name"), CASES, ids=named)
 def test_order_with_its_own_start(solver: Solver, name: str) -> None:
     counts = LATER.get((solver.name, name), COUNTS)
@@ -40,6 +41,7 @@ def test_order_with_its_own_start(solver: Solver, name: str) -> None:
     assert order == pytest.approx(solver.own, abs=0.05 if solver.exact is None else 0.2)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("solver", "name"), [(s, name) for s, name in CASES if s.exact], ids=named)
 def test_order_with_exact_starting_values(solver: Solver, name: str) -> None:
     counts = LATER.get((solver.name, name), COUNTS)
@@ -47,6 +49,7 @@ def test_order_with_exact_starting_values(solver: Solver, name: str) -> None:
     assert order == pytest.approx(solver.exact, abs=0.2)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("solver", "schedule"),
     [(s, schedule) for s in ON_EVEN_STEPS for schedule in orders.SCHEDULES.values()]

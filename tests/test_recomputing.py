@@ -108,7 +108,10 @@ def test_nothing_is_computed_twice_without_gradients() -> None:
 
 @pytest.mark.parametrize(
     ("backend", "dropout"),
-    [("eager", 0.0), ("aot_eager", 0.3)],  # a backend without autograd of its own repeats no dropout
+    [
+        ("eager", 0.0),
+        pytest.param("aot_eager", 0.3, marks=pytest.mark.slow),
+    ],  # a backend without autograd of its own repeats no dropout
 )
 def test_a_compiled_network_has_the_same_gradients(backend: str, dropout: float) -> None:
     plain, changed, x, cond = pair("mlp")
@@ -127,6 +130,7 @@ def test_a_network_without_blocks_is_refused() -> None:
         recompute_activations(nn.Linear(2, 2))
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_to_the_bit(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     changed: list[nn.Module] = []
 

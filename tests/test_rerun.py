@@ -106,6 +106,7 @@ def test_a_half_configuration_of_an_earlier_version_is_written_again(
     assert "config.yaml cannot be read, and is rewritten" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_of_the_same_second_have_a_folder_each(script: Script, tmp_path: Path) -> None:
     assert apart(tmp_path / "x") == tmp_path / "x"
     made = [apart(tmp_path / "x", made=True).name for _ in range(3)]

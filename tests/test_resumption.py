@@ -91,6 +91,7 @@ MEASURED = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_what_was_measured(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", model=MEASURED)
     result = json.loads((tmp_path / "whole" / "result.json").read_text())
@@ -213,6 +214,7 @@ def test_a_run_that_cannot_write_ends_with_code_4_and_goes_on_later(
     assert differing(run(folder, "trainer.max_steps=8"), whole) == []
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_workers(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
