@@ -135,6 +135,41 @@ def test_differences_are_paired_over_equal_seeds(tmp_path: Path) -> None:
     assert all(row.summary(METRIC).half > 0.2 for row in found.rows)  # by which no two would be told apart
 
 
+def test_seeds_by_which_the_best_are_confirmed_have_their_own_column(tmp_path: Path) -> None:
+    for number, value in enumerate((1.0, 2.0, 3.0)):
+        for seed in (0, 1):
+            run(tmp_path / f"{number}-{seed}", 0.1 * (number + 1), seed, value + seed)
+    assert report(tmp_path).fresh == {}
+    (tmp_path / "2-1" / "result.json").unlink()  # a seed that only one setting lacks is no fresh one
+    assert report(tmp_path).fresh == {}
+    for seed, value in ((1000, 5.0), (1001, 7.0)):
+        run(tmp_path / f"0-{seed}", 0.1, seed, value)
+    found = report(tmp_path)
+    assert found.fresh == {"lr=0.1": summary([5.0, 7.0])}
+    header, *rows = found.table()
+    assert header[-1] == f"{METRIC} (fresh seeds)"
+    assert {row[0]: row[-1] for row in rows} == {
+        "0.1": "6 ± 13",
+        "0.2": "",
+        "0.30000000000000004": "",
+        **dict.fromkeys(("floor", "baseline", "protocol"), ""),
+    }
+    assert {len(row) for row in rows} == {len(header)}
+
+
+def test_seeds_that_differ_in_each_setting_are_not_fresh(tmp_path: Path) -> None:
+    for number in range(4):
+        run(tmp_path / str(number), 0.1 * (number + 1), seed=number)
+    assert report(tmp_path).fresh == {}
+
+
+def test_an_option_under_its_earlier_name_is_the_same_setting(tmp_path: Path) -> None:
+    for seed, name in enumerate(("clip", "static_threshold")):
+        guide = f"guidance: {{{name}: {{low: -1}}}}\nobjective: null"
+        run(tmp_path / str(seed), seed=seed, **{"objective: null": guide})
+    assert [len(row.runs) for row in report(tmp_path).rows] == [2]
+
+
 def test_seeds_that_only_one_setting_has_are_not_compared() -> None:
     assert paired({0: 1.0, 1: 2.0, 5: 9.0}, {0: 2.0, 1: 3.0, 7: 0.0}) == summary([1.0, 1.0])
     assert paired({0: 1.0}, {1: 2.0}).n == 0

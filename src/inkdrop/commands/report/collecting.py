@@ -13,6 +13,7 @@ from inkdrop.commands.report.results import Result, read_results
 from inkdrop.commands.report.sweep import Listed, listed
 from inkdrop.commands.sweep.record import NAME as SWEEP
 from inkdrop.commands.sweep.trials import FAILED, FINISHED, REFUSED
+from inkdrop.configuration.moved import renamed
 from inkdrop.errors import UnreadableError
 from inkdrop.files import read_yaml
 
@@ -91,7 +92,7 @@ def _add(place: _Place, trial: Listed | None, found: Collected) -> bool:
     config: Any = None
     try:
         if CONFIG in place.files:
-            config = read_yaml(place.path / CONFIG)
+            config = renamed(read_yaml(place.path / CONFIG))
         results = read_results(place.path / RESULT, place.name, config)
     except UnreadableError as error:
         found.unreadable.append(str(error))

@@ -12,7 +12,15 @@ from typing import Any
 from inkdrop.commands.report.curves import Curve, History, curves
 from inkdrop.commands.report.leaderboard import Setting, Settings, levels, ordered
 from inkdrop.commands.report.results import COSTS, Result
-from inkdrop.commands.report.statistics import Importance, Summary, front, importance, paired, within_settings
+from inkdrop.commands.report.statistics import (
+    Importance,
+    Summary,
+    front,
+    importance,
+    paired,
+    summary,
+    within_settings,
+)
 from inkdrop.commands.report.sweep import Listed
 from inkdrop.files.value_names import metric_of, reference_of
 
@@ -81,6 +89,23 @@ class Comparison:
     def best(self, metric: str) -> Setting:
         """Returns the setting with the best mean of a metric."""
         return ordered(self.settings.rows, metric, self.is_higher_better(metric))[0]
+
+    @cached_property
+    def fresh(self) -> dict[str, Summary]:
+        """The first metric over seeds that had no part in a choice, by the label of the setting.
+
+        They are seeds that most settings do not have, of settings that also have one that most have: the best settings
+        of a search are confirmed with such seeds, because the best of many noisy values is too good.
+        """
+        metric, rows = self.metrics[0], self.settings.rows
+        counts = Counter(seed for row in rows for seed in row.by_seed(metric))
+        shared = {seed for seed, count in counts.items() if 2 * count > len(rows)}
+        found = {}
+        for row in rows:
+            values = row.by_seed(metric)
+            if values.keys() & shared and (alone := [values[seed] for seed in values.keys() - shared]):
+                found[row.label] = summary(alone)
+        return found
 
     def differences(self, metric: str) -> list[tuple[Setting, Summary]]:
         """Returns each other setting with its differences to the best over equal seeds, the best first."""

@@ -86,6 +86,11 @@ def content(report: Comparison, pictures: Mapping[str, bytes]) -> dict[str, Any]
         "metrics": [_metric(report, name) for name in metrics],
         "costs": report.costs,
         "cost": report.cost,
+        "fresh": {
+            str(places[label]): [_number(each.mean), _number(each.half)]
+            for label, each in report.fresh.items()
+            if label in places
+        },
         "rows": [_row(report, row, metrics, pictures.get(row.label)) for row in rows],
         "differences": {name: _differences(report, name, places) for name in main},
         "importance": {name: _importance(report, name) for name in main},

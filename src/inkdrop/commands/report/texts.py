@@ -15,6 +15,7 @@ from inkdrop.files.showing import cell, harmless, markdown
 
 _MOST_ROWS, _MOST_OPTIONS = 200, 12  # of a table that is read; the CSV and the page have all
 _NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?( ± [\d.]+(e[+-]?\d+)?)?")  # needs no escapes within a table
+_NONE = Summary(0, 0.0, None)
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {"[": "{[}"}  # which would be an option of the end of the line before
 _LATEX |= {each: f"\\{each}" for each in "&%$#_{}"} | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
@@ -27,6 +28,7 @@ def table(report: Comparison) -> list[list[str]]:
     divided = {name for name in metrics if any(row.ratio(name) is not None for row in report.settings.rows)}
     header = [*(report.settings.columns[path] for path in options), *(["folder"] if not options else []), "n"]
     blank = [""] * (len(header) - 1)
+    last = [*report.costs, *([f"{metrics[0]} (fresh seeds)"] if report.fresh else [])]
     for name in metrics:
         header += [name, f"{name} / floor"] if name in divided else [name]
     rows = []
@@ -36,18 +38,19 @@ def table(report: Comparison) -> list[list[str]]:
             line.append(interval(row.summary(name)))
             if name in divided:
                 line.append(shown(row.ratio(name), 3))
-        rows.append([*line, *(shown(row.cost(name), 4) for name in report.costs)])
+        line += [shown(row.cost(name), 4) for name in report.costs]
+        rows.append([*line, interval(report.fresh.get(row.label, _NONE))] if report.fresh else line)
 
     def under_metrics(first: str, values: Iterable[str]) -> list[str]:
         line = [first, *blank]
         for name, value in zip(metrics, values, strict=True):
             line += [value, ""] if name in divided else [value]
-        return [*line, *[""] * len(report.costs)]
+        return [*line, *[""] * len(last)]
 
     for kind in dict.fromkeys(kind for values in report.references.values() for kind in values):
         rows.append(under_metrics(kind, (shown(report.references.get(name, {}).get(kind)) for name in metrics)))
     hashes = [harmless(report.protocol(name).get("hash", "unknown")) for name in metrics]
-    return [[*header, *report.costs], *rows, under_metrics("protocol", hashes)]
+    return [[*header, *last], *rows, under_metrics("protocol", hashes)]
 
 
 def markdown_page(report: Comparison) -> str:

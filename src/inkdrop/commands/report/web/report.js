@@ -78,6 +78,7 @@
       made.d = place === differences.best ? 0 : difference ? difference[2] : null;
       made.verdict = place === differences.best ? "best" : difference ? difference[4] : "";
       made.dh = difference ? difference[3] : null;
+      [made.f, made.fh] = data.fresh[place] || [null, null];
       made._children = row.runs.map((run) => {
         const child = { place, id: run.name, label: run.seed === null ? run.name : "seed " + run.seed, run: true, n: null };
         run.mean.forEach((value, i) => (child["m" + i] = value));
@@ -112,6 +113,8 @@
       }
     });
     data.costs.forEach((name, i) => made.push(column(name, "c" + i, number(4), right)));
+    const fresh = cell((mean, row) => node("span", { class: "number" }, shown(mean), row.run || row.fh === null ? null : node("span", { class: "half" }, " \u00b1 " + shown(row.fh, 2))));
+    if (Object.keys(data.fresh).length) made.push(column(main[0].name + " (fresh seeds)", "f", fresh, right));
     return made;
   }
 
