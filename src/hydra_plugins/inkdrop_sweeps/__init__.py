@@ -26,8 +26,10 @@ class Processes(Launcher):
     - `rerun`: `changed` repeats trials that another version of the code has finished.
     """
 
+    kind = "processes"
+
     def __init__(self, **options: Any) -> None:
-        self.options = options
+        self.options = {**options, "kind": self.kind}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.loader = config, hydra_context.config_loader
@@ -36,6 +38,33 @@ class Processes(Launcher):
         from inkdrop.commands.sweep.launching import launch
 
         return launch(self.config, self.loader, job_overrides, self.options)
+
+
+class Slurm(Processes):
+    """Runs each trial of a sweep as a job of SLURM, through submitit.
+
+    The options are those of `Processes` and parameters of submitit's `AutoExecutor`; `jobs` is the largest number of
+    jobs that wait or run at a time. The folder of the sweep must be visible on all machines.
+
+    - `cluster`: null for SLURM, or `local`, which runs the jobs on this machine.
+    - `timeout_min`: time limit in minutes, after which a run is queued again and resumes.
+    - `gpus_per_node`, `tasks_per_node`: GPUs of a trial, both equal to `trainer.devices`.
+    - `cpus_per_task`, `mem_gb`, `slurm_partition`: other resources; `+hydra.launcher.NAME=VALUE` adds a parameter.
+    """
+
+    kind = "slurm"
+
+
+class Ray(Processes):
+    """Runs each trial of a sweep as a task of Ray.
+
+    The options are those of `Processes`. The folder of the sweep must be visible on all machines.
+
+    - `address`: address of a cluster, such as `auto`; null starts Ray on this machine.
+    - `num_cpus`, `num_gpus`: resources of a trial.
+    """
+
+    kind = "ray"
 
 
 class Grid(Sweeper):
@@ -97,14 +126,18 @@ class Optuna(Sweeper):
 
 
 # Here and not in conf/, because a config.yaml of a run starts alone.
+_SHARED = {"jobs": "auto", "retries": 1, "invalid": "refuse", "rerun": None}
+_RESOURCES = ("tasks_per_node", "gpus_per_node", "cpus_per_task", "mem_gb", "slurm_partition")
+_JOB = {"timeout_min": 60, **dict.fromkeys(_RESOURCES)}
 _OPTIONS = {
-    ("hydra/launcher", "processes"): {
-        "_target_": f"{__name__}.Processes",
-        "jobs": "auto",
-        "start": "fork",
-        "retries": 1,
-        "invalid": "refuse",
-        "rerun": None,
+    ("hydra/launcher", "processes"): {"_target_": f"{__name__}.Processes", "start": "fork", **_SHARED},
+    ("hydra/launcher", "slurm"): {"_target_": f"{__name__}.Slurm", "cluster": None, **_JOB, **_SHARED},
+    ("hydra/launcher", "ray"): {
+        "_target_": f"{__name__}.Ray",
+        "address": None,
+        "num_cpus": 1,
+        "num_gpus": None,
+        **_SHARED,
     },
     ("hydra/sweeper", "grid"): {"_target_": f"{__name__}.Grid", "params": None},
     ("hydra/sweeper", "optuna"): {

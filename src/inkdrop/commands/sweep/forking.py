@@ -203,11 +203,23 @@ def _run(command: Sequence[str]) -> None:
         module, _, function = arguments[0].partition(":")
         sys.path[0] = os.getcwd()
         sys.argv = ["-m", *arguments[1:]]
-        getattr(importlib.import_module(module), function)(arguments[1:])
+        _call(getattr(importlib.import_module(module), function), arguments[1:])
     else:
         sys.path[0] = os.path.dirname(first)
         sys.argv = [first, *arguments]
         runpy.run_path(first, run_name="__main__")
+
+
+def _call(function: Callable[[list[str]], None], arguments: list[str]) -> None:
+    """Calls a function as a verb is called: an error that the user can fix ends it with its message and exit code."""
+    from inkdrop.commands.terminal import exit_code, stop
+
+    try:
+        function(arguments)
+    except Exception as error:
+        if exit_code(error) is None:
+            raise
+        stop(error)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from inkdrop.commands.sweep.planning import Plan, refusal
+from inkdrop.commands.sweep.progress import say
 from inkdrop.commands.sweep.running import Sweep, set_aside
 from inkdrop.commands.sweep.trials import FAILED, FINISHED, INTERRUPTED, REFUSED, Trial, folder_of
 from inkdrop.errors import TrialError
@@ -38,7 +39,7 @@ def launch(
         if to_run:
             _run(sweep, made, to_run)
         elif (page := sweep.folder / "report.md").is_file():
-            print(f"\n{page.read_text()}", end="")
+            say(f"\n{page.read_text()}".rstrip("\n"))
         return _results(made, combinations, sweep.record.objectives)
 
 
@@ -64,7 +65,7 @@ def _run(sweep: Sweep, made: Plan, to_run: Sequence[Trial]) -> None:
     valid = sweep.prepare(made, to_run)
     runnable = [each for each in valid if each.max_steps]
     if len(valid) == len(to_run) and not runnable:
-        print(f"{len(to_run)} trials are valid; trainer.max_steps=0 trains none of them")
+        say(f"{len(to_run)} trials are valid; trainer.max_steps=0 trains none of them")
         return
     sweep.create()
     if sweep.chosen["rerun"] is not None:

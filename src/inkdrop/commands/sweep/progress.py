@@ -29,6 +29,12 @@ _COLOURS = {RUNNING: "cyan", FINISHED: "green", FAILED: "red", REFUSED: "red", I
 _INTERVAL = 1.0  # seconds between two drawings
 
 
+def say(text: str) -> None:
+    """Prints a text; a sweep whose output nobody reads any more continues silently."""
+    with pipe_may_close():
+        print(text, flush=True)
+
+
 class Display:
     """Shows a sweep while it runs: a live table on a terminal, and a line for each change elsewhere.
 
@@ -48,7 +54,8 @@ class Display:
         finished = sum(each.state == FINISHED for each in self.trials)
         known = f", {finished} finished before" if finished else ""
         count = f"{to_run} trials to run{known}, " if to_run else ""  # a search has none yet
-        print(f"sweep      {self.folder}: {count}{self.places} at a time", flush=True)
+        at_a_time = f"{self.places} at a time" if self.places < 1000 else "as many at a time as the scheduler runs"
+        say(f"sweep      {self.folder}: {count}{at_a_time}")
         if sys.stdout.isatty():
             from rich.live import Live
 
@@ -67,16 +74,15 @@ class Display:
                 self._drawn = time.monotonic()
                 self._live.update(self._table(), refresh=True)
         elif changed is not None:
-            with pipe_may_close():
-                print(f"{_line(changed)}{self._left()}", flush=True)
+            say(f"{_line(changed)}{self._left()}")
 
     def summary(self) -> None:
         """Prints what has failed, with its last lines, and how many trials there are of each state."""
         for each in self.trials:
             if each.state in (FAILED, REFUSED):
-                print(f"\n{each.name} {each.state} with exit code {each.exit_code}: {harmless(each.message, 2000)}")
+                say(f"\n{each.name} {each.state} with exit code {each.exit_code}: {harmless(each.message, 2000)}")
         counts = Counter(each.state for each in self.trials)
-        print("\n" + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]), flush=True)
+        say("\n" + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))
 
     def _table(self) -> Any:
         from rich.console import Console

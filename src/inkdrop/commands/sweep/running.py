@@ -18,8 +18,9 @@ from inkdrop.commands.sweep import places as devices
 from inkdrop.commands.sweep.objectives import objectives_of
 from inkdrop.commands.sweep.planning import Plan, check, command_of, options_of, plan, refusal
 from inkdrop.commands.sweep.pool import Place, Pool
-from inkdrop.commands.sweep.progress import Display
+from inkdrop.commands.sweep.progress import Display, say
 from inkdrop.commands.sweep.record import Record
+from inkdrop.commands.sweep.remote import Ray, Slurm
 from inkdrop.commands.sweep.starters import CALL, Job, Processes, Starter, run_all
 from inkdrop.commands.sweep.trials import FINISHED, REFUSED, Trial, folder_of
 from inkdrop.distributed.signals import EXIT_CODES, install_handler, restore_handlers
@@ -29,6 +30,7 @@ from inkdrop.files.writing import make_folder
 from inkdrop.runs.folder_names import apart, by_time
 
 VERB = "train"
+_MOST = 1000  # trials that wait in a scheduler at a time
 DEFAULTS: dict[str, Any] = {"jobs": "auto", "start": "fork", "retries": 1, "invalid": "refuse", "rerun": None}
 _CHOICES = {"start": ("fork", "fresh"), "invalid": ("refuse", "skip"), "rerun": (None, "changed")}
 
@@ -52,13 +54,15 @@ class Sweep:
 
     - `config`: configuration that the trials share.
     - `loader`: Hydra's loader, which composes the configuration of a trial.
-    - `options`: options of the launcher.
+    - `options`: options of the launcher; `kind` is processes, slurm or ray.
 
     Raises `ConfigurationError` for options that cannot work in a sweep. Leaving it ends all processes.
     """
 
     def __init__(self, config: DictConfig, loader: Any, options: Mapping[str, Any]):
-        self.chosen = checked_options(options)
+        self._kind, options = options["kind"], {key: value for key, value in options.items() if key != "kind"}
+        self._scheduler = {key: options[key] for key in options if key not in DEFAULTS}  # options of its own
+        self.chosen = checked_options({key: options[key] for key in options if key in DEFAULTS})
         if isinstance(run_id := config.get("run_id"), str):
             raise ConfigurationError(
                 f"run_id={run_id} would be shared by all trials of the sweep: remove it, so that each draws its own"
@@ -87,7 +91,12 @@ class Sweep:
     def starter(self) -> Starter:
         """What starts processes."""
         if self._starter is None:
-            self._starter = Processes(self.chosen["start"] == "fork")
+            if self._kind == "slurm":
+                self._starter = Slurm(self.folder, self._scheduler)
+            elif self._kind == "ray":
+                self._starter = Ray(self._scheduler)
+            else:
+                self._starter = Processes(self.chosen["start"] == "fork")
         return self._starter
 
     def plan(self, combinations: Sequence[Sequence[str]], keys: Sequence[str] | None = None) -> Plan:
@@ -100,9 +109,12 @@ class Sweep:
         Raises `ConfigurationError` with all that cannot work, unless `invalid` is `skip`.
         """
         trainers = [made.trainers[each.identity] for each in trials]
-        self.shares = devices.places(self.chosen["jobs"], trainers, self._gpus(trainers))
+        if self._kind == "processes":
+            self.shares = devices.places(self.chosen["jobs"], trainers, self._gpus(trainers))
+        else:  # the scheduler shares the devices
+            self.shares = [Place()] * (_MOST if self.chosen["jobs"] == "auto" else self.chosen["jobs"])
         if len(trials) > 1:
-            print(f"checking   {len(trials)} trials", flush=True)
+            say(f"checking   {len(trials)} trials")
         wrong = check(self.starter, VERB, self.folder, trials, options_of(self.config), os.cpu_count() or 1)
         if (wrong or made.refused) and self.chosen["invalid"] == "refuse":
             by_name = {message: [each.name for each in some] for message, some in wrong.items()}
@@ -143,7 +155,7 @@ class Sweep:
         with tempfile.TemporaryDirectory(prefix="inkdrop-") as place:
             log = Path(place) / "report"
             run_all(self.starter, [Job([CALL, "inkdrop.commands.report:main", str(self.folder)], log)], 1)
-            print(f"\n{log.read_text()}", end="", flush=True)
+            say(f"\n{log.read_text()}".rstrip("\n"))
 
     def _gpus(self, trainers: Sequence[Any]) -> list[str]:
         """Returns the GPUs of this machine if a trial may use them, from a process that may import torch."""

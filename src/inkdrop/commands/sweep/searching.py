@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from inkdrop.commands.sweep.objectives import Objective, objectives_of
 from inkdrop.commands.sweep.outcome import best_of, page
 from inkdrop.commands.sweep.pool import Pool
+from inkdrop.commands.sweep.progress import say
 from inkdrop.commands.sweep.recorded import Rows
 from inkdrop.commands.sweep.running import Sweep
 from inkdrop.commands.sweep.space import Space, read
@@ -67,8 +68,10 @@ def search(config: DictConfig, loader: Any, arguments: Sequence[str], options: M
     """
     chosen = {**DEFAULTS, **options}
     launcher: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
-    if not str(launcher.pop("_target_")).startswith("hydra_plugins.inkdrop_sweeps."):
+    package, _, name = str(launcher.pop("_target_")).rpartition(".")
+    if package != "hydra_plugins.inkdrop_sweeps":
         raise ConfigurationError("hydra/sweeper=optuna needs hydra/launcher=processes: trials end one by one")
+    launcher["kind"] = name.lower()
     require_optuna()
     params = chosen.pop("params") or {}
     space = read([*(f"{key}={value}" for key, value in params.items()), *arguments], loader)
@@ -124,7 +127,7 @@ class Search:
             if self.chosen["confirm"] and not pool.stopping:
                 confirmed = self._confirm(pool)
         text = page(self.study, self.space, self.objectives, self.chosen["sampler"], confirmed)
-        print(f"\n{text}", end="", flush=True)
+        say(f"\n{text}".rstrip("\n"))
         write_text(self.sweep.folder / "search.md", text)
 
     def _confirm(self, pool: Pool) -> dict[int, list[Trial]]:
