@@ -382,6 +382,7 @@ def test_c35_a_failing_trial_does_not_stop_the_others(
     assert [path.parent.name for path in Path("sweep").glob("*/result.json")] == ["3"]
 
 
+@pytest.mark.slow
 def test_c35_a_sweep_ends_with_the_table_of_the_trials_that_worked(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,6 +460,7 @@ def test_c37_another_number_of_folders(script: Script, tmp_path: Path) -> None:
     assert_refused(script("train.py", "data=image_folder", *options), "data.num_classes=10", "12 folders")
 
 
+@pytest.mark.slow
 def test_c38_secrets_are_used_but_not_written_down(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

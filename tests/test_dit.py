@@ -221,6 +221,7 @@ def test_rotary_is_that_of_diffusers() -> None:
     assert torch.allclose(Rotary([7], 24, 8, base=100.0).rotate(q), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", KINDS.values(), ids=KINDS.keys())
 def test_it_compiles_whole_and_computes_in_bfloat16(positions: MakePositions) -> None:
     network = randomised(DiT(**SMALL, vector_dim=5, token_dim=6, positions=positions))

@@ -312,7 +312,7 @@ def test_bfloat16_trains_and_samples_nearly_the_same(tmp_path: Path) -> None:
     assert 0 < np.abs(low["x"] - whole["x"]).mean() < 0.02
 
 
-@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("channels_last", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_convolutions_are_in_the_order_of_memory_that_is_asked_for(
     channels_last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +408,7 @@ def test_a_published_network_is_where_training_begins(tmp_path: Path) -> None:
         assert torch.equal(weights[name], value), name
 
 
+@pytest.mark.slow
 def test_a_measurement_of_too_few_samples_is_refused_before_training(tmp_path: Path) -> None:
     done = completed("train.py", "evaluation.num_samples=64", "logger=none", f"output_dir={tmp_path / 'run'}")
     assert done.returncode == 2

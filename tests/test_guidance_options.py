@@ -170,6 +170,7 @@ def test_short_options_go_to_the_guides_that_have_them() -> None:
         guides({"checkpoint": "run", "free": free})
 
 
+@pytest.mark.slow
 def test_a_run_that_was_guided_by_another_is_sampled_without_it(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "classifier", tmp_path / "classifier")
     by = [

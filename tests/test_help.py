@@ -114,7 +114,7 @@ def test_samplers_stand_by_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(names) == sorted(file.stem for file in (CONF / "sampler").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("script", ["train.py", "sample.py"])
+@pytest.mark.parametrize("script", ["train.py", pytest.param("sample.py", marks=pytest.mark.slow)])
 def test_help_ends_silently_where_nobody_reads_it(script: str) -> None:
     """As in `train.py --help | head`, whose reader has gone."""
     reader, writer = os.pipe()

@@ -61,6 +61,7 @@ def test_a_run_leaves_no_secret_in_any_file_nor_on_the_terminal(script: Script) 
     assert SECRET not in ended.out + ended.err
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_no_secret_in_any_file_nor_on_the_terminal(script: Script) -> None:
     ended = script(
         "train.py",

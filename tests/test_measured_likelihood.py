@@ -41,6 +41,7 @@ def test_training_measures_the_bound_and_sampling_measures_it_again(tmp_path: Pa
     assert again["metrics"]["bits_per_dim_bound_9"] == pytest.approx(metrics["bits_per_dim_bound_9"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_trained_without_one_can_be_measured(folder: Path, tmp_path: Path) -> None:
     assert not any("bits" in name for name in json.loads((folder / "result.json").read_text())["metrics"])
     options = ["num_samples=9", "evaluate=true", "time_grid.num_steps=2"]
@@ -113,6 +114,7 @@ def test_shares_of_several_ranks_add_up(folder: Path, monkeypatch: pytest.Monkey
     assert set(whole) == {name.replace("9", "3") for name in PARTS}
 
 
+@pytest.mark.slow
 def test_two_devices_measure_what_one_does(folder: Path, tmp_path: Path) -> None:
     options = ["num_samples=3", "evaluate=true", "likelihood=variational", "likelihood.bound.num_steps=3"]
     _, one = sampled(folder, tmp_path / "one", *options)

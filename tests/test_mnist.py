@@ -56,6 +56,7 @@ def test_two_ranks_train_on_the_batches_of_one(seed: int) -> None:
     assert torch.equal(torch.cat([rank["position"] for rank in ranks]), whole["position"])
 
 
+@pytest.mark.slow
 def test_absent_files_end_with_code_3_the_remedy_and_nothing_created(tmp_path: Path) -> None:
     done = completed("train.py", "experiment=mnist", f"data.root={tmp_path}", f"output_dir={tmp_path}/run")
     assert done.returncode == 3

@@ -34,6 +34,7 @@ def cifar10() -> UNet:
     return UNet([3, 32, 32], 128, [1, 2, 2, 2], 2, [16]).eval()
 
 
+@pytest.mark.slow
 def test_the_published_ddpm_is_the_same_function_both_ways() -> None:
     theirs, ours = diffusers_cifar10(), cifar10()
     assert sum(parameter.numel() for parameter in ours.parameters()) == 35_746_307

@@ -107,7 +107,10 @@ def test_a_resumed_run_reads_its_checkpoint_once(calls: Counter[str], script: Sc
     assert calls[f"read {file.stat().st_ino}"] == 1
 
 
-@pytest.mark.parametrize("options", [[], ["evaluate=true", "extractor=digits"], ["guidance=classifier_free"]])
+@pytest.mark.parametrize(
+    "options",
+    [[], ["evaluate=true", "extractor=digits"], pytest.param(["guidance=classifier_free"], marks=pytest.mark.slow)],
+)
 def test_sampling_reads_and_hashes_its_checkpoint_once(
     options: list[str], run: Path, calls: Counter[str], script: Script
 ) -> None:

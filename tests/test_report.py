@@ -112,6 +112,7 @@ def test_intervals_and_variants_go_by_the_protocol_of_their_metric(tmp_path: Pat
         assert [each.metrics for each in report(folder, hashes[1]).results] == [alone[1]["metrics"]]
 
 
+@pytest.mark.slow
 def test_the_table_goes_to_wandb(tmp_path: Path) -> None:
     folder = write(tmp_path, [result(5, 3.0), result(10, 2.0)])
     done = completed("-m", "inkdrop", "report", str(folder), "--wandb", "comparisons")

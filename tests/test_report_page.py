@@ -94,6 +94,7 @@ def test_the_page_names_licences_and_allows_no_request(sweep: Path) -> None:
     assert "sourceMappingURL" not in page
 
 
+@pytest.mark.slow
 def test_the_page_of_fifty_runs_is_small(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path, settings=17, seeds=3)
     found = report(folder)

@@ -273,6 +273,7 @@ def steps(rows: list[dict[str, float]]) -> list[float]:
     return [row["step"] for row in rows if "train/loss" in row]
 
 
+@pytest.mark.slow
 def test_a_table_goes_on_with_the_record(tmp_path: Path) -> None:
     run(tmp_path, model=TABLED)
     first = table(tmp_path)

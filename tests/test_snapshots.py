@@ -188,6 +188,7 @@ def test_snapshots_of_another_future_are_gone_at_once(tmp_path: Path) -> None:
         find_snapshots(tmp_path)
 
 
+@pytest.mark.slow
 def test_snapshots_without_their_index_are_not_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path / "whole", LENGTHS, every(4))
     folder = interrupted(tmp_path / "whole", 9, tmp_path / "9")
@@ -200,6 +201,7 @@ def test_snapshots_without_their_index_are_not_gone_on_with(tmp_path: Path, caps
     assert len(list((folder / "snapshots").glob("*.ckpt"))) == 6
 
 
+@pytest.mark.slow
 def test_a_length_cannot_join_a_run_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path / "whole", "callbacks.ema.lengths=[0.1]")
     folder = interrupted(tmp_path / "whole", 9, tmp_path / "9")

@@ -78,6 +78,7 @@ def test_a_sweep_that_is_killed_is_continued_by_the_same_command(tmp_path: Path)
     }
 
 
+@pytest.mark.slow
 def test_everything_that_cannot_work_is_listed_before_a_trial_starts(script: Script) -> None:
     options = ["-m", *OPTIONS, "optimizer.lr=-1,1e-3", "network=mlp,nope", "output_dir=sweep"]
     ended = script("train.py", *options)

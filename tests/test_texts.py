@@ -131,6 +131,7 @@ def test_texts_that_are_no_fields_are_refused(tmp_path: Path) -> None:
         Arrays(tmp_path / "b.npz", {"x": "x", "words": "words"}, [2], 0, 2).setup("fit")
 
 
+@pytest.mark.slow
 def test_the_line_to_try_next_works_when_it_is_pasted(run: Path, script: Script) -> None:
     ended = script(
         "train.py",

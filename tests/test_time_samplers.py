@@ -135,7 +135,9 @@ def test_a_rare_large_loss_counts_by_its_square() -> None:
     assert torch.allclose(sampler(SCHEDULES["vp"], GENERATORS).importance, torch.ones(20_000).double())
 
 
-@pytest.mark.parametrize(("law", "name"), [(Uniform(), "vp"), (DiscreteUniform(), "linear_beta")])
+@pytest.mark.parametrize(
+    ("law", "name"), [(Uniform(), "vp"), pytest.param(DiscreteUniform(), "linear_beta", marks=pytest.mark.slow)]
+)
 def test_importance_leaves_the_mean_loss_as_it_was_with_less_variance(law: TimeSampler, name: str) -> None:
     drawn = learned(law)(SCHEDULES[name], GENERATORS)
     assert drawn.importance is not None
