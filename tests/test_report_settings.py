@@ -21,11 +21,11 @@ from inkdrop.commands.report.curves import MAX_POINTS, over_seeds
 from inkdrop.commands.report.leaderboard import short_names
 from inkdrop.commands.report.page import report
 from inkdrop.commands.report.statistics import front, importance, paired, summary, within_settings
+from inkdrop.commands.sweep.trials import FINISHED, Trial
 from inkdrop.files import read_json, read_yaml
 
 METRIC = "fd_digits_350"
-TRIAL = {"name": "a", "identity": "1", "overrides": ["x=1"], "state": "finished", "attempts": 1, "exit_code": 0}
-TRIAL |= {"steps": 1, "max_steps": 1, "seconds": 1.0, "objective": None, "message": ""}
+TRIAL = Trial("a", "1", ["x=1"], FINISHED, attempts=1).record()
 
 
 def run(folder: Path, lr: float = 0.002, seed: int = 0, value: float | None = None, **config: Any) -> Path:
@@ -285,6 +285,12 @@ def test_the_objective_ranks_and_higher_is_better_where_the_protocol_says_so(tmp
     found = report(tmp_path)
     assert found.metrics[0] == "validation/loss"
     assert [row.label for row in found.rows] == ["lr=0.2", "lr=0.1"]
+    for file in tmp_path.glob("*/config.yaml"):
+        text = file.read_text().replace("objective: validation/loss", "objective: [-validation/loss, precision_350]")
+        file.write_text(text)
+    found = report(tmp_path)
+    assert found.metrics == ["validation/loss", "precision_350", METRIC]
+    assert [row.label for row in found.rows] == ["lr=0.1", "lr=0.2"]
     with pytest.raises(ValueError, match=f"--metric nonsense is not measured; available: {METRIC}, "):
         report(tmp_path, by="nonsense")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from inkdrop.commands.report.results import Result, read_results
 from inkdrop.commands.report.sweep import Listed, listed
+from inkdrop.commands.sweep.objectives import Objective, objectives_of
 from inkdrop.commands.sweep.record import NAME as SWEEP
 from inkdrop.commands.sweep.trials import FAILED, FINISHED, REFUSED
 from inkdrop.configuration.moved import renamed
@@ -32,7 +33,7 @@ class Collected:
 
     results: list[Result] = field(default_factory=list)
     trials: list[Listed] = field(default_factory=list)
-    objectives: list[str] = field(default_factory=list)
+    objectives: list[Objective] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -97,8 +98,8 @@ def _add(place: _Place, trial: Listed | None, found: Collected) -> bool:
     except UnreadableError as error:
         found.unreadable.append(str(error))
         return False
-    if config and isinstance(config.get("objective"), str):
-        found.objectives.append(config["objective"])
+    if config and isinstance(config.get("objective"), str | list):
+        found.objectives += objectives_of(config["objective"])
     if trial is not None:
         results = [replace(each, overrides=trial.overrides) for each in results]
     found.results += results

@@ -34,6 +34,7 @@ class Comparison:
     - `title`: the folders that it is about.
     - `settings`: the settings and the options in which they differ, in the order of the folders.
     - `metrics`: names of the metrics, the one that settings are ranked by first.
+    - `highest`: objectives whose highest value is searched for.
     - `trials`: trials and runs without a result.
     - `unreadable`: errors of the files that are left out.
     - `known`: what the runs have recorded, by folder.
@@ -42,6 +43,7 @@ class Comparison:
     title: str
     settings: Settings
     metrics: list[str]
+    highest: frozenset[str]
     trials: list[Listed]
     unreadable: list[str]
     known: Mapping[Path, History]
@@ -61,8 +63,8 @@ class Comparison:
         return next((each.protocol(metric) for each in self.results if each.protocol(metric)), {})
 
     def is_higher_better(self, metric: str) -> bool:
-        """Returns whether higher values of a metric are better, as far as its protocol says so."""
-        return bool(self.protocol(metric).get("better") == "higher")
+        """Returns whether higher values of a metric are better, as its protocol or the objective says."""
+        return metric in self.highest or bool(self.protocol(metric).get("better") == "higher")
 
     def is_companion(self, metric: str) -> bool:
         """Returns whether a value is the interval or the best of repeats of a metric that is shown itself."""

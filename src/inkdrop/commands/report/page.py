@@ -71,20 +71,16 @@ def report(
         raise ValueError("\n".join([f"{named} has no result yet; its trials:", *lines]))
     known = histories(results, metrics)
     grouped = settings([with_speed(each, known) for each in results])
-    return Report(
-        ", ".join(harmless(each.resolve().name) for each in places),
-        grouped,
-        metrics,
-        found.trials,
-        found.unreadable,
-        known,
-    )
+    title = ", ".join(harmless(each.resolve().name) for each in places)
+    highest = frozenset(each.name for each in found.objectives if each.highest)
+    return Report(title, grouped, metrics, highest, found.trials, found.unreadable, known)
 
 
 def _metrics(found: Collected) -> list[str]:
     """Returns the values that are compared: those with a protocol and the objectives, or all if there are none."""
     names = dict.fromkeys(name for each in found.results for name in each.metrics if reference_of(name) is None)
-    chosen = [name for name in names if name in found.objectives or any(each.protocol(name) for each in found.results)]
+    optimized = {each.name for each in found.objectives}
+    chosen = [name for name in names if name in optimized or any(each.protocol(name) for each in found.results)]
     return chosen or list(names)
 
 
@@ -92,7 +88,11 @@ def _ranked(metrics: list[str], found: Collected, by: str | None) -> list[str]:
     """Returns the metrics with the one first that settings are ranked by; raises `ValueError` for an unknown one."""
     if by is not None and by not in metrics:
         raise ValueError(f"--metric {harmless(by)} is not measured; available: {', '.join(metrics[:20])}")
-    first = [by] if by is not None else [name for name in dict.fromkeys(found.objectives) if name in metrics]
+    first = (
+        [by]
+        if by is not None
+        else [name for name in dict.fromkeys(each.name for each in found.objectives) if name in metrics]
+    )
     return [*first, *(name for name in metrics if name not in first)]
 
 
