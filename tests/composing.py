@@ -19,6 +19,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra.core.default_element import ResultDefault
 from omegaconf import DictConfig, base
+from omegaconf._utils import get_yaml_loader
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -34,6 +35,12 @@ def compose_faster() -> None:
     yaml.load, base.parse = _load, functools.cache(_read)
     config_loader_impl.create_defaults_list = _create_defaults_list
     ConfigLoaderImpl._compose_config_from_defaults_list = _compose_config_from_defaults_list  # type: ignore[method-assign]
+
+
+def parse_all() -> None:
+    """Parses all files of `conf/`, for processes that are forked from this one."""
+    for file in CONF.rglob("*.yaml"):
+        _load(io.StringIO(file.read_text()), get_yaml_loader())
 
 
 def compose_plainly() -> None:

@@ -2,8 +2,9 @@
 
 This file is also the program that imports torch, Lightning and Hydra once and then forks for each command. The fork
 becomes what `python COMMAND` would be, with its own arguments, folder, environment, standard streams, session, signal
-handlers and random numbers, and it imports inkdrop itself. It ends as an interpreter does that has nothing to take
-apart, which takes two seconds where those libraries are; commands that start afresh show that it goes well.
+handlers and random numbers, and it imports inkdrop itself; it composes as the tests do. It ends as an interpreter does
+that has nothing to take apart, which takes two seconds where those libraries are; commands that start afresh show that
+it goes well.
 """
 
 from __future__ import annotations
@@ -278,6 +279,10 @@ if __name__ == "__main__":
     BEGUN = dict(os.environ)
     for library in _LIBRARIES:
         __import__(library)
+    import composing
+
+    composing.compose_faster()
+    composing.parse_all()
     gc.collect()
     gc.freeze()  # collecting what libraries hold would copy all of it in each fork
     request = serve(socket.socket(fileno=int(sys.argv[1])))
