@@ -91,9 +91,8 @@ def main() -> None:
     print(f"| CPU of a forked trial and its check, median of {given.rounds} | {fork:.2f} s |")
     print(f"| CPU of a fresh trial and its check | {fresh:.2f} s |")
     ratios = [one / other for one, other in zip(costs["fork"], costs["fresh"], strict=True)]
-    print(
-        f"| their ratio, median and range | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
-    )
+    span = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"| their ratio, median and range | {statistics.median(ratios):.2f} ({span}) |")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from generated import PRIVATE, api, choices, explanation
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from inkdrop.__main__ import main as inkdrop_main
+from inkdrop.commands.sweep.space import read
 from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import check
 from inkdrop.configuration.compose import composed, resolved
@@ -175,7 +176,10 @@ def lines(page: Path) -> list[list[str]]:
 
 
 def trials(options: list[str]) -> Iterator[list[str]]:
-    """The options of a command that runs once; of a sweep those of its first and of its last trial."""
+    """The options of a command that runs once; of a sweep those of its first and of its last trial, and of a search."""
+    if "hydra/sweeper=optuna" in options:
+        yield from read([each for each in options if each != "-m"]).samples()
+        return
     parsed = OverridesParser.create().parse_overrides([each for each in options if each != "-m"])
     for place in (0, -1):
         yield [
@@ -213,7 +217,7 @@ def test_commands_of_pages_compose(page: Path, reader: Path) -> None:
     added = {f"{file.parent.name}={file.stem}" for file in written if file.parts[:1] == ("conf",)}
     for program, script, *options in (words for words in lines(page) if words[1:2] in (["train.py"], ["sample.py"])):
         assert program == "python"
-        if {"--help", "--cfg", "--config-dir", *added} & {*options} or "NAME" in " ".join(options):
+        if {"--help", "--cfg", "--config-dir", "--config-name", *added} & {*options} or "NAME" in " ".join(options):
             continue
         for overrides in trials(options):
             config = composed(script.removesuffix(".py"), overrides)

@@ -18,7 +18,8 @@ from inkdrop.commands.sweep.objectives import Objective, objectives_of
 from inkdrop.commands.sweep.outcome import best_of
 from inkdrop.commands.sweep.planning import Plan
 from inkdrop.commands.sweep.pool import Place, Pool
-from inkdrop.commands.sweep.record import Record, read_trials
+from inkdrop.commands.sweep.promoting import promote
+from inkdrop.commands.sweep.record import Record, read_objectives, read_trials
 from inkdrop.commands.sweep.recorded import Rows
 from inkdrop.commands.sweep.searching import DEFAULTS, Search
 from inkdrop.commands.sweep.space import read
@@ -344,3 +345,48 @@ def test_a_search_from_the_command_line(script: Script) -> None:
     assert "search     tpe, 3 trials: 3 complete, 0 pruned, 0 fail, 0 running" in ended.out
     metrics = [json.loads(file.read_text())["metrics"] for file in Path("sweep").glob("*/result.json")]
     assert f"{min(each['train/loss'] for each in metrics):.5g}" in Path("sweep/search.md").read_text()
+
+
+def test_a_pruned_trial_can_finish_after_all(tmp_path: Path) -> None:
+    search = searched(tmp_path, toy=Toy(tmp_path, lambda job, values: parabola(job, values)), trials=2)
+    first, second = told_runs(search)
+    pruned = read_trials(tmp_path)[1]
+    pruned.state = PRUNED
+    Record(tmp_path).update(pruned)
+    (tmp_path / second / "result.json").unlink()
+    starter = Scripted([0], lambda job: finish(job, 0.125) and None)
+    trial = promote(tmp_path, second, starter)
+    (job,) = starter.jobs
+    assert job.command[0] == "train.py"
+    assert job.command[-1] == f"output_dir='{tmp_path}/{second}'"
+    assert (trial.state, trial.objective) == (FINISHED, [0.125])
+    assert [each.state for each in read_trials(tmp_path)] == [FINISHED, FINISHED]
+    assert read_objectives(tmp_path) == ["fd"]
+    with pytest.raises(ConfigurationError, match="has finished: choose a trial"):
+        promote(tmp_path, first, starter)
+    with pytest.raises(ConfigurationError, match=r"unknown trial x=.*: did you mean x="):
+        promote(tmp_path, first + "0", starter)
+
+
+def told_runs(search: Search) -> list[str]:
+    return [each.user_attrs["runs"][0] for each in trials_of(search.study)]
+
+
+def test_the_study_hears_of_a_promoted_trial(tmp_path: Path) -> None:
+    search = searched(tmp_path, toy=Toy(tmp_path, lambda job, values: 5), trials=1)
+    assert states(search) == ["FAIL"]
+    (run,) = told_runs(search)
+    trial = promote(tmp_path, run, Scripted([0], lambda job: finish(job, 0.125) and None))
+    assert trial.objective == [0.125]
+    last = trials_of(search.study)[-1]
+    assert (states(search), last.values) == (["FAIL", "COMPLETE"], [0.125])
+    assert last.params == trials_of(search.study)[0].params
+
+
+def test_a_command_with_a_secret_is_not_repeated(tmp_path: Path) -> None:
+    searched(tmp_path, toy=Toy(tmp_path, lambda job, values: 5), trials=1)
+    (trial,) = read_trials(tmp_path)
+    file = tmp_path / trial.name / "command.txt"
+    file.write_text(file.read_text().replace("x=", "+logger.mine.token='***' x="))
+    with pytest.raises(ConfigurationError, match="has a masked secret"):
+        promote(tmp_path, trial.name, Scripted([]))

@@ -146,6 +146,24 @@ def test_forks_fresh_processes_and_two_ranks_compute_the_same(tmp_path: Path) ->
     assert not ranks.processes()
 
 
+@pytest.mark.slow
+def test_a_configuration_may_be_a_sweep_of_its_own(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its trials are single runs all the same; a trial that were a sweep is refused."""
+    Path("own").mkdir()
+    sweep = {"mode": "MULTIRUN", "sweeper": {"params": {"seed": "0,1"}}}
+    Path("own/mine.yaml").write_text(json.dumps({"defaults": ["train", "_self_"], "hydra": sweep}))
+    few = ["trainer.max_steps=2", "scheduler.num_steps=2", "output_dir=sweep"]
+    own = ["--config-dir=own", "--config-name=mine"]
+    ended = script("train.py", *own, *OPTIONS, *few)
+    assert ended.code == 0, ended.err
+    assert "2 finished" in ended.out
+    assert sorted(file.parent.name for file in Path("sweep").glob("*/result.json")) == ["seed=0", "seed=1"]
+    assert "--config-name=mine" in Path("sweep/seed=1/command.txt").read_text()
+    monkeypatch.setenv("INKDROP_TRIAL", "seed=0")
+    ended = script("train.py", *own, *OPTIONS, *few)
+    assert (ended.code, "a trial of a sweep cannot be a sweep" in ended.err) == (2, True)
+
+
 def test_the_error_of_a_trial_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(TrialError("lr=1", 5)))
     assert (str(error), error.exit_code) == ("trial lr=1 failed with exit code 5", 5)

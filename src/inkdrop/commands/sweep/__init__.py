@@ -15,7 +15,18 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("folder", type=Path, help="folder of a sweep, with its sweep.json")
     parser.add_argument("--follow", action="store_true", help="update the table until all trials have ended")
+    parser.add_argument("--promote", metavar="TRIAL", help="let a trial finish that was pruned, interrupted or failed")
     given = parser.parse_args(arguments)
+    if given.promote is not None:
+        from inkdrop.commands.sweep.promoting import promote
+        from inkdrop.commands.sweep.starters import Processes
+
+        starter = Processes()
+        try:
+            promote(given.folder, given.promote, starter)
+        finally:
+            starter.close()
+        return
     from rich.console import Console
     from rich.live import Live
 

@@ -129,7 +129,8 @@ def options_of(config: DictConfig) -> tuple[list[str], list[str]]:
     if (name := str(hydra.job.config_name)) != "train":
         flags.append(f"--config-name={name}")
     typed: Any = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
-    return flags, [each for each in typed if not each.lstrip("+~").startswith(_NOT_OF_A_TRIAL)]
+    settings = [each for each in typed if not each.lstrip("+~").startswith(_NOT_OF_A_TRIAL)]
+    return flags, [*settings, "hydra.mode=RUN"]  # a configuration may make a sweep of each command
 
 
 def check(

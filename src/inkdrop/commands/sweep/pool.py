@@ -27,7 +27,8 @@ from inkdrop.runs.sweep_of import Sweep
 _AGAIN = (1, 137)  # exit codes after which another attempt may succeed: a bug that depends on chance, and no memory
 _LOCKED = 4  # exit code of a run whose folder another process has locked
 _POLL = 1.0  # seconds between two looks at a trial that another process runs
-_LOG, _COMMAND, _CLAIM, _LOCK = "console.log", "command.txt", "trial.lock", "lock"
+COMMAND = "command.txt"
+_LOG, _CLAIM, _LOCK = "console.log", "trial.lock", "lock"
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class Pool:
     def _begin(self, trial: Trial, folder: Path, claimed: BinaryIO) -> None:
         place = self._free.popleft()
         command = [*self.command, *trial.overrides, f"output_dir={written(str(folder))}", *self.options]
-        write_text(folder / _COMMAND, f"python {words(map(masked_override, command))}\n")
+        write_text(folder / COMMAND, f"python {words(map(masked_override, command))}\n")
         log = folder / _LOG
         with open_plain(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
             size = file.seek(0, 2)

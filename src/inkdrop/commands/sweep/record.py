@@ -70,15 +70,26 @@ class Record:
             content = {
                 "version": _VERSION,
                 "command": "train",
-                "objective": [*self.objectives] or None,
+                "objective": [*(self.objectives or read_objectives(self.folder))] or None,
                 "trials": [each.record() for each in trials.values()],
             }
             write_text(self.folder / NAME, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def read_objectives(folder: Path) -> list[str]:
+    """Returns the metrics that the sweep in a folder optimizes, if it has a record."""
+    if not (folder / NAME).exists():
+        return []
+    return list(_read(folder)["objective"] or ())
+
+
 def read_trials(folder: Path) -> list[Trial]:
     """Returns the trials that the `sweep.json` in a folder records; raises `UnreadableError` for another format."""
-    content = read_json(folder / NAME)
+    return [Trial(**{name: each[name] for name in _TRIAL}) for each in _read(folder)["trials"]]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(folder / NAME)
     wrong = wrong_field(content, _FIELDS, _FIELDS)
     if wrong is None and content["version"] > _VERSION:
         wrong = f"a newer version of inkdrop wrote it (format {content['version']}): update inkdrop"
@@ -90,7 +101,7 @@ def read_trials(folder: Path) -> list[Trial]:
             wrong = "seconds is not finite"
     if wrong is not None:
         raise UnreadableError(f"{harmless(folder / NAME)} is not the record of a sweep: {wrong}")
-    return [Trial(**{name: each[name] for name in _TRIAL}) for each in content["trials"]]
+    return content
 
 
 @contextlib.contextmanager

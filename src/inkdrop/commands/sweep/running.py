@@ -28,6 +28,7 @@ from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import harmless
 from inkdrop.files.writing import make_folder
 from inkdrop.runs.folder_names import apart, by_time
+from inkdrop.runs.sweep_of import TRIAL
 
 VERB = "train"
 _MOST = 1000  # trials that wait in a scheduler at a time
@@ -60,6 +61,8 @@ class Sweep:
     """
 
     def __init__(self, config: DictConfig, loader: Any, options: Mapping[str, Any]):
+        if os.environ.get(TRIAL):
+            raise ConfigurationError("a trial of a sweep cannot be a sweep: remove hydra.mode from its options")
         self._kind, options = options["kind"], {key: value for key, value in options.items() if key != "kind"}
         self._scheduler = {key: options[key] for key in options if key not in DEFAULTS}  # options of its own
         self.chosen = checked_options({key: options[key] for key in options if key in DEFAULTS})

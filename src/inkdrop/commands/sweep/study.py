@@ -76,13 +76,13 @@ def opened(folder: Path, chosen: Mapping[str, Any], space: Space, directions: Se
     - `directions`: `minimize` or `maximize` for each objective.
     """
     optuna = require_optuna()
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     with quiet():
         study = optuna.create_study(
-            storage=storage, study_name=NAME, directions=list(directions), load_if_exists=True, pruner=_pruner(chosen)
+            storage=_storage(folder),
+            study_name=NAME,
+            directions=list(directions),
+            load_if_exists=True,
+            pruner=_pruner(chosen),
         )
         if [each.name.lower() for each in study.directions] != list(directions):
             raise ConfigurationError(f"{folder} has a search for other objectives: choose another output_dir")
@@ -92,6 +92,27 @@ def opened(folder: Path, chosen: Mapping[str, Any], space: Space, directions: Se
         seed = seeded(int(chosen["seed"]), 1000 * count + len(study.get_trials(deepcopy=False)))
         study.sampler = _sampler(chosen["sampler"], space, seed)
     return study
+
+
+def add_promoted(folder: Path, run: str, values: Sequence[float]) -> None:
+    """Tells the study in the folder of a sweep the values of a pruned trial that has finished after all.
+
+    A trial of Optuna that has ended cannot change, so that the study gets another one with the same values of options.
+    """
+    optuna = require_optuna()
+    with quiet():
+        study = optuna.load_study(study_name=NAME, storage=_storage(folder))
+        pruned = [each for each in study.get_trials() if run in each.user_attrs.get("runs", ()) and not each.values]
+        for each in pruned[:1]:
+            told = {"params": each.params, "distributions": each.distributions, "values": list(values)}
+            study.add_trial(optuna.create_trial(**told, user_attrs={"runs": [run], "promoted": each.number}))
+
+
+def _storage(folder: Path) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
 
 
 def _sampler(name: str, space: Space, seed: int) -> Any:
