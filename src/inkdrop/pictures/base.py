@@ -37,7 +37,7 @@ class View(ABC):
             shown = f"{list(data.shape[1:])} in {str(data.dtype).removeprefix('torch.')}"
             raise ValueError(
                 f"view={harmless(type(self).__name__).lower()} shows {self.kind}, but the data are of shape {shown}: "
-                "choose another view, or view=null, which finds one"
+                "choose another view, or leave the option out"
             )
 
     @abstractmethod
