@@ -390,3 +390,20 @@ def test_a_command_with_a_secret_is_not_repeated(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("x=", "+logger.mine.token='***' x="))
     with pytest.raises(ConfigurationError, match="has a masked secret"):
         promote(tmp_path, trial.name, Scripted([]))
+
+
+def test_several_objectives_end_with_their_front(tmp_path: Path) -> None:
+    def run(job: Job, values: dict[str, float]) -> int:
+        metrics = {"fd": values["x"], "seconds": 1 - values["x"] if values["x"] != 0.5 else 2.0}
+        (job.log.parent / "result.json").write_text(json.dumps({"metrics": metrics, "steps": 4}))
+        return 0
+
+    toy = Toy(tmp_path, run)
+    space, chosen = read(["x=0.1,0.5,0.9"]), {**DEFAULTS, "sampler": "grid", "trials": None, "hours": 1}
+    search = Search(toy, space, [Objective("fd"), Objective("seconds")], chosen)  # type: ignore[arg-type]
+    search.run()
+    front = best_of(search.study, search.objectives)
+    assert sorted(each.values[0] for each in front) == [0.1, 0.9]  # 0.5 is worse than 0.1 in both
+    page = (tmp_path / "search.md").read_text()
+    assert "| trial | x | fd | seconds |" in page
+    assert "| 0.5 |" not in page
