@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal import config_loader_impl
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra.core.default_element import ResultDefault
@@ -24,6 +24,7 @@ from omegaconf._utils import get_yaml_loader
 CONF = Path(__file__).parents[1] / "conf"
 
 _parse, _choose, _read = yaml.load, config_loader_impl.create_defaults_list, base.parse
+_map = defaults_list._create_interpolation_map
 _merge = ConfigLoaderImpl._compose_config_from_defaults_list
 _parsed: dict[str, Any] = {}
 _lists: dict[Any, DefaultsList] = {}
@@ -34,6 +35,7 @@ def compose_faster() -> None:
     """Makes this process keep what it has parsed and merged."""
     yaml.load, base.parse = _load, functools.cache(_read)
     config_loader_impl.create_defaults_list = _create_defaults_list
+    defaults_list._create_interpolation_map = _create_interpolation_map
     ConfigLoaderImpl._compose_config_from_defaults_list = _compose_config_from_defaults_list  # type: ignore[method-assign]
 
 
@@ -47,6 +49,7 @@ def compose_plainly() -> None:
     """Makes this process compose as Hydra does."""
     yaml.load, base.parse = _parse, _read
     config_loader_impl.create_defaults_list = _choose
+    defaults_list._create_interpolation_map = _map
     ConfigLoaderImpl._compose_config_from_defaults_list = _merge  # type: ignore[method-assign]
 
 
@@ -61,6 +64,11 @@ def _load(stream: Any, Loader: Any) -> Any:
 
 def _is_ours(repo: Any) -> bool:
     return [each.path for each in repo.get_sources() if each.scheme() == "file"] == [str(CONF)]
+
+
+def _create_interpolation_map(overrides: Any, defaults: Any, self_added: bool) -> Any:
+    """The choices that references in a list of defaults are resolved by; it takes a quarter of the time to make it."""
+    return _map(overrides, defaults, self_added) if "${" in repr(defaults) else None
 
 
 def _create_defaults_list(**asked: Any) -> DefaultsList:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from composing import compose_faster, compose_plainly
 from hydra.errors import HydraException
@@ -46,6 +48,15 @@ def test_the_short_cut_refuses_the_same(wrong: str) -> None:
     finally:
         compose_faster()
     assert "Exception: " in faster
+
+
+def test_files_from_elsewhere_may_choose_by_reference(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - /sampler@other: ${experiment}_is_none\n  - override /network: mlp\n"
+    )
+    options = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"]
+    assert "sampler/mine_is_none" in composed("train", options)
 
 
 def test_a_copy_is_changed_and_not_what_is_kept() -> None:
