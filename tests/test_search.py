@@ -14,6 +14,7 @@ from entry_scripts import Script
 from runs import POINTS
 from scripted import Scripted
 
+from hydra_plugins.inkdrop_sweeps import SEARCH
 from inkdrop.commands.sweep.objectives import Objective, objectives_of
 from inkdrop.commands.sweep.outcome import best_of
 from inkdrop.commands.sweep.planning import Plan
@@ -21,7 +22,7 @@ from inkdrop.commands.sweep.pool import Place, Pool
 from inkdrop.commands.sweep.promoting import promote
 from inkdrop.commands.sweep.record import Record, read_objectives, read_trials
 from inkdrop.commands.sweep.recorded import Rows
-from inkdrop.commands.sweep.searching import DEFAULTS, Search
+from inkdrop.commands.sweep.searching import Search
 from inkdrop.commands.sweep.space import read
 from inkdrop.commands.sweep.starters import Job
 from inkdrop.commands.sweep.study import refuse_misfits, trials_of
@@ -87,7 +88,7 @@ def test_what_does_not_fit_each_other_is_refused(
     options: list[str], chosen: dict[str, Any], objectives: list[str], said: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=said):
-        refuse_misfits({**DEFAULTS, **chosen}, read(options), objectives)
+        refuse_misfits({**SEARCH, **chosen}, read(options), objectives)
 
 
 def test_objectives_are_sought_in_their_direction() -> None:
@@ -151,7 +152,7 @@ def searched(
     folder: Path, options: Sequence[str] = ("x=interval(0.0,1.0)",), toy: Toy | None = None, **chosen: Any
 ) -> Search:
     toy = toy or Toy(folder, parabola)
-    search = Search(toy, read(options), [Objective("fd")], {**DEFAULTS, "trials": 8, **chosen})  # type: ignore[arg-type]
+    search = Search(toy, read(options), [Objective("fd")], {**SEARCH, "trials": 8, **chosen})  # type: ignore[arg-type]
     search.run()
     return search
 
@@ -399,7 +400,7 @@ def test_several_objectives_end_with_their_front(tmp_path: Path) -> None:
         return 0
 
     toy = Toy(tmp_path, run)
-    space, chosen = read(["x=0.1,0.5,0.9"]), {**DEFAULTS, "sampler": "grid", "trials": None, "hours": 1}
+    space, chosen = read(["x=0.1,0.5,0.9"]), {**SEARCH, "sampler": "grid", "trials": None, "hours": 1}
     search = Search(toy, space, [Objective("fd"), Objective("seconds")], chosen)  # type: ignore[arg-type]
     search.run()
     front = best_of(search.study, search.objectives)

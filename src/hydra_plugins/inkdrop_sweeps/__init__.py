@@ -126,31 +126,31 @@ class Optuna(Sweeper):
 
 
 # Here and not in conf/, because a config.yaml of a run starts alone.
-_SHARED = {"jobs": "auto", "retries": 1, "invalid": "refuse", "rerun": None}
+SHARED: dict[str, Any] = {"jobs": "auto", "retries": 1, "invalid": "refuse", "rerun": None}
+SEARCH: dict[str, Any] = {
+    "sampler": "tpe",
+    "pruner": None,
+    "trials": 20,
+    "hours": None,
+    "replicates": 1,
+    "confirm": 0,
+    "seed": 0,
+    "params": None,
+}
 _RESOURCES = ("tasks_per_node", "gpus_per_node", "cpus_per_task", "mem_gb", "slurm_partition")
 _JOB = {"timeout_min": 60, **dict.fromkeys(_RESOURCES)}
 _OPTIONS = {
-    ("hydra/launcher", "processes"): {"_target_": f"{__name__}.Processes", "start": "fork", **_SHARED},
-    ("hydra/launcher", "slurm"): {"_target_": f"{__name__}.Slurm", "cluster": None, **_JOB, **_SHARED},
+    ("hydra/launcher", "processes"): {"_target_": f"{__name__}.Processes", "start": "fork", **SHARED},
+    ("hydra/launcher", "slurm"): {"_target_": f"{__name__}.Slurm", "cluster": None, **_JOB, **SHARED},
     ("hydra/launcher", "ray"): {
         "_target_": f"{__name__}.Ray",
         "address": None,
         "num_cpus": 1,
         "num_gpus": None,
-        **_SHARED,
+        **SHARED,
     },
     ("hydra/sweeper", "grid"): {"_target_": f"{__name__}.Grid", "params": None},
-    ("hydra/sweeper", "optuna"): {
-        "_target_": f"{__name__}.Optuna",
-        "sampler": "tpe",
-        "pruner": None,
-        "trials": 20,
-        "hours": None,
-        "replicates": 1,
-        "confirm": 0,
-        "seed": 0,
-        "params": None,
-    },
+    ("hydra/sweeper", "optuna"): {"_target_": f"{__name__}.Optuna", **SEARCH},
 }
 for (_group, _name), _node in _OPTIONS.items():
     ConfigStore.instance().store(group=_group, name=_name, node=_node, provider="inkdrop")

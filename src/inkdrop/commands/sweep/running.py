@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from hydra_plugins.inkdrop_sweeps import SHARED
 from inkdrop.commands.sweep import places as devices
 from inkdrop.commands.sweep.objectives import objectives_of
 from inkdrop.commands.sweep.planning import Plan, check, command_of, options_of, plan, refusal
@@ -32,7 +33,7 @@ from inkdrop.runs.sweep_of import TRIAL
 
 VERB = "train"
 _MOST = 1000  # trials that wait in a scheduler at a time
-DEFAULTS: dict[str, Any] = {"jobs": "auto", "start": "fork", "retries": 1, "invalid": "refuse", "rerun": None}
+DEFAULTS: dict[str, Any] = {"start": "fork", **SHARED}
 _CHOICES = {"start": ("fork", "fresh"), "invalid": ("refuse", "skip"), "rerun": (None, "changed")}
 
 

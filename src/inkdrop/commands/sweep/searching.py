@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.inkdrop_sweeps import SEARCH
 from inkdrop.commands.sweep.objectives import Objective, objectives_of
 from inkdrop.commands.sweep.outcome import best_of, page
 from inkdrop.commands.sweep.pool import Pool
@@ -24,16 +25,6 @@ from inkdrop.commands.sweep.trials import FINISHED, INTERRUPTED, PRUNED, REFUSED
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.writing import write_text
 
-DEFAULTS: dict[str, Any] = {
-    "sampler": "tpe",
-    "pruner": None,
-    "trials": 20,
-    "hours": None,
-    "replicates": 1,
-    "confirm": 0,
-    "seed": 0,
-    "params": None,
-}
 _MOST_REPEATS = 50  # suggestions in a row that were tried before, after which a space counts as exhausted
 BEST = 3  # number of settings that are confirmed
 _FRESH = 1000  # from the seed of the search to the first fresh one
@@ -66,7 +57,7 @@ def search(config: DictConfig, loader: Any, arguments: Sequence[str], options: M
 
     Raises `ConfigurationError` for what cannot work, before anything is created.
     """
-    chosen = {**DEFAULTS, **options}
+    chosen = {**SEARCH, **options}
     launcher: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
     package, _, name = str(launcher.pop("_target_")).rpartition(".")
     if package != "hydra_plugins.inkdrop_sweeps":
