@@ -123,3 +123,17 @@ def test_help_ends_silently_where_nobody_reads_it(script: str) -> None:
     ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_help_ends_with_the_options_of_a_sweep() -> None:
+    shown = completed("train.py", "--help", "hydra/sweeper=optuna").stdout
+    assert "  hydra/launcher basic  [processes]  ray  slurm\n" in shown
+    assert "  hydra/sweeper  basic  grid  [optuna]\n" in shown
+    for option, comment in (
+        ("hydra.launcher.jobs=auto", "number of trials at a time; auto divides the devices among them"),
+        ("hydra.sweeper.trials=20", "number of trials, or null"),
+    ):
+        assert re.search(rf"^  {re.escape(option)} +{re.escape(comment)}$", shown, re.MULTILINE)
+    every = re.findall(r"^  hydra\.(?:launcher|sweeper)\.(.*)$", shown, re.MULTILINE)
+    assert all(" " in each for each in every), "each option says what it is"
+    assert "hydra/launcher" not in completed("sample.py", "--help").stdout

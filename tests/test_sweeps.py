@@ -164,6 +164,11 @@ def test_a_configuration_may_be_a_sweep_of_its_own(script: Script, monkeypatch: 
     assert (ended.code, "a trial of a sweep cannot be a sweep" in ended.err) == (2, True)
 
 
+def test_a_sweep_of_samples_stays_in_one_process(script: Script) -> None:
+    ended = script("sample.py", "-m", "checkpoint=a,b", "hydra/launcher=processes", "hydra/sweeper=grid")
+    assert (ended.code, "runs trials of train, but sample needs hydra/launcher=basic" in ended.err) == (2, True)
+
+
 def test_the_error_of_a_trial_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(TrialError("lr=1", 5)))
     assert (str(error), error.exit_code) == ("trial lr=1 failed with exit code 5", 5)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -20,9 +21,10 @@ from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import SearchPathException
 from hydra.types import RunMode
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from inkdrop.configuration.suggestions import command
+from inkdrop.configuration.suggestions import command, written
 
 _OPTION = re.compile(
     r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?P<value>(?:\"[^\"]*\"|'[^']*'|[^#])*)(?:#\s*(?P<comment>.*))?$"
@@ -41,6 +43,7 @@ def show(conf: Path, verb: str, description: str, arguments: list[str]) -> None:
         config = compose(given.config_name, overrides, return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
         choices = _choices(config, loader.compute_defaults_list(given.config_name, overrides, RunMode.RUN).defaults)
+        sweeps = {name: loader.get_group_options(f"hydra/{name}") for name in ("launcher", "sweeper")}
         names = {
             key: loader.get_group_options(key.partition("@")[0], config_name=given.config_name, overrides=overrides)
             for key in choices
@@ -60,6 +63,22 @@ def show(conf: Path, verb: str, description: str, arguments: list[str]) -> None:
         comment = comments.get(path, "")
         print(f"  {path + '=' + value:46} {comment}".rstrip())
     print(f"\n-m runs every combination of comma-separated values: {command(verb)} -m seed=0,1,2")
+    if config.hydra.runtime.choices["hydra/launcher"] != "basic":
+        for kind, members in sweeps.items():
+            _show_sweep_options(kind, config.hydra, members)
+
+
+def _show_sweep_options(kind: str, hydra: DictConfig, members: list[str]) -> None:
+    """Prints the choices of a launcher or a sweeper, and the options of the chosen one from its docstring."""
+    chosen = hydra.runtime.choices[f"hydra/{kind}"]
+    shown = "  ".join(f"[{each}]" if each == chosen else each for each in sorted(members))
+    print(f"\n  {f'hydra/{kind}':14} {shown}")
+    described = dict(re.findall(r"- `(\w+)`: ((?:.|\n(?! *- | *\n))+)", get_class(hydra[kind]._target_).__doc__ or ""))
+    options: Any = OmegaConf.to_container(hydra[kind])
+    for name, value in options.items():
+        if name != "_target_":
+            comment = " ".join(described.get(name, "").split()).replace("`", "").rstrip(".")
+            print(f"  {f'hydra.{kind}.{name}={written(value)}':46} {comment}".rstrip())
 
 
 @contextmanager

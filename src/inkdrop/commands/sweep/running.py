@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from hydra_plugins.inkdrop_sweeps import SHARED
+from inkdrop.commands.command import current
 from inkdrop.commands.sweep import places as devices
 from inkdrop.commands.sweep.objectives import objectives_of
 from inkdrop.commands.sweep.planning import Plan, check, command_of, options_of, plan, refusal
@@ -62,6 +63,11 @@ class Sweep:
     """
 
     def __init__(self, config: DictConfig, loader: Any, options: Mapping[str, Any]):
+        if (now := current()) is not None and now.command.name != VERB:
+            verb, kind = now.command.name, options["kind"]
+            raise ConfigurationError(
+                f"hydra/launcher={kind} runs trials of {VERB}, but {verb} needs hydra/launcher=basic"
+            )
         if os.environ.get(TRIAL):
             raise ConfigurationError("a trial of a sweep cannot be a sweep: remove hydra.mode from its options")
         self._kind, options = options["kind"], {key: value for key, value in options.items() if key != "kind"}
