@@ -170,6 +170,7 @@ def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
     assert alert["text"] == kept["error"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_its_identity_and_no_step_twice(tmp_path: Path) -> None:
     run(tmp_path / "whole", "trainer.max_steps=12", model=BARE)
     whole = history(segments(tmp_path / "whole")[0])
@@ -252,6 +253,7 @@ def test_the_agent_of_wandb_gives_the_identity_and_an_inherited_one_does_not(swe
     assert start.get("sweep_id") == sweep
 
 
+@pytest.mark.slow
 def test_samples_are_a_run_with_a_picture(folder: Path, tmp_path: Path) -> None:
     asked = ["num_samples=20", "evaluate=true", "sampler=ddim", "time_grid.num_steps=4", "logger=wandb"]
     done = completed("sample.py", "-m", f"checkpoint={folder}", *asked, "seed=0,20", f"output_dir={tmp_path / 'out'}")
@@ -283,6 +285,7 @@ def test_a_logger_of_steps_is_refused_for_samples(
     assert "logger=csv has no effect on samples" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_sweep_file_of_wandb_runs_as_its_agent_runs_it(tmp_path: Path) -> None:
     """W&B's own functions make the command and the file of parameters from what its server would choose."""
     config = yaml.safe_load((ROOT / "sweeps" / "wandb.yaml").read_text())

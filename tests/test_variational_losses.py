@@ -55,6 +55,7 @@ def loss(deviation: Deviation, levels: int | None = None) -> VariationalLoss:
     return VariationalLoss(DenoisingLoss(DiscreteUniform(), Unit()), deviation, levels)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("deviation", [small, large, learned])
 def test_the_mean_over_all_steps_is_the_evaluated_bound(deviation: Deviation) -> None:
     count, model = 40_000, denoiser()

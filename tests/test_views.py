@@ -205,6 +205,7 @@ def write_series() -> None:
     np.savez("series.npz", x=waves, kind=np.arange(60) % 3)
 
 
+@pytest.mark.slow
 def test_a_run_on_series_draws_curves_everywhere(script: Script) -> None:
     """Pictures in training, the grid, the trajectory, the GIF, the table, and data again."""
     write_series()
@@ -232,6 +233,7 @@ def test_a_run_on_series_draws_curves_everywhere(script: Script) -> None:
     assert ended.code == 0, ended.err
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_view_and_its_samples_may_have_another(script: Script) -> None:
     write_series()
     ended = script("train.py", *SERIES, "view=points")
