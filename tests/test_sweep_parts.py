@@ -12,10 +12,11 @@ from runs import configuration
 from scripted import Scripted
 
 from inkdrop.commands.sweep import main
+from inkdrop.commands.sweep.launching import is_done
 from inkdrop.commands.sweep.places import places
 from inkdrop.commands.sweep.pool import Place, Pool, last_lines, steps_of
 from inkdrop.commands.sweep.record import Record, claim, read_trials
-from inkdrop.commands.sweep.running import checked_options
+from inkdrop.commands.sweep.running import checked_options, set_aside
 from inkdrop.commands.sweep.starters import Job, Starter
 from inkdrop.commands.sweep.trials import FAILED, FINISHED, INTERRUPTED, REFUSED, WAITING, Trial, name_of
 from inkdrop.errors import ConfigurationError, UnreadableError
@@ -246,6 +247,25 @@ def test_a_signal_reaches_all_trials_and_starts_none(tmp_path: Path) -> None:
     starter.does = lambda job: waiting.stop(15) if len(starter.jobs) == 2 else None
     assert run(waiting, *trials) == [INTERRUPTED, INTERRUPTED, WAITING]
     assert [each.state for each in read_trials(tmp_path)] == [INTERRUPTED, INTERRUPTED, WAITING]
+
+
+def test_a_trial_of_another_version_is_named_and_kept_or_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "result.json").write_text('{"git_commit": "0123456789abcdef", "metrics": {}}')
+    one = trial("1", state=FINISHED)
+    monkeypatch.setattr("inkdrop.commands.sweep.launching.commit", lambda: "0123456789abcdef")
+    assert is_done(one, tmp_path, None)
+    assert is_done(one, tmp_path, "changed")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("inkdrop.commands.sweep.launching.commit", lambda: "fedcba9876543210")
+    assert is_done(one, tmp_path, None)
+    assert "1 was finished by commit 0123456789ab, and is kept (now fedcba987654)" in capsys.readouterr().err
+    assert not is_done(one, tmp_path, "changed")
+    set_aside(tmp_path, [one])
+    assert [file.parent.name for file in tmp_path.glob("*/result.json")] == ["1-before"]
+    assert not is_done(one, tmp_path, None), "its result has gone"
 
 
 def test_steps_are_those_of_the_last_complete_line(tmp_path: Path) -> None:
