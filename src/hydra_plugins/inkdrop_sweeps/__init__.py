@@ -85,12 +85,9 @@ class Grid(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from inkdrop.commands.sweep.planning import combinations
 
-        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        overrides = OverridesParser.create(config_loader=self.loader).parse_overrides(given)
-        (trials,) = BasicSweeper.split_arguments(overrides, None)
+        trials = combinations([*(f"{key}={value}" for key, value in self.params.items()), *arguments], self.loader)
         results = self.launcher.launch(trials, initial_job_idx=0)
         for each in results:
             if each.status == JobStatus.FAILED:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the page of facts on a training run with these options."""
+    """Prints the page of facts on a training run with these options, or with -m on a sweep."""
     parser = argparse.ArgumentParser(
         prog="inkdrop describe", description="Shows the parts and the cost of a training run before it starts."
     )
@@ -17,8 +17,17 @@ def main(arguments: Sequence[str]) -> None:
         "--probe", type=float, default=3.0, metavar="SECONDS", help="duration of trial steps on noise; 0 runs none"
     )
     parser.add_argument("--no-probe", dest="probe", action="store_const", const=0.0, help="the same as --probe 0")
+    parser.add_argument("-m", "--multirun", action="store_true", help="describe a sweep: its trials and their costs")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG file for schedule, weight and noise levels")
     given = parser.parse_intermixed_args(arguments)
+    if given.multirun:
+        if given.plot is not None:
+            parser.error("--plot draws one run: leave out -m or --plot")
+        from inkdrop.commands.describe.sweep_page import sweep_page
+        from inkdrop.commands.describe.trials import describe_sweep
+
+        print(sweep_page(describe_sweep(given.overrides, given.probe)))
+        return
     from inkdrop.commands.describe.facts import describe
     from inkdrop.commands.describe.page import markdown
 

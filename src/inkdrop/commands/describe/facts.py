@@ -40,14 +40,14 @@ def describe(overrides: list[str], seconds: float = 3.0, plot: Path | None = Non
     """
     config = raw("train", overrides)
     missing: list[DataError] = []
-    with _trainers_are_silent():
+    with trainers_are_silent():
         with for_the_user():
             prepared = prepare(Asked(config, Path(config.output_dir), "train", overrides), missing.append)
         return {**facts(prepared, seconds, plot), "data": "".join(map(str, missing))}
 
 
 @contextlib.contextmanager
-def _trainers_are_silent() -> Iterator[None]:
+def trainers_are_silent() -> Iterator[None]:
     """Silences within the block what a trainer prints about its devices."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = logger.level
@@ -69,7 +69,7 @@ def facts(prepared: PreparedTraining, seconds: float, plot: Path | None = None) 
         plot.parent.mkdir(parents=True, exist_ok=True)
         with replacing(plot) as file:
             _figure(task, plain["name"], law, weighting).savefig(file)
-    training = _training(plain, prepared.world_size)
+    training = numbers(plain, prepared.world_size)
     found = {
         "name": plain["name"],
         "estimate": task.estimate,
@@ -83,10 +83,14 @@ def facts(prepared: PreparedTraining, seconds: float, plot: Path | None = None) 
         "training": training,
     }
     batch = costs.random_batch(task.pipeline, 1)
-    averages = [each for each in prepared.trainer.callbacks if isinstance(each, EMA)]  # type: ignore[attr-defined]
-    count = sum(len(each.names) for each in averages)
-    found |= _measured(task, plain, batch, count, training["samples_per_device"], seconds)
+    found |= _measured(task, plain, batch, averages(prepared), training["samples_per_device"], seconds)
     return found
+
+
+def averages(prepared: PreparedTraining) -> int:
+    """Returns the number of weight averages of a run."""
+    callbacks: list[Any] = prepared.trainer.callbacks  # type: ignore[attr-defined]
+    return sum(len(each.names) for each in callbacks if isinstance(each, EMA))
 
 
 def _measured(
@@ -118,7 +122,7 @@ def _measured(
     return found
 
 
-def _training(plain: Mapping[str, Any], devices: int) -> dict[str, Any]:
+def numbers(plain: Mapping[str, Any], devices: int) -> dict[str, Any]:
     """Returns the numbers of steps, samples and devices."""
     trainer, batch_size = plain["trainer"], plain["data"]["batch_size"]
     return {

@@ -15,11 +15,16 @@ _MOST = 8  # trials at a time on CPUs alone: each has its own copy of the data
 
 def show(arguments: Sequence[str]) -> None:
     """Prints the indices of the GPUs as JSON; it imports torch, and runs in a separate process."""
+    print("GPUS " + json.dumps(gpus()))
+
+
+def gpus() -> list[str]:
+    """Returns the GPUs of this machine, as CUDA_VISIBLE_DEVICES names them; it imports torch."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
-    print("GPUS " + json.dumps(names[: torch.cuda.device_count()]))
+    return names[: torch.cuda.device_count()]
 
 
 def may_use_gpus(trainers: Sequence[Any]) -> bool:

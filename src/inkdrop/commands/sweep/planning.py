@@ -109,6 +109,15 @@ def swept(config: DictConfig) -> list[str]:
     return [each.get_key_element().lstrip("+~") for each in parsed if each.is_sweep_override()]
 
 
+def combinations(arguments: Sequence[str], loader: Any) -> list[list[str]]:
+    """Returns the options of each trial of a grid: every combination of the values in the arguments."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+    (trials,) = BasicSweeper.split_arguments(overrides, None)
+    return [list(each) for each in trials]
+
+
 def command_of(verb: str) -> list[str]:
     """Returns what follows `python` for one run: the script that this program was started by, or the module."""
     script = Path(sys.argv[0])
