@@ -13,6 +13,7 @@ from choices import CONF, FILES, choices, composed
 
 from inkdrop.classifier import NoisyClassifier
 from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
+from inkdrop.configuration.compose import GLOBAL
 from inkdrop.configuration.help import comments_in
 from inkdrop.errors import ConfigurationError
 from inkdrop.pipeline import Pipeline
@@ -44,7 +45,7 @@ def test_every_choice_composes_checks_and_builds(overrides: list[str]) -> None:
 @every({str(file.relative_to(CONF)): file for file in FILES})
 def test_every_option_is_explained_beside_it(file: Path) -> None:
     explained = dict(comments_in(file, ""))
-    options = [path for path in _options(yaml.safe_load(file.read_text()) or {}) if file.parent.name != "experiment"]
+    options = [path for path in _options(yaml.safe_load(file.read_text()) or {}) if file.parent.name not in GLOBAL]
     missing = [path for path in options if path not in explained]
     assert not missing
 

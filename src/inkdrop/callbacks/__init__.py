@@ -7,6 +7,7 @@ from inkdrop.callbacks.evaluate import Evaluate, Variant
 from inkdrop.callbacks.interruption import Interrupted, StopOnSignal
 from inkdrop.callbacks.noise_levels import LossByNoiseLevel
 from inkdrop.callbacks.pictures import SamplePictures
+from inkdrop.callbacks.profile import Profile
 from inkdrop.callbacks.progress import ProgressBar
 from inkdrop.callbacks.stop_early import StopEarly
 from inkdrop.callbacks.throughput import Throughput
@@ -18,6 +19,7 @@ __all__ = [
     "Every",
     "Interrupted",
     "LossByNoiseLevel",
+    "Profile",
     "ProgressBar",
     "SamplePictures",
     "StopEarly",

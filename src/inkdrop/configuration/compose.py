@@ -65,6 +65,8 @@ def raw(name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 _COMPOSING = threading.RLock()  # Hydra has one state for all threads
+# Groups of differences from the other options, in the order in which they are laid over these.
+GLOBAL = ("experiment", "budget", "debug")
 # Null means an empty group here.
 GROUPS = ("callbacks", "guidance", "likelihood", "logger", "metric")
 
@@ -199,7 +201,7 @@ def refuse_unread(config: DictConfig, base: str, name: str | None = None) -> Non
     """
     content: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{base}.yaml"), resolve=False)
     defaults = [str(key) for each in content.pop("defaults") if isinstance(each, dict) for key in each]
-    groups = [key for key in defaults if key != "experiment" and not key.startswith("override ")]
+    groups = [key for key in defaults if key not in GLOBAL and not key.startswith("override ")]
     further = [key for key in map(str, config) if key not in (*content, *groups, "hydra")]
     text = OmegaConf.to_yaml(config) if further else ""
     for key in further:

@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from inkdrop.configuration.compose import GLOBAL
 from inkdrop.configuration.suggestions import command, written
 
 _OPTION = re.compile(
@@ -122,10 +123,10 @@ def _choices(config: DictConfig, composed: Sequence[ResultDefault]) -> dict[str,
 def _comments(folders: list[Path], name: str, choices: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
     """Yields (path of an option, its comment) over all composed YAML files that lie in folders."""
     yield from _comments_of(folders, "", name, "")
-    for key, chosen in sorted(choices.items(), key=lambda each: each[0] == "experiment"):  # it overrides the others
+    for key, chosen in sorted(choices.items(), key=lambda each: each[0] in GLOBAL):  # these override the others
         group, _, package = key.partition("@")  # schedule@schedule.start=vp mounts a file of one group elsewhere
         for choice in chosen:
-            yield from _comments_of(folders, group, choice, "" if group == "experiment" else package or group)
+            yield from _comments_of(folders, group, choice, "" if group in GLOBAL else package or group)
 
 
 def _comments_of(folders: list[Path], group: str, name: str, prefix: str) -> Iterator[tuple[str, str]]:

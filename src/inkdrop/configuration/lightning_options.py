@@ -35,7 +35,6 @@ OPTIONS: dict[str, str] = {
     "min_steps": "callbacks.stop_early ends a run early, and its patience sets how late",
     "model_registry": _FILES,
     "num_sanity_val_steps": "all parts are checked before a run starts",
-    "overfit_batches": "use a data set of few items to test whether a network can learn them",
     "plugins": "set precision and strategy by trainer.precision and trainer.strategy",
     "reload_dataloaders_every_n_epochs": "batches depend only on data.seed and the position",
     "use_distributed_sampler": "batches are always distributed among trainer.devices",

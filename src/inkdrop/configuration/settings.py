@@ -85,6 +85,7 @@ SETTINGS: dict[str, Any] = {
     "trainer.accelerator": str,
     "trainer.strategy": Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"],
     "trainer.num_nodes": Annotated[int, Ge(1)],
+    "trainer.overfit_batches": Annotated[int, Ge(0)],
     "trainer.limit_val_batches": Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)] | None,
     "trainer.gradient_clip_algorithm": Literal["norm", "value"] | None,
     "trainer.deterministic": bool | Literal["warn"] | None,

@@ -146,6 +146,7 @@ class DataModule(LightningDataModule, ABC):
         split = self.splits["train"]
         self._num_batches_before = self._num_batches()
         rank, world_size = self._place()
+        repeats = self.trainer is not None and self.trainer.overfit_batches > 0  # the same batches, also when resumed
         return ShuffledLoader(
             split,
             self.batch_size,
@@ -155,7 +156,7 @@ class DataModule(LightningDataModule, ABC):
             self.order(),
             self.augment,
             self._workers(split),
-            self.num_samples_seen,
+            0 if repeats else self.num_samples_seen,
         )
 
     def val_dataloader(self) -> OrderedLoader:
