@@ -236,7 +236,8 @@ def _measure(found: Costs, sweep: Sweep, trials: Sequence[Trial], seconds: float
             with for_the_user():
                 prepared = prepare(asked, missing.append)
         except InkdropError as error:
-            found.refused.setdefault(str(error).replace(trial.name, "TRIAL"), []).append(trial.name)
+            message = str(error).replace(str(folder), str(folder.with_name("TRIAL")))
+            found.refused.setdefault(message, []).append(trial.name)
             continue
         same = _what_costs(prepared.plain)
         if same in by_options:
