@@ -131,6 +131,8 @@ def test_a_search_costs_its_trials_and_seeds(tmp_path: Path, speed: Speed) -> No
     seeds = ["hydra.sweeper.replicates=2", "hydra.sweeper.confirm=4"]
     assert describe_sweep([*options, *space, *seeds, f"output_dir={tmp_path / 'sweep'}"], 0).runs == 2 * 10 + 3 * 4
     assert "- trials: 10 of sampler tpe, of which 0 are finished or pruned" in sweep_page(found)
+    with pytest.raises(ConfigurationError, match=r"choose the seeds: set seed to one number"):
+        describe_sweep([*options, *space, *seeds, "seed=0,1"], 0)
     with pytest.raises(ConfigurationError, match=r"sampler=grid needs choices and ranges"):
         describe_sweep([*options, *space, "hydra.sweeper.sampler=grid"], 0)
     assert not (tmp_path / "sweep").exists()

@@ -146,7 +146,7 @@ class DataModule(LightningDataModule, ABC):
         split = self.splits["train"]
         self._num_batches_before = self._num_batches()
         rank, world_size = self._place()
-        repeats = self.trainer is not None and self.trainer.overfit_batches > 0  # the same batches, also when resumed
+        repeats = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches, also when resumed
         return ShuffledLoader(
             split,
             self.batch_size,

@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.inkdrop_sweeps import SEARCH
 from inkdrop.commands.command import Asked, for_the_user
 from inkdrop.commands.describe import costs
 from inkdrop.commands.describe.facts import averages, numbers, trainers_are_silent
@@ -24,7 +25,9 @@ from inkdrop.commands.sweep.objectives import objectives_of
 from inkdrop.commands.sweep.places import devices_of, gpus, may_use_gpus, places
 from inkdrop.commands.sweep.planning import Plan, combinations, refusal, swept
 from inkdrop.commands.sweep.running import Sweep
-from inkdrop.commands.sweep.searching import BEST, DEFAULTS, Space, read, refuse_misfits
+from inkdrop.commands.sweep.searching import BEST, require_seed
+from inkdrop.commands.sweep.space import Space, read
+from inkdrop.commands.sweep.study import refuse_misfits
 from inkdrop.commands.sweep.trials import FINISHED, PRUNED, Trial, folder_of, split
 from inkdrop.commands.train.prepare import PreparedTraining, prepare
 from inkdrop.configuration.compose import CONF, explained, refuse_without_conf
@@ -116,7 +119,7 @@ def describe_sweep(overrides: Sequence[str], seconds: float = 3.0) -> Costs:
         typed: Any = OmegaConf.to_container(sweep.config.hydra.overrides.task, resolve=False)
         arguments = [*(f"{key}={value}" for key, value in (sweeper.pop("params") or {}).items()), *typed]
         if sweeper.pop("_target_").endswith(f".{_SEARCH}"):
-            made, found = _search(sweep, kind, {**DEFAULTS, **sweeper}, read(arguments, sweep.loader))
+            made, found = _search(sweep, kind, {**SEARCH, **sweeper}, read(arguments, sweep.loader))
         else:
             made, found = _grid(sweep, kind, combinations(arguments, sweep.loader))
         found.refused |= made.refused
@@ -198,6 +201,8 @@ def _grid(sweep: Sweep, kind: str, trials: Sequence[Sequence[str]]) -> tuple[Pla
 def _search(sweep: Sweep, kind: str, chosen: dict[str, Any], space: Space) -> tuple[Plan, Costs]:
     """Returns examples from the space of a search, and what is known of it before anything is measured."""
     refuse_misfits(chosen, space, [each.name for each in objectives_of(sweep.config.get("objective"))])
+    if chosen["replicates"] > 1 or chosen["confirm"]:
+        require_seed(sweep.config, space)
     made = sweep.plan(space.samples(), space.names)
     varies = dict(space.choices)
     for name, (low, high, step, _) in space.ranges.items():

@@ -69,7 +69,7 @@ def search(config: DictConfig, loader: Any, arguments: Sequence[str], options: M
     objectives = objectives_of(config.get("objective"))
     refuse_misfits(chosen, space, [each.name for each in objectives])
     if chosen["replicates"] > 1 or chosen["confirm"]:
-        _require_seed(config, space)
+        require_seed(config, space)
     with Sweep(config, loader, launcher) as sweep:
         samples = sweep.plan(space.samples(), space.names)
         sweep.prepare(samples, samples.trials)
@@ -78,7 +78,8 @@ def search(config: DictConfig, loader: Any, arguments: Sequence[str], options: M
     return []
 
 
-def _require_seed(config: DictConfig, space: Space) -> None:
+def require_seed(config: DictConfig, space: Space) -> None:
+    """Raises `ConfigurationError` unless the search may choose the seeds of its trials."""
     if "seed" in space.names or not isinstance(config.get("seed"), int):
         raise ConfigurationError("hydra.sweeper.replicates and confirm choose the seeds: set seed to one number")
 
