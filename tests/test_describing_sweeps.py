@@ -91,7 +91,7 @@ def test_finished_trials_cost_nothing_and_interrupted_ones_the_rest(tmp_path: Pa
     assert sorted(each.steps for each in trials(found)) == [0, 0, 500]
     assert found.seconds == (1500 + 2000) / 10  # on one of two places; the other one has a whole trial
     page = sweep_page(found)
-    assert "- trials: 4, of which 1 are finished" in page
+    assert "- trials: 4; finished: 1" in page
     assert "5.8 minutes for the 3 trials that are left, 2 at a time" in page
 
 
@@ -130,7 +130,7 @@ def test_a_search_costs_its_trials_and_seeds(tmp_path: Path, speed: Speed) -> No
     assert (found.runs, found.seconds, len(speed.widths)) == (10, 10 * 200 / 2, 2)
     seeds = ["hydra.sweeper.replicates=2", "hydra.sweeper.confirm=4"]
     assert describe_sweep([*options, *space, *seeds, f"output_dir={tmp_path / 'sweep'}"], 0).runs == 2 * 10 + 3 * 4
-    assert "- trials: 10 of sampler tpe, of which 0 are finished or pruned" in sweep_page(found)
+    assert "- trials: 10 of sampler tpe; finished or pruned: 0" in sweep_page(found)
     with pytest.raises(ConfigurationError, match=r"choose the seeds: set seed to one number"):
         describe_sweep([*options, *space, *seeds, "seed=0,1"], 0)
     with pytest.raises(ConfigurationError, match=r"sampler=grid needs choices and ranges"):

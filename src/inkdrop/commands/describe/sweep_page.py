@@ -23,12 +23,12 @@ def _trials(found: Costs) -> Iterator[str]:
         yield item("missing data", f"this page does not need the data, but the trials do: {found.missing}")
     varies = ", ".join(masked_override(f"{key}={_few(values)}") for key, values in found.varies.items())
     if found.search is None:
-        yield item("trials", f"{found.runs}, of which {len(found.done)} are finished")
+        yield item("trials", f"{found.runs}; finished: {len(found.done)}")
     else:
-        yield item("trials", f"{_of_a_search(found)}, of which {len(found.done)} are finished or pruned")
+        yield item("trials", f"{_of_a_search(found)}; finished or pruned: {len(found.done)}")
     yield item("what varies", varies or "nothing")
     if found.done:
-        yield item("finished", listed(found.done, _MOST))
+        yield item("nothing to do", listed(found.done, _MOST))
     for message, names in found.refused.items():
         yield item("cannot work", f"{listed(names, 3)}: {message}")
 
