@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -80,12 +81,13 @@ def test_a_sweep_that_is_killed_is_continued_by_the_same_command(tmp_path: Path)
 
 @pytest.mark.slow
 def test_everything_that_cannot_work_is_listed_before_a_trial_starts(script: Script) -> None:
-    options = ["-m", *OPTIONS, "optimizer.lr=-1,1e-3", "network=mlp,nope", "output_dir=sweep"]
+    options = ["-m", *OPTIONS, "network.num_blocks=-1,1", "network=mlp,nope", "output_dir=sweep"]
     ended = script("train.py", *options)
     assert ended.code == 2
     assert "3 of 4 trials cannot work, and none was started (hydra.launcher.invalid=skip runs the others):" in ended.err
-    assert "lr=-1,network=mlp: optimizer.lr=-1: input should be greater than or equal to 0" in ended.err
-    assert "lr=-1,network=nope, lr=0.001,network=nope: In 'train': Could not find 'network/nope'" in ended.err
+    assert re.search(r"num_blocks=-1,network=mlp: .*network.num_blocks=-1: input should be greater", ended.err)
+    names = "num_blocks=-1,network=nope, num_blocks=1,network=nope"
+    assert f"{names}: In 'train': Could not find 'network/nope'" in ended.err
     assert list(Path.cwd().iterdir()) == []
 
 

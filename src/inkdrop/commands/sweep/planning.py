@@ -172,7 +172,8 @@ def check(
         for trial, job, code in zip(trials, checks, codes, strict=True):
             if code:
                 trial.exit_code, trial.message = code, said(job.log)
-                wrong.setdefault(trial.message.replace(trial.name, "TRIAL"), []).append(trial)
+                shared = trial.message.replace(str(folder_of(sweep, trial)), str(sweep / "TRIAL"))
+                wrong.setdefault(shared, []).append(trial)
     return wrong
 
 
