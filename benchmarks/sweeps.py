@@ -43,14 +43,15 @@ def command(trials: int, folder: Path, *options: str) -> list[str]:
     return [sys.executable, str(ROOT / "train.py"), "-m", *MODEL, *sweep]
 
 
-def watched(trials: int, folder: Path) -> tuple[float, list[tuple[float, float]]]:
-    """Runs a sweep; returns its seconds, and once a second the memory in MB and the CPU seconds of its process."""
+def watched(trials: int, folder: Path) -> tuple[float, list[tuple[float, float, int]]]:
+    """Runs a sweep; returns its seconds, and once a second memory in MB, CPU seconds and number of ended trials."""
     start, seen = time.monotonic(), []
     with subprocess.Popen(command(trials, folder), stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             stat = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
             pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-            seen.append((pages * os.sysconf("SC_PAGE_SIZE") / 2**20, (int(stat[11]) + int(stat[12])) / _TICKS))
+            cpu, ended = (int(stat[11]) + int(stat[12])) / _TICKS, len(list(folder.glob("*/result.json")))
+            seen.append((pages * os.sysconf("SC_PAGE_SIZE") / 2**20, cpu, ended))
             time.sleep(1)
     assert process.returncode == 0, f"the sweep ended with code {process.returncode}"
     assert len(list(folder.glob("*/result.json"))) == trials
@@ -73,8 +74,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         seconds, seen = watched(given.trials, Path(place) / "many")
-        memory = [each for each, _ in seen]
-        late = memory[len(memory) // 4 :]
+        memory = [each for each, _, _ in seen]
+        since_first = [each for each, _, ended in seen if ended]
         costs: dict[str, list[float]] = {"fork": [], "fresh": []}
         for number in range(given.rounds):
             for start in costs:
@@ -85,7 +86,7 @@ def main() -> None:
     print("| what | value |\n| --- | --- |")
     print(f"| trials of one step | {given.trials} in {seconds:.0f} s |")
     print(f"| memory of the sweeping process, largest | {max(memory):.0f} MB |")
-    print(f"| the same, growth over the last three quarters | {max(late) - min(late):.1f} MB |")
+    print(f"| the same, growth from the end of the first trial | {max(since_first) - since_first[0]:.1f} MB |")
     print(f"| CPU of the sweeping process per trial | {seen[-1][1] / given.trials:.2f} s |")
     fork, fresh = (statistics.median(each) for each in costs.values())
     print(f"| CPU of a forked trial and its check, median of {given.rounds} | {fork:.2f} s |")

@@ -400,6 +400,7 @@ def test_several_objectives_end_with_their_front(tmp_path: Path) -> None:
         return 0
 
     toy = Toy(tmp_path, run)
+    toy.record.objectives = ["fd", "seconds"]
     space, chosen = read(["x=0.1,0.5,0.9"]), {**SEARCH, "sampler": "grid", "trials": None, "hours": 1}
     search = Search(toy, space, [Objective("fd"), Objective("seconds")], chosen)  # type: ignore[arg-type]
     search.run()

@@ -48,8 +48,7 @@ def is_done(trial: Trial, sweep: Path, rerun: str | None) -> bool:
     file = folder_of(sweep, trial) / "result.json"
     if trial.state != FINISHED or not file.is_file():
         return False
-    trial.result = read_json(file)
-    if (before := trial.result.get("git_commit")) == (now := commit()):
+    if (before := read_json(file).get("git_commit")) == (now := commit()):
         return True
     if rerun is None:
         warn(
@@ -85,8 +84,7 @@ def _results(made: Plan, combinations: Sequence[Sequence[str]], objectives: Sequ
         trial = trials.get(same) if same is not None else None
         value: Any = TrialError(" ".join(overrides), 2)
         if trial is not None:
-            values = trial.objective
-            value = trial.result if not objectives else values if len(objectives) > 1 else values[0]
+            value = trial.objective[0] if len(objectives) == 1 else trial.objective or None
         if trial is not None and trial.state in (FAILED, REFUSED, INTERRUPTED):
             value = TrialError(trial.name, trial.exit_code or 1)
         status = JobStatus.FAILED if isinstance(value, TrialError) else JobStatus.COMPLETED

@@ -22,10 +22,6 @@ class Objective:
         """The direction as Optuna calls it."""
         return "maximize" if self.highest else "minimize"
 
-    def value(self, result: Mapping[str, Any]) -> float:
-        """Returns the value in a `result.json`; raises `KeyError` if it was not measured."""
-        return float(result["metrics"][self.name])
-
     def require_direction(self, result: Mapping[str, Any]) -> None:
         """Raises `ConfigurationError` if a `result.json` says that higher values are better, not lower ones."""
         if self.highest:

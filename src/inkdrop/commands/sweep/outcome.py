@@ -54,7 +54,9 @@ def _table(
     rows = []
     for each in best:
         runs = [run for run in confirmed.get(each.number, ()) if run.state == FINISHED]
-        again = [_with_interval([goal.value(run.result) for run in runs]) for goal in objectives] if confirmed else []
+        again = (
+            [_with_interval([run.objective[goal] for run in runs]) for goal in range(len(names))] if confirmed else []
+        )
         values = [f"{value:.5g}" for value in each.values]
         rows.append([str(each.number), *(_short(each.params[name]) for name in space.names), *values, *again])
     lines = ["| " + " | ".join(row) + " |" for row in (header, *rows)]

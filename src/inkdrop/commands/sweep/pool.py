@@ -228,7 +228,6 @@ def _take_result(trial: Trial, folder: Path, objectives: Sequence[str]) -> bool:
         result = read_json(folder / "result.json")
     except UnreadableError:
         return False
-    trial.result = result
     trial.steps = result["steps"] if isinstance(result.get("steps"), int) else trial.steps
     metrics = result.get("metrics") or {}
     trial.objective = [float(metrics[name]) for name in objectives if isinstance(metrics.get(name), int | float)]

@@ -23,6 +23,7 @@ from inkdrop.commands.sweep.space import Space, read
 from inkdrop.commands.sweep.study import IS_REPEAT, opened, quiet, refuse_misfits, require_optuna, state, trials_of
 from inkdrop.commands.sweep.trials import FINISHED, INTERRUPTED, PRUNED, REFUSED, Trial, folder_of
 from inkdrop.errors import ConfigurationError
+from inkdrop.files import read_json
 from inkdrop.files.writing import write_text
 
 _MOST_REPEATS = 50  # suggestions in a row that were tried before, after which a space counts as exhausted
@@ -206,11 +207,12 @@ class Search:
         if trial.state == REFUSED and trial.message.startswith("error: objective="):
             pool.stop(15)
             raise ConfigurationError(trial.message.removeprefix("error: "))
-        for each in self.objectives:
-            each.require_direction(trial.result)
+        if trial.state == FINISHED:
+            for each in self.objectives:
+                each.require_direction(read_json(folder_of(self.sweep.folder, trial) / "result.json"))
         finished = [each for each in candidate.runs if each.state == FINISHED]
         if self.chosen["pruner"] == "wilcoxon" and trial.state == FINISHED and not candidate.is_pruned:
-            candidate.trial.report(self.objectives[0].value(trial.result), candidate.runs.index(trial))
+            candidate.trial.report(trial.objective[0], candidate.runs.index(trial))
             if len(finished) < len(candidate.runs) and candidate.trial.should_prune():
                 self._end_candidate(candidate, pool)
         if len(candidate.ended) == len(candidate.runs):
@@ -225,7 +227,8 @@ class Search:
         if candidate.is_pruned and len(finished) < len(candidate.runs):
             self.study.tell(candidate.trial, state=state("PRUNED"))
         elif len(finished) == len(candidate.runs):
-            means = [sum(each.value(run.result) for run in finished) / len(finished) for each in self.objectives]
+            columns = zip(*(each.objective for each in finished), strict=True)
+            means = [sum(column) / len(finished) for column in columns]
             self.study.tell(candidate.trial, means)
         else:
             self.study.tell(candidate.trial, state=state("FAIL"))

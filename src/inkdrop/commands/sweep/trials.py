@@ -49,12 +49,10 @@ class Trial:
     seconds: float = 0.0
     objective: list[float] = field(default_factory=list)
     message: str = ""
-    result: dict[str, Any] = field(default_factory=dict, repr=False)  # content of its result.json
 
     def record(self) -> dict[str, Any]:
         """Returns what `sweep.json` keeps of it; secrets among the options are masked."""
-        kept = {name: value for name, value in vars(self).items() if name != "result"}
-        return {**kept, "overrides": [*map(masked_override, self.overrides)], "seconds": round(self.seconds, 1)}
+        return {**vars(self), "overrides": [*map(masked_override, self.overrides)], "seconds": round(self.seconds, 1)}
 
 
 def keys_that_differ(trials: Sequence[Mapping[str, str]]) -> list[str]:
