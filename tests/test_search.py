@@ -409,3 +409,28 @@ def test_several_objectives_end_with_their_front(tmp_path: Path) -> None:
     page = (tmp_path / "search.md").read_text()
     assert "| trial | x | fd | seconds |" in page
     assert "| 0.5 |" not in page
+
+
+@pytest.mark.parametrize("pruner", [None, "median"])
+def test_a_trial_that_two_processes_wait_for_is_told_once(pruner: str | None, tmp_path: Path) -> None:
+    """The second one adopts what the first one runs, and hears of its end when the first one has told it."""
+    late: list[Search] = []
+
+    def run(job: Job, values: dict[str, float]) -> int:
+        if not late:
+            chosen = {**SEARCH, "trials": 1, "pruner": pruner}
+            other = Search(Toy(tmp_path, parabola), read(["x=interval(0.0,1.0)"]), [Objective("fd")], chosen)  # type: ignore[arg-type]
+            with other.sweep.pool(other.shown) as pool:
+                other._adopt(pool)
+            late.append(other)
+        (job.log.parent / "metrics.jsonl").write_text('{"step": 1, "fd": 3.0}\n')
+        return parabola(job, values)
+
+    first = searched(tmp_path, toy=Toy(tmp_path, run), trials=1, pruner=pruner)
+    (other,) = late
+    (candidate,) = other.candidates
+    (trial,) = read_trials(tmp_path)
+    candidate.runs[0].state, candidate.runs[0].objective = trial.state, trial.objective
+    other._take(candidate.runs[0], None)  # type: ignore[arg-type]
+    assert states(first) == states(other) == ["COMPLETE"]
+    assert trials_of(first.study)[0].values == trial.objective

@@ -212,7 +212,7 @@ class Search:
                 each.require_direction(read_json(folder_of(self.sweep.folder, trial) / "result.json"))
         finished = [each for each in candidate.runs if each.state == FINISHED]
         if self.chosen["pruner"] == "wilcoxon" and trial.state == FINISHED and not candidate.is_pruned:
-            candidate.trial.report(trial.objective[0], candidate.runs.index(trial))
+            self._report(candidate, trial.objective[0], candidate.runs.index(trial))
             if len(finished) < len(candidate.runs) and candidate.trial.should_prune():
                 self._end_candidate(candidate, pool)
         if len(candidate.ended) == len(candidate.runs):
@@ -223,15 +223,26 @@ class Search:
             return  # it continues when the command is repeated
         if self._prunes_steps:  # what was recorded since the last look is what later trials are compared with
             for step, value in candidate.rows.new():
-                candidate.trial.report(value, step)
+                self._report(candidate, value, step)
         if candidate.is_pruned and len(finished) < len(candidate.runs):
-            self.study.tell(candidate.trial, state=state("PRUNED"))
+            self.study.tell(candidate.trial, state=state("PRUNED"), skip_if_finished=True)
         elif len(finished) == len(candidate.runs):
             columns = zip(*(each.objective for each in finished), strict=True)
             means = [sum(column) / len(finished) for column in columns]
-            self.study.tell(candidate.trial, means)
+            self.study.tell(candidate.trial, means, skip_if_finished=True)  # another process may have adopted it
         else:
-            self.study.tell(candidate.trial, state=state("FAIL"))
+            self.study.tell(candidate.trial, state=state("FAIL"), skip_if_finished=True)
+
+    @staticmethod
+    def _report(candidate: Candidate, value: float, step: int) -> bool:
+        """Reports a value to the study; returns False if another process has told it how the trial ended."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        try:
+            candidate.trial.report(value, step)
+        except UpdateFinishedTrialError:
+            return False
+        return True
 
     def _prune(self, pool: Pool) -> None:
         """Reports what running trials have recorded, and ends those that the pruner calls hopeless."""
@@ -242,8 +253,7 @@ class Search:
                 continue
             for step, value in candidate.rows.new():
                 with quiet():
-                    candidate.trial.report(value, step)
-                    if candidate.trial.should_prune():
+                    if self._report(candidate, value, step) and candidate.trial.should_prune():
                         self._end_candidate(candidate, pool)
                         break
 
