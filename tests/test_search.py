@@ -239,7 +239,7 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
 
 def test_a_grid_is_run_once_each(tmp_path: Path) -> None:
     toy = Toy(tmp_path, parabola)
-    search = searched(tmp_path, ["x=0.1,0.3,0.5", "y=range(0,2)"], toy=toy, sampler="grid", trials=None, hours=1)
+    search = searched(tmp_path, ["x=0.1,0.3,0.5", "y=range(0,2)"], toy=toy, sampler="grid", trials=4)
     assert sorted((each["x"], each["y"]) for each in toy.values) == [(x, y) for x in (0.1, 0.3, 0.5) for y in (0, 1)]
     assert states(search) == ["COMPLETE"] * 6
 
@@ -434,3 +434,14 @@ def test_a_trial_that_two_processes_wait_for_is_told_once(pruner: str | None, tm
     other._take(candidate.runs[0], None)  # type: ignore[arg-type]
     assert states(first) == states(other) == ["COMPLETE"]
     assert trials_of(first.study)[0].values == trial.objective
+
+
+def test_a_metric_that_is_not_measured_ends_the_search(tmp_path: Path) -> None:
+    def run(job: Job, values: dict[str, float]) -> int:
+        job.log.write_text("error: objective=fd is not measured; available: train/loss\n")
+        return 2
+
+    toy = Toy(tmp_path, run)
+    with pytest.raises(ConfigurationError, match=r"^objective=fd is not measured; available: train/loss$"):
+        searched(tmp_path, toy=toy)
+    assert len(toy.values) == 1

@@ -149,7 +149,7 @@ class Search:
         asked = [each for each in trials_of(self.study) if each.state.name != "WAITING"]
         limit = self.chosen["trials"]
         if self.chosen["sampler"] == "grid":
-            return len(asked) < min(self._points, self._points if limit is None else limit)
+            return len(asked) < self._points  # each combination, however many they are
         return limit is None or len(asked) < limit
 
     def _ask(self, pool: Pool) -> None:
