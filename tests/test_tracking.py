@@ -118,7 +118,8 @@ def test_the_summary_has_the_result(folder: Path, record: Records) -> None:
     assert kept["protocol_hashes"] == {"fd_raw_20": result["protocol"]["metrics"]["fd_raw_20"]["hash"]}
     assert kept["objective"] == metrics["validation/loss"]
     assert str(folder) not in json.dumps(kept)
-    assert each("exit", record) == [{"exit_code": 0, "runtime": each("exit", record)[0]["runtime"]}]
+    (end,) = each("exit", record)
+    assert end["exit_code"] == 0  # W&B leaves out a runtime below a second
 
 
 def test_a_run_has_a_name_a_type_tags_and_notes(record: Records) -> None:
