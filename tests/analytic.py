@@ -103,6 +103,18 @@ class ExactDenoiser(Denoiser):
         roots = self.axes * self.scales.clamp(min=0).sqrt()[:, None]
         return self.means[mode] + torch.einsum("bde,be->bd", roots[mode], normal)
 
+    def draw_given(self, x_t: Tensor, now: Point, seed: int = 0) -> Tensor:
+        """Exact samples of x_0 given x_t (B, D), of which each has one."""
+        generator = torch.Generator().manual_seed(seed)
+        deviation = torch.einsum("kde,bkd->bke", self.axes, x_t[:, None] - now.alpha * self.means)
+        power = now.alpha**2 * self.scales + now.sigma**2
+        share = (self.weights.log() - (deviation**2 / power + power.log()).sum(2) / 2).softmax(1)
+        mode = torch.multinomial(share, 1, generator=generator)[:, 0]
+        normal = torch.randn(x_t.shape, dtype=torch.float64, generator=generator)
+        along = now.alpha * (self.scales / power)[mode] * deviation[torch.arange(len(x_t)), mode]
+        along = along + (self.scales[mode] / power[mode]).sqrt() * now.sigma * normal
+        return self.means[mode] + torch.einsum("bde,be->bd", self.axes[mode], along)
+
 
 def gaussian(schedule: Schedule, mean: Tensor, covariance: Tensor) -> ExactDenoiser:
     """Data N(mean, covariance)."""

@@ -136,7 +136,7 @@ DOORS: dict[str, Callable[[Path], list[str]]] = {
         *("sample.py", f"checkpoint={run}", "guidance=autoguidance", f"guidance.checkpoint={run}", "output_dir=new"),
         "num_samples=2",
     ],
-    "a reconstruction": lambda run: ["sample.py", f"checkpoint={run}", "reconstruct=true", "output_dir=new"],
+    "a reconstruction": lambda run: ["sample.py", f"checkpoint={run}", "origin=reconstruction", "output_dir=new"],
     "calibrate": lambda run: ["calibrate", f"checkpoint={run}", "time_grid.num_steps=2"],
     "report": lambda run: ["report", str(run)],
 }

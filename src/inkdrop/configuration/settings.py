@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Len
+from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator
 
 from inkdrop.averaging import LONGEST
@@ -36,7 +36,7 @@ _PART = Annotated[dict[str, Any], AfterValidator(_check_part)]
 SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("guidance", "time_grid"), _MAPPING | None),
     **dict.fromkeys(("data", "optimizer", "pipeline", "scheduler", "task"), _PART),
-    **dict.fromkeys(("evaluation", "extractor", "sampler", "view"), _PART | None),
+    **dict.fromkeys(("evaluation", "extractor", "origin", "sampler", "view"), _PART | None),
     **dict.fromkeys(("callbacks", "likelihood", "logger", "metric"), dict[str, _PART] | None),
     "trainer": _MAPPING,
     "name": Annotated[str, AfterValidator(_check_name)],
@@ -65,8 +65,6 @@ SETTINGS: dict[str, Any] = {
     "ema.step": Annotated[int, Ge(1)] | None,
     "num_samples": Annotated[int, Ge(1), Le(10_000_000)],
     "batch_size": Annotated[int, Ge(1)],
-    "interpolate": Annotated[list[Annotated[int, Ge(0), Le(MAX_SEED)]], Len(2, 2)] | None,
-    "reconstruct": bool,
     "save_images": bool,
     **dict.fromkeys(("save_gif", "save_trajectory", "save_neighbours", "save_features"), bool),
     "evaluate": bool,

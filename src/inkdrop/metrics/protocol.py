@@ -21,7 +21,7 @@ def sampling_facts(
 ) -> dict[str, Any]:
     """Returns how samples were made.
 
-    - `pipeline`: the configuration of the pipeline, of which sampler and guidance count.
+    - `pipeline`: the configuration of the pipeline, of which sampler, guidance, constraint and origin count.
     - `weights`: name of the weights.
     - `seed`: seed of the first sample.
     - `network_calls`: network evaluations for one sample.
@@ -29,8 +29,7 @@ def sampling_facts(
     """
     guidance = pipeline.get("guidance")
     chosen = {"sampler": pipeline.get("sampler"), "guidance": hashed_guides(guidance)}
-    if pipeline.get("constraint") is not None:
-        chosen["constraint"] = pipeline["constraint"]
+    chosen |= {name: pipeline[name] for name in ("constraint", "origin") if pipeline.get(name) is not None}
     return {**chosen, "weights": weights, "seed": seed, "network_calls": network_calls, "precision": precision}
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from inkdrop.commands.command import Asked, Command, Session
 
-_CONDITION = re.compile(r"condition\.\w+=")
+_CONDITION = re.compile(r"(origin\.)?condition\.\w+=")
 
 if TYPE_CHECKING:
     from inkdrop.commands.sample.prepare import PreparedSampling

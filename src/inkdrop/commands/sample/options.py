@@ -35,10 +35,12 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
     """
     if not plain["evaluate"]:
         for option in ("likelihood", "metric", "extractor", "held_out", "save_neighbours", "save_features"):
-            if plain.get(option):
+            if plain.get(option) and not (
+                option == "held_out" and plain.get("origin")
+            ):  # which may take held-out items
                 raise ValueError(f"{option} has no effect without an evaluation: set evaluate=true")
     run = _part(plain, checkpoint, "pipeline")
-    plain = {**plain, "view": plain.get("view") or run.get("view")}
+    plain = {**plain, "view": plain.get("view") or run.get("view"), "origin": plain.get("origin")}
     evaluation = {**_part(plain, checkpoint, "evaluation"), **_chosen(plain)} if plain["evaluate"] else None
     if "sampler" not in run:
         return {**plain, **_without_sampler(plain, run), "evaluation": evaluation}
@@ -74,7 +76,7 @@ def _without_sampler(plain: Mapping[str, Any], run: Mapping[str, Any]) -> dict[s
         guides = getattr(model, "guides", None)
         advice = options({"guidance": guides, "guidance.checkpoint": plain["checkpoint"]}) if guides else ""
         raise ValueError(f"{what}, which draws no samples{advice and f' but guides another model: {advice}'}")
-    given = [name for name in ("sampler", "constraint", "interpolate", "reconstruct") if plain.get(name)]
+    given = [name for name in ("sampler", "constraint", "origin") if plain.get(name)]
     if given or "_target_" in plain["time_grid"]:
         raise ValueError(f"{what}, which has no sampler: remove {(given or ['time_grid'])[0]}")
     return {"sampler": None, "time_grid": None, "guidance": {}, "constraint": None}

@@ -6,14 +6,15 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from inkdrop.checkpoints import Checkpoint, checked_data, open_checkpoint, reconstructed
+from inkdrop.checkpoints import Checkpoint, checked_data, reconstructed
 from inkdrop.commands.command import Asked, Prepared, Session
+from inkdrop.commands.sample.inputs import Measured, checkpoint_of, conditions_of, data_of, items_of, origin_settings
 from inkdrop.commands.sample.options import (
     check_average,
     check_files,
@@ -22,27 +23,19 @@ from inkdrop.commands.sample.options import (
     check_seeds,
     completed,
 )
-from inkdrop.commands.sample.origins import Interpolation, Origin, Reconstruction
 from inkdrop.commands.terminal import quiet
 from inkdrop.conditioners.label import is_named
-from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
+from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.configuration.compose import refuse_foreign_targets, refuse_unread, resolved
 from inkdrop.configuration.secrets import hiding, refuse_masked
-from inkdrop.data.module import DataModule
 from inkdrop.distributed.processes import is_first
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import warn
 from inkdrop.metrics import Evaluation
 from inkdrop.pipeline import Pipeline, restored
+from inkdrop.pipeline.origins import Origin
 from inkdrop.runs.machine import world_size_of
 from inkdrop.runs.resumption import refuse_results, refuse_unusable
-
-
-class Measured(NamedTuple):
-    """The evaluation of samples, and the data with which they are compared."""
-
-    evaluation: Evaluation
-    data: DataModule
 
 
 @dataclass(kw_only=True)
@@ -53,7 +46,9 @@ class PreparedSampling(Prepared):
     - `pipeline`: the model.
     - `seeds`: one seed for each sample.
     - `measured`: evaluation and data, or None.
-    - `origin`: the initial noise of the samples.
+    - `origin`: where the samples start, or None for the noise of their seeds.
+    - `sources`: what all samples start from, as the origin has it.
+    - `origin_settings`: what samples depend on in their origin, for the protocol, with digests in place of paths.
     - `batch`: raw conditions of all samples.
     - `trackers`: loggers that receive the samples.
     - `trained`: name of the run that trained the model, or None.
@@ -63,7 +58,9 @@ class PreparedSampling(Prepared):
     pipeline: Pipeline
     seeds: range
     measured: Measured | None
-    origin: Origin
+    origin: Origin | None
+    sources: dict[str, Tensor]
+    origin_settings: dict[str, Any] | None
     batch: dict[str, Tensor]
     trackers: list[Any]
     trained: str | None
@@ -84,12 +81,12 @@ def resolve(asked: Asked, session: Session) -> tuple[dict[str, Any], Checkpoint]
     data = None
     if config.get("checkpoint") and config.get("extractor") is not None:  # it may refer to the data
         targets, folders = (config.get(name) or [] for name in ("allow_targets", "data_folders"))
-        data = checked_data(config.checkpoint, _checkpoint(config.checkpoint, session).content, targets, folders)
+        data = checked_data(config.checkpoint, checkpoint_of(config.checkpoint, session).content, targets, folders)
     plain = resolved(config, str(asked.path), data, empty=())
     with hiding(config):
         check_settings(plain)
     check_seeds(plain)
-    checkpoint = _checkpoint(plain["checkpoint"], session)
+    checkpoint = checkpoint_of(plain["checkpoint"], session)
     plain = completed(plain, checkpoint)
     with hiding(config):
         check(plain, (*USER_TARGETS, *plain["allow_targets"]))
@@ -117,13 +114,18 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
     pipeline.check()  # a foreign checkpoint may contain parts that do not fit each other
     seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
     measured = _measured(plain, pipeline, checkpoint, allowed, session) if plain["evaluate"] else None
-    origin = _origin(plain, pipeline, checkpoint, session)
-    batch = origin.conditions(_batch(pipeline, seeds, plain["condition"], measured, plain["num_samples"]))
+    origin: Origin | None = build(plain["origin"], allowed)
+    items = items_of(plain, origin, checkpoint, measured, session)
+    batch = conditions_of(pipeline, seeds, plain["condition"], measured, items, plain["num_samples"])
     first = {name: values[:1] for name, values in batch.items()}
     if plain["sampler"] is not None:
         pipeline.guided({"position": torch.zeros(1), **first})  # raises for guidance that does not fit
     if plain["constraint"] is not None:
         pipeline.constraint(pipeline, first)  # type: ignore[misc]
+    sources: dict[str, Tensor] = {}
+    if origin is not None:
+        origin.check(pipeline)
+        sources = origin.sources(pipeline, seeds, items)
     prepared = PreparedSampling(
         asked,
         plain,
@@ -134,6 +136,8 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
         seeds=seeds,
         measured=measured,
         origin=origin,
+        sources=sources,
+        origin_settings=origin_settings(plain["origin"], sources, session),
         batch=batch,
         trackers=_trackers(plain, allowed),
         trained=checkpoint.content["config"].get("run_id"),
@@ -180,10 +184,6 @@ def check_sweep(folder: Path, config: DictConfig) -> None:
         raise ConfigurationError(f"output_dir={folder} contains other samples: choose a new folder")
 
 
-def _checkpoint(path: str, session: Session) -> Checkpoint:
-    return session.keep("checkpoint", path, lambda: open_checkpoint(path))
-
-
 def _source(
     plain: dict[str, Any], checkpoint: Checkpoint, session: Session
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
@@ -214,19 +214,11 @@ def _pipeline(
     return pipeline
 
 
-def _data(plain: dict[str, Any], checkpoint: Checkpoint, session: Session) -> DataModule:
-    """Returns the data of the run; they are not downloaded."""
-    targets = plain["allow_targets"]
-    config = checked_data(checkpoint.path, checkpoint.content, targets, plain["data_folders"])
-    data: DataModule = session.keep("data", config, lambda: build(config, (*CHECKPOINT_TARGETS, *targets)))
-    return data
-
-
 def _measured(
     plain: dict[str, Any], pipeline: Pipeline, checkpoint: Checkpoint, allowed: tuple[str, ...], session: Session
 ) -> Measured:
     """Returns the evaluation and its data; raises `ValueError` if the samples cannot be measured."""
-    data = _data(plain, checkpoint, session)
+    data = data_of(plain, checkpoint, session)
     evaluation: Evaluation = session.keep(
         "evaluation", plain["evaluation"], lambda: build(plain["evaluation"], allowed)
     )
@@ -244,31 +236,3 @@ def _measured(
     for likelihood in evaluation.likelihood.values():
         likelihood.check(pipeline)
     return Measured(evaluation, data)
-
-
-def _origin(plain: dict[str, Any], pipeline: Pipeline, checkpoint: Checkpoint, session: Session) -> Origin:
-    """Returns the origin of the samples; raises `ValueError` for options that exclude each other."""
-    if not plain["interpolate"] and not plain["reconstruct"]:
-        return Origin()
-    if plain["evaluate"] or (plain["interpolate"] and plain["reconstruct"]):
-        raise ValueError("interpolate, reconstruct and evaluate exclude each other: choose one of them")
-    if plain["repeats"] > 1:
-        raise ValueError(f"repeats={plain['repeats']} has no effect without evaluate=true: remove it")
-    if plain["reconstruct"] and (given := [name for name, value in plain["condition"].items() if value is not None]):
-        raise ValueError(f"reconstruct=true takes the conditions of held-out items: remove condition.{given[0]}")
-    if plain["interpolate"]:
-        return Interpolation(plain["interpolate"], plain["num_samples"])
-    data = _data(plain, checkpoint, session)
-    return Reconstruction(pipeline, data.splits["validation"], plain["num_samples"])
-
-
-def _batch(
-    pipeline: Pipeline, seeds: range, condition: dict[str, Any], measured: Measured | None, count: int
-) -> dict[str, Tensor]:
-    given = {name: value for name, value in condition.items() if value is not None}
-    if measured is None:
-        return pipeline.request(seeds, **given)
-    if given:
-        raise ValueError("evaluate=true takes the conditions of held-out items: remove condition." + next(iter(given)))
-    batch = measured.evaluation.conditions(measured.data, count)
-    return {name: values.repeat(len(seeds) // count, *[1] * (values.dim() - 1)) for name, values in batch.items()}

@@ -20,7 +20,8 @@ from inkdrop.commands.sample.files import (
     write_samples,
     write_trajectory,
 )
-from inkdrop.commands.sample.prepare import Measured, PreparedSampling
+from inkdrop.commands.sample.inputs import Measured
+from inkdrop.commands.sample.prepare import PreparedSampling
 from inkdrop.commands.tracking import concluded, introduce, summarized
 from inkdrop.conditioners.label import is_named, named
 from inkdrop.configuration.once import without_paths
@@ -32,6 +33,7 @@ from inkdrop.loggers.about import caption
 from inkdrop.loggers.wandb_runs import agent_run_id
 from inkdrop.metrics.protocol import sampling_facts, summary
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network
+from inkdrop.pipeline.origins import Start
 from inkdrop.runs.ownership import locked
 from inkdrop.runs.record import facts, write_json
 from inkdrop.runs.resumption import refuse_results
@@ -97,7 +99,7 @@ def _result(fabric: Fabric, prepared: PreparedSampling, drawn: _Drawn) -> tuple[
     result = {
         **prepared.source,
         **drawn.facts,
-        **prepared.origin.facts(prepared.pipeline, drawn.samples),
+        **_origin_facts(prepared, drawn.samples),
         **_per_class(prepared.pipeline, prepared.batch),
         "seed": plain["seed"],
         "sampler": plain["sampler"],
@@ -105,7 +107,7 @@ def _result(fabric: Fabric, prepared: PreparedSampling, drawn: _Drawn) -> tuple[
     }
     if measured is not None:
         with fabric.autocast():
-            result |= _values(measured, prepared.pipeline, drawn.samples, plain, result)
+            result |= _values(prepared, measured, drawn.samples, result)
         if plain["save_neighbours"] or plain["save_features"]:
             features = features_of(drawn.samples, measured.evaluation, measured.data)
     return result, features
@@ -143,6 +145,21 @@ def _drawn(fabric: Fabric, task: PreparedSampling) -> _Drawn:
     return _Drawn(samples, trajectory, cost)
 
 
+def _started(task: PreparedSampling, items: Tensor, conditions: dict[str, Tensor]) -> Start:
+    """Returns where samples with these numbers start."""
+    if task.origin is None:
+        return Start()
+    sources = {name: values[items] for name, values in task.sources.items()}
+    return task.origin.begin(task.pipeline, sources, conditions)
+
+
+def _origin_facts(task: PreparedSampling, samples: Tensor) -> dict[str, Any]:
+    """Returns the origin of samples for `result.json`; nothing for the noise of their seeds."""
+    if task.origin is None:
+        return {}
+    return {"origin": task.plain["origin"], **task.origin.facts(task.pipeline, task.sources, samples)}
+
+
 def _per_class(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Any]:
     """Returns the number of samples of each class, if the classes have names."""
     if not pipeline.classes or "label" not in batch:
@@ -171,16 +188,16 @@ def _write(output: Path, prepared: PreparedSampling, drawn: _Drawn, features: Fe
     return picture
 
 
-def _values(
-    measured: Measured, pipeline: Pipeline, samples: Tensor, plain: dict[str, Any], result: dict[str, Any]
-) -> dict[str, Any]:
+def _values(task: PreparedSampling, measured: Measured, samples: Tensor, result: dict[str, Any]) -> dict[str, Any]:
     """Returns the metrics, their durations, and the protocol under which they are measured."""
-    evaluation, data = measured
+    (evaluation, data), plain, origin = measured, task.plain, task.origin_settings
     metrics = evaluation.measure(list(samples.split(plain["num_samples"])), data)
     held_out = len(data.splits[evaluation.held_out]["x"])
-    metrics |= evaluation.likelihoods(pipeline, data, min(plain["num_samples"], held_out))
+    metrics |= evaluation.likelihoods(task.pipeline, data, min(plain["num_samples"], held_out))
     precision = plain["trainer"]["precision"]
-    sampling = sampling_facts(plain, result["weights"], plain["seed"], result["network_calls"], precision)
+    sampling = sampling_facts(
+        {**plain, "origin": origin}, result["weights"], plain["seed"], result["network_calls"], precision
+    )
     return {
         "metrics": metrics,
         "evaluation_seconds": {part: round(value, 3) for part, value in evaluation.seconds.items()},
@@ -207,8 +224,8 @@ def _draw(fabric: Fabric, task: PreparedSampling, trajectory: list[Tensor] | Non
                     trajectory.append(pipeline.codec.decode(x, first).cpu())
 
             conditions = {name: values[items] for name, values in task.batch.items()}
-            eps = task.origin.noise(pipeline, conditions, items)
-            part = pipeline(conditions, [seeds[item] for item in items.tolist()], progress=progress, eps=eps)
+            start = _started(task, items, conditions)
+            part = pipeline(conditions, [seeds[item] for item in items.tolist()], progress=progress, **start._asdict())
             if drawn is None:
                 drawn = part.new_zeros(len(seeds), *part.shape[1:])
             drawn[items] = part
