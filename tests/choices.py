@@ -16,6 +16,9 @@ CONF = ROOT / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
 
 
+OF_SAMPLING = {"origin"}  # groups that training does not have
+
+
 def composed(overrides: list[str], name: str = "train") -> dict[str, Any]:
     """The values of a configuration with these options."""
     return resolved(configuration(name, *overrides, "output_dir=nowhere"))
@@ -24,4 +27,5 @@ def composed(overrides: list[str], name: str = "train") -> dict[str, Any]:
 def choices(conf: Path = CONF) -> list[list[str]]:
     """The options of each choice: those of the example in its file, or itself alone."""
     files = [file for file in sorted(conf.rglob("*.yaml")) if file.parent.parent == conf]
+    files = [file for file in files if file.parent.name not in OF_SAMPLING]
     return [(example(file) or f"{file.parent.name}={file.stem}").split(" ") for file in files]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from cases import every
-from choices import CONF, FILES, choices, composed
+from choices import CONF, FILES, OF_SAMPLING, choices, composed
+from generated import example
 
 from inkdrop.classifier import NoisyClassifier
 from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
@@ -40,6 +41,14 @@ def test_every_choice_composes_checks_and_builds(overrides: list[str]) -> None:
     build(plain["task"])
     build(plain["data"])
     build(list(plain["callbacks"].values()))
+
+
+@pytest.mark.parametrize(
+    "file", sorted(each for name in OF_SAMPLING for each in (CONF / name).iterdir()), ids=lambda file: file.stem
+)
+def test_every_choice_of_sampling_alone_composes_and_checks(file: Path) -> None:
+    plain = composed(["checkpoint=run", *(example(file) or "").split()], "sample")
+    check({"part": plain[file.parent.name]})
 
 
 @every({str(file.relative_to(CONF)): file for file in FILES})
