@@ -13,6 +13,7 @@ from choices import CONF, FILES, OF_SAMPLING, choices, composed
 from generated import example
 
 from inkdrop.classifier import NoisyClassifier
+from inkdrop.commands.sample import Sample
 from inkdrop.configuration import CHECKPOINT_TARGETS, USER_TARGETS, build, check, check_settings
 from inkdrop.configuration.compose import GLOBAL
 from inkdrop.configuration.help import comments_in
@@ -47,7 +48,7 @@ def test_every_choice_composes_checks_and_builds(overrides: list[str]) -> None:
     "file", sorted(each for name in OF_SAMPLING for each in (CONF / name).iterdir()), ids=lambda file: file.stem
 )
 def test_every_choice_of_sampling_alone_composes_and_checks(file: Path) -> None:
-    plain = composed(["checkpoint=run", *(example(file) or "").split()], "sample")
+    plain = composed(Sample().spelled(["checkpoint=run", *(example(file) or "").split()]), "sample")
     check({"part": plain[file.parent.name]})
 
 
