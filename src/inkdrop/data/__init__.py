@@ -8,6 +8,7 @@ from inkdrop.data.loaders import Split, collect
 from inkdrop.data.mixture import Mixture
 from inkdrop.data.mnist import MNIST
 from inkdrop.data.module import DataModule
+from inkdrop.data.scenes import Scenes
 from inkdrop.data.toys import Toy
 from inkdrop.data.webdataset import WebDataset
 from inkdrop.errors import DataError
@@ -21,6 +22,7 @@ __all__ = [
     "Digits",
     "ImageFolder",
     "Mixture",
+    "Scenes",
     "Split",
     "Toy",
     "WebDataset",

@@ -10,6 +10,7 @@ from inkdrop.metrics.moments import GaussianStatistics, Statistics
 from inkdrop.metrics.neighbours import DensityCoverage, NearestNeighbours, PrecisionRecall
 from inkdrop.metrics.pretrained import CLIP, DINOv2
 from inkdrop.metrics.rmse import RootMeanSquareError
+from inkdrop.metrics.scene_judge import SceneJudge
 from inkdrop.metrics.standardized import Standardized
 from inkdrop.metrics.wasserstein import SlicedWasserstein
 
@@ -32,6 +33,7 @@ __all__ = [
     "NoFeatures",
     "PrecisionRecall",
     "RootMeanSquareError",
+    "SceneJudge",
     "SlicedWasserstein",
     "Standardized",
     "Statistics",
