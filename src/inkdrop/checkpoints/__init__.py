@@ -3,7 +3,7 @@
 from inkdrop.checkpoints.content import model_weights
 from inkdrop.checkpoints.files import Checkpoint, find_checkpoint, open_checkpoint, read_checkpoint
 from inkdrop.checkpoints.folder import CheckpointFolder
-from inkdrop.checkpoints.parts import checked_data, checked_part
+from inkdrop.checkpoints.parts import checked_data, checked_guidance, checked_part
 from inkdrop.checkpoints.snapshots import reconstructed
 from inkdrop.errors import CheckpointError
 
@@ -12,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointFolder",
     "checked_data",
+    "checked_guidance",
     "checked_part",
     "find_checkpoint",
     "model_weights",

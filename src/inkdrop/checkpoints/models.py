@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inkdrop.checkpoints.building import MAX_MODELS
 from inkdrop.checkpoints.files import locate_checkpoint
@@ -21,9 +21,10 @@ from inkdrop.errors import CheckpointError
 from inkdrop.files.fields import wrong_field
 from inkdrop.files.plain import read_bytes
 from inkdrop.files.showing import harmless
-from inkdrop.models import MAX_FOREIGN_BYTES
+from inkdrop.models import MAX_FOREIGN_BYTES, Reference
 
 EMBEDDED = "inkdrop.pipeline.embedded"
+GUIDES = "pipeline.guidance"  # the place of what guides samples, which a model within another does not have
 FOREIGN, FILES = "inkdrop.pipeline.foreign", "inkdrop.models.ForeignFiles"
 # Files of a foreign model that are kept if its folder has them; its weights are kept as those of a module.
 _NAMES = (
@@ -37,15 +38,17 @@ _KEPT: dict[str, Any] = {
     "sha256": str,
     "saved": bool,
     "models": dict[str, dict[str, Any]],
+    "weights": dict[str, Tensor],
 }
+_NEEDED = [name for name in _KEPT if name != "weights"]
 _KEPT_FILES: dict[str, Any] = {"files": dict[str, Tensor], "source": dict[str, Any], "sha256": str}
 _SOURCE = ("checkpoint", "weights", "length", "step")
 
 
 class Loaded(NamedTuple):
-    """A model that was read while another was built, and what a checkpoint keeps of it."""
+    """A model that was read while another was built, once or more, and what a checkpoint keeps of it."""
 
-    model: Any
+    models: list[Any]
     kept: dict[str, Any]
 
 
@@ -67,8 +70,14 @@ def note(model: Any, source: Mapping[str, Any], content: Mapping[str, Any], dige
     """Says that a model was read, of a checkpoint with this content and digest."""
     if (noted := _loads.get()) is not None:
         kept = {"config": content["config"]["pipeline"], "classes": list(content.get("classes", []))}
-        kept |= {"source": dict(source), "sha256": digest(), "models": content.get("models", {})}
-        noted[_key(source)] = Loaded(model, kept)
+        within = {name: each for name, each in content.get("models", {}).items() if _is_inner(name)}
+        kept |= {"source": dict(source), "sha256": digest(), "models": within}
+        noted.setdefault(_key(source), Loaded([], kept)).models.append(model)
+
+
+def _is_inner(place: str) -> bool:
+    """Whether a model within another needs what is at this place of the configuration of its task."""
+    return place.startswith("pipeline") and not place.startswith(f"{GUIDES}.")
 
 
 def note_files(path: str, files: Mapping[str, Tensor]) -> None:
@@ -76,7 +85,7 @@ def note_files(path: str, files: Mapping[str, Tensor]) -> None:
     if (noted := _loads.get()) is not None:
         source = {"path": path}
         kept = {"files": dict(files), "source": source, "sha256": digest_of_files(files)}
-        noted[_key(source)] = Loaded(None, kept)
+        noted[_key(source)] = Loaded([], kept)
 
 
 def foreign_files(path: str | Path) -> dict[str, Tensor]:
@@ -95,16 +104,21 @@ def digest_of_files(files: Mapping[str, Tensor]) -> str:
     return hashlib.sha256("\n".join(each).encode()).hexdigest()
 
 
-def inner_models(node: Any, noted: Mapping[str, Loaded], modules: set[int]) -> dict[str, dict[str, Any]]:
-    """What a checkpoint keeps of the models in the configuration of a task, by their place in it.
+def inner_models(node: Any, noted: Mapping[str, Loaded], modules: Collection[nn.Module]) -> dict[str, dict[str, Any]]:
+    """What a checkpoint keeps of the models in a configuration, by their place in it.
 
-    `modules` are the identities of the task's modules: the weights of a model among them are saved.
+    Those among the `modules` of the task have their weights in its state. Those that are no modules, such as the models
+    of guidance, have their weights here, but for those that a `Reference` holds.
     """
     found = {place: noted[_key(each)] for place, each in _places(node) if _key(each) in noted}
-    return {
-        place: each.kept if each.model is None else {**each.kept, "saved": id(each.model) in modules}
-        for place, each in found.items()
-    }
+    saved, held = set(map(id, modules)), {id(each.model) for each in modules if isinstance(each, Reference)}
+    kept = {}
+    for place, (models, each) in found.items():
+        there = set(map(id, models))
+        apart = not (there <= saved or there <= held)
+        weights = {"weights": dict(models[0].state_dict())} if apart and models else {}
+        kept[place] = {**each, "saved": there <= saved, **weights} if models else each
+    return kept
 
 
 def embedded(node: Any, models: Mapping[str, Any], path: str | Path, place: str = "", depth: int = 0) -> Any:
@@ -122,14 +136,15 @@ def embedded(node: Any, models: Mapping[str, Any], path: str | Path, place: str 
     kept = models.get(place)
     if kept is not None and "files" in kept:
         return _embedded_files(node, kept, path, place)
-    if kept is not None and (wrong := wrong_field(kept, _KEPT, [*_KEPT])) is not None:
+    if kept is not None and (wrong := wrong_field(kept, _KEPT, _NEEDED)) is not None:
         raise CheckpointError(f"{harmless(path)} is not an inkdrop checkpoint: of its model {harmless(place)}, {wrong}")
-    if kept is None or not kept["saved"] or current(node.get("_target_")) != LOADED:
+    weights = {} if kept is None or "weights" not in kept else {"weights": kept["weights"]}
+    if kept is None or not (kept["saved"] or weights) or current(node.get("_target_")) != LOADED:
         below = f"{place}." if place else ""
         return {name: embedded(each, models, path, f"{below}{name}", depth) for name, each in node.items()}
     inner = {name: each for name, each in kept["config"].items() if name != "guidance"}
     model = embedded(inner, kept["models"], path, "pipeline", depth + 1)
-    return {"_target_": EMBEDDED, "model": model, "classes": kept["classes"]}
+    return {"_target_": EMBEDDED, "model": model, "classes": kept["classes"], **weights}
 
 
 def _embedded_files(node: Mapping[str, Any], kept: Mapping[str, Any], path: str | Path, place: str) -> dict[str, Any]:
@@ -185,11 +200,13 @@ def _key(source: Mapping[str, Any]) -> str:
 
 
 def _places(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The nodes that read a model, with their places."""
+    """The nodes that read a model from its file, with their places."""
     if isinstance(node, list):
         for i, each in enumerate(node):
             yield from _places(each, f"{place}[{i}]")
     elif isinstance(node, dict):
+        if node.get("_target_") == EMBEDDED:
+            return
         if current(node.get("_target_")) in (LOADED, FOREIGN):
             yield place, node
         for name, each in node.items():

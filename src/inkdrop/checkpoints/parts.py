@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inkdrop.checkpoints.models import embedded
+from inkdrop.checkpoints.models import GUIDES, embedded
 from inkdrop.configuration import CHECKPOINT_TARGETS, arguments, check
 from inkdrop.configuration.suggestions import options
 from inkdrop.errors import CheckpointError, ConfigurationError
@@ -25,18 +25,45 @@ def checked_part(
     """
     if not isinstance(node := content["config"].get(name), dict):
         raise CheckpointError(f"{path} is not an inkdrop checkpoint: its configuration has no {name}")
-    node = embedded(node, content.get("models", {}), path, name)
-    if "${" in str(node):  # as part of another configuration, it would read the environment
-        raise CheckpointError(f"{path} is not an inkdrop checkpoint: its configuration has a reference in {name}")
-    try:
-        check(node, (*CHECKPOINT_TARGETS, *allow_targets), name)
-    except ConfigurationError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    guidance = {key: each for key, each in node.items() if f"{name}.{key}" == GUIDES}
+    rest = {key: each for key, each in node.items() if key not in guidance}
+    node = {**embedded(rest, content.get("models", {}), path, name), **guidance}
+    _check(node, path, name, allow_targets)
     if "_target_" not in node or node.get("_partial_"):
         raise CheckpointError(f"{path} is not an inkdrop checkpoint: its {name} does not name a class to build")
     if "sampler" in node and node.get("guidance") is None:
         return {**node, "guidance": {}}
     return node
+
+
+def checked_guidance(
+    path: str | Path, content: Mapping[str, Any], guidance: Any, allow_targets: Sequence[str] = ()
+) -> Any:
+    """Returns checked guides of a checkpoint, whose models are those that it holds instead of those of other files.
+
+    `guidance` is that of the checkpoint's configuration, with other numbers at most. Raises `CheckpointError` as
+    `checked_part` does.
+    """
+    node = embedded(guidance, content.get("models", {}), path, GUIDES)
+    _check(node, path, GUIDES, allow_targets)
+    return node
+
+
+def _check(node: Any, path: str | Path, name: str, allow_targets: Sequence[str]) -> None:
+    if _refers(node):  # as part of another configuration, it would read the environment
+        raise CheckpointError(f"{path} is not an inkdrop checkpoint: its configuration has a reference in {name}")
+    try:
+        check(node, (*CHECKPOINT_TARGETS, *allow_targets), name)
+    except ConfigurationError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _refers(node: Any) -> bool:
+    if isinstance(node, Mapping):
+        return any(_refers(each) for pair in node.items() for each in pair)
+    if isinstance(node, list | tuple):
+        return any(map(_refers, node))
+    return isinstance(node, str) and "${" in node
 
 
 def checked_data(

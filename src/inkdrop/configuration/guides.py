@@ -39,6 +39,12 @@ def assigned(chosen: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
     return replaced
 
 
+def as_in_run(chosen: Mapping[str, Any] | None) -> bool:
+    """Returns whether the guides of a command are those of the run, with other numbers at most."""
+    given = {name for name, value in (chosen or {}).items() if value != AS_RUN}
+    return given <= {name for name in SHORT if name != "checkpoint"}
+
+
 def acting(guidance: Mapping[str, Any]) -> list[Any]:
     """Returns the guides that have an effect, in order and with all numbers as floats, so that they can be compared."""
     return [_floats(node) for node in guidance.values() if node.get("scale", 1.0) is not None]

@@ -1,7 +1,7 @@
 """Pipelines, which turn seeds and conditions into data, and pipelines from checkpoints."""
 
 from inkdrop.pipeline.base import MAX_NUMBERS, Pipeline, calls_counted, compile_network
-from inkdrop.pipeline.loading import embedded, foreign, load, loaded, restored, set_weights
+from inkdrop.pipeline.loading import embedded, foreign, guides, load, loaded, restored, set_weights
 
 __all__ = [
     "MAX_NUMBERS",
@@ -10,6 +10,7 @@ __all__ = [
     "compile_network",
     "embedded",
     "foreign",
+    "guides",
     "load",
     "loaded",
     "restored",

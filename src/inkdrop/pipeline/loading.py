@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from inkdrop.checkpoints import checked_part, model_weights, open_checkpoint, reconstructed
+from inkdrop.checkpoints import checked_guidance, checked_part, model_weights, open_checkpoint, reconstructed
 from inkdrop.checkpoints.building import built, opened
 from inkdrop.checkpoints.content import require_fit
 from inkdrop.checkpoints.models import digest_of_snapshots, foreign_files, note, note_files
@@ -17,6 +17,8 @@ from inkdrop.configuration import CHECKPOINT_TARGETS
 from inkdrop.configuration.building import foreign_targets
 from inkdrop.errors import CheckpointError
 from inkdrop.files.showing import warn
+from inkdrop.files.tensors import tensors
+from inkdrop.guidance import Guidance
 from inkdrop.models import ForeignFiles, Model
 from inkdrop.pipeline.base import Pipeline
 
@@ -45,8 +47,21 @@ def load(
         pipeline = restored(content, weights, allow_targets, path)
     guidance = checked_part(path, content, "pipeline", allow_targets).get("guidance")
     if guidance is not None:  # the model may be a part of its own guidance
-        pipeline.guidance = built(path, guidance, (*CHECKPOINT_TARGETS, *allow_targets))
+        pipeline.guidance = guides(content, guidance, allow_targets, path)
     return pipeline
+
+
+def guides(
+    checkpoint: Mapping[str, Any], guidance: Any, allow_targets: Sequence[str] = (), path: str | Path = ""
+) -> dict[str, Guidance]:
+    """Builds the guides of a checkpoint's configuration, or the same with other numbers.
+
+    Their models are those that the checkpoint holds; a checkpoint of an earlier version holds none, and they are read
+    from their files. Raises `CheckpointError` for guides that cannot be built; messages name `path`.
+    """
+    node = checked_guidance(path, checkpoint, guidance, allow_targets)
+    made: dict[str, Guidance] = built(path, node, (*CHECKPOINT_TARGETS, *allow_targets), dict(tensors(node)))
+    return made
 
 
 def loaded(
@@ -75,8 +90,16 @@ def foreign(path: str) -> ForeignFiles:
     return ForeignFiles(files, path)
 
 
-def embedded(model: Model, classes: list[str]) -> Model:
-    """Returns a part of a checkpoint's model that was trained as a model, with the names of its classes."""
+def embedded(
+    model: Model, classes: list[str], weights: dict[str, Tensor] | None = None
+) -> Pipeline | NoisyClassifier | Model:
+    """Returns a part of a checkpoint that was trained as a model, with the names of its classes.
+
+    `weights` are those of a model that is no part of the checkpoint's own model, such as a guide. Raises
+    `CheckpointError` if they do not fit.
+    """
+    if weights is not None:
+        set_weights(model, weights, "a model within the checkpoint")
     model.classes = classes
     return model.eval()
 
@@ -100,18 +123,18 @@ def restored(
 ) -> Pipeline:
     """Builds the pipeline from the content of a checkpoint, as in `load`; error messages name `path`.
 
-    It has no guidance, because guidance may need other files that no longer exist.
+    It has no guidance, which `guides` builds: that of an earlier version needs other files, which may no longer exist.
     """
     config = {**checked_part(path, checkpoint, "pipeline", allow_targets)}
     config.pop("guidance", None)
     targets = (*CHECKPOINT_TARGETS, *allow_targets)
-    pipeline: Pipeline = built(path, config, targets, checkpoint["state_dict"])
+    pipeline: Pipeline = built(path, config, targets, {**checkpoint["state_dict"], **dict(tensors(config))})
     set_weights(pipeline, model_weights(checkpoint, weights), str(path))
     pipeline.classes = checkpoint.get("classes", [])
     return pipeline.eval()
 
 
-def set_weights(pipeline: Pipeline, weights: Mapping[str, Tensor], source: str) -> None:
+def set_weights(pipeline: Model, weights: Mapping[str, Tensor], source: str) -> None:
     """Loads weights into a pipeline, and warns if this changes their type.
 
     Raises `CheckpointError` if they do not fit.

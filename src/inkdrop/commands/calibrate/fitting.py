@@ -14,7 +14,14 @@ from torch import Tensor
 
 from inkdrop.calibration import calibrate, read_calibration, rms, solution, write_calibration
 from inkdrop.checkpoints import Checkpoint, open_checkpoint, reconstructed
-from inkdrop.commands.sample.options import check_average, completed, find_calibration, model_options, sampled_model
+from inkdrop.commands.sample.options import (
+    built_guides,
+    check_average,
+    completed,
+    find_calibration,
+    model_options,
+    sampled_model,
+)
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.errors import CheckpointError
@@ -87,6 +94,7 @@ def _prepared(plain: dict[str, Any]) -> tuple[dict[str, Any], Checkpoint, Pipeli
     """
     check_settings(plain)
     checkpoint = open_checkpoint(plain["checkpoint"])
+    chosen = plain["guidance"]
     plain = {**plain, **completed({**plain, "evaluate": False}, checkpoint)}
     check_average(plain)
     allowed = (*USER_TARGETS, *plain["allow_targets"])
@@ -98,7 +106,7 @@ def _prepared(plain: dict[str, Any]) -> tuple[dict[str, Any], Checkpoint, Pipeli
     content = content if own is None else reconstructed(checkpoint.path, **plain["ema"])
     pipeline = restored(content, str(plain["weights"]), plain["allow_targets"], checkpoint.path)
     pipeline.to(_device(plain["device"]))
-    pipeline.guidance = build(plain["guidance"], allowed)
+    pipeline.guidance = built_guides(plain, chosen, content)
 
     def solver(count: int) -> Sampler:
         sampler: Sampler = build({**plain["sampler"], "time_grid": {**plain["time_grid"], "num_steps": count}}, allowed)

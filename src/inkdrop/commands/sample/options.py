@@ -12,11 +12,12 @@ import torch
 from inkdrop.calibration import calibration_file, read_calibration
 from inkdrop.checkpoints import Checkpoint, checked_part
 from inkdrop.checkpoints.snapshots import find_snapshots
-from inkdrop.configuration.building import CHECKPOINT_TARGETS, locate
-from inkdrop.configuration.guides import SHORT, acting, assigned, differing
+from inkdrop.configuration.building import CHECKPOINT_TARGETS, USER_TARGETS, build, locate
+from inkdrop.configuration.guides import SHORT, acting, as_in_run, assigned, differing
 from inkdrop.configuration.suggestions import options
 from inkdrop.errors import ConfigurationError
-from inkdrop.pipeline import Pipeline
+from inkdrop.guidance import Guidance
+from inkdrop.pipeline import Pipeline, guides
 from inkdrop.randomness import MAX_SEED
 
 _NOISE = 3.0  # least sigma / alpha at which sampling from pure noise may start
@@ -61,6 +62,18 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
         "constraint": plain.get("constraint") or run.get("constraint"),
         "evaluation": evaluation,
     }
+
+
+def built_guides(plain: Mapping[str, Any], chosen: Any, content: Mapping[str, Any]) -> dict[str, Guidance]:
+    """Returns the guides of a completed configuration.
+
+    `chosen` is its guidance before it was completed. The models of the run's own guides are those that its checkpoint
+    holds; guides that are chosen for sampling read their files.
+    """
+    if as_in_run(chosen):
+        return guides(content, plain["guidance"], plain["allow_targets"], plain["checkpoint"])
+    made: dict[str, Guidance] = build(plain["guidance"], (*USER_TARGETS, *plain["allow_targets"]))
+    return made
 
 
 def _chosen(plain: Mapping[str, Any]) -> dict[str, Any]:

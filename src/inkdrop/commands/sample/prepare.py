@@ -16,6 +16,7 @@ from inkdrop.checkpoints import Checkpoint, checked_data, reconstructed
 from inkdrop.commands.command import Asked, Prepared, Session
 from inkdrop.commands.sample.inputs import Measured, checkpoint_of, conditions_of, data_of, items_of, origin_settings
 from inkdrop.commands.sample.options import (
+    built_guides,
     check_average,
     check_files,
     check_graphs,
@@ -108,7 +109,7 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
     check_average(plain)
     world_size = world_size_of(plain["trainer"])
     model, source = _source(plain, checkpoint, session)
-    pipeline = _pipeline(plain, model, source, allowed, session)
+    pipeline = _pipeline(plain, asked.config.get("guidance"), model, source, session)
     if plain["sampler"] is not None:
         check_grid(pipeline)
     pipeline.check()  # a foreign checkpoint may contain parts that do not fit each other
@@ -199,16 +200,18 @@ def _source(
 
 def _pipeline(
     plain: dict[str, Any],
+    chosen: Any,
     content: Mapping[str, Any],
     source: dict[str, Any],
-    allowed: tuple[str, ...],
     session: Session,
 ) -> Pipeline:
+    """Returns the model with what samples it; `chosen` is the guidance that the command chooses itself."""
     weights, targets, path = str(plain["weights"]), plain["allow_targets"], plain["checkpoint"]
+    allowed = (*USER_TARGETS, *targets)
     pipeline = session.keep("pipeline", [source, targets], lambda: restored(content, weights, targets, path))
     if plain["sampler"] is not None:
         pipeline.sampler = build(plain["sampler"], allowed)
-        pipeline.guidance = build(plain["guidance"], allowed)
+        pipeline.guidance = built_guides(plain, chosen, content)
         pipeline.constraint = build(plain["constraint"], allowed)
     pipeline.view = build(plain["view"], allowed) or type(pipeline).view
     return pipeline

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -155,7 +155,7 @@ def _build(
     allowed = (*USER_TARGETS, *plain["allow_targets"])
     torch.manual_seed(plain["seed"])  # weights
     data: DataModule = found[0] if found else build(plain["data"], allowed)
-    task = _task(plain["task"], allowed, before)
+    task, callbacks = _task(plain, allowed, before)
     if plain["channels_last"]:
         task.pipeline.to(memory_format=torch.channels_last)
     loggers: list[Logger] = [JSONLines(run / "metrics.jsonl")]
@@ -163,7 +163,6 @@ def _build(
         loggers += build(list(plain["logger"].values()), allowed)
     except ImportError as error:
         raise ValueError(f"a logger needs a package that is not installed: {error}") from None
-    callbacks = build(list(plain["callbacks"].values()), allowed)
     # Lightning's own sampler would change the keyed order, and its sanity check would cost time and log a loss.
     with refused_devices(plain["trainer"]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU.*")  # it is refused elsewhere
@@ -182,15 +181,16 @@ def _build(
     return data, task, trainer
 
 
-def _task(node: dict[str, Any], allowed: tuple[str, ...], before: Resumed | None) -> Task:
-    """Builds the task; inner models whose weights the run's checkpoint holds are not read from their files again."""
+def _task(plain: Mapping[str, Any], allowed: tuple[str, ...], before: Resumed | None) -> tuple[Task, list[Callback]]:
+    """Builds the task and the callbacks; models within them that the run's checkpoint holds are not read again."""
+    node, known = {**plain["task"], "callbacks": plain["callbacks"]}, {}
     if before is not None:
-        node = embedded(node, before.models, before.checkpoint)
+        node, known = embedded(node, before.models, before.checkpoint), before.models
     with loads_noted() as noted:
-        task: Task = build(node, allowed)
-    modules = set(map(id, task.modules()))
-    task.models = before.models if before is not None else inner_models(node, noted, modules)
-    return task
+        task: Task = build({name: each for name, each in node.items() if name != "callbacks"}, allowed)
+        callbacks: list[Callback] = build(list(node["callbacks"].values()), allowed)
+    task.models = {**known, **inner_models(node, noted, list(task.modules()))}
+    return task, callbacks
 
 
 def _check_fit(
