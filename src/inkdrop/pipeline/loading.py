@@ -95,7 +95,7 @@ def embedded(
 ) -> Pipeline | NoisyClassifier | Model:
     """Returns a part of a checkpoint that was trained as a model, with the names of its classes.
 
-    `weights` are those of a model that is no part of the checkpoint's own model, such as a guide. Raises
+    `weights` are those of a model that is not a part of the checkpoint's own model, such as a guide. Raises
     `CheckpointError` if they do not fit.
     """
     if weights is not None:
