@@ -107,8 +107,8 @@ def digest_of_files(files: Mapping[str, Tensor]) -> str:
 def inner_models(node: Any, noted: Mapping[str, Loaded], modules: Collection[nn.Module]) -> dict[str, dict[str, Any]]:
     """What a checkpoint keeps of the models in a configuration, by their place in it.
 
-    Those among the `modules` of the task have their weights in its state. Those that are not modules, such as the models
-    of guidance, have their weights here, but for those that a `Reference` holds.
+    Those among the `modules` of the task have their weights in its state. Others, such as the models of guidance, have
+    their weights here, but for those that a `Reference` holds.
     """
     found = {place: noted[_key(each)] for place, each in _places(node) if _key(each) in noted}
     saved, held = set(map(id, modules)), {id(each.model) for each in modules if isinstance(each, Reference)}
