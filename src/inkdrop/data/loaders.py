@@ -46,6 +46,13 @@ Order: TypeAlias = Callable[[Sequence[int]], Tensor]  # positions of the run -> 
 class Derive(ABC):
     """Computes a field of a batch from its other fields, such as a degraded image; its attributes are its options."""
 
+    def __repr__(self) -> str:
+        # A part of a package is named as YAML files name it, wherever it is defined there.
+        kind = type(self)
+        module = kind.__module__.split(".")
+        package = ".".join(module[:3] if module[0] == "inkdrop" else module)
+        return f"{package}.{kind.__qualname__} {sorted(vars(self).items())}"
+
     @abstractmethod
     def __call__(self, fields: Batch, generators: Generators) -> Tensor:
         """Returns the field (B, *) of raw fields (B, *) with one random stream per sample."""
@@ -90,8 +97,7 @@ class Derived:
 
     def digest(self) -> str:
         """Returns what the field is: the kind and the options of its computation."""
-        kind = type(self.derive)
-        return f"{kind.__module__}.{kind.__qualname__} {sorted(vars(self.derive).items())}"
+        return repr(self.derive)
 
 
 class ShuffledPasses:

@@ -210,6 +210,7 @@ class Evaluation:
             "reference": self.reference,
             "rounding": str(data.splits[self.reference]["x"].dtype).removeprefix("torch."),
             **self._unusual(),
+            **({"derive": {name: repr(each) for name, each in data.derive.items()}} if data.derive else {}),
         }
         metrics = {f"{name}_{short(self._count)}": settings for name, settings in self._panel.settings.items()}
         higher = [f"{name}_{short(self._count)}" for name in self._panel.higher]
