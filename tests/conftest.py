@@ -7,9 +7,12 @@ import itertools
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: sums are equal to the bit on equal numbers of threads
@@ -19,6 +22,7 @@ import pytest
 import torch
 from composing import compose_faster
 from entry_scripts import ROOT, Ended, Script
+from warm import process
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells let jobs in the background ignore
 
@@ -80,6 +84,8 @@ def script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], t
     """train.py or sample.py in this process, in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+    warm = SimpleNamespace(Popen=partial(process, fresh=False), DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr("inkdrop.commands.sweep.starters.subprocess", warm)  # for the program that forks for trials
 
     def run(name: str, *overrides: str) -> Ended:
         monkeypatch.setattr(sys, "argv", [str(ROOT / name), *overrides])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from entry_scripts import Script, completed
+from entry_scripts import ROOT, Script, completed
 from peers import diffusers_small
 from PIL import Image
 from runs import TINY, arrays_of, points, sampled, trained
@@ -22,6 +22,17 @@ from inkdrop.data import Digits
 from inkdrop.errors import CheckpointError
 from inkdrop.networks import UNet
 from inkdrop.networks.diffusers_format import to_diffusers
+
+# train.py where W&B is not installed; inkdrop is not imported yet.
+WITHOUT_WANDB = """
+import runpy, sys
+assert not any(name.startswith("inkdrop") for name in sys.modules)
+for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+    del sys.modules[name]
+sys.modules["wandb"] = None
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def picture(path: Path) -> np.ndarray:
@@ -343,12 +354,10 @@ def test_compiled_networks_train_and_sample_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_other_loggers_and_missing_packages(tmp_path: Path) -> None:
-    blocked = tmp_path / "blocked"
-    blocked.mkdir()
-    (blocked / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
+    (tmp_path / "without.py").write_text(WITHOUT_WANDB)
     folder = tmp_path / "run"
     options = [*TINY, "logger=[tensorboard,csv]", f"output_dir={folder}"]
-    done = completed("train.py", *options, fresh=True, PYTHONPATH=str(blocked))
+    done = completed(str(tmp_path / "without.py"), str(ROOT / "train.py"), *options)
     assert done.returncode == 0, done.stderr
     assert "validation/loss" in next((folder / "csv").glob("metrics.csv")).read_text()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

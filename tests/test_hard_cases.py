@@ -20,6 +20,7 @@ from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.deviations import large, small
 from inkdrop.guidance import Clip
 from inkdrop.noises import Draw
+from inkdrop.randomness import Generators
 from inkdrop.samplers import DDIM, Ancestral, PredictorCorrector, Sampler, forward_kernel, heun, towards
 from inkdrop.schedules import VP, Point, Scalar, Schedule
 from inkdrop.time_grids import Churn, Restart, TimeGrid, Trailing
@@ -114,7 +115,7 @@ class Particles(Constraint):
             raise ValueError("particles need a sampler that draws noise")
         error = torch.where(self.mask, (self.path[next.t] - mean) / std, 0.0)
         weights = (-error.square().sum(1) / 2).reshape(-1, self.copies).softmax(1)
-        uniform = noise.streams("resample").uniform((1,))[:: self.copies]
+        uniform = self._firsts(noise.streams("resample")).uniform((1,))
         ladder = (torch.arange(self.copies) + uniform) / self.copies  # systematic resampling
         chosen = torch.searchsorted(weights.cumsum(1).contiguous(), ladder).clamp(max=self.copies - 1)
         index = (chosen + torch.arange(len(chosen))[:, None] * self.copies).flatten()
@@ -122,9 +123,13 @@ class Particles(Constraint):
         return torch.where(self.mask, self.path[next.t], x), index
 
     def finish(self, x: Tensor) -> Tensor:
-        uniform = self.noise.streams("pick").uniform()[:: self.copies]
+        uniform = self._firsts(self.noise.streams("pick")).uniform()
         pick = (uniform * self.copies).long().clamp(max=self.copies - 1)
         return x[torch.arange(len(pick)) * self.copies + pick]
+
+    def _firsts(self, streams: Generators) -> Generators:
+        """The stream of the first particle of each sample."""
+        return Generators(streams.keys[:: self.copies], streams.places[:: self.copies])
 
     def _shared(self, noise: Tensor) -> Tensor:
         return noise[:: self.copies].repeat_interleave(self.copies, 0)

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 from entry_scripts import Script
+from scripted import Scripted
 from swept import OPTIONS, Sweep, waited_for
 
 from inkdrop.commands.sweep.record import read_trials
+from inkdrop.commands.sweep.remote import Remote, Run
+from inkdrop.commands.sweep.starters import Job
 
-FEW = ["trainer.max_steps=4", "scheduler.num_steps=4", "seed=0,1"]
+FEW = ["trainer.max_steps=4", "scheduler.num_steps=4"]
 # A scheduler without queues: it starts a batch script at once, and again when it is asked to.
 SCRIPTS = {
     "sbatch": """#!/bin/sh
@@ -58,19 +61,21 @@ def metrics(sweep: Sweep) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_schedulers_run_the_same_trials(tmp_path: Path) -> None:
-    results = []
-    launchers = ([], ["slurm", "cluster=local"], ["ray", "num_cpus=1"])
-    for number, (name, *options) in enumerate([each or ["processes"] for each in launchers]):
-        (tmp_path / str(number)).mkdir()
-        sweep = Sweep(tmp_path / str(number))
-        own = [f"hydra.launcher.{each}" for each in options]
-        code, out = sweep.run(*FEW, f"hydra/launcher={name}", "hydra.launcher.jobs=2", *own)
+    """One each of those that start an interpreter for a trial."""
+    launchers = {"processes": ["seed=0,1"], "slurm": ["seed=0,0", "cluster=local"], "ray": ["seed=1,1", "num_cpus=1"]}
+    results = {}
+    for name, (seeds, *options) in launchers.items():
+        (tmp_path / name).mkdir()
+        sweep = Sweep(tmp_path / name)
+        own = [f"hydra.launcher.{each}" for each in ["jobs=2", *options]]
+        code, out = sweep.run(*FEW, seeds, f"hydra/launcher={name}", *own)
         assert code == 0, out
-        assert "2 finished" in out
-        results.append(metrics(sweep))
-        assert (sweep.folder / "seed=1" / "console.log").read_text().count("fresh run") == 1
-    assert len(results[0]) == 2
-    assert results[0] == results[1] == results[2]
+        results[name] = metrics(sweep)
+        assert f"{len(results[name])} finished" in out
+        for log in sweep.folder.glob("*/console.log"):
+            assert log.read_text().count("fresh run") == 1
+    assert sorted(results["processes"]) == ["seed=0", "seed=1"]
+    assert sorted({**results["slurm"], **results["ray"]}.items()) == sorted(results["processes"].items())
 
 
 @pytest.mark.slow
@@ -103,6 +108,37 @@ def test_a_job_of_slurm_that_meets_its_time_limit_is_queued_again(
     assert (trial.state, trial.attempts) == ("finished", 1)
     log = (sweep.folder / trial.name / "console.log").read_text()
     assert log.count("fresh run") == log.count("resumed from step") == 1
+
+
+class Counted(Remote):
+    """A scheduler whose jobs end when they have been looked at `looks` times."""
+
+    def __init__(self, looks: list[int]):
+        super().__init__()
+        self.looks, self.cancelled = looks, list[int]()
+
+    def submit(self, run: Run) -> int:
+        return int(run.command[-1])
+
+    def code(self, job: int) -> int | None:
+        self.looks[job] -= 1
+        return None if self.looks[job] else 40 + job
+
+    def cancel(self, job: int) -> None:
+        self.cancelled.append(job)
+
+
+def test_each_of_several_jobs_of_a_scheduler_ends_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inkdrop.commands.sweep.remote.Processes", lambda: Scripted([]))
+    monkeypatch.setattr("inkdrop.commands.sweep.remote._POLL", 0.0)
+    starter = Counted([3, 1, 2, 9])
+    numbers = [starter.start(Job(["train.py", str(job)], tmp_path / "log")) for job in range(4)]
+    assert len(set(numbers)) == 4
+    ended = [starter.ended(timeout=0) for _ in range(4)]
+    assert ended == [[(numbers[1], 41)], [(numbers[2], 42)], [(numbers[0], 40)], []]
+    starter.send(numbers[1], signal.SIGTERM)
+    starter.send(numbers[3], signal.SIGTERM)
+    assert starter.cancelled == [3]
 
 
 @pytest.mark.parametrize(

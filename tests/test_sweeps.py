@@ -30,8 +30,8 @@ def test_a_sweep_that_is_killed_is_continued_by_the_same_command(tmp_path: Path)
     sweep = Sweep(tmp_path)
     values = ["seed=0,1", "optimizer.lr=1e-3,2e-3"]
 
-    # Everything is killed when a trial has finished and another one has not.
-    process = sweep.start(*values)
+    # Everything is killed when a trial has finished and another one has not; here the program that forks starts afresh.
+    process = sweep.start(*values, fresh=True)
     waited_for(lambda: sweep.results() and any(0 < max(each, default=0) < 40 for each in sweep.steps().values()))
     for each in sweep.processes():
         os.kill(each, signal.SIGKILL)
@@ -127,25 +127,25 @@ def test_a_mistyped_option_is_answered_without_torch(options: list[str], said: s
 @pytest.mark.slow
 def test_forks_fresh_processes_and_two_ranks_compute_the_same(tmp_path: Path) -> None:
     """To the bit for one process, started either way; with two ranks each trial is one run with one record."""
-    few = ["trainer.max_steps=4", "scheduler.num_steps=4", "seed=0,1"]
-    for start in ("fork", "fresh"):
-        (tmp_path / start).mkdir()
-        code, out = Sweep(tmp_path / start).run(*few, f"hydra.launcher.start={start}")
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    asked = {
+        "forked": ["seed=0,1", "hydra.launcher.start=fork"],
+        "fresh": ["seed=1,1", "hydra.launcher.start=fresh"],
+        "ranks": ["seed=0,0", *two],
+    }
+    sweeps = {}
+    for name, options in asked.items():
+        (tmp_path / name).mkdir()
+        sweeps[name] = Sweep(tmp_path / name)
+        code, out = sweeps[name].run("trainer.max_steps=4", "scheduler.num_steps=4", *options)
         assert code == 0, out
-    forked, fresh = (Sweep.__new__(Sweep) for _ in range(2))
-    forked.folder, fresh.folder = tmp_path / "fork" / "sweep", tmp_path / "fresh" / "sweep"
-    for name in ("seed=0", "seed=1"):
-        metrics = [json.loads(each.results()[name])["metrics"] for each in (forked, fresh)]
-        assert metrics[0] == metrics[1]
-        assert json.loads(forked.results()[name])["threads"] == 1
-    (tmp_path / "ranks").mkdir()
-    ranks = Sweep(tmp_path / "ranks")
-    code, out = ranks.run(*few, "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
-    assert code == 0, out
-    assert sorted(ranks.steps()) == ["seed=0", "seed=1"]
-    assert set(map(tuple, ranks.steps().values())) == {(1, 2, 3, 4)}
-    assert len(list(ranks.folder.glob("*/run.json"))) == 2
-    assert not ranks.processes()
+        assert not sweeps[name].processes()
+    results = {name: {seed: json.loads(each) for seed, each in of.results().items()} for name, of in sweeps.items()}
+    assert [sorted(each) for each in results.values()] == [["seed=0", "seed=1"], ["seed=1"], ["seed=0"]]
+    assert results["fresh"]["seed=1"]["metrics"] == results["forked"]["seed=1"]["metrics"]
+    assert {each["threads"] for each in results["forked"].values()} == {1}
+    assert sweeps["ranks"].steps() == {"seed=0": [1, 2, 3, 4]}
+    assert len(list(sweeps["ranks"].folder.glob("*/run.json"))) == 1
 
 
 @pytest.mark.slow

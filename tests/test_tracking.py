@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import shutil
 from pathlib import Path
@@ -181,13 +182,15 @@ def test_a_resumed_run_has_its_identity_and_no_step_twice(tmp_path: Path) -> Non
     (copied,) = [halved / "wandb" / own.name]
     copied.mkdir(parents=True)
     (file,) = own.glob("run-*.wandb")
-    kept: list[int] = []
-    for size in range(file.stat().st_size, 0, -200):  # what a killed process leaves: blocks, without the last rows
+
+    def kept(size: int) -> list[int]:
+        """The steps in what a killed process leaves: blocks, without the last rows."""
         (copied / file.name).write_bytes(file.read_bytes()[:size])
-        kept = [row["_step"] for row in history(segments(halved)[0])]
-        if len(kept) == 2:
-            break
-    assert kept == [2, 4]
+        return [row["_step"] for row in history(segments(halved)[0])]
+
+    sizes = range(0, file.stat().st_size, 200)
+    size = sizes[bisect.bisect_left(sizes, 2, key=lambda size: len(kept(size)))]
+    assert kept(size) == [2, 4]
     run(halved, "trainer.max_steps=12", model=BARE)
     first, second = segments(halved)
     steps = [row["_step"] for row in history(first) + history(second)]

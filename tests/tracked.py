@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from entry_scripts import completed
 
 Records = list[tuple[str, Any]]
 
@@ -18,8 +18,8 @@ def segments(folder: Path) -> list[Records]:
 
 
 def records(file: Path) -> Records:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = completed("-m", "wandb", "leet", "inspect", "--json", str(file))
+    assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return [(line["type"], line[line["type"]]) for line in lines]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import inspect
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +35,8 @@ _LIBRARIES = ("torch", "lightning.pytorch", "hydra", "matplotlib.pyplot", "scipy
 # Variables that an interpreter, the linker or a library reads once as it begins.
 _READ_ONCE = ("PYTHON", "LD_", "OMP_", "MKL_", "TORCH_", "HF_", "MPL", "CUDA_")
 _PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+_MOST_STREAMS = 16
+_FORKING = "inkdrop.commands.sweep.forking"  # the program of a sweep that starts its trials
 _NUMBER = struct.Struct("q")
 _AVAILABLE = hasattr(os, "fork") and hasattr(socket, "send_fds")
 _BEGIN = subprocess.Popen._execute_child  # type: ignore[attr-defined]
@@ -98,10 +101,12 @@ def _ask(control: socket.socket, told: Mapping[str, Any]) -> socket.socket:
     """Asks for a process; the socket that its number and its end are told by."""
     ours, theirs = socket.socketpair()
     streams = [told[name] if told[name] != -1 else own for own, name in enumerate(("p2cread", "c2pwrite", "errwrite"))]
-    socket.send_fds(control, [b"?"], [theirs.fileno(), *streams])
+    kept = sorted(told["pass_fds"])
+    socket.send_fds(control, [b"?"], [theirs.fileno(), *streams, *kept])
     theirs.close()
     command, folder = [os.fspath(each) for each in told["args"]][1:], os.fspath(told["cwd"] or os.getcwd())
-    ours.sendall(json.dumps([command, folder, told["env"]]).encode())
+    asked = [command, folder, told["env"], told["start_new_session"], [0, 1, 2, *kept]]
+    ours.sendall(json.dumps(asked).encode())
     ours.shutdown(socket.SHUT_WR)
     return ours
 
@@ -112,15 +117,16 @@ def _has_begun(process: Any, told: Mapping[str, Any], pid: int) -> None:
 
 
 class Request:
-    """A process that is asked for: its command, folder, environment and streams."""
+    """A process that is asked for: its command, folder, environment, whether it leads a session, and its streams."""
 
     def __init__(self, control: socket.socket):
         """Waits for one; without streams if nobody can ask any more."""
-        _, self.streams, _, _ = socket.recv_fds(control, 1, 4)
+        _, self.streams, _, _ = socket.recv_fds(control, 1, _MOST_STREAMS)
         if self.streams:
             self.answers = socket.socket(fileno=self.streams.pop(0))
             with self.answers.makefile("rb") as file:
-                self.command, self.folder, self.environment = json.loads(file.read())
+                asked = json.loads(file.read())
+                self.command, self.folder, self.environment, self.leads, self.numbers = asked
 
     def close(self) -> None:
         for stream in self.streams:
@@ -173,14 +179,19 @@ def _end(running: Mapping[int, Request]) -> None:
 
 def become(request: Request, path: Sequence[str]) -> None:
     """Makes this process what an interpreter is that begins with a command; `path` is that of the libraries."""
-    for number, stream in enumerate(request.streams):
-        os.dup2(stream, number)
+    above = max(request.numbers) + 1  # so that no stream is in the place of another one
+    streams = [fcntl.fcntl(stream, fcntl.F_DUPFD, above) for stream in request.streams]
     request.close()
     request.answers.close()
+    for number, stream in zip(request.numbers, streams, strict=True):
+        os.dup2(stream, number)
+        os.close(stream)
     imported = {name: value for name, value in os.environ.items() if name not in BEGUN}  # by libraries
     os.environ.clear()
     os.environ.update(imported | request.environment)
     os.chdir(request.folder)
+    if request.leads and os.getsid(0) != os.getpid():
+        os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     added = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
@@ -196,11 +207,12 @@ def become(request: Request, path: Sequence[str]) -> None:
     MEDIA_TMP.__init__("wandb-media")  # type: ignore[misc] # a folder of its own: each process removes it at its end
 
 
-def keep_ranks(number: int, path: Sequence[str]) -> Sequence[str] | None:
-    """Forks processes that wait to become what Lightning begins with `subprocess.Popen` for all ranks but the first.
+def keep_further(command: Sequence[str], path: Sequence[str]) -> Sequence[str] | None:
+    """Forks processes that wait to become those which a command begins with `subprocess.Popen`.
 
-    In each of them the command is returned when it is told.
+    In each of them its command is returned when it is asked for.
     """
+    number, is_meant = further(command)
     waiting: list[tuple[int, socket.socket]] = []
     for _ in range(number):
         ours, theirs = socket.socketpair()
@@ -219,7 +231,7 @@ def keep_ranks(number: int, path: Sequence[str]) -> Sequence[str] | None:
 
     def begin(process: Any, *arguments: Any) -> None:
         told = _named(*arguments)
-        if not waiting or told["args"][0] != sys.executable:
+        if not waiting or told["args"][0] != sys.executable or not is_meant(told["args"]):
             _BEGIN(process, *arguments)
             return
         child, control = waiting.pop(0)
@@ -229,6 +241,19 @@ def keep_ranks(number: int, path: Sequence[str]) -> Sequence[str] | None:
 
     subprocess.Popen._execute_child = begin  # type: ignore[attr-defined]
     return None
+
+
+def further(command: Sequence[str]) -> tuple[int, Callable[[Sequence[str]], bool]]:
+    """How many processes a command begins, and which commands are theirs.
+
+    Those of a sweep are the program that forks for each trial; those of a run are all ranks but the first, which
+    Lightning begins.
+    """
+    if "LOCAL_RANK" in os.environ:
+        return 0, lambda _: False
+    if {"-m", "--multirun"} & set(command[1:]):
+        return 1, lambda begun: _FORKING in begun
+    return number_of_ranks(command) - 1, lambda _: True
 
 
 def number_of_ranks(command: Sequence[str]) -> int:
@@ -288,5 +313,4 @@ if __name__ == "__main__":
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     folders = sys.path[1:]
     become(request, folders)
-    further = keep_ranks(number_of_ranks(request.command) - 1, folders) if "LOCAL_RANK" not in os.environ else None
-    end(further or request.command)
+    end(keep_further(request.command, folders) or request.command)
