@@ -122,6 +122,7 @@ OTHERS: dict[str, dict[str, Any]] = {
             "resolution.Downscale": {"factor": 2},
         }.items()
     },
+    "inkdrop.data.paired.Paired": {"path": "nowhere"},
     "inkdrop.models.ForeignFiles": {"files": {"config.json": torch.tensor([*b"{}"], dtype=torch.uint8)}},
     "inkdrop.noises.absorbing.Absorbing": {"num_categories": 3},
     "inkdrop.pictures.automatic.Automatic": {},

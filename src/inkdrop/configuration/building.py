@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "inkdrop.conditioners": ("inkdrop.conditioners.Conditioner",),
     "inkdrop.constraints": ("inkdrop.constraints.ConstraintFactory",),
     "inkdrop.data": (
-        *("inkdrop.data.DataModule", "inkdrop.data.decoding.Decoder"),
+        *("inkdrop.data.DataModule", "inkdrop.data.decoding.Decoder", "inkdrop.data.paired.Paired"),
         *("inkdrop.data.loaders.Augment", "inkdrop.data.loaders.Derive", "inkdrop.data.toys.Draw"),
     ),
     "inkdrop.denoiser": ("inkdrop.denoiser.Denoiser",),

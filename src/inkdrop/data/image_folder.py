@@ -19,6 +19,7 @@ from inkdrop.data.images import Images, scan, typical_shape
 from inkdrop.data.layout import Place, check_level, class_names, only_place, places
 from inkdrop.data.loaders import Augment, Derive, Split
 from inkdrop.data.module import DataModule
+from inkdrop.data.paired import Counterparts, Paired
 from inkdrop.data.sources import Source, open_source
 from inkdrop.errors import DataError
 from inkdrop.files.locations import Location
@@ -30,14 +31,15 @@ _CONVERT = "Convert those that are images to PNG, JPEG or WebP, and give them th
 
 @dataclass(frozen=True)
 class _Part:
-    """The files of a split, with their labels (N) if there are classes."""
+    """The files of a split, with their labels (N) if there are classes; `pairs` has the places of counterparts."""
 
     source: Source
     names: list[str]
     labels: Tensor
+    pairs: dict[str, Source]
 
     def select(self, items: Sequence[int]) -> _Part:
-        return _Part(self.source, [self.names[item] for item in items], self.labels[list(items)])
+        return _Part(self.source, [self.names[item] for item in items], self.labels[list(items)], self.pairs)
 
 
 class ImageFolder(DataModule):
@@ -57,8 +59,10 @@ class ImageFolder(DataModule):
     - `memory_limit`: GiB of pixels that stay in memory; more are decoded again for each batch.
     - `allow_links`: whether links may leave the folder.
     - `sha256`, `validation_sha256`: digests of the archives, which are compared if they are given.
+    - `paired`: further fields by name, of the images of the same names in other places.
 
-    Raises `DataError` with the paths if files are broken, or if there are too few.
+    Raises `DataError` with the paths if files are broken, or if there are too few, and `ValueError` for an augmentation
+    of paired images, which would change x alone.
     """
 
     def __init__(
@@ -79,7 +83,13 @@ class ImageFolder(DataModule):
         sha256: str | None = None,
         validation_sha256: str | None = None,
         derive: dict[str, Derive] | None = None,
+        paired: dict[str, Paired] | None = None,
     ):
+        self.paired = dict(paired or {})
+        if augment is not None and self.paired:
+            raise ValueError("data.augment would change x and not the fields of data.paired: set data.augment=null")
+        if taken := sorted({"x", "label", "position"} & set(self.paired)):
+            raise ValueError(f"data.paired.{taken[0]} would replace a field of the data: choose another name")
         self.path, self.validation, self.held_out, self.allow_links = path, validation, held_out, allow_links
         self._stated = num_classes
         if num_classes is None:
@@ -93,6 +103,7 @@ class ImageFolder(DataModule):
         self.decoder, self.max_broken, self.memory_limit = decoder or Decoder(shape), max_broken, memory_limit
         self.decoder.shape = self.decoder.shape or tuple(shape)
         self.decoder.check_shape()
+        self._decoders = {name: each.decoder(self.decoder) for name, each in self.paired.items()}
         self.sha256 = {"train": sha256, "validation": validation_sha256}
         super().__init__(shape, num_classes, batch_size, seed, augment, num_workers, derive=derive)
 
@@ -133,7 +144,9 @@ class ImageFolder(DataModule):
         findings = Findings()
         parts = self._list(findings)
         files = sum(len(part.names) for part in parts.values())
-        keep = files * torch.Size(self.shape).numel() <= self.memory_limit * 2**30
+        decoders = (self.decoder, *self._decoders.values())
+        pixels = sum(torch.Size(decoder.shape).numel() for decoder in decoders)
+        keep = files * pixels <= self.memory_limit * 2**30
         splits: dict[str, Split] = {}
         for split, part in parts.items():
             if (expected := self.sha256.get(split)) is not None:
@@ -153,7 +166,7 @@ class ImageFolder(DataModule):
         parts = {}
         for split, place in self._places.items():
             check_level(place, found=False)
-            parts[split] = self._files(place, findings)
+            parts[split] = self._files(split, place, findings)
         if "validation" in parts:
             return parts
         train = parts["train"]
@@ -161,7 +174,7 @@ class ImageFolder(DataModule):
         rest = sorted(set(range(len(train.names))) - set(chosen))
         return {"train": train.select(rest), "validation": train.select(chosen)}
 
-    def _files(self, place: Place, findings: Findings) -> _Part:
+    def _files(self, split: str, place: Place, findings: Findings) -> _Part:
         source, listing = place.source, place.source.listing()
         names, labels, odd = place.sorted_out(listing, self.classes)
         findings.broken.update({source.path(name): reason for name, reason in odd.items()})
@@ -171,21 +184,35 @@ class ImageFolder(DataModule):
         stems = {name.rpartition(".")[0] for name in names}
         if texts := sum(name.lower().endswith(".txt") and name[:-4] in stems for name in listing.skipped):
             findings.unused[place.path] = f"{texts} texts next to images of the same name are"
-        return _Part(source, names, torch.tensor(labels, dtype=torch.long))
+        separate = split == "validation" and self.validation is not None
+        below = "" if separate else place.path.removeprefix(self.path).strip("/")
+        pairs = {name: each.source(name, below, separate, self.allow_links) for name, each in self.paired.items()}
+        return _Part(source, names, torch.tensor(labels, dtype=torch.long), pairs)
 
     def _read(self, split: str, part: _Part, keep: bool, findings: Findings) -> Split:
         scanned, pixels = scan(part.source, self.decoder, part.names, keep, self.num_workers)
-        valid = [item for item, file in enumerate(scanned) if file.reason is None]
-        for name, file in zip(part.names, scanned, strict=True):
+        pairs = {
+            name: Counterparts(source, self._decoders[name], part.names, keep, self.num_workers)
+            for name, source in part.pairs.items()
+        }
+        for each in pairs.values():
+            each.report(part.names, findings)
+        alone = {item for each in pairs.values() for item in each.broken}
+        readable = [item for item, file in enumerate(scanned) if file.reason is None]
+        valid = [item for item in readable if item not in alone]
+        for item, (name, file) in enumerate(zip(part.names, scanned, strict=True)):
             if file.reason is not None:
                 findings.broken[part.source.path(name)] = file.reason
-            else:
+            elif item not in alone:
                 findings.conversions.update(file.conversions)
                 findings.sizes[file.size] += 1
+        if alone and keep:
+            pixels = pixels[[row for row, item in enumerate(readable) if item not in alone]]
         part = part.select(valid)
         findings.paths[split] = [part.source.path(name) for name in part.names]
         x = pixels if keep else Images(part.source, self.decoder, part.names, [scanned[i].checksum for i in valid])
-        return {"x": x, "label": part.labels} if self.num_classes else {"x": x}
+        columns = {name: each.column(valid) for name, each in pairs.items()}
+        return {"x": x, "label": part.labels, **columns} if self.num_classes else {"x": x, **columns}
 
     def _judge(self, findings: Findings) -> None:
         """Raises `DataError` for more broken files than allowed; warns with counts of skipped and changed files."""
