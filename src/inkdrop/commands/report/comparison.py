@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from inkdrop.commands.report.statistics import (
     Summary,
     front,
     importance,
+    nondominated,
     paired,
     summary,
     within_settings,
@@ -34,6 +35,7 @@ class Comparison:
     - `title`: the folders that it is about.
     - `settings`: the settings and the options in which they differ, in the order of the folders.
     - `metrics`: names of the metrics, the one that settings are ranked by first.
+    - `objectives`: the metrics that the runs name as their objectives.
     - `highest`: objectives whose highest value is searched for.
     - `trials`: trials and runs without a result.
     - `unreadable`: errors of the files that are left out.
@@ -43,6 +45,7 @@ class Comparison:
     title: str
     settings: Settings
     metrics: list[str]
+    objectives: list[str]
     highest: frozenset[str]
     trials: list[Listed]
     unreadable: list[str]
@@ -135,6 +138,12 @@ class Comparison:
         rows = [row for row in self.settings.rows if row.cost(cost) is not None]
         points = [(row.cost(cost) or 0.0, row.summary(metric).mean) for row in rows]
         return [rows[i] for i in front(points, self.is_higher_better(metric))]
+
+    def best_in(self, metrics: Sequence[str]) -> list[Setting]:
+        """Returns the settings of which no other one is as good in all of these metrics and better in one."""
+        points = [[row.summary(name).mean for name in metrics] for row in self.rows]
+        highest = [self.is_higher_better(name) for name in metrics]
+        return [self.rows[i] for i in nondominated(points, highest)]
 
     @cached_property
     def curves(self) -> dict[str, dict[str, Curve]]:

@@ -94,13 +94,9 @@ def content(report: Comparison, pictures: Mapping[str, bytes]) -> dict[str, Any]
         "rows": [_row(report, row, metrics, pictures.get(row.label)) for row in rows],
         "differences": {name: _differences(report, name, places) for name in main},
         "importance": {name: _importance(report, name) for name in main},
-        "fronts": {
-            name: {
-                cost: [places[row.label] for row in report.front(name, cost) if row.label in places]
-                for cost in report.costs
-            }
-            for name in main
-        },
+        "fronts": {name: _fronts(report, name, places) for name in main},
+        "objectives": report.objectives if len(report.objectives) > 1 else [],
+        "best": [places[row.label] for row in report.best_in(report.objectives) if row.label in places],
         "curves": {name: _curves(each, places) for name, each in [*report.curves.items()][:_MOST_METRICS]},
         "trials": [[each.name, each.state, each.reason] for each in report.trials[:_MOST_ROWS]],
         "facts": [[name, values[:20]] for name, values in [*report.facts.items()][:100]],
@@ -158,6 +154,13 @@ def _differences(report: Comparison, metric: str, places: Mapping[str, int]) -> 
             if row.label in places
         ],
     }
+
+
+def _fronts(report: Comparison, metric: str, places: Mapping[str, int]) -> dict[str, list[int]]:
+    """Returns the Pareto fronts of a metric against each cost and against each other objective."""
+    found = {cost: report.front(metric, cost) for cost in report.costs}
+    found |= {other: report.best_in([other, metric]) for other in report.objectives if other != metric}
+    return {name: [places[row.label] for row in rows if row.label in places] for name, rows in found.items()}
 
 
 def _importance(report: Comparison, metric: str) -> dict[str, Any]:

@@ -72,8 +72,9 @@ def report(
     known = histories(results, metrics)
     grouped = settings([with_speed(each, known) for each in results])
     title = ", ".join(harmless(each.resolve().name) for each in places)
+    objectives = [name for name in dict.fromkeys(each.name for each in found.objectives) if name in metrics]
     highest = frozenset(each.name for each in found.objectives if each.highest)
-    return Report(title, grouped, metrics, highest, found.trials, found.unreadable, known)
+    return Report(title, grouped, metrics, objectives, highest, found.trials, found.unreadable, known)
 
 
 def _metrics(found: Collected) -> list[str]:

@@ -109,6 +109,23 @@ def front(points: Sequence[tuple[float, float]], higher: bool) -> list[int]:
     return kept
 
 
+def nondominated(points: Sequence[Sequence[float]], highest: Sequence[bool]) -> list[int]:
+    """Returns the positions of the points of which no other one is as good in all values and better in one.
+
+    - `points`: points with a value for each objective; those that are not finite are left out.
+    - `highest`: for each objective whether the highest value is best.
+    """
+    signed = [tuple(-each if high else each for each, high in zip(point, highest, strict=True)) for point in points]
+    finite = [i for i, point in enumerate(signed) if all(map(math.isfinite, point))]
+    return [
+        i
+        for i in finite
+        if not any(
+            signed[j] != signed[i] and all(a <= b for a, b in zip(signed[j], signed[i], strict=True)) for j in finite
+        )
+    ]
+
+
 def number(text: object) -> float | None:
     """Returns the finite number that a text shows, or None."""
     try:

@@ -56,7 +56,7 @@ def table(report: Comparison) -> list[list[str]]:
 def markdown_page(report: Comparison) -> str:
     """Returns all tables of the report in Markdown."""
     parts = [_table(table(report)), _protocols(report), _differences(report), _importance(report)]
-    parts += [_front(report), _trials(report), _facts(report)]
+    parts += [_objectives(report), _front(report), _trials(report), _facts(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -193,6 +193,17 @@ def _importance(report: Comparison) -> str:
         f"Share of the variance of {markdown(report.metrics[0])} that each option explains (epsilon squared of ranks):"
     )
     return f"{head}\n\n{_table([['option', 'values', 'share', 'best'], *rows])}"
+
+
+def _objectives(report: Comparison) -> str:
+    """Returns the settings that are best in some trade of several objectives, as a search ends with them."""
+    names = report.objectives
+    if len(names) < 2:
+        return ""
+    found: list[Setting] = report.best_in(names)
+    rows = [[row.label, *(interval(row.summary(name)) for name in names)] for row in found[:_MOST_ROWS]]
+    head = f"Pareto front of {' and '.join(map(markdown, names))}, {len(found)} of {len(report.rows)} settings:"
+    return f"{head}\n\n{_table([['setting', *names], *rows])}"
 
 
 def _front(report: Comparison) -> str:

@@ -43,7 +43,8 @@
     const given = new URLSearchParams(location.hash.slice(1));
     if (main.some((each) => each.name === given.get("metric"))) state.metric = given.get("metric");
     if (data.curves[given.get("curve")]) state.curve = given.get("curve");
-    if (data.costs.includes(given.get("cost"))) state.cost = given.get("cost");
+    if (against().includes(given.get("cost"))) state.cost = given.get("cost");
+    if (!against().includes(state.cost)) state.cost = against()[0] || "";
     state.sort = given.get("sort") || "";
     state.filter = given.get("filter") || "";
     state.open = given.getAll("open");
@@ -60,6 +61,7 @@
 
   // The leaderboard
 
+  const against = () => [...data.costs, ...data.objectives.filter((each) => each !== state.metric)];
   const index = (name) => data.metrics.findIndex((each) => each.name === name);
 
   function rows() {
@@ -264,12 +266,13 @@
   function cost(rows) {
     places.cost.replaceChildren();
     const at = data.costs.indexOf(state.cost);
+    const field = at < 0 ? "m" + index(state.cost) : "c" + at;
     const metric = index(state.metric);
     const best = new Set((data.fronts[state.metric] || {})[state.cost] || []);
-    const points = rows.map((row) => [numeric(row["c" + at]), numeric(row["m" + metric]), row.place]).filter((each) => each[0] !== null && each[0] > 0 && each[1] !== null).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-    if (at < 0 || !points.length) return;
+    const points = rows.map((row) => [numeric(row[field]), numeric(row["m" + metric]), row.place]).filter((each) => each[0] !== null && (at < 0 || each[0] > 0) && each[1] !== null).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+    if (!points.length) return;
     const values = [points.map((each) => each[0]), points.map((each) => each[1]), points.map((each) => (best.has(each[2]) ? each[1] : null))];
-    const hover = node("div", { class: "hover" }, "Large points are the Pareto front: no other setting is as cheap and better.");
+    const hover = node("div", { class: "hover" }, "Large points are the Pareto front: no other setting is as " + (at < 0 ? "good in both and better in one." : "cheap and better."));
     const dots = (plot) => {
       points.forEach((each) => {
         const [x, y] = [plot.valToPos(each[0], "x", true), plot.valToPos(each[1], "y", true)];
@@ -356,6 +359,7 @@
     for (const key of ["curves", "cost", "differences", "importance"]) places[key] = node("div", { id: key });
     places.samples = node("div", { class: "samples", id: "samples" });
     places.samplesTitle = node("h2", {}, "Samples of equal seeds");
+    const front = data.best.map((place) => [name(place), ...data.objectives.map((each) => [data.rows[place].mean[index(each)], data.rows[place].half[index(each)]]).map(([mean, half]) => shown(mean) + (half === null ? "" : " \u00b1 " + shown(half, 2)))]);
     const box = (title, place, control) => node("section", {}, node("h2", {}, title), control || null, place);
     const differing = data.facts.filter((each) => each[1].length > 1).map(([fact, values]) => [fact, values.map(([value, count]) => value + " (" + count + ")").join(", ")]);
     const shared = data.facts.filter((each) => each[1].length === 1).map(([fact, values]) => fact + " " + values[0][0]);
@@ -365,9 +369,10 @@
       node("div", { class: "quiet" }, data.rows.length + " settings, " + seeds + " runs" + (data.trials.length ? ", " + data.trials.length + " without a result" : "")),
       node("div", { class: "bar" }, select("ranked by", main.map((each) => each.name), "metric", metric), search, reset, places.count),
       board,
+      ...(data.objectives.length ? [node("h2", {}, "Pareto front of the objectives"), node("p", { class: "quiet" }, front.length + " settings of which no other one is as good in all objectives and better in one."), node("div", { id: "front" }, plain(["setting", ...data.objectives], front, data.objectives.map((_, i) => i + 1)))] : []),
       node("div", { class: "pair" },
         box("Learning curves", places.curves, node("div", { class: "quiet" }, select("of", Object.keys(data.curves), "curve", below), " mean and range over seeds, of the first settings in the table")),
-        box("Quality against cost", places.cost, select("against", data.costs, "cost", below)),
+        box("Quality against cost", places.cost, select("against", against(), "cost", below)),
         box("Which settings can be told apart", places.differences),
         box("Importance of options", places.importance)),
       places.samplesTitle, places.samples,
@@ -380,7 +385,7 @@
       ...(data.notes.length ? [node("h2", {}, "Notes"), node("ul", {}, ...data.notes.map((each) => node("li", {}, each)))] : []),
     );
     if (!Object.keys(data.curves).length) places.curves.parentElement.remove();
-    if (!data.costs.length) places.cost.parentElement.remove();
+    if (!against().length) places.cost.parentElement.remove();
     return board;
   }
 
