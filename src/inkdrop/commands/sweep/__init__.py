@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     def drawn(most: int) -> tuple[object, bool]:
         trials = read_trials(given.folder)
         running = any(each.state in (RUNNING, WAITING) for each in trials)
-        return table(with_progress(given.folder, trials), most, str(given.folder)), running
+        return table(given.folder, with_progress(given.folder, trials), most, str(given.folder)), running
 
     if not given.follow or not console.is_terminal:
         console.print(drawn(10**6)[0])

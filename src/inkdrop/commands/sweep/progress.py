@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inkdrop.commands.sweep.pool import steps_of
+from inkdrop.commands.sweep.pool import COMMAND, steps_of
 from inkdrop.commands.sweep.trials import (
     FAILED,
     FINISHED,
@@ -20,6 +20,7 @@ from inkdrop.commands.sweep.trials import (
     STATES,
     WAITING,
     Trial,
+    folder_of,
 )
 from inkdrop.files.showing import harmless, pipe_may_close
 
@@ -87,7 +88,7 @@ class Display:
     def _table(self) -> Any:
         from rich.console import Console
 
-        return table(self.trials, Console().height - 4, f"{self.folder}{self._left()}")
+        return table(self.folder, self.trials, Console().height - 4, f"{self.folder}{self._left()}")
 
     def _left(self) -> str:
         """Returns the time left, from the seconds that a step took so far, or nothing before the first steps."""
@@ -99,7 +100,7 @@ class Display:
         return f", about {duration(left * elapsed / steps)} left"
 
 
-def table(trials: Sequence[Trial], most: int, title: str) -> Any:
+def table(folder: Path, trials: Sequence[Trial], most: int, title: str) -> Any:
     """Returns a table with a row for each of at most `most` trials, running ones first."""
     from rich.table import Table
     from rich.text import Text
@@ -116,7 +117,7 @@ def table(trials: Sequence[Trial], most: int, title: str) -> Any:
             Text(each.state, _COLOURS.get(each.state, "")),
             f"{each.steps} of {each.max_steps}",
             *([objective] if has_objective else []),
-            duration(each.seconds) if each.seconds else "",
+            duration(seconds) if (seconds := seconds_of(folder, each)) else "",
         )
     if len(trials) > len(shown):
         drawn.caption = f"{len(trials) - len(shown)} more"
@@ -129,6 +130,20 @@ def with_progress(folder: Path, trials: Sequence[Trial]) -> Sequence[Trial]:
         if each.state == RUNNING:
             each.steps = max(each.steps, steps_of(folder / each.name))
     return trials
+
+
+def seconds_of(folder: Path, trial: Trial) -> float:
+    """Returns how long a trial has run: its earlier attempts, and what the present one has taken so far.
+
+    An attempt begins when its command is written, which any process that sees the folder of the sweep can tell.
+    """
+    if trial.state != RUNNING:
+        return trial.seconds
+    try:
+        begin = (folder_of(folder, trial) / COMMAND).stat().st_mtime
+    except OSError:
+        return trial.seconds
+    return trial.seconds + max(0.0, time.time() - begin)
 
 
 def _line(trial: Trial) -> str:

@@ -268,6 +268,7 @@
     const at = data.costs.indexOf(state.cost);
     const field = at < 0 ? "m" + index(state.cost) : "c" + at;
     const metric = index(state.metric);
+    const higher = at < 0 && (data.metrics[index(state.cost)] || {}).higher;
     const best = new Set((data.fronts[state.metric] || {})[state.cost] || []);
     const points = rows.map((row) => [numeric(row[field]), numeric(row["m" + metric]), row.place]).filter((each) => each[0] !== null && (at < 0 || each[0] > 0) && each[1] !== null).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
     if (!points.length) return;
@@ -293,7 +294,7 @@
       {
         width: width(places.cost), height: 300, legend: { show: false }, cursor: { points: { show: false } }, hooks: { draw: [dots], setCursor: [tell] },
         scales: { x: { time: false, ...scale(values[0]) }, y: scale(values[1]) },
-        series: [{}, { stroke: "transparent", points: { show: false } }, { stroke: "#d55e00", width: 1.5, spanGaps: true, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } }],
+        series: [{}, { stroke: "transparent", points: { show: false } }, { stroke: "#d55e00", width: 1.5, spanGaps: true, paths: uPlot.paths.stepped({ align: higher ? -1 : 1 }), points: { show: false } }],
         axes: axes(state.cost, state.metric).map((each, i) => (i ? each : { ...each, values: (_, all) => all.map((one) => (one === null ? "" : shown(one, 3))) })),
       },
       values,
