@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
@@ -62,6 +65,33 @@ def raw(name: str, overrides: Sequence[str]) -> DictConfig:
     except (HydraException, OSError, TypeError, ValueError) as error:  # ValueError and TypeError: not a name of a group
         raise ConfigurationError(explained(error, overrides)) from None
     return config
+
+
+def composed_in(folder: str | None, name: str, overrides: Sequence[str]) -> DictConfig:
+    """Composes a configuration of train.py as `--config-dir FOLDER --config-name NAME` does, with Hydra's own part.
+
+    Raises `ConfigurationError` for what Hydra refuses.
+    """
+    refuse_without_conf()
+    try:
+        with _beside_hydra(), searching(CONF, folder):
+            return compose(name, renamed_options(overrides), return_hydra_config=True)
+    except (HydraException, OSError, TypeError, ValueError) as error:
+        raise ConfigurationError(explained(error, overrides)) from None
+
+
+@contextmanager
+def searching(main: Path, folder: str | None) -> Iterator[None]:
+    """Makes Hydra search the folder of the primary configuration and then that of --config-dir within the block."""
+    if folder is not None and not Path(folder).is_dir():
+        raise SearchPathException(f"--config-dir={harmless(folder)} is not a folder")
+    with initialize_config_dir(str(main.resolve()), version_base="1.3"):
+        if folder is not None:
+            path = create_config_search_path(str(main.resolve()))
+            path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery(provider="schema"))
+            GlobalHydra.instance().clear()
+            Hydra.create_main_hydra2("help", path)
+        yield
 
 
 _COMPOSING = threading.RLock()  # Hydra has one state for all threads

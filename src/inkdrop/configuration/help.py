@@ -8,23 +8,18 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
+from hydra import compose
 from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import SearchPathException
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from inkdrop.configuration.compose import GLOBAL
+from inkdrop.configuration.compose import GLOBAL, searching
 from inkdrop.configuration.suggestions import command, written
 
 _OPTION = re.compile(
@@ -40,7 +35,7 @@ def show(conf: Path, verb: str, description: str, arguments: list[str]) -> None:
     parser.add_argument("--config-name", "-cn", default=verb)
     given, others = parser.parse_known_args(arguments)
     overrides = [each for each in others if not each.startswith("-")]
-    with _searching(conf.parent / (given.config_path or conf.name), given.config_dir):
+    with searching(conf.parent / (given.config_path or conf.name), given.config_dir):
         config = compose(given.config_name, overrides, return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
         choices = _choices(config, loader.compute_defaults_list(given.config_name, overrides, RunMode.RUN).defaults)
@@ -80,20 +75,6 @@ def _show_sweep_options(kind: str, hydra: DictConfig, members: list[str]) -> Non
         if name != "_target_":
             comment = " ".join(described.get(name, "").split()).replace("`", "").rstrip(".")
             print(f"  {f'hydra.{kind}.{name}={written(value)}':46} {comment}".rstrip())
-
-
-@contextmanager
-def _searching(main: Path, folder: str | None) -> Iterator[None]:
-    """Makes Hydra search the folder of the primary configuration and then that of --config-dir within the block."""
-    if folder is not None and not Path(folder).is_dir():
-        raise SearchPathException(f"--config-dir={folder} is not a folder")
-    with initialize_config_dir(str(main.resolve()), version_base="1.3"):
-        if folder is not None:
-            path = create_config_search_path(str(main.resolve()))
-            path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery(provider="schema"))
-            GlobalHydra.instance().clear()
-            Hydra.create_main_hydra2("help", path)
-        yield
 
 
 def _families(folders: list[Path], group: str, names: list[str]) -> dict[str, list[str]]:

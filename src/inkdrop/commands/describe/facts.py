@@ -20,7 +20,7 @@ from inkdrop.commands.command import Asked, for_the_user
 from inkdrop.commands.describe import costs
 from inkdrop.commands.train.prepare import PreparedTraining, prepare
 from inkdrop.configuration import USER_TARGETS, build
-from inkdrop.configuration.compose import raw
+from inkdrop.configuration.compose import composed_in, primary_of
 from inkdrop.errors import ConfigurationError, DataError
 from inkdrop.files.writing import replacing
 from inkdrop.pictures.plots import process, schedules
@@ -32,17 +32,29 @@ _TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _QUANTILES = (0.05, 0.25, 0.75, 0.95)
 
 
-def describe(overrides: list[str], seconds: float = 3.0, plot: Path | None = None) -> dict[str, Any]:
-    """Returns facts about the run of train.py with these overrides.
+def describe(
+    overrides: list[str],
+    seconds: float = 3.0,
+    plot: Path | None = None,
+    folder: str | None = None,
+    name: str = "train",
+) -> dict[str, Any]:
+    """Returns facts about the run of train.py with these overrides; missing data are only noted.
 
-    `seconds` is the duration of trial steps on noise (0: none), and `plot` a PNG file to write. Missing data are only
-    noted. Raises `InkdropError` for a configuration that cannot work.
+    - `overrides`: the options.
+    - `seconds`: duration of trial steps on noise; 0 runs none.
+    - `plot`: a PNG file to write.
+    - `folder`: a folder of the user's own configurations.
+    - `name`: name of the primary configuration.
+
+    Raises `InkdropError` for a configuration that cannot work.
     """
-    config = raw("train", overrides)
+    config = composed_in(folder, name, overrides)
     missing: list[DataError] = []
     with trainers_are_silent():
         with for_the_user():
-            prepared = prepare(Asked(config, Path(config.output_dir), "train", overrides), missing.append)
+            asked = Asked(config, Path(config.output_dir), name, overrides, primary_of(config.hydra))
+            prepared = prepare(asked, missing.append)
         return {**facts(prepared, seconds, plot), "data": "".join(map(str, missing))}
 
 

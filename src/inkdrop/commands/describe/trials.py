@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import SearchPathException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,7 +30,7 @@ from inkdrop.commands.sweep.space import Space, read
 from inkdrop.commands.sweep.study import refuse_misfits
 from inkdrop.commands.sweep.trials import FINISHED, PRUNED, Trial, folder_of, split
 from inkdrop.commands.train.prepare import PreparedTraining, prepare
-from inkdrop.configuration.compose import CONF, explained, refuse_without_conf
+from inkdrop.configuration.compose import CONF, explained, primary_of, refuse_without_conf, searching
 from inkdrop.configuration.moved import renamed_options
 from inkdrop.errors import ConfigurationError, DataError, InkdropError
 
@@ -109,13 +109,16 @@ def duration(times: Sequence[float], jobs: int) -> float:
     return max(free)
 
 
-def describe_sweep(overrides: Sequence[str], seconds: float = 3.0) -> Costs:
-    """Returns the trials of `train.py -m` with these options and their costs.
+def describe_sweep(
+    overrides: Sequence[str], seconds: float = 3.0, folder: str | None = None, name: str = "train"
+) -> Costs:
+    """Returns the trials of `train.py -m` with these options and their costs; missing data are only noted.
 
-    `seconds` is the duration of trial steps on noise for each distinct cost (0: none). Missing data are only noted.
-    Raises `ConfigurationError` for trials that cannot work, as the sweep itself does.
+    `seconds` is the duration of trial steps on noise for each distinct cost (0: none); `folder` has the user's own
+    configurations, and `name` is the primary one. Raises `ConfigurationError` for trials that cannot work, as the sweep
+    itself does.
     """
-    with _sweep(overrides) as (sweep, kind, sweeper):
+    with _sweep(overrides, folder, name) as (sweep, kind, sweeper):
         typed: Any = OmegaConf.to_container(sweep.config.hydra.overrides.task, resolve=False)
         arguments = [*(f"{key}={value}" for key, value in (sweeper.pop("params") or {}).items()), *typed]
         if sweeper.pop("_target_").endswith(f".{_SEARCH}"):
@@ -161,16 +164,16 @@ class _Kept:
 
 
 @contextmanager
-def _sweep(overrides: Sequence[str]) -> Iterator[tuple[Sweep, str, dict[str, Any]]]:
+def _sweep(overrides: Sequence[str], folder: str | None, name: str) -> Iterator[tuple[Sweep, str, dict[str, Any]]]:
     """Yields a sweep, of which nothing is created, the kind of its launcher, and the options of its sweeper."""
     refuse_without_conf()
     before = GlobalHydra.instance().hydra
     try:
         GlobalHydra.instance().hydra = None
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with searching(CONF, folder):
             loader = GlobalHydra.instance().config_loader()
             try:
-                config = loader.load_configuration("train", renamed_options(overrides), RunMode.MULTIRUN)
+                config = loader.load_configuration(name, renamed_options(overrides), RunMode.MULTIRUN)
             except Exception as error:
                 raise ConfigurationError(explained(error, overrides)) from None
             launcher, sweeper = (_options(config, name) for name in ("launcher", "sweeper"))
@@ -179,6 +182,8 @@ def _sweep(overrides: Sequence[str]) -> Iterator[tuple[Sweep, str, dict[str, Any
                 raise ConfigurationError("describe -m needs a launcher of inkdrop, such as hydra/launcher=processes")
             with Sweep(config, _Kept(loader), {**launcher, "kind": kind.lower()}) as sweep:
                 yield sweep, kind.lower(), sweeper
+    except SearchPathException as error:
+        raise ConfigurationError(str(error)) from None
     finally:
         GlobalHydra.instance().hydra = before
 
@@ -234,9 +239,10 @@ def _measure(found: Costs, sweep: Sweep, trials: Sequence[Trial], seconds: float
     by_cost: dict[str, Setting] = {}
     speeds: dict[str, float] = {}
     missing: list[DataError] = []
+    name, primary = str(sweep.config.hydra.job.config_name).removesuffix(".yaml"), primary_of(sweep.config.hydra)
     for trial in trials:
         folder = folder_of(sweep.folder, trial)
-        asked = Asked(sweep.loader.config_of(trial, folder), folder, "train", trial.overrides)
+        asked = Asked(sweep.loader.config_of(trial, folder), folder, name, trial.overrides, primary)
         try:
             with for_the_user():
                 prepared = prepare(asked, missing.append)
