@@ -27,9 +27,9 @@ def test_a_sweep_of_ones_own_configuration(own: str) -> None:
     found = describe_sweep(["experiment=small", "network.num_blocks=1,2", "seed=0,1"], 0.0, own)
     assert (found.name, found.runs, [each.steps for each in found.settings]) == ("small", 4, [7, 7])
     assert found.settings[0].parameters < 2500
-    named = describe_sweep(["seed=0,1"], 0.0, own, "mine")
+    named = describe_sweep(["network.num_blocks=2", "seed=0,1"], 0.0, own, "mine")
     assert named.name == "mine"
-    assert named.settings[0].parameters in [each.parameters for each in found.settings]
+    assert named.settings[0].parameters == found.settings[1].parameters
     assert "- what varies: seed=0,1" in sweep_page(named)
 
 

@@ -19,8 +19,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--no-probe", dest="probe", action="store_const", const=0.0, help="the same as --probe 0")
     parser.add_argument("-m", "--multirun", action="store_true", help="describe a sweep: its trials and their costs")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG file for schedule, weight and noise levels")
-    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of your own configurations, as for train")
-    parser.add_argument("--config-name", "-cn", metavar="NAME", default="train", help="name of your own configuration")
+    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="a further folder of configurations")
+    parser.add_argument("--config-name", "-cn", metavar="NAME", default="train", help="primary configuration")
     given = parser.parse_intermixed_args(arguments)
     place = (given.config_dir, given.config_name.removesuffix(".yaml"))
     if given.multirun:
