@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import groupby, pairwise
 
 import pytest
 import torch
@@ -20,10 +19,9 @@ from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.deviations import large, small
 from inkdrop.guidance import Clip
 from inkdrop.noises import Draw
-from inkdrop.randomness import Generators
-from inkdrop.samplers import DDIM, Ancestral, PredictorCorrector, Sampler, forward_kernel, heun, towards
+from inkdrop.samplers import DDIM, Ancestral, PredictorCorrector, Sampler, heun, towards
 from inkdrop.schedules import VP, Point, Scalar, Schedule
-from inkdrop.time_grids import Churn, Restart, TimeGrid, Trailing
+from inkdrop.time_grids import Churn, Restart, Trailing
 
 COUNT = 6000
 
@@ -55,129 +53,6 @@ def test_langevin_correction_mends_a_coarse_grid() -> None:
     plain = w1(denoiser, PredictorCorrector(Trailing(8), DDIM, 0, 0.4))
     assert plain == pytest.approx(w1(denoiser, DDIM(Trailing(8))))
     assert w1(denoiser, PredictorCorrector(Trailing(8), DDIM, 4, 0.4)) < 0.8 * plain
-
-
-# Constraints ---------------------------------------------------------------------------------------------------------
-
-
-class Replacement(Constraint):
-    """Observed coordinates (mask (D)) are those of y, noised anew at every time."""
-
-    def __init__(self, mask: Tensor, y: Tensor):
-        self.mask, self.y = mask, y
-
-    def apply(
-        self, transition: Transition, now: Point, next: Point, noise: Draw, estimate: Estimate | None
-    ) -> tuple[Tensor, Tensor | None]:
-        x = transition.draw(noise)
-        observed = next.alpha * self.y + next.sigma * noise(x, "observation")
-        return torch.where(self.mask, observed, x), None
-
-
-class Resampling(TimeGrid):
-    """RePaint's times: each step is taken `loops` times, with the forward kernel in between."""
-
-    def __init__(self, num_steps: int, loops: int):
-        self.num_steps, self.loops = num_steps, loops
-
-    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
-        times = Trailing(self.num_steps)(schedule, t_start)
-        pairs = [pair for pair in pairwise(times[:-1]) for _ in range(self.loops)]
-        return [t for t, _ in groupby(t for pair in pairs for t in pair)] + [0.0]
-
-
-class Particles(Constraint):
-    """SMCDiff: the observed coordinates follow one noised path of y per sample, shared by its `copies` particles.
-
-    Before each step the particles are resampled by how well they foresee the path's next point.
-    """
-
-    def __init__(self, mask: Tensor, y: Tensor, copies: int):
-        self.mask, self.y, self.copies = mask, y, copies
-
-    def start(self, x: Tensor, points: Sequence[Point], noise: Draw) -> Tensor:
-        if any(b.t >= a.t for a, b in pairwise(points)):
-            raise ValueError("particles need a grid that only descends")
-        self.noise, self.path = noise, {points[-1].t: self.y.expand_as(x)}
-        for i, (lower, upper) in enumerate(zip(points[:0:-1], points[-2::-1], strict=True)):
-            shared = self._shared(noise(x, "path", i))
-            mean, std = forward_kernel(self.path[lower.t], lower, upper)
-            self.path[upper.t] = mean + std * shared
-        return torch.where(self.mask, self.path[points[0].t], x)
-
-    def apply(
-        self, transition: Transition, now: Point, next: Point, noise: Draw, estimate: Estimate | None
-    ) -> tuple[Tensor, Tensor | None]:
-        mean, std = transition
-        if next.sigma == 0:
-            return torch.where(self.mask, self.y, mean), None
-        if std == 0:
-            raise ValueError("particles need a sampler that draws noise")
-        error = torch.where(self.mask, (self.path[next.t] - mean) / std, 0.0)
-        weights = (-error.square().sum(1) / 2).reshape(-1, self.copies).softmax(1)
-        uniform = self._firsts(noise.streams("resample")).uniform((1,))
-        ladder = (torch.arange(self.copies) + uniform) / self.copies  # systematic resampling
-        chosen = torch.searchsorted(weights.cumsum(1).contiguous(), ladder).clamp(max=self.copies - 1)
-        index = (chosen + torch.arange(len(chosen))[:, None] * self.copies).flatten()
-        x = Transition(mean[index], std).draw(noise)
-        return torch.where(self.mask, self.path[next.t], x), index
-
-    def finish(self, x: Tensor) -> Tensor:
-        uniform = self._firsts(self.noise.streams("pick")).uniform()
-        pick = (uniform * self.copies).long().clamp(max=self.copies - 1)
-        return x[torch.arange(len(pick)) * self.copies + pick]
-
-    def _firsts(self, streams: Generators) -> Generators:
-        """The stream of the first particle of each sample."""
-        return Generators(streams.keys[:: self.copies], streams.places[:: self.copies])
-
-    def _shared(self, noise: Tensor) -> Tensor:
-        return noise[:: self.copies].repeat_interleave(self.copies, 0)
-
-
-MASK, Y = torch.tensor([True, False]), torch.tensor([0.8, 0.0], dtype=torch.float64)
-
-
-def conditional(denoiser: ExactDenoiser, count: int) -> Tensor:
-    """Exact draws of the second coordinate given that the first is Y[0]."""
-    mean, covariance = denoiser.means, denoiser.covariances
-    gain = covariance[:, 0, 1] / covariance[:, 0, 0]
-    gap = Y[0] - mean[:, 0]
-    weights = denoiser.weights * (-(gap**2) / covariance[:, 0, 0] / 2).exp() / covariance[:, 0, 0].sqrt()
-    generator = torch.Generator().manual_seed(3)
-    mode = torch.multinomial(weights, count, replacement=True, generator=generator)
-    std = (covariance[:, 1, 1] - gain * covariance[:, 0, 1]).sqrt()
-    normal = torch.randn(count, dtype=torch.float64, generator=generator)
-    return (mean[:, 1] + gain * gap)[mode] + std[mode] * normal
-
-
-def conditional_w1(grid: TimeGrid, constraint: Constraint, count: int) -> float:
-    denoiser = mixture(SCHEDULES["vp"], BatchGaussian(), spread=3)
-    samples = sample(denoiser, Ancestral(grid), count, constraint=constraint)
-    assert torch.allclose(samples[:, 0], Y[0])
-    return (samples[:, 1].sort().values - conditional(denoiser, count).sort().values).abs().mean().item()
-
-
-@pytest.mark.slow
-def test_replacement_repaint_and_particles_against_the_exact_conditional() -> None:
-    """W1 of x_1 given x_0 = 0.8 on `analytic.mixture` with spread 3, VP schedule, DDPM sampler."""
-    count = 2000
-    exact = conditional(mixture(SCHEDULES["vp"], spread=3), 40 * count).reshape(40, count).sort(1).values
-    floors = (exact[:20] - exact[20:]).abs().mean(1)
-    replacement = conditional_w1(Trailing(100), Replacement(MASK, Y), count)
-    repaint = conditional_w1(Resampling(50, 10), Replacement(MASK, Y), count)
-    particles = [conditional_w1(Trailing(100), Particles(MASK, Y, copies), count) for copies in (1, 4, 16)]
-    assert repaint <= replacement / 2
-    assert particles[0] > particles[1] > particles[2]
-    assert particles[2] < floors.mean() + 2 * floors.std()  # what exact draws reach among themselves
-
-
-def test_particles_refuse_what_they_cannot_weigh() -> None:
-    denoiser = mixture(SCHEDULES["vp"])
-    with pytest.raises(ValueError, match="draws noise"):
-        sample(denoiser, DDIM(Trailing(5)), 2, constraint=Particles(MASK, Y, 4))
-    with pytest.raises(ValueError, match="descends"):
-        sample(denoiser, Ancestral(Resampling(5, 2)), 2, constraint=Particles(MASK, Y, 4))
 
 
 # Starting from data, and going back ----------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Dummy(nn.Module):
         "samplers",
         """
 from inkdrop.constraints import Transition
-from inkdrop.samplers.base import Sampler, towards
+from inkdrop.samplers import Sampler, towards
 from inkdrop.time_grids import TimeGrid
 
 

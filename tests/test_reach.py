@@ -86,6 +86,7 @@ NOISE, MIDDLE = ({"_target_": f"inkdrop.samplers.{name}"} for name in ("coordina
 ATTEND = {"_target_": "inkdrop.networks.layers.scaled_dot_product", "_partial_": True}
 # Arguments of the parts that no YAML file names.
 OTHERS: dict[str, dict[str, Any]] = {
+    "inkdrop.constraints.particles.Residual": {},
     "inkdrop.guidance.scales.Ramp": {"start": 0.0, "end": 1.0},
     "inkdrop.guidance.scales.Within": {"scale": 1.0, "interval": None},
     "inkdrop.networks.layers.scaled_dot_product": {"_partial_": True},

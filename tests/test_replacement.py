@@ -48,7 +48,7 @@ def options(folder: Path, known: str = "a.png", mask: str = "m.png") -> list[str
     return ["constraint=replacement", f"condition.known={folder / known}", f"condition.mask={folder / mask}"]
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "abm", "dpmpp_2m"])
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "abm", "heun"])
 def test_known_pixels_are_kept_exactly(sampler: str, folder: Path, tmp_path: Path) -> None:
     files = f"[{folder / 'a.png'},{folder / 'b.png'}]"
     given = ["constraint=replacement", f"condition.known={files}", f"condition.mask={folder / 'm.png'}"]
@@ -60,6 +60,45 @@ def test_known_pixels_are_kept_exactly(sampler: str, folder: Path, tmp_path: Pat
     free, _ = sampled(folder / "run", tmp_path / "free", "num_samples=4", f"sampler={sampler}")
     assert not np.array_equal(free["x"].reshape(4, 8, 8)[:, :, 4:], samples[:, :, 4:])
     assert result["network_calls"] > 0
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["constraint=particles", "constraint.copies=3", "sampler=ancestral"],
+        ["constraint=pigdm", "sampler=ddim"],
+        ["constraint=dps", "sampler=ddim"],
+        ["constraint=replacement", "time_grid=resampled", "time_grid.repeats=3", "time_grid.time_grid.num_steps=4"],
+    ],
+    ids=["particles", "pigdm", "dps", "repaint"],
+)
+def test_other_constraints_with_guidance_in_any_batch(chosen: list[str], folder: Path, tmp_path: Path) -> None:
+    """Known pixels are exact, the last sample is that of another batch size, and the record says what was measured."""
+    files = [f"condition.known={folder / 'a.png'}", f"condition.mask={folder / 'm.png'}"]
+    ways = ["num_samples=3", "condition.label=2", "guidance=classifier_free", "guidance.scale=2", *chosen, *files]
+    found, result = sampled(folder / "run", tmp_path / "all", *ways)
+    known = np.asarray(PIL.Image.open(folder / "a.png"))
+    assert (found["x"].reshape(3, 8, 8)[:, :, :4] == known[:, :4]).all()
+    alone, _ = sampled(folder / "run", tmp_path / "two", *ways, "batch_size=2")
+    assert np.abs(found["x"].astype(int) - alone["x"]).max() <= 1
+    if "constraint=particles" in chosen:
+        assert 1 / 3 - 1e-6 <= result["least_effective_share_min"] <= result["least_effective_share_mean"] <= 1
+
+
+def test_derived_fields_of_held_out_items_are_what_is_known(folder: Path, tmp_path: Path) -> None:
+    """The error of the filled-in images counts the hidden pixels alone: known ones are exact."""
+    fields = [
+        "derive.known={_target_:inkdrop.data.degradations.Copy}",
+        "derive.mask={_target_:inkdrop.data.degradations.BoxMask,low:0.5,high:0.5}",
+    ]
+    ways = ["evaluate=true", "num_samples=20", "metric=rmse", "extractor=none", "sampler=ddim"]
+    found, result = sampled(folder / "run", tmp_path / "filled", *ways, "constraint=replacement", *fields)
+    _, free = sampled(folder / "run", tmp_path / "free", *ways)
+    hidden = found["mask"].reshape(20, 8, 8) == 0
+    assert 0.1 < hidden.mean() < 0.5
+    assert ((found["x"].reshape(20, 8, 8) == found["known"].reshape(20, 8, 8)) | hidden).all()
+    assert result["metrics"]["rmse_20"] < 0.7 * free["metrics"]["rmse_20"]
+    assert result["protocol"]["sampling"]["constraint"]["_target_"].endswith("Replacement")
 
 
 WRONG: dict[str, tuple[list[str], str]] = {

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 from analytic import ALL_SCHEDULES, SCHEDULES, BatchGaussian, mixture, sample, sliced_w1
-from diffusers import DDIMScheduler, EDMEulerScheduler
+from diffusers import DDIMScheduler, EDMEulerScheduler, RePaintScheduler
 
 from inkdrop.samplers import heun
 from inkdrop.schedules import EDM, VP, Laplace, LinearInterpolation, Schedule, linear_beta
@@ -21,6 +21,7 @@ from inkdrop.time_grids import (
     LogSNR,
     Quadratic,
     Repeat,
+    Resampled,
     Restart,
     TimeGrid,
     Trailing,
@@ -37,6 +38,18 @@ def test_timesteps_equal_those_of_diffusers(spacing: str, num_steps: int) -> Non
     scheduler.set_timesteps(num_steps)
     *times, last = GRIDS[spacing](num_steps)(SCHEDULES["linear_beta"])
     assert [round(t * 1000) - 1 for t in times] == scheduler.timesteps.tolist()
+    assert last == 0
+
+
+@pytest.mark.parametrize(("steps", "jump", "repeats"), [(20, 1, 10), (20, 3, 2), (25, 5, 4), (8, 2, 1), (10, 20, 5)])
+def test_resampled_times_equal_those_of_diffusers(steps: int, jump: int, repeats: int) -> None:
+    """Up-moves of diffusers go up step by step, which has the law of one up-move."""
+    scheduler = RePaintScheduler(1000)
+    scheduler.set_timesteps(steps, jump, repeats)
+    theirs = scheduler.timesteps.tolist()
+    turns = [t for a, t, b in zip([1001, *theirs], theirs, [*theirs[1:], -1], strict=False) if not a < t < b]
+    *times, last = Resampled(Leading(steps), jump, repeats)(SCHEDULES["linear_beta"])
+    assert [round(t * 1000) - 1 for t in times] == turns
     assert last == 0
 
 

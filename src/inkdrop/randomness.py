@@ -91,6 +91,10 @@ class Generators:
         keys, places = (np.stack(arrays, axis=1).reshape(-1) for arrays in zip(*map(astuple, all_copies), strict=True))
         return Generators(keys, places)
 
+    def firsts(self, copies: int) -> Generators:
+        """Returns the stream of each sample itself, from `copies` adjacent streams per sample."""
+        return Generators(self.keys[::copies], self.places[::copies])
+
     def normal(self, shape: Iterable[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Draws standard normal numbers `(B, *shape)` on the CPU; they depend on the shape."""
         return self._fill(torch.Tensor.normal_, shape, dtype)

@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("guidance", "time_grid"), _MAPPING | None),
     **dict.fromkeys(("data", "optimizer", "pipeline", "scheduler", "task"), _PART),
     **dict.fromkeys(("evaluation", "extractor", "origin", "sampler", "view"), _PART | None),
-    **dict.fromkeys(("callbacks", "likelihood", "logger", "metric"), dict[str, _PART] | None),
+    **dict.fromkeys(("callbacks", "derive", "likelihood", "logger", "metric"), dict[str, _PART] | None),
     "trainer": _MAPPING,
     "name": Annotated[str, AfterValidator(_check_name)],
     "seed": Annotated[int, Ge(0), Le(MAX_SEED)],

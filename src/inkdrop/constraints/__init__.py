@@ -1,7 +1,22 @@
 """Constraints, which act on the moves of a sampler."""
 
 from inkdrop.constraints.base import Constrained, Constraint, ConstraintFactory, Stepping
+from inkdrop.constraints.gradient import DPS, PiGDM
+from inkdrop.constraints.particles import Particles, Resampling, Residual, Systematic
 from inkdrop.constraints.replacement import Replacement
 from inkdrop.noises import Transition
 
-__all__ = ["Constrained", "Constraint", "ConstraintFactory", "Replacement", "Stepping", "Transition"]
+__all__ = [
+    "DPS",
+    "Constrained",
+    "Constraint",
+    "ConstraintFactory",
+    "Particles",
+    "PiGDM",
+    "Replacement",
+    "Resampling",
+    "Residual",
+    "Stepping",
+    "Systematic",
+    "Transition",
+]

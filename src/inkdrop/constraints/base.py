@@ -19,6 +19,10 @@ class Constraint(ABC):
 
     copies: int = 1
 
+    def around(self, denoiser: Denoiser) -> Denoiser:
+        """Returns the denoiser of the run, which it may wrap; `denoiser` has all guidance."""
+        return denoiser
+
     def start(self, x: Tensor, points: Sequence[Point], noise: Draw) -> Tensor:
         """Returns the first x of the run, which it may change; `points` are all points of the run."""
         return x
@@ -75,4 +79,8 @@ class ConstraintFactory(ABC):
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         """Returns what it needs of a raw batch for samples with these seeds, from a user's words."""
+        return {}
+
+    def measured(self) -> dict[str, Tensor]:
+        """Returns what its constraints have measured since the last call, with a row for each sample."""
         return {}

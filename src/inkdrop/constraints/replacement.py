@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from inkdrop.constraints.base import Constrained, Constraint, ConstraintFactory, Stepping
+from inkdrop.constraints.observed import NAMES, observed, requested
 from inkdrop.denoiser import Estimate
-from inkdrop.files.pictures import read_images
 from inkdrop.noises import Draw, Noise, Transition
 from inkdrop.schedules import Point
 
@@ -38,26 +38,14 @@ class Replacement(ConstraintFactory):
     `condition.known` are the data, in the raw form of the training data, and `condition.mask` is 1 where they are known
     and 0 where they are to be filled in; both are files, or lists of files that samples take in turn. The known
     elements of a sample are exactly those of the data. The law of the others is not the exact conditional one, because
-    a step does not see how the known elements will continue. Source: Song et al. 2021, arXiv 2011.13456, appendix I.2.
+    a step does not see how the known elements will continue; `time_grid=resampled` (RePaint) lets the others adapt.
+    Source: Song et al. 2021, arXiv 2011.13456, appendix I.2.
     """
 
-    names = ("known", "mask")
+    names = NAMES
 
     def __call__(self, pipeline: Constrained, batch: Mapping[str, Tensor]) -> Constraint:
-        if missing := [name for name in self.names if name not in batch]:
-            raise ValueError(
-                f"constraint=replacement needs condition.{missing[0]}: set condition.known=FILE condition.mask=FILE"
-            )
-        known, mask = pipeline.codec.encode({**batch, "x": batch["known"]}), batch["mask"] > 0
-        if known.shape[1:] != pipeline.shape:
-            shapes = f"{list(known.shape[1:])}, but samples have the shape {list(pipeline.shape)}"
-            raise ValueError(f"condition.known has the shape {shapes}: give data of the same shape")
-        try:
-            mask = mask.expand_as(known)
-        except RuntimeError:
-            shapes = f"{list(mask.shape[1:])}, but samples have the shape {list(pipeline.shape)}"
-            raise ValueError(f"condition.mask has the shape {shapes}: give one channel, or as many as those") from None
-        return _Replaced(known, mask, pipeline.denoiser.noise)
+        return _Replaced(*observed(pipeline, batch), pipeline.denoiser.noise)
 
     def check(self, sampler: Stepping, points: Sequence[Point]) -> None:
         if len(points) < 3:
@@ -68,21 +56,4 @@ class Replacement(ConstraintFactory):
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         """Returns the known data and the masks of these seeds from their files."""
-        return {name: self._read(name, condition.get(name), seeds) for name in self.names}
-
-    def _read(self, name: str, wanted: Any, seeds: Sequence[int]) -> Tensor:
-        files: list[Any] = wanted if isinstance(wanted, list) else [wanted]
-        if not files or not all(isinstance(file, str) for file in files):
-            raise ValueError(
-                f"condition.{name}={wanted} must be a file, or a list of files, for constraint=replacement"
-            )
-        images = [read_images(file, f"condition.{name}") for file in files]
-        if len({each.shape[1:] for each in images}) > 1:
-            raise ValueError(f"the files of condition.{name} have different shapes: make them equal")
-        together = torch.cat(images)
-        together = together[[seed % len(together) for seed in seeds]]
-        return (
-            together
-            if name == "known"
-            else (together > (127 if together.dtype == torch.uint8 else 0.5)).to(torch.uint8)
-        )
+        return requested(seeds, **condition)

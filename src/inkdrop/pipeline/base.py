@@ -226,6 +226,7 @@ class Pipeline(Model):
             denoiser, cond = self.guided(batch)
             denoiser = last = _LastExtras(denoiser)
             made = constraint if maker is None else maker(self, batch)
+            denoiser = denoiser if made is None else made.around(denoiser)
             noise = NoiseSource(law, generators)
             x_0 = self.sampler(denoiser, eps.to(device), cond, noise, x_init, t_start, made, progress)
         finally:

@@ -1,9 +1,10 @@
 """Samplers: the sampling loop, the building blocks of methods, and the methods by name."""
 
+from inkdrop.noises.kernels import forward_kernel, towards
 from inkdrop.samplers.adams import Adams
 from inkdrop.samplers.adaptive import Adaptive
 from inkdrop.samplers.ancestral import Ancestral
-from inkdrop.samplers.base import Denoise, History, Sampler, forward_kernel, towards
+from inkdrop.samplers.base import Denoise, History, Sampler
 from inkdrop.samplers.calibrated import Calibrated
 from inkdrop.samplers.ddim import DDIM
 from inkdrop.samplers.methods import (

@@ -7,7 +7,8 @@ from torch import Tensor
 from inkdrop.constraints import Transition
 from inkdrop.deviations import Deviation, small
 from inkdrop.noises import Draw
-from inkdrop.samplers.base import Denoise, History, Sampler, towards
+from inkdrop.noises.kernels import towards
+from inkdrop.samplers.base import Denoise, History, Sampler
 from inkdrop.schedules import Point
 from inkdrop.time_grids import TimeGrid
 

@@ -17,7 +17,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from inkdrop.constraints import Transition
-from inkdrop.samplers.base import shares
+from inkdrop.noises.kernels import shares
 from inkdrop.schedules import Point
 
 

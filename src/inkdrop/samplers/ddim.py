@@ -9,7 +9,8 @@ from torch import Tensor
 
 from inkdrop.constraints import Transition
 from inkdrop.noises import Draw
-from inkdrop.samplers.base import Denoise, History, Sampler, towards
+from inkdrop.noises.kernels import towards
+from inkdrop.samplers.base import Denoise, History, Sampler
 from inkdrop.schedules import Point
 from inkdrop.time_grids import TimeGrid
 

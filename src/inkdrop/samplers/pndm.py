@@ -6,7 +6,8 @@ from torch import Tensor
 
 from inkdrop.constraints import Transition
 from inkdrop.noises import Draw
-from inkdrop.samplers.base import Denoise, History, Sampler, towards
+from inkdrop.noises.kernels import towards
+from inkdrop.samplers.base import Denoise, History, Sampler
 from inkdrop.samplers.coordinates import Noise
 from inkdrop.samplers.quadrature import Even, move
 from inkdrop.schedules import Point

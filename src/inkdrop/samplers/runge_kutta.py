@@ -9,7 +9,8 @@ from torch import Tensor
 
 from inkdrop.constraints import Transition
 from inkdrop.noises import Draw
-from inkdrop.samplers.base import Denoise, History, Sampler, forward_kernel
+from inkdrop.noises.kernels import forward_kernel
+from inkdrop.samplers.base import Denoise, History, Sampler
 from inkdrop.samplers.coordinates import Coordinate
 from inkdrop.samplers.quadrature import Rule, move
 from inkdrop.schedules import Point

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from inkdrop.constraints import Transition
 from inkdrop.noises import Brownian, Draw, Source
-from inkdrop.samplers.base import Denoise, History, Sampler, forward_kernel, towards
+from inkdrop.noises.kernels import forward_kernel, towards
+from inkdrop.samplers.base import Denoise, History, Sampler
 from inkdrop.schedules import Point
 from inkdrop.time_grids import Repeat, TimeGrid
 

@@ -2,7 +2,7 @@
 
 from inkdrop.time_grids.base import TimeGrid
 from inkdrop.time_grids.even import Leading, Linspace, Quadratic, Trailing
-from inkdrop.time_grids.moves import Churn, Explicit, Repeat, Restart
+from inkdrop.time_grids.moves import Churn, Explicit, Repeat, Resampled, Restart
 from inkdrop.time_grids.noise_levels import Centred, Karras, LogSNR, edm
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "LogSNR",
     "Quadratic",
     "Repeat",
+    "Resampled",
     "Restart",
     "TimeGrid",
     "Trailing",

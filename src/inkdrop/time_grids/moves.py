@@ -122,6 +122,34 @@ class Restart(TimeGrid):
         return times[: place + 1] + self.num_restarts * [*steps, times[place]] + times[place + 1 :]
 
 
+class Resampled(TimeGrid):
+    """RePaint's grid: each stretch of `jump_length` steps is taken `repeats` times, with one up-move in between.
+
+    Steps before the first whole stretch are taken once. With `constraint=replacement` the unknown elements adapt to the
+    known ones in each repetition.
+
+    - `time_grid`: the grid without repetitions.
+    - `jump_length`: the number of steps that an up-move goes back.
+    - `repeats`: how often each stretch is taken; 1 is the grid itself.
+
+    Source: Lugmayr et al. 2022, arXiv 2201.09865, algorithm 1 and figure 9.
+    """
+
+    def __init__(
+        self, time_grid: TimeGrid, jump_length: Annotated[int, Ge(1)] = 1, repeats: Annotated[int, Ge(1)] = 10
+    ):
+        self.time_grid, self.jump_length, self.repeats = time_grid, jump_length, repeats
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        *noised, last = self.time_grid(schedule, t_start)
+        first = (len(noised) - 1) % self.jump_length
+        times = noised[: first + 1]
+        for begin in range(first, len(noised) - 1, self.jump_length):
+            stretch = noised[begin + 1 : begin + self.jump_length + 1]
+            times += stretch + (self.repeats - 1) * [noised[begin], *stretch]
+        return [*times, last]
+
+
 class Repeat(TimeGrid):
     """A grid that repeats every time but the first and the last `corrections` times, for methods with a corrector."""
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from inkdrop.commands.command import Asked, Command, Session
 
-_CONDITION = re.compile(r"(origin\.)?condition\.\w+=")
+_NAMED = re.compile(r"((origin\.)?condition|derive)(\.\w+)+=")
 
 if TYPE_CHECKING:
     from inkdrop.commands.sample.prepare import PreparedSampling
@@ -33,8 +33,8 @@ class Sample(Command["PreparedSampling"]):
         return conditions(named[-1].strip("'\""))
 
     def spelled(self, arguments: Sequence[str]) -> list[str]:
-        """Returns the arguments with a ++ before each condition, whose names the model knows and no YAML file."""
-        return [f"++{each}" if _CONDITION.match(each) else each for each in super().spelled(arguments)]
+        """Returns the arguments with a ++ before conditions and derived fields, whose names no YAML file knows."""
+        return [f"++{each}" if _NAMED.match(each) else each for each in super().spelled(arguments)]
 
     def prepare(self, asked: Asked, session: Session) -> PreparedSampling:
         from inkdrop.commands.sample.prepare import prepare

@@ -31,9 +31,11 @@ def checkpoint_of(path: str, session: Session) -> Checkpoint:
 
 
 def data_of(plain: dict[str, Any], checkpoint: Checkpoint, session: Session) -> DataModule:
-    """Returns the data of the run; they are not downloaded."""
+    """Returns the data of the run with the derived fields that are asked for; they are not downloaded."""
     targets = plain["allow_targets"]
     config = checked_data(checkpoint.path, checkpoint.content, targets, plain["data_folders"])
+    if plain["derive"]:
+        config = {**config, "derive": {**(config.get("derive") or {}), **plain["derive"]}}
     data: DataModule = session.keep("data", config, lambda: build(config, (*CHECKPOINT_TARGETS, *targets)))
     return data
 

@@ -35,7 +35,7 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
     `evaluate=true`.
     """
     if not plain["evaluate"]:
-        for option in ("likelihood", "metric", "extractor", "held_out", "save_neighbours", "save_features"):
+        for option in ("likelihood", "metric", "derive", "extractor", "held_out", "save_neighbours", "save_features"):
             if plain.get(option) and not (
                 option == "held_out" and plain.get("origin")
             ):  # which may take held-out items

@@ -225,7 +225,7 @@ def _measured(
     evaluation: Evaluation = session.keep(
         "evaluation", plain["evaluation"], lambda: build(plain["evaluation"], allowed)
     )
-    if checkpoint.content.get("data_fingerprint") not in (None, data.fingerprint):  # older files have none
+    if checkpoint.content.get("data_fingerprint") not in (None, data.fingerprint) and not plain["derive"]:
         warn("the data are not those of the run: their fingerprints differ")
     if evaluation.is_empty:
         raise ValueError(

@@ -27,7 +27,7 @@ from inkdrop.conditioners.label import is_named, named
 from inkdrop.configuration.once import without_paths
 from inkdrop.configuration.secrets import from_environment, masked
 from inkdrop.distributed.processes import is_first
-from inkdrop.distributed.ranks import raised_together
+from inkdrop.distributed.ranks import from_all_ranks, raised_together
 from inkdrop.errors import NonFiniteError
 from inkdrop.loggers.about import caption
 from inkdrop.loggers.wandb_runs import agent_run_id
@@ -100,6 +100,7 @@ def _result(fabric: Fabric, prepared: PreparedSampling, drawn: _Drawn) -> tuple[
         **prepared.source,
         **drawn.facts,
         **_origin_facts(prepared, drawn.samples),
+        **_constraint_facts(prepared.pipeline),
         **_per_class(prepared.pipeline, prepared.batch),
         "seed": plain["seed"],
         "sampler": plain["sampler"],
@@ -158,6 +159,18 @@ def _origin_facts(task: PreparedSampling, samples: Tensor) -> dict[str, Any]:
     if task.origin is None:
         return {}
     return {"origin": task.plain["origin"], **task.origin.facts(task.pipeline, task.sources, samples)}
+
+
+def _constraint_facts(pipeline: Pipeline) -> dict[str, float]:
+    """Returns mean and least value over all samples of what the constraint has measured."""
+    constraint = getattr(pipeline, "constraint", None)
+    parts = from_all_ranks({} if constraint is None else constraint.measured())
+    measured = {name: torch.cat([part[name] for part in parts if name in part]) for part in parts for name in part}
+    return {
+        f"{name}_{ending}": float(value)
+        for name, values in measured.items()
+        for ending, value in (("mean", values.mean()), ("min", values.min()))
+    }
 
 
 def _per_class(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Any]:
