@@ -125,7 +125,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
     "inkdrop.data.paired.Paired": {"path": "nowhere"},
     "inkdrop.models.ForeignFiles": {"files": {"config.json": torch.tensor([*b"{}"], dtype=torch.uint8)}},
-    "inkdrop.noises.absorbing.Absorbing": {"num_categories": 3},
     "inkdrop.pictures.automatic.Automatic": {},
     "inkdrop.pipeline.loading.embedded": {"model": {"_target_": "inkdrop.codecs.Pixels"}, "classes": []},
     "inkdrop.samplers.runge_kutta.RungeKutta": {
