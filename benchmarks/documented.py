@@ -31,6 +31,7 @@ SHORTER = [
     (r"--cfg|trainer\.max_steps=0|-m inkdrop describe", ""),
     (r"-m inkdrop make-extractor", "num_steps=20"),
     (r"train\.py .*experiment=mnist", f"{FEW_STEPS} ~callbacks.evaluate callbacks.pictures.num_samples=4"),
+    (r"objective=validation/loss", f"{FEW_STEPS} trainer.val_check_interval=10"),  # else it is not measured
     (r"output_dir=runs/constant", "trainer.max_steps=100"),  # of which there are four snapshots
     (r"python train\.py", FEW_STEPS),
     (r"benchmarks/ema\.py", "--num-seeds 1 --num-samples 140 --lengths 0.1"),
