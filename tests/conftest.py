@@ -9,7 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ import pytest
 import torch
 from composing import compose_faster
 from entry_scripts import ROOT, Ended, Script
+from shares import long_first
 from warm import process
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells let jobs in the background ignore
@@ -39,15 +40,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return processors + ("not slow" not in config.option.markexpr)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test of many cases that together take long, `make quick` runs one in eight."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Of a test of many cases that together take long, `make quick` runs one in eight; what is chosen is ordered."""
     counts: dict[str, Iterator[int]] = {}
     for item in items:
         if item.get_closest_marker("many"):
             function = item.nodeid.split("[")[0]
             if next(counts.setdefault(function, itertools.count())) % 8:
                 item.add_marker("slow")
+    yield
+    if count := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+        items[:] = long_first(items, lambda item: item.path.name, count)
 
 
 def pytest_collection_finish() -> None:

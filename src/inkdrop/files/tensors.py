@@ -103,24 +103,33 @@ def _check_names(pickled: bytes) -> None:
             )
 
 
+_PLAIN_KEYS = (bool, int, float, str)
+_PLAIN = (*_PLAIN_KEYS, type(None))
+
+
 def tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yields all tensors in plain data, with their paths; raises `ForeignError` for other objects."""
     if isinstance(node, Tensor):
         yield path, node
-    elif isinstance(node, Mapping):
-        for key, value in node.items():
-            name = f"{path}.{key}" if path else str(key)
-            _require_plain(key, name)
-            yield from tensors(value, name)
     elif isinstance(node, list | tuple):
         for number, value in enumerate(node):
-            yield from tensors(value, f"{path}[{number}]")
+            if type(value) not in _PLAIN:
+                yield from tensors(value, f"{path}[{number}]")
+    elif isinstance(node, dict | Mapping):  # it takes longer to know that something is a Mapping
+        for key, value in node.items():
+            plain = type(key) in _PLAIN_KEYS
+            if plain and type(value) in _PLAIN:
+                continue
+            name = f"{path}.{key}" if path else str(key)
+            if not plain:
+                _require_plain(key, name)
+            yield from tensors(value, name)
     elif node is not None:
         _require_plain(node, path)
 
 
 def _require_plain(node: Any, path: str) -> None:
-    if type(node) not in (bool, int, float, str):
+    if type(node) not in _PLAIN_KEYS:
         raise ForeignError(
             f"contains a {type(node).__name__} in {harmless(path)}, where only tensors and plain data are allowed"
         )
