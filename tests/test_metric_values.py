@@ -290,15 +290,15 @@ def test_inception_metrics_equal_those_of_torch_fidelity_end_to_end(
     monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *a, **k: None, raising=False)
     weights = tmp_path / "weights.pth"
     torch.save(random_inception(), weights)
-    colours = [torch.rand(10, 3, 1, 1) * torch.rand(10, 3, 32, 32) * high for high in (255, 180)]
+    colours = [torch.rand(15, 3, 1, 1) * torch.rand(15, 3, 32, 32) * high for high in (255, 180)]
     images = [each.byte() for each in colours]
     extractor = Inception(str(weights))
     _keep_apart(extractor, torch.cat(images))
     torch.save(extractor.network.state_dict(), weights)
     sets = []
     for each in images:
-        collector = Collector(extractor, ALL, 10)
-        for part in torch.arange(10).split(4):
+        collector = Collector(extractor, ALL, 15)
+        for part in torch.arange(15).split(6):
             collector.update(each[part], part, "images", part.tolist())
         sets.append(collector.compute({"x": each}))
     metrics = [KernelDistance(num_subsets=5, subset_size=8), InceptionScore(), PrecisionRecall()]
@@ -318,7 +318,7 @@ def test_inception_metrics_equal_those_of_torch_fidelity_end_to_end(
         cuda=False,
         verbose=False,
         save_cpu_ram=True,
-        batch_size=4,
+        batch_size=6,
     )
     features = sets[0].features
     assert features is not None

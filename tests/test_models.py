@@ -141,7 +141,8 @@ def trained(folder: Path, name: str, *more: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_gan_reaches_the_modes_of_a_ring_by_the_ordinary_task(folder: Path, tmp_path: Path) -> None:
-    trained(folder, "long", "trainer.max_steps=1500", "evaluation.num_samples=1000", "callbacks.checkpoint.keep=5")
+    steps = ["trainer.max_steps=700", "optimizer.lr=2e-3"]
+    trained(folder, "long", *steps, "evaluation.num_samples=1000", "callbacks.checkpoint.keep=5")
     inkdrop.sample(f"checkpoint={folder / 'long'}", "num_samples=2000", ALLOWED, f"output_dir={tmp_path / 's'}")
     with np.load(tmp_path / "s/samples.npz") as file:
         x = torch.from_numpy(file["x"])

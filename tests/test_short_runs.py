@@ -74,7 +74,7 @@ def losses(run: Path) -> list[float]:
 
 
 def test_overfit_learns_one_batch_by_heart(tmp_path: Path) -> None:
-    options = [*SMALL, *QUIET, "trainer.max_steps=400"]
+    options = [*SMALL, *QUIET, "trainer.max_steps=200"]
     trained(tmp_path / "one", "debug=overfit", options=options)
     trained(tmp_path / "many", "debug=overfit", "trainer.overfit_batches=0", options=options)
     one, many = losses(tmp_path / "one"), losses(tmp_path / "many")

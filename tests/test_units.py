@@ -13,6 +13,10 @@ SMALL = {
     "series": ["network.base_channels=8", "network.norm_groups=4", "network.num_blocks=1", "data.batch_size=32"],
     "table": ["network.width=64", "network.num_blocks=2"],
 }
+STEPS = {
+    "series": ["trainer.max_steps=150", "optimizer.lr=8e-3", "callbacks.ema.decays=[0.95]"],
+    "table": ["trainer.max_steps=400", "optimizer.lr=4e-3", "callbacks.ema.decays=[0.98]"],
+}
 
 
 def series(count: int, length: int) -> np.ndarray:
@@ -29,9 +33,8 @@ def test_samples_have_the_mean_and_the_deviation_of_each_channel(kind: str, tmp_
     x = series(100, 16) if kind == "series" else series(400, 1)[:, 0]
     np.savez(tmp_path / "data.npz", x=x)
     options = [f"experiment={kind}", f"data.path={tmp_path / 'data.npz'}", "~callbacks.pictures", *SMALL[kind]]
-    steps = ["trainer.max_steps=400", "optimizer.lr=4e-3", "callbacks.ema.decays=[0.98]"]
-    result = trained(tmp_path / "run", *options, *steps, options=[])
-    samples, _ = sampled(tmp_path / "run", tmp_path / "samples", "num_samples=1000")
+    result = trained(tmp_path / "run", *options, *STEPS[kind], options=[])
+    samples, _ = sampled(tmp_path / "run", tmp_path / "samples", "num_samples=500")
     found = samples["x"].transpose(0, 2, 1) if kind == "series" else samples["x"]
     axes = tuple(range(found.ndim - 1))
     assert np.abs((found.mean(axes) - x.mean(axes)) / x.std(axes)).max() < 0.1

@@ -33,7 +33,6 @@ from inkdrop.loggers.about import caption
 from inkdrop.loggers.wandb_runs import agent_run_id
 from inkdrop.metrics.protocol import sampling_facts, summary
 from inkdrop.pipeline import Pipeline, calls_counted, compile_network
-from inkdrop.pipeline.origins import Start
 from inkdrop.runs.ownership import locked
 from inkdrop.runs.record import facts, write_json
 from inkdrop.runs.resumption import refuse_results
@@ -146,12 +145,12 @@ def _drawn(fabric: Fabric, task: PreparedSampling) -> _Drawn:
     return _Drawn(samples, trajectory, cost)
 
 
-def _started(task: PreparedSampling, items: Tensor, conditions: dict[str, Tensor]) -> Start:
-    """Returns where samples with these numbers start."""
+def _started(task: PreparedSampling, items: Tensor, conditions: dict[str, Tensor]) -> dict[str, Any]:
+    """Returns the arguments for where samples with these numbers start; without an origin a model gets none."""
     if task.origin is None:
-        return Start()
+        return {}
     sources = {name: values[items] for name, values in task.sources.items()}
-    return task.origin.begin(task.pipeline, sources, conditions)
+    return task.origin.begin(task.pipeline, sources, conditions)._asdict()
 
 
 def _origin_facts(task: PreparedSampling, samples: Tensor) -> dict[str, Any]:
@@ -238,7 +237,7 @@ def _draw(fabric: Fabric, task: PreparedSampling, trajectory: list[Tensor] | Non
 
             conditions = {name: values[items] for name, values in task.batch.items()}
             start = _started(task, items, conditions)
-            part = pipeline(conditions, [seeds[item] for item in items.tolist()], progress=progress, **start._asdict())
+            part = pipeline(conditions, [seeds[item] for item in items.tolist()], progress=progress, **start)
             if drawn is None:
                 drawn = part.new_zeros(len(seeds), *part.shape[1:])
             drawn[items] = part
