@@ -43,9 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# The first and the last, a validation and what comes after it, and either side of where a pass over the data ends,
-# with two batches a step and with one.
-TURNS = [1, 4, 5, 9, 10, 18, 19, STEPS - 1]
+ENDS = {1: [18, 19], 2: [9, 10]}  # either side of where a pass over the data ends, by the batches of a step
 
 
 @pytest.mark.slow
@@ -55,7 +53,10 @@ TURNS = [1, 4, 5, 9, 10, 18, 19, STEPS - 1]
 def test_a_run_goes_on_to_the_bit_from_every_step(
     num_workers: int, accumulate: int, validation: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From every step where all that a step can have comes together; else from those where something turns."""
+    """From every step where all that a step can have comes together; else from those where something turns.
+
+    These are the first and the last, a validation and what comes after it, and the end of a pass over the data.
+    """
     use_workers(monkeypatch, num_workers)
     options = [
         "data.num_points=150",  # so that a pass over them ends within the run
@@ -66,7 +67,8 @@ def test_a_run_goes_on_to_the_bit_from_every_step(
     assert whole["global_step"] == STEPS
     assert whole["Toy"] == {"num_samples_seen": STEPS * accumulate * 8}
     everything = num_workers == accumulate == 2 and validation
-    for step in range(1, STEPS) if everything else TURNS:
+    turns = [1, *([4, 5] if validation else []), *ENDS[accumulate], STEPS - 1]
+    for step in range(1, STEPS) if everything else turns:
         folder = interrupted(tmp_path / "whole", step, tmp_path / str(step))
         assert differing(run(folder, *options), whole) == [], step
         assert logged(folder) == logged(tmp_path / "whole"), step

@@ -42,7 +42,11 @@ def same_dropout(generators: Generators) -> None:
 
     A loss that calls a network twice in a step calls this before each, so that both calls drop the same elements.
     """
-    torch.manual_seed(int(generators.at("dropout").keys[0]))
+    seed = int(generators.at("dropout").keys[0])
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # torch would note the stack of calls for devices that there may be later, in each step
+        torch.default_generator.manual_seed(seed)
 
 
 @dataclass(frozen=True, eq=False)
