@@ -1,6 +1,8 @@
 """Extractors of features, and metrics of them."""
 
 from inkdrop.metrics.accuracy_score import ClassificationAccuracyScore
+from inkdrop.metrics.consistency import Consistency
+from inkdrop.metrics.diversity import Diversity
 from inkdrop.metrics.evaluation import Evaluation
 from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception, NoFeatures, Thumbnail
 from inkdrop.metrics.frechet import FrechetDistance, frechet_distance
@@ -8,9 +10,12 @@ from inkdrop.metrics.inception_score import InceptionScore
 from inkdrop.metrics.kernels import KernelDistance, MaximumMeanDiscrepancy
 from inkdrop.metrics.moments import GaussianStatistics, Statistics
 from inkdrop.metrics.neighbours import DensityCoverage, NearestNeighbours, PrecisionRecall
+from inkdrop.metrics.overlap import Dice, GeneralizedEnergyDistance, IntersectionOverUnion
+from inkdrop.metrics.perceptual import PerceptualDistance
 from inkdrop.metrics.pretrained import CLIP, DINOv2
 from inkdrop.metrics.rmse import RootMeanSquareError
 from inkdrop.metrics.scene_judge import SceneJudge
+from inkdrop.metrics.similarity import PeakSignalNoiseRatio, StructuralSimilarity
 from inkdrop.metrics.standardized import Standardized
 from inkdrop.metrics.wasserstein import SlicedWasserstein
 
@@ -18,25 +23,33 @@ __all__ = [
     "CLIP",
     "ClassificationAccuracyScore",
     "Classifier",
+    "Consistency",
     "DINOv2",
     "DensityCoverage",
+    "Dice",
+    "Diversity",
     "Evaluation",
     "Extractor",
     "FrechetDistance",
     "GaussianStatistics",
+    "GeneralizedEnergyDistance",
     "Identity",
     "Inception",
     "InceptionScore",
+    "IntersectionOverUnion",
     "KernelDistance",
     "MaximumMeanDiscrepancy",
     "NearestNeighbours",
     "NoFeatures",
+    "PeakSignalNoiseRatio",
+    "PerceptualDistance",
     "PrecisionRecall",
     "RootMeanSquareError",
     "SceneJudge",
     "SlicedWasserstein",
     "Standardized",
     "Statistics",
+    "StructuralSimilarity",
     "Thumbnail",
     "frechet_distance",
 ]

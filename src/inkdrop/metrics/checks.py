@@ -25,14 +25,25 @@ def covered(count: int, per_item: int, held_out: int) -> int:
     return max(1, min(count // per_item, held_out))
 
 
-def require_whole(count: int, per_item: int, held_out: int) -> None:
-    """Raises `ValueError` unless each covered item has equally many samples, of which it has at least `per_item`."""
+def require_whole(metrics: Mapping[str, Metric], count: int, per_item: int, held_out: int) -> None:
+    """Raises `ValueError` unless each covered item has equally many samples, as many as `per_item` and metrics need.
+
+    Metrics that compare no pairs may have any number of samples where `per_item` is 1.
+    """
+    paired = {name: metric for name, metric in metrics.items() if metric.paired}
     unit = held_out if count >= per_item * held_out else per_item
-    if count % unit:
+    if count % unit and (paired or per_item > 1):
         lower = count - count % unit
         what = f"the {held_out} held-out items" if unit == held_out else f"evaluation.per_item={per_item}"
         fit = " or ".join(str(each) for each in (lower, lower + unit) if each)
         raise ValueError(f"num_samples={count} is not a multiple of {what}, to which samples belong: set it to {fit}")
+    num = count // covered(count, per_item, held_out)
+    for name, metric in paired.items():
+        if num < metric.samples_per_item:
+            raise ValueError(
+                f"metric {name} needs {metric.samples_per_item} samples of each held-out item, and there is {num}: set "
+                f"evaluation.per_item={metric.samples_per_item}, or more"
+            )
 
 
 def require_own_conditions(metrics: Mapping[str, Metric], balance: str) -> None:

@@ -110,8 +110,7 @@ class Evaluation:
         count, held_out = self._num_samples(data), len(splits[0]["x"])
         if self.num_items is not None and self.num_items > held_out:
             raise ValueError(f"evaluation.num_items={self.num_items}, but only {held_out} items are held out: lower it")
-        if self.per_item > 1 or self._paired:
-            checks.require_whole(count, self.per_item, held_out)
+        checks.require_whole(self.metrics, count, self.per_item, held_out)
         checks.require_own_conditions(self.metrics, self.balance)
         checks.require_fit(self.metrics, self.extractor, count, *splits)
 

@@ -59,6 +59,7 @@ class Metric(ABC):
     stand_in: ClassVar[str] = "held_out"  # whose items take the place of samples for the floor: these, or a split
 
     paired: ClassVar[bool] = False
+    samples_per_item: ClassVar[int] = 1  # that a paired metric needs at least
 
     @abstractmethod
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:

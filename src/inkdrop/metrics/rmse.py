@@ -37,22 +37,10 @@ class RootMeanSquareError(Metric):
 
     def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
         super().check(held_out, reference, extractor)
-        if (name := self.baseline_field) is None:
-            return
-        shape = tuple(held_out["x"].shape)
-        known = [field for field, column in held_out.items() if field != "x" and _fits(tuple(column.shape), shape)]
-        if name not in known:
-            raise ValueError(
-                f"baseline_field={name} of the root mean square error is not a field of the data with the shape of x, "
-                f"nor images of lower resolution (available: {', '.join(known) or 'none'}): set it to one of these, or "
-                "to null"
-            )
+        require_baseline(self.baseline_field, held_out, "the root mean square error")
 
     def baseline(self, items: Batch, generators: Generators) -> Tensor | None:
-        if self.baseline_field is None:
-            return None
-        field, x = items[self.baseline_field], items["x"]
-        return field if field.shape == x.shape else enlarged(field, x.shape[2:])
+        return degraded(self.baseline_field, items)
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         total, count = 0.0, 0
@@ -62,6 +50,27 @@ class RootMeanSquareError(Metric):
             require_finite(difference, "rmse: the differences of samples", positions.tolist())
             total, count = total + float(difference.square().sum()), count + difference.numel()
         return {"rmse": math.sqrt(total / count)}
+
+
+def require_baseline(name: str | None, held_out: Split, what: str) -> None:
+    """Raises `ValueError` if a name is not None and not that of a field that `degraded` compares with x."""
+    if name is None:
+        return
+    shape = tuple(held_out["x"].shape)
+    known = [field for field, column in held_out.items() if field != "x" and _fits(tuple(column.shape), shape)]
+    if name not in known:
+        raise ValueError(
+            f"baseline_field={name} of {what} is not a field of the data with the shape of x, nor images of lower "
+            f"resolution (available: {', '.join(known) or 'none'}): set it to one of these, or to null"
+        )
+
+
+def degraded(name: str | None, items: Batch) -> Tensor | None:
+    """Returns a field of items in the shape of x, with images of lower resolution enlarged; None without a name."""
+    if name is None:
+        return None
+    field, x = items[name], items["x"]
+    return field if field.shape == x.shape else enlarged(field, x.shape[2:])
 
 
 def _fits(field: tuple[int, ...], x: tuple[int, ...]) -> bool:
