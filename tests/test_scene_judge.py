@@ -11,7 +11,7 @@ from torch import Tensor
 from inkdrop.data import Digits, Scenes, drawing
 from inkdrop.data.contents import COLOURS, SHAPES, Contents, contents, described
 from inkdrop.data.drawing import STYLES
-from inkdrop.metrics import Evaluation, NoFeatures, SceneJudge
+from inkdrop.metrics import Evaluation, NoFeatures, SceneEdit, SceneJudge
 from inkdrop.metrics.scene_judge import judge, look
 
 COUNT = 300
@@ -126,3 +126,39 @@ def _scenes() -> Scenes:
 def test_names_are_in_the_order_of_their_numbers() -> None:
     assert described(["a red circle"]).colours.tolist() == [[0, -1]]
     assert (COLOURS[5], SHAPES[3]) == ("cyan", "cross")
+
+
+def _edits(**options: Any) -> tuple[Scenes, Evaluation]:
+    fields = {"x": "edited", "image": "picture", "edited_caption": "edited_caption", "unchanged": "unchanged"}
+    data = Scenes(fields, [3, 16, 16], 0, 16, num_scenes=50, num_held_out=60)
+    return data, Evaluation(NoFeatures(), {"edit": SceneEdit(**options)})
+
+
+def test_an_edit_is_judged_by_its_object_the_other_one_and_the_rest() -> None:
+    data, evaluation = _edits()
+    evaluation.check(data)
+    items = {name: column[torch.arange(60)] for name, column in data.splits["validation"].items()}
+
+    def measured(x: Tensor) -> list[float]:
+        found = evaluation.measure([x], data)
+        return [found[f"edit_{name}_60"] for name in ("target", "others", "kept")]
+
+    assert measured(items["x"]) == [1.0, 1.0, 1.0]
+    assert measured(items["image"]) == [0.0, 1.0, 1.0]  # nothing was done
+    lighter = (items["x"].int() + 10).clamp(max=255).to(torch.uint8)
+    target, others, kept = measured(lighter)
+    assert (target, others) == (1.0, 1.0)
+    assert kept == pytest.approx(1 - 10 / 127.5, abs=0.003)
+    assert measured(items["x"].roll(1, 0))[0] < 0.1
+    moved = items["x"].roll(2, 3)
+    assert measured(moved)[:2] == [0.0, 0.0]
+    half = torch.where(items["unchanged"] > 0, items["x"].flip(3), items["x"])
+    assert measured(half)[1] < 0.2
+
+
+def test_an_edit_needs_its_fields() -> None:
+    data, evaluation = _edits(before="picture")
+    with pytest.raises(ValueError, match=r"before=picture of the edits .*\(available: x, image, .*\): add it to data"):
+        evaluation.check(data)
+    with pytest.raises(ValueError, match="edits of scenes are pictures of shape"):
+        evaluation.check(Digits([1, 8, 8], 10, 32))

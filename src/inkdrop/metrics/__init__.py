@@ -14,6 +14,7 @@ from inkdrop.metrics.overlap import Dice, GeneralizedEnergyDistance, Intersectio
 from inkdrop.metrics.perceptual import PerceptualDistance
 from inkdrop.metrics.pretrained import CLIP, DINOv2
 from inkdrop.metrics.rmse import RootMeanSquareError
+from inkdrop.metrics.scene_edit import SceneEdit
 from inkdrop.metrics.scene_judge import SceneJudge
 from inkdrop.metrics.similarity import PeakSignalNoiseRatio, StructuralSimilarity
 from inkdrop.metrics.standardized import Standardized
@@ -45,6 +46,7 @@ __all__ = [
     "PerceptualDistance",
     "PrecisionRecall",
     "RootMeanSquareError",
+    "SceneEdit",
     "SceneJudge",
     "SlicedWasserstein",
     "Standardized",

@@ -73,7 +73,7 @@ class GeneralizedEnergyDistance(Metric):
     samples are distributed like annotators, for which `evaluation.per_item` must be large. Source: Kohl et al. 2018,
     arXiv 1806.05034.
 
-    - `field`: the field of the annotators' masks (N, A, H, W), beside x (N, 1, H, W).
+    - `field`: the field of the annotators' masks (N, A, H, W), where x is (N, 1, H, W).
     - `threshold`: the data are in a mask above it.
 
     Raises `ValueError` if there is no such field.

@@ -31,7 +31,7 @@ class PairedMetric(Metric):
     over items of the best of their samples, and `{title}_ensemble`, that of what their samples are together.
 
     - `baseline_field`: a field of the data of the shape of x, such as a degraded image, whose value is the baseline;
-      images of lower resolution are enlarged by bicubic interpolation. Null is no baseline.
+      images of lower resolution are enlarged by bicubic interpolation. Null means none.
     - `mask_field`: a field of masks (N, 1 or C, H, W); only the hole counts, where they are 0. Null is the whole image.
       An item without a hole does not count.
 
