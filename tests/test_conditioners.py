@@ -16,7 +16,7 @@ from choices import composed
 from torch import Tensor, nn
 
 from inkdrop.callbacks.pictures import conditions
-from inkdrop.conditioners import Attributes, Combined, Conditioner, Image, Label, Unconditional
+from inkdrop.conditioners import Attributes, Combined, Conditioner, Image, Label, Masked, Unconditional
 from inkdrop.configuration import build
 from inkdrop.denoiser import Condition, Denoiser, Estimate
 from inkdrop.denoiser.self_conditioned import SelfConditioned
@@ -347,6 +347,64 @@ def test_pictures_of_more_than_8_bits_and_words_that_are_no_file_are_refused(tmp
             Image([1, 4, 4], 2).request([0], image=words)
     with pytest.raises(ValueError, match=r"conditioner.concat_channels=0, but its parts have 2"):
         Combined({"image": Image([1, 4, 4], 2)}, dim=0)
+
+
+def test_training_adds_noise_to_an_image_and_tells_its_level() -> None:
+    conditioner = Image([1, 4, 4], 3, dropout=0.25, noise=0.6)
+    assert conditioner.names == ("image", "image_noise")
+    image = torch.full((4000, 1, 2, 2), 255, dtype=torch.uint8)
+    concat = conditioner({"image": image}, Generators.from_seeds(range(4000)))["concat"]
+    there = concat[:, 1, 0, 0] == 1
+    assert there.float().mean() == pytest.approx(0.75, abs=0.03)
+    assert (concat[~there] == 0).all()
+    level, pixels = concat[there, 2, 0, 0], concat[there, 0, ::2, ::2].flatten(1)
+    assert (level.min(), level.max(), level.mean()) == pytest.approx((0, 0.6, 0.3), abs=0.02)
+    assert torch.equal(concat[:, 0, ::2, ::2], concat[:, 0, 1::2, 1::2])  # noise is in the small image
+    eps = (pixels - (1 - level[:, None] ** 2).sqrt()) / level[:, None].clamp(min=1e-3)
+    assert (eps.mean(), eps.std()) == pytest.approx((0, 1), abs=0.04)
+    plain = conditioner({"image": image[:1]})["concat"]
+    assert torch.equal(plain[0, :, 0, 0], torch.tensor([1.0, 1.0, 0.0]))
+    assert torch.equal(conditioner.null({"image": image[:1]})["concat"], torch.zeros(1, 3, 4, 4))
+
+
+def test_sampling_chooses_the_noise_of_an_image() -> None:
+    conditioner = Image([1, 4, 4], 3, noise=0.6)
+    image = torch.rand(3, 1, 2, 2)
+    together = conditioner.request([5, 6, 7], image=image, image_noise=0.3)
+    alone = conditioner.request([6], image=image[1:2], image_noise=0.3)
+    assert torch.equal(together["image"][1:2], alone["image"])
+    assert not torch.allclose(together["image"], image)
+    assert torch.equal(conditioner.request([5, 6, 7], image=image)["image"], image)
+    for wrong in (0.7, -0.1, "much"):
+        with pytest.raises(ValueError, match=r"condition.image_noise=.* must be from 0 to 0.6, the largest level"):
+            conditioner.request([5], image=image[:1], image_noise=wrong)
+    with pytest.raises(ValueError, match=r"condition.image has 3 rows for 2 samples"):
+        conditioner.request([1, 2], image=image)
+    with pytest.raises(ValueError, match="concat_channels=2 must be the channels of the image plus 2"):
+        Image([1, 4, 4], 2, noise=0.5)
+
+
+@pytest.mark.parametrize(("enlargement", "mode"), [("linear", "bilinear"), ("cubic", "bicubic")])
+def test_images_are_enlarged_as_chosen(enlargement: Any, mode: str) -> None:
+    image = torch.rand(2, 1, 3, 3)
+    concat = Image([1, 6, 6], 2, enlargement=enlargement)({"image": image})["concat"][:, :1]
+    assert torch.equal(concat, torch.nn.functional.interpolate(image, [6, 6], mode=mode))
+
+
+def test_known_elements_and_their_mask_are_one_condition() -> None:
+    conditioner = Masked([1, 2, 2], 2, dropout=0.5)
+    known = torch.tensor([[0, 255], [51, 102]], dtype=torch.uint8).expand(1000, 1, 2, 2)
+    mask = torch.tensor([[1, 0], [0, 255]], dtype=torch.uint8).expand(1000, 1, 2, 2)
+    batch = {"known": known, "mask": mask}
+    expected = torch.tensor([[[-1.0, 0.0], [0.0, -0.2]], [[1.0, 0.0], [0.0, 1.0]]])
+    assert torch.allclose(conditioner(batch)["concat"][0], expected)
+    assert (conditioner.null(batch)["concat"] == 0).all()
+    dropped = conditioner(batch, Generators.from_seeds(range(1000)))["concat"].flatten(1).abs().sum(1) == 0
+    assert dropped.float().mean() == pytest.approx(0.5, abs=0.05)
+    with pytest.raises(ValueError, match=r"mask has the shape \[1, 4, 4\], and this model needs \[1, 2, 2\]"):
+        conditioner({"known": known[:1], "mask": torch.ones(1, 1, 4, 4)})
+    with pytest.raises(ValueError, match="concat_channels=3 must be 2"):
+        Masked([1, 2, 2], 3)
 
 
 def test_a_unet_takes_an_image_beside_its_own_last_estimate() -> None:

@@ -6,5 +6,6 @@ from inkdrop.conditioners.base import Conditioner, Unconditional
 from inkdrop.conditioners.combined import Combined
 from inkdrop.conditioners.image import Image
 from inkdrop.conditioners.label import Label
+from inkdrop.conditioners.masked import Masked
 
-__all__ = ["Attributes", "Augmentation", "Combined", "Conditioner", "Image", "Label", "Unconditional"]
+__all__ = ["Attributes", "Augmentation", "Combined", "Conditioner", "Image", "Label", "Masked", "Unconditional"]

@@ -23,9 +23,11 @@ class Conditioner(nn.Module):
     - `dim`: the width D of its vector, 0 for none.
     - `concat_channels`: the C of its concat, 0 for none.
     - `token_dim`: the width D of its tokens, 0 for none.
+    - `images`: those of `names` that are images (B, C, *), which a cascade takes from the stage before.
     """
 
     names: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     dim: int = 0
     concat_channels: int = 0
     token_dim: int = 0
@@ -47,6 +49,7 @@ class Conditioner(nn.Module):
 
         Raises `ValueError` if the batch lacks one of `names`.
         """
+        batch = self.completed(batch)
         if missing := [name for name in self.names if name not in batch]:
             raise ValueError(
                 f"the data have no {missing[0]}, which the conditioner reads; available: {', '.join(batch)}"
@@ -54,6 +57,10 @@ class Conditioner(nn.Module):
         if generators is None:
             return self.condition(batch, {})
         return self.condition(self.vary(batch, generators), self.dropped(generators))
+
+    def completed(self, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns the raw batch with values for conditions that may be left out; by default there are none."""
+        return batch
 
     def vary(self, batch: Mapping[str, Tensor], generators: Generators) -> Mapping[str, Tensor]:
         """Returns the raw batch as training sees it, such as with noise added to an image; by default unchanged."""
@@ -72,6 +79,7 @@ class Conditioner(nn.Module):
             available = ", ".join(self.names) or "none"
             raise ValueError(f"{unknown[0]} is not a condition of this model: available: {available}")
         chosen = self.names if names is None else names
+        batch = self.completed(batch)
         return self.condition(
             batch, {name: torch.ones(len(batch[name]), dtype=torch.bool, device=batch[name].device) for name in chosen}
         )

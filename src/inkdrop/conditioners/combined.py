@@ -44,6 +44,7 @@ class Combined(Conditioner):
         self.parts: Mapping[str, Conditioner] = nn.ModuleDict(parts)  # type: ignore[assignment]
         self.dim, self.concat_channels, self.dropout, self.token_dim = dim, concat_channels, dropout, token_dim
         self.names = tuple(name for part in parts.values() for name in part.names)
+        self.images = tuple(name for part in parts.values() for name in part.images)
         if twice := [name for name in self.names if self.names.count(name) > 1]:
             raise ValueError(f"two parts of the conditioner read {twice[0]}: give one of them another name")
         for key, part in parts.items():
@@ -98,6 +99,11 @@ class Combined(Conditioner):
                     raise ValueError(f"two parts of the conditioner make {door}, which cannot be joined: leave one out")
                 cond[door] = each[door]
         return cond
+
+    def completed(self, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        for part in self.parts.values():
+            batch = part.completed(batch)
+        return batch
 
     def vary(self, batch: Mapping[str, Tensor], generators: Generators) -> Mapping[str, Tensor]:
         for key, part in self.parts.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,17 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from inkdrop.checkpoints import Checkpoint, checked_data, reconstructed
+from inkdrop.checkpoints import Checkpoint, checked_data
 from inkdrop.commands.command import Asked, Prepared, Session
 from inkdrop.commands.sample.inputs import Measured, checkpoint_of, conditions_of, data_of, items_of, origin_settings
 from inkdrop.commands.sample.options import (
-    built_guides,
     check_average,
     check_files,
     check_graphs,
-    check_grid,
     check_seeds,
     completed,
 )
+from inkdrop.commands.sample.stages import Stage, asked_stages, check_chain, stage_of
 from inkdrop.commands.terminal import quiet
 from inkdrop.conditioners.label import is_named
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
@@ -33,7 +32,7 @@ from inkdrop.distributed.processes import is_first
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import warn
 from inkdrop.metrics import Evaluation
-from inkdrop.pipeline import Pipeline, restored
+from inkdrop.pipeline import Pipeline
 from inkdrop.pipeline.origins import Origin
 from inkdrop.runs.machine import world_size_of
 from inkdrop.runs.resumption import refuse_results, refuse_unusable
@@ -43,8 +42,7 @@ from inkdrop.runs.resumption import refuse_results, refuse_unusable
 class PreparedSampling(Prepared):
     """A sampling run that is checked and built; the fields of its base class come first.
 
-    - `source`: checkpoint and weights, as in `result.json`.
-    - `pipeline`: the model.
+    - `stages`: the model, and those of a cascade that follow it.
     - `seeds`: one seed for each sample.
     - `measured`: evaluation and data, or None.
     - `origin`: where the samples start, or None for the noise of their seeds.
@@ -55,8 +53,7 @@ class PreparedSampling(Prepared):
     - `trained`: name of the run that trained the model, or None.
     """
 
-    source: dict[str, Any]
-    pipeline: Pipeline
+    stages: list[Stage]
     seeds: range
     measured: Measured | None
     origin: Origin | None
@@ -65,6 +62,11 @@ class PreparedSampling(Prepared):
     batch: dict[str, Tensor]
     trackers: list[Any]
     trained: str | None
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The model that draws the samples, the last one of a cascade."""
+        return self.stages[-1].pipeline
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -80,9 +82,10 @@ def resolve(asked: Asked, session: Session) -> tuple[dict[str, Any], Checkpoint]
     refuse_unread(config, "sample", asked.name)
     refuse_foreign_targets(config, asked.overrides, asked.primary)
     data = None
-    if config.get("checkpoint") and config.get("extractor") is not None:  # it may refer to the data
+    measured = [stage.get("checkpoint") for stage in config.get("cascade") or []][-1:] or [config.get("checkpoint")]
+    if measured[0] and config.get("extractor") is not None:  # it may refer to the data
         targets, folders = (config.get(name) or [] for name in ("allow_targets", "data_folders"))
-        data = checked_data(config.checkpoint, checkpoint_of(config.checkpoint, session).content, targets, folders)
+        data = checked_data(measured[0], checkpoint_of(measured[0], session).content, targets, folders)
     plain = resolved(config, str(asked.path), data, empty=())
     with hiding(config):
         check_settings(plain)
@@ -108,21 +111,23 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
     check_graphs(plain)
     check_average(plain)
     world_size = world_size_of(plain["trainer"])
-    model, source = _source(plain, checkpoint, session)
-    pipeline = _pipeline(plain, asked.config.get("guidance"), model, source, session)
-    if plain["sampler"] is not None:
-        check_grid(pipeline)
-    pipeline.check()  # a foreign checkpoint may contain parts that do not fit each other
+    stages = [stage_of(plain, checkpoint, asked, session)]
+    for number, each in enumerate(asked_stages(asked, plain["cascade"]), 1):
+        stages.append(stage_of(*resolve(each, session), each, session, number))
+    first, last = stages[0], stages[-1]
+    plain = {**plain, "evaluation": last.plain["evaluation"], "view": last.plain["view"]}
+    pipeline = first.pipeline
     seeds = range(plain["seed"], plain["seed"] + plain["num_samples"] * plain["repeats"])
-    measured = _measured(plain, pipeline, checkpoint, allowed, session) if plain["evaluate"] else None
+    measured = _measured(plain, last, allowed, session) if plain["evaluate"] else None
     origin: Origin | None = build(plain["origin"], allowed)
     items = items_of(plain, origin, checkpoint, measured, session)
     batch = conditions_of(pipeline, seeds, plain["condition"], measured, items, plain["num_samples"])
-    first = {name: values[:1] for name, values in batch.items()}
+    item = {name: values[:1] for name, values in batch.items()}
     if plain["sampler"] is not None:
-        pipeline.guided({"position": torch.zeros(1), **first})  # raises for guidance that does not fit
+        pipeline.guided({"position": torch.zeros(1), **item})  # raises for guidance that does not fit
     if plain["constraint"] is not None:
-        pipeline.constraint(pipeline, first)  # type: ignore[misc]
+        pipeline.constraint(pipeline, item)  # type: ignore[misc]
+    check_chain(stages, item, seeds[:1])
     sources: dict[str, Tensor] = {}
     if origin is not None:
         origin.check(pipeline)
@@ -132,8 +137,7 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
         plain,
         world_size,
         contextlib.ExitStack(),
-        source=source,
-        pipeline=pipeline,
+        stages=stages,
         seeds=seeds,
         measured=measured,
         origin=origin,
@@ -143,7 +147,7 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
         trackers=_trackers(plain, allowed),
         trained=checkpoint.content["config"].get("run_id"),
     )
-    _check_view(prepared, first)
+    _check_view(prepared, item)
     return prepared
 
 
@@ -185,47 +189,13 @@ def check_sweep(folder: Path, config: DictConfig) -> None:
         raise ConfigurationError(f"output_dir={folder} contains other samples: choose a new folder")
 
 
-def _source(
-    plain: dict[str, Any], checkpoint: Checkpoint, session: Session
-) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Returns the content of a checkpoint with the weights to sample, and their source for `result.json`."""
-    own, content = plain["ema"]["length"], checkpoint.content
-    if own is not None:
-        key = [str(checkpoint.path), plain["ema"]]
-        content = session.keep("average", key, lambda: reconstructed(checkpoint.path, **plain["ema"]))
-    weights = plain["weights"] if plain["weights"] != "ema" else next(iter(content.get("ema", {})), "raw")
-    weights = str(weights) if own is None else content["reconstruction"]
-    return content, {"checkpoint": str(checkpoint.file), "weights": weights}
-
-
-def _pipeline(
-    plain: dict[str, Any],
-    chosen: Any,
-    content: Mapping[str, Any],
-    source: dict[str, Any],
-    session: Session,
-) -> Pipeline:
-    """Returns the model with what samples it; `chosen` is the guidance that the command chooses itself."""
-    weights, targets, path = str(plain["weights"]), plain["allow_targets"], plain["checkpoint"]
-    allowed = (*USER_TARGETS, *targets)
-    pipeline = session.keep("pipeline", [source, targets], lambda: restored(content, weights, targets, path))
-    if plain["sampler"] is not None:
-        pipeline.sampler = build(plain["sampler"], allowed)
-        pipeline.guidance = built_guides(plain, chosen, content)
-        pipeline.constraint = build(plain["constraint"], allowed)
-    pipeline.view = build(plain["view"], allowed) or type(pipeline).view
-    return pipeline
-
-
-def _measured(
-    plain: dict[str, Any], pipeline: Pipeline, checkpoint: Checkpoint, allowed: tuple[str, ...], session: Session
-) -> Measured:
+def _measured(plain: dict[str, Any], last: Stage, allowed: tuple[str, ...], session: Session) -> Measured:
     """Returns the evaluation and its data; raises `ValueError` if the samples cannot be measured."""
-    data = data_of(plain, checkpoint, session)
+    data = data_of(plain, last.checkpoint, session)
     evaluation: Evaluation = session.keep(
         "evaluation", plain["evaluation"], lambda: build(plain["evaluation"], allowed)
     )
-    if checkpoint.content.get("data_fingerprint") not in (None, data.fingerprint) and not plain["derive"]:
+    if last.checkpoint.content.get("data_fingerprint") not in (None, data.fingerprint) and not plain["derive"]:
         warn("the data are not those of the run: their fingerprints differ")
     if evaluation.is_empty:
         raise ValueError(
@@ -237,5 +207,5 @@ def _measured(
             raise ValueError(f"{option}=true needs features, and extractor=none has none: choose an extractor")
     evaluation.check(data)
     for likelihood in evaluation.likelihood.values():
-        likelihood.check(pipeline)
+        likelihood.check(last.pipeline)
     return Measured(evaluation, data)

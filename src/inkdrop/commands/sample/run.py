@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from inkdrop.commands.sample.drawing import Drawn, draw
 from inkdrop.commands.sample.files import (
     Features,
     features_of,
@@ -22,17 +22,18 @@ from inkdrop.commands.sample.files import (
 )
 from inkdrop.commands.sample.inputs import Measured
 from inkdrop.commands.sample.prepare import PreparedSampling
+from inkdrop.commands.sample.stages import Stage
 from inkdrop.commands.tracking import concluded, introduce, summarized
 from inkdrop.conditioners.label import is_named, named
 from inkdrop.configuration.once import without_paths
 from inkdrop.configuration.secrets import from_environment, masked
 from inkdrop.distributed.processes import is_first
-from inkdrop.distributed.ranks import from_all_ranks, raised_together
+from inkdrop.distributed.ranks import from_all_ranks
 from inkdrop.errors import NonFiniteError
 from inkdrop.loggers.about import caption
 from inkdrop.loggers.wandb_runs import agent_run_id
 from inkdrop.metrics.protocol import sampling_facts, summary
-from inkdrop.pipeline import Pipeline, calls_counted, compile_network
+from inkdrop.pipeline import Pipeline, compile_network
 from inkdrop.runs.ownership import locked
 from inkdrop.runs.record import facts, write_json
 from inkdrop.runs.resumption import refuse_results
@@ -57,7 +58,7 @@ def sample(prepared: PreparedSampling) -> dict[str, Any]:
             _introduce(prepared, trackers)
             _to_device(prepared, fabric)
             try:
-                drawn = _drawn(fabric, prepared)
+                drawn = draw(fabric, prepared)
                 result, features = _result(fabric, prepared, drawn)
             except NonFiniteError as error:
                 advice = "nothing was written: try trainer.precision=32-true, or other weights"
@@ -85,21 +86,24 @@ def _introduce(prepared: PreparedSampling, trackers: Sequence[Any]) -> None:
 
 
 def _to_device(prepared: PreparedSampling, fabric: Fabric) -> None:
-    prepared.pipeline.to(fabric.device)
+    for stage in prepared.stages:
+        stage.pipeline.to(fabric.device)
     if prepared.measured is not None:
         prepared.measured.evaluation.to(fabric.device)
     if prepared.plain["compile"]:
-        compile_network(prepared.pipeline, prepared.plain["cuda_graphs"])
+        for stage in prepared.stages:
+            compile_network(stage.pipeline, prepared.plain["cuda_graphs"])
 
 
-def _result(fabric: Fabric, prepared: PreparedSampling, drawn: _Drawn) -> tuple[dict[str, Any], Features | None]:
+def _result(fabric: Fabric, prepared: PreparedSampling, drawn: Drawn) -> tuple[dict[str, Any], Features | None]:
     """Returns the content of `result.json`, and the features of samples and data if they are plotted or saved."""
     plain, measured, features = prepared.plain, prepared.measured, None
     result = {
-        **prepared.source,
+        **prepared.stages[0].source,
+        **_cascade_facts(prepared.stages),
         **drawn.facts,
-        **_origin_facts(prepared, drawn.samples),
-        **_constraint_facts(prepared.pipeline),
+        **_origin_facts(prepared, drawn),
+        **_constraint_facts(prepared.stages[0].pipeline),
         **_per_class(prepared.pipeline, prepared.batch),
         "seed": plain["seed"],
         "sampler": plain["sampler"],
@@ -123,41 +127,17 @@ def _print_summary(prepared: PreparedSampling, result: dict[str, Any]) -> None:
     print(f"{count} samples in {seconds:.1f} s, {calls} network calls each: {prepared.asked.path}")
 
 
-class _Drawn(NamedTuple):
-    samples: Tensor
-    trajectory: list[Tensor]  # states of the first batch from noise to samples, if they are requested
-    facts: dict[str, Any]  # number and cost of the samples
-
-
-def _drawn(fabric: Fabric, task: PreparedSampling) -> _Drawn:
-    plain, start = task.plain, time.monotonic()
-    trajectory: list[Tensor] = []
-    with fabric.autocast(), calls_counted(task.pipeline) as calls:
-        samples = _draw(fabric, task, trajectory if plain["save_gif"] or plain["save_trajectory"] else None)
-    seconds = time.monotonic() - start
-    own = torch.arange(len(task.seeds)).split(plain["batch_size"])[fabric.global_rank :: fabric.world_size]
-    cost = {
-        "num_samples": len(samples),
-        "network_calls": calls(sum(map(len, own))),
-        "seconds": round(seconds, 3),
-        "samples_per_second": round(len(samples) / seconds, 2),
-    }
-    return _Drawn(samples, trajectory, cost)
-
-
-def _started(task: PreparedSampling, items: Tensor, conditions: dict[str, Tensor]) -> dict[str, Any]:
-    """Returns the arguments for where samples with these numbers start; without an origin a model gets none."""
-    if task.origin is None:
-        return {}
-    sources = {name: values[items] for name, values in task.sources.items()}
-    return task.origin.begin(task.pipeline, sources, conditions)._asdict()
-
-
-def _origin_facts(task: PreparedSampling, samples: Tensor) -> dict[str, Any]:
+def _origin_facts(task: PreparedSampling, drawn: Drawn) -> dict[str, Any]:
     """Returns the origin of samples for `result.json`; nothing for the noise of their seeds."""
     if task.origin is None:
         return {}
-    return {"origin": task.plain["origin"], **task.origin.facts(task.pipeline, task.sources, samples)}
+    first = task.stages[0].pipeline
+    return {"origin": task.plain["origin"], **task.origin.facts(first, task.sources, drawn.stages[0].samples)}
+
+
+def _cascade_facts(stages: Sequence[Stage]) -> dict[str, Any]:
+    """Returns the later stages of a cascade for `result.json`; nothing without any."""
+    return {"cascade": [stage.facts() for stage in stages[1:]]} if len(stages) > 1 else {}
 
 
 def _constraint_facts(pipeline: Pipeline) -> dict[str, float]:
@@ -180,15 +160,21 @@ def _per_class(pipeline: Pipeline, batch: dict[str, Tensor]) -> dict[str, Any]:
     return {"classes": {pipeline.classes[k]: n for k, n in zip(labels.tolist(), counts.tolist(), strict=True)}}
 
 
-def _write(output: Path, prepared: PreparedSampling, drawn: _Drawn, features: Features | None) -> np.ndarray:
+def _write(output: Path, prepared: PreparedSampling, drawn: Drawn, features: Features | None) -> np.ndarray:
     """Writes everything but `result.json`, and returns the picture of the samples."""
     plain, measured = prepared.plain, prepared.measured
     view, samples, classes = prepared.pipeline.view, drawn.samples, prepared.pipeline.classes
-    picture = write_samples(output, view, samples, prepared.batch, prepared.seeds, classes)
+    batch = drawn.stages[-1].batch
+    picture = write_samples(output, view, samples, batch, prepared.seeds, classes)
     if plain["save_images"]:
-        view.write(output, samples, prepared.batch, prepared.seeds, prepared.class_names)
+        view.write(output, samples, batch, prepared.seeds, prepared.class_names)
+    if plain["save_stages"]:
+        for number, (stage, part) in enumerate(zip(prepared.stages, drawn.stages, strict=True), 1):
+            folder = output / "stages" / str(number)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_samples(folder, stage.pipeline.view, part.samples, part.batch, prepared.seeds, classes)
     if drawn.trajectory:
-        first = {name: values[: plain["batch_size"]] for name, values in prepared.batch.items()}
+        first = {name: values[: len(drawn.trajectory[0])] for name, values in batch.items()}
         write_trajectory(output, view, drawn.trajectory, first, plain["save_gif"], plain["save_trajectory"])
     if measured is None or features is None:
         return picture
@@ -210,42 +196,10 @@ def _values(task: PreparedSampling, measured: Measured, samples: Tensor, result:
     sampling = sampling_facts(
         {**plain, "origin": origin}, result["weights"], plain["seed"], result["network_calls"], precision
     )
+    if len(task.stages) > 1:
+        sampling["cascade"] = [stage.settings() for stage in task.stages]
     return {
         "metrics": metrics,
         "evaluation_seconds": {part: round(value, 3) for part, value in evaluation.seconds.items()},
         "protocol": evaluation.protocol(data, sampling),
     }
-
-
-def _draw(fabric: Fabric, task: PreparedSampling, trajectory: list[Tensor] | None) -> Tensor:
-    """Draws all samples to the CPU of every rank, and adds the states of the first batch to `trajectory`."""
-    from rich.progress import Progress
-
-    pipeline, seeds = task.pipeline, task.seeds
-    parts = torch.arange(len(seeds)).split(task.plain["batch_size"])
-    first = {name: values[parts[0]].to(fabric.device) for name, values in task.batch.items()}
-    drawn: Tensor | None = None
-    with raised_together(), Progress(disable=not fabric.is_global_zero, transient=True) as bar:
-        shown = bar.add_task("sampling", total=None)
-        for number in range(fabric.global_rank, len(parts), fabric.world_size):
-            items = parts[number]
-
-            def progress(done: int, total: int, x: Tensor, number: int = number) -> None:
-                bar.update(shown, total=total * len(parts), completed=done + number * total)
-                if trajectory is not None and number == 0:
-                    trajectory.append(pipeline.codec.decode(x, first).cpu())
-
-            conditions = {name: values[items] for name, values in task.batch.items()}
-            start = _started(task, items, conditions)
-            part = pipeline(conditions, [seeds[item] for item in items.tolist()], progress=progress, **start)
-            if drawn is None:
-                drawn = part.new_zeros(len(seeds), *part.shape[1:])
-            drawn[items] = part
-    if fabric.world_size > 1:
-        if drawn is None:  # fewer batches than devices
-            item = {name: values[:1] for name, values in first.items()}
-            example = pipeline.codec.decode(torch.zeros(1, *pipeline.shape, device=fabric.device), item)
-            drawn = example.new_zeros(len(seeds), *example.shape[1:])
-        torch.distributed.all_reduce(drawn)
-    assert drawn is not None
-    return drawn.cpu()
