@@ -208,6 +208,13 @@ def test_the_energy_distance_is_its_definition_and_vanishes_for_equal_laws(tmp_p
     alone = results(GeneralizedEnergyDistance(), data, marked[:, :1])["ged"]
     between = sum(distance(each[0], each[1]) for each in marked) / COUNT
     assert alone == pytest.approx(between / 2)  # 2 (d / 2) - 0 - d / 2
+    hole = torch.ones(COUNT, 1, 6, 6, dtype=torch.uint8)
+    hole[:-1, :, 2:] = 0
+    part = arrays(tmp_path, marked[:, :1], annotators=marked, hole=hole)
+    within = results(GeneralizedEnergyDistance(mask_field="hole"), part, drawn)["ged"]
+    cut = arrays(tmp_path, marked[:-1, :1, 2:], annotators=marked[:-1, :, 2:])
+    kept = drawn.unflatten(0, (3, COUNT))[:, :-1, :, 2:].flatten(0, 1)
+    assert within == pytest.approx(results(GeneralizedEnergyDistance(), cut, kept)["ged"], rel=1e-9)
     with pytest.raises(ValueError, match=r"field=masks of the generalised energy distance .*\(available: annotators\)"):
         results(GeneralizedEnergyDistance("masks"), data, both)
 

@@ -162,6 +162,7 @@ def test_fields_and_shapes_that_are_not_available_are_named() -> None:
         drawn(x="caption")
     with pytest.raises(ValueError, match=r"data\.shape=\[3, 16, 16\] must be \[1, 16, 16\] where data\.fields\.x=mask"):
         drawn(x="mask").verify()
+    assert Scenes({"x": "mask"}, None, 0, 16).shape == [1, 16, 16]
     with pytest.raises(ValueError, match=r"does not say what x is: data\.fields\.x=picture"):
         Scenes({"image": "picture"}, [3, 16, 16], 0, 16)
     for wrong in ("a red", "a red circle left of", "a red circle near a blue square", "a pink circle"):

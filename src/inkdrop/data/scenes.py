@@ -110,6 +110,7 @@ class Scenes(DataModule):
     Six colours and four shapes make 24 pairs, of which four are in no item of `train` and `validation` and in each item
     of `unseen`: red triangle, blue cross, green circle, yellow square. Arguments beyond those of `DataModule`:
 
+    - `shape`: null is that of x.
     - `fields`: what each field of the data is, {"x": "picture", "caption": "caption"}; nothing else is drawn.
     - `num_scenes`, `num_held_out`: number of scenes in `train`, and in each of the other splits.
     - `style`: `bright` or `pastel`, the same scenes with other levels of ground and colours.
@@ -127,7 +128,7 @@ class Scenes(DataModule):
     def __init__(
         self,
         fields: dict[str, str],
-        shape: list[int],
+        shape: list[int] | None,
         num_classes: Annotated[int, Ge(0)],
         batch_size: Annotated[int, Ge(1)],
         seed: Annotated[int, Ge(0)] = 0,
@@ -136,13 +137,14 @@ class Scenes(DataModule):
         style: Literal["bright", "pastel"] = "bright",
         derive: dict[str, Derive] | None = None,
     ):
-        super().__init__(shape, num_classes, batch_size, seed, derive=derive)
         pictures = [name for name, (_, size) in _FIELDS.items() if size is not None]
         if wrong := [name for name, kind in fields.items() if kind not in (pictures if name == "x" else _FIELDS)]:
             available = ", ".join(pictures if wrong[0] == "x" else _FIELDS)
             raise ValueError(f"data.fields.{wrong[0]}={fields[wrong[0]]} is not available: choose one of {available}")
         if "x" not in fields:
             raise ValueError(f"data.fields={fields} does not say what x is: data.fields.x=picture")
+        shape = list(_FIELDS[fields["x"]][1] or ()) if shape is None else shape
+        super().__init__(shape, num_classes, batch_size, seed, derive=derive)
         self.fields, self.num_scenes, self.num_held_out, self.style = dict(fields), num_scenes, num_held_out, style
 
     def verify(self) -> None:

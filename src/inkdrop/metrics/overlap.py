@@ -12,7 +12,7 @@ from torch import Tensor
 from inkdrop.data.loaders import Split
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.metric import Extracted, Metric, Results
-from inkdrop.metrics.paired import Features, PairedMetric, grouped
+from inkdrop.metrics.paired import Features, PairedMetric, grouped, hole_of, require_mask
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,14 @@ class GeneralizedEnergyDistance(Metric):
 
     - `field`: the field of the annotators' masks (N, A, H, W), where x is (N, 1, H, W).
     - `threshold`: the data are in a mask above it.
+    - `mask_field`: as in `PairedMetric`.
 
     Raises `ValueError` if there is no such field.
     """
 
     field: str = "annotators"
     threshold: float = 127.5
+    mask_field: str | None = None
 
     needs: ClassVar[frozenset[str]] = frozenset({"items"})
     paired: ClassVar[bool] = True
@@ -92,6 +94,7 @@ class GeneralizedEnergyDistance(Metric):
             raise ValueError(
                 f"the generalised energy distance is for masks [1, H, W], not for {list(shape[1:])}: set metric"
             )
+        require_mask(self.mask_field, held_out, "the generalised energy distance")
         known = [name for name, each in held_out.items() if name != "x" and tuple(each.shape[2:]) == shape[2:]]
         if self.field not in known:
             raise ValueError(
@@ -101,13 +104,15 @@ class GeneralizedEnergyDistance(Metric):
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
         distances = []
-        for items, x, _ in grouped(samples, held_out, "generalised energy distance"):
-            drawn = x[:, :, 0] > self.threshold
-            marked = held_out.items[self.field][items] > self.threshold
+        for items, x, truth in grouped(samples, held_out, "generalised energy distance"):
+            hole = hole_of(self.mask_field, held_out.items, items, truth)
+            drawn = (x[:, :, 0] > self.threshold) & hole
+            marked = (held_out.items[self.field][items] > self.threshold) & hole
             pairs = [(drawn, marked), (drawn, drawn), (marked, marked)]
             across, within, between = (_distances(*pair).mean((1, 2)) for pair in pairs)
-            distances.append(2 * across - within - between)
-        return {"ged": float(torch.cat(distances).mean())}
+            value = 2 * across - within - between
+            distances.append(torch.where(hole.flatten(1).any(1), value, torch.nan))
+        return {"ged": float(torch.cat(distances).nanmean())}
 
 
 def _distances(first: Tensor, second: Tensor) -> Tensor:
