@@ -105,7 +105,7 @@ class _Drawing:
         return drawn.cpu()
 
     def _part(self, items: Tensor, progress: Any) -> Tensor:
-        """Returns the samples with these numbers; each stage has random streams of its own."""
+        """Returns the samples with these numbers; each stage has its own random streams."""
         task, pipeline = self.task, self.stage.pipeline
         conditions = {name: values[items] for name, values in self.batch.items()}
         seeds = [task.seeds[item] for item in items.tolist()]
