@@ -26,7 +26,6 @@ from inkdrop.data.degradations import (
     Edges,
     Grey,
     HalfMask,
-    Masked,
     OutpaintingMask,
     PixelMask,
     StrokeMask,
@@ -205,19 +204,6 @@ def test_a_stroke_covers_what_pillow_draws() -> None:
     assert float((1 - masks).mean(0).min()) > 0.05
     thicker = 1 - of(StrokeMask(low=0.4, high=0.4), torch.zeros(300, 1, 32, 32)).double().mean()
     assert float(thicker) > 1.5 * float(share.mean())
-
-
-def test_a_masked_image_says_what_is_hidden() -> None:
-    x = photos(2)
-    mask = of(BoxMask(), x)
-    out = of(Masked(), x, mask=mask)
-    known = (mask > 0).expand_as(x)
-    assert torch.equal(out[:, :3][known], x[known])
-    assert out[:, :3][~known].unique().tolist() == [128]
-    assert torch.equal(out[:, 3:], mask * 255)
-    floats = of(Masked("hole"), x.float() - 128, hole=mask)
-    assert floats[:, :3][~known].unique().tolist() == [0]
-    assert torch.equal(floats[:, 3:], mask.float())
 
 
 def test_a_chain_applies_its_steps_in_turn_to_any_field() -> None:

@@ -114,7 +114,6 @@ OTHERS: dict[str, dict[str, Any]] = {
             "compression.JPEG": {"low": 10, "high": 50},
             "masks.BoxMask": {},
             "masks.HalfMask": {"hidden": ["lower"]},
-            "masks.Masked": {},
             "masks.OutpaintingMask": {},
             "masks.PixelMask": {},
             "masks.StrokeMask": {},

@@ -3,7 +3,7 @@
 from inkdrop.data.degradations.chains import Chain, Copy
 from inkdrop.data.degradations.colours import ColourJitter, Edges, Grey
 from inkdrop.data.degradations.compression import JPEG
-from inkdrop.data.degradations.masks import BoxMask, HalfMask, Masked, OutpaintingMask, PixelMask, StrokeMask
+from inkdrop.data.degradations.masks import BoxMask, HalfMask, OutpaintingMask, PixelMask, StrokeMask
 from inkdrop.data.degradations.resolution import BicubicDownscale, Blur, Downscale
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Edges",
     "Grey",
     "HalfMask",
-    "Masked",
     "OutpaintingMask",
     "PixelMask",
     "StrokeMask",

@@ -1,4 +1,4 @@
-"""Masks (B, 1, H, W) of uint8, which are 1 where an image is known and 0 where it is hidden, and masked images."""
+"""Masks (B, 1, H, W) of uint8, which are 1 where an image is known and 0 where it is hidden."""
 
 from __future__ import annotations
 
@@ -151,22 +151,3 @@ def under(starts: Tensor, ends: Tensor, radii: Tensor, height: int, width: int) 
         along = along.clamp(0, 1)
         hidden |= (x - c - along * a).square() + (y - d - along * b).square() <= radius[:, None, None].square()
     return hidden
-
-
-class Masked(Derive):
-    """The image where a mask is 1, and the mask as a last channel: (B, C, H, W) to (B, C + 1, H, W).
-
-    Hidden pixels are 128 in images of 8 bits, and the mask is 255 there where the image is known, so that
-    `conditioner=image` maps them to 0 and 1; in other images they are 0 and 1.
-
-    - `mask`: the field with the mask.
-    """
-
-    def __init__(self, mask: str = "mask"):
-        self.mask = mask
-
-    def __call__(self, fields: Batch, generators: Generators) -> Tensor:
-        x = image(fields, "Masked")
-        known = fields[self.mask] > 0
-        middle, full = (128, 255) if x.dtype == torch.uint8 else (0, 1)
-        return torch.cat([torch.where(known, x, middle), known[:, :1].to(x.dtype) * full], 1)
