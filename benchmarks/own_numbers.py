@@ -12,6 +12,7 @@ import argparse
 import datetime
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -28,12 +29,12 @@ CHANNELS = ("waves, unit 5 around 20", "noise that is correlated, unit 500", "ra
 def main() -> None:
     """Makes, trains, samples and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="new folder for data, runs and samples")
+    parser.add_argument("folder", type=Path, help="folder for data, runs and samples; the same command continues there")
     parser.add_argument("--only", choices=COMMANDS, help="series or table alone")
     parser.add_argument("--steps", type=int, help="optimizer steps; those of the experiments unless it is given")
     parser.add_argument("--num-samples", type=int, default=1000)
     given = parser.parse_args()
-    given.folder.mkdir(parents=True)
+    given.folder.mkdir(parents=True, exist_ok=True)
     data = {"series": series(), "table": table()}
     np.savez(given.folder / "series.npz", x=data["series"])
     header = ",".join(f"column_{number}" for number in range(data["table"].shape[1]))
@@ -67,15 +68,18 @@ def table(rows: int = 1500) -> np.ndarray:
     columns = common @ chance.normal(size=(3, 8)) + 0.5 * chance.normal(size=(rows, 8))
     columns[:, 3] = np.exp(0.5 * columns[:, 3])  # skewed
     columns[:, 5] = np.where(chance.uniform(size=rows) < 0.3, -2, 2) + 0.3 * columns[:, 5]  # two modes
-    return columns * 10.0 ** np.arange(-3, 5) + 10.0 ** np.arange(4, -4, -1)
+    return (columns + 10) * 10.0 ** np.arange(-3, 5)
 
 
 def sampled(folder: Path, kind: str, options: str, steps: int | None, count: int) -> np.ndarray:
     """Trains and samples by the commands of the documentation, and returns the samples, channels last."""
     train = ["train.py", *options.split(), f"output_dir={kind}", *([f"trainer.max_steps={steps}"] if steps else [])]
     run(folder, train)
-    run(folder, ["sample.py", f"checkpoint={kind}", f"num_samples={count}", f"output_dir={kind}-samples"])
-    with np.load(folder / f"{kind}-samples" / "samples.npz") as file:
+    samples = folder / f"{kind}-{count}-samples"
+    if not (samples / "samples.npz").exists():
+        shutil.rmtree(samples, ignore_errors=True)
+        run(folder, ["sample.py", f"checkpoint={kind}", f"num_samples={count}", f"output_dir={samples.name}"])
+    with np.load(samples / "samples.npz") as file:
         return np.moveaxis(file["x"], 1, -1).astype(float)
 
 
