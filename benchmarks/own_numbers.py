@@ -68,7 +68,7 @@ def table(rows: int = 1500) -> np.ndarray:
     columns = common @ chance.normal(size=(3, 8)) + 0.5 * chance.normal(size=(rows, 8))
     columns[:, 3] = np.exp(0.5 * columns[:, 3])  # skewed
     columns[:, 5] = np.where(chance.uniform(size=rows) < 0.3, -2, 2) + 0.3 * columns[:, 5]  # two modes
-    return (columns + 10) * 10.0 ** np.arange(-3, 5)
+    return columns * 10.0 ** np.arange(-3, 5) + 10.0 ** np.arange(4, -4, -1)
 
 
 def sampled(folder: Path, kind: str, options: str, steps: int | None, count: int) -> np.ndarray:
