@@ -7,5 +7,16 @@ from inkdrop.conditioners.combined import Combined
 from inkdrop.conditioners.image import Image
 from inkdrop.conditioners.label import Label
 from inkdrop.conditioners.masked import Masked
+from inkdrop.conditioners.words import Words
 
-__all__ = ["Attributes", "Augmentation", "Combined", "Conditioner", "Image", "Label", "Masked", "Unconditional"]
+__all__ = [
+    "Attributes",
+    "Augmentation",
+    "Combined",
+    "Conditioner",
+    "Image",
+    "Label",
+    "Masked",
+    "Unconditional",
+    "Words",
+]
