@@ -57,7 +57,7 @@ class Words(Conditioner):
     words of the training data; all others are one token. A text that is dropped has one learned token alone.
 
     - `token_dim`: the width of a token.
-    - `dim`: the width of a vector of the mean token, which is given beside the tokens; 0 for none.
+    - `dim`: the width of a vector of the mean token, which is given next to the tokens; 0 for none.
     - `num_words`: the largest number of words in the vocabulary.
     - `length`: the largest number of words of a text; the rest is cut off.
     - `depth`: the number of transformer blocks.

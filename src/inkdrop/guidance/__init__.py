@@ -9,6 +9,7 @@ from inkdrop.guidance.gradient import ClassifierGuidance, EnergyGuidance
 from inkdrop.guidance.mixes import Linear, Mix, Projected, Rescaled
 from inkdrop.guidance.rescale import Rescale
 from inkdrop.guidance.scales import Ramp, Scale
+from inkdrop.guidance.staged import Staged
 
 __all__ = [
     "Autoguidance",
@@ -25,5 +26,6 @@ __all__ = [
     "Rescale",
     "Rescaled",
     "Scale",
+    "Staged",
     "mean_value",
 ]

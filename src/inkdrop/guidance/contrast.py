@@ -123,28 +123,34 @@ class ClassifierFree(Guidance):
             return denoiser
         conditioner = pipeline.conditioner
         null = conditioner.null(batch, self.emptied)
-        _check_trained(conditioner, self.emptied)
+        check_trained(conditioner, self.emptied)
         if any(isinstance(getattr(each, "pair", None), _Two) for each in denoiser.modules()):
             raise ValueError("a weaker model keeps its condition: put classifier_free before autoguidance in the list")
+        if any(hasattr(each, "stages") for each in denoiser.modules()):
+            raise ValueError("staged has a scale for each condition already: remove classifier_free from the list")
         emptied = conditioner.names if self.emptied is None else self.emptied
         pairs = (getattr(each, "pair", None) for each in denoiser.modules())
         for kept in (sorted(set(emptied) - pair.emptied) for pair in pairs if isinstance(pair, _Halves)):
             if kept:
                 raise ValueError(
                     f"classifier_free empties {kept[0]} around another classifier_free that keeps it, whose sum would "
-                    "be wrong: put the guide that empties more conditions first in the list"
+                    "be wrong: put the guide that empties more conditions first in the list, or take guidance=staged, "
+                    "which has a scale for each condition"
                 )
         return _Contrasted(denoiser, _Halves(denoiser, null, emptied), self.scale, self.mix.begin())
 
 
-def _check_trained(conditioner: Conditioner, names: list[str] | None) -> None:
+def check_trained(
+    conditioner: Conditioner, names: list[str] | None, instead: str = "sample with guidance.scale=null"
+) -> None:
+    """Raises `ValueError`, which ends with what to do `instead`, if training never emptied just these conditions."""
     if not conditioner.names:
         raise ValueError("classifier-free guidance needs a condition, and this model has none: set guidance.scale=null")
     chosen = conditioner.names if names is None else names
     if not conditioner.empties(chosen):
         raise ValueError(
             f"the model was never trained without {' and '.join(chosen)} alone, as this guidance needs: train it with "
-            "conditioner.dropout=0.1, or sample with guidance.scale=null"
+            f"conditioner.dropout=0.1, or {instead}"
         )
 
 
