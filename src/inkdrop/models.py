@@ -66,6 +66,9 @@ class Model(nn.Module):
         self.codec.check(item)
         self.view.check(item)
 
+    def check_batch(self, batch: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Raises `ValueError` if fields of a raw batch are missing or do not suit the model."""
+
     def example(self, count: int) -> dict[str, Tensor]:
         """Returns a raw batch of any valid condition, by which the model is checked."""
         return self.request(range(count))

@@ -109,6 +109,11 @@ class Pipeline(Model):
             batch |= asker.request(seeds, **{name: condition[name] for name in asker.names if name in condition})
         return batch
 
+    def check_batch(self, batch: Mapping[str, Tensor]) -> None:
+        """Raises `ValueError` if fields of a raw batch are missing or do not suit the conditioner."""
+        with torch.no_grad():
+            self.conditioner({name: values.to(self.device) for name, values in batch.items()})
+
     def example(self, count: int) -> dict[str, Tensor]:
         """Returns a raw batch of any valid condition, by which the parts are tried together."""
         batch = {"position": torch.arange(count), **self.conditioner.example(count)}

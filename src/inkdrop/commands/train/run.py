@@ -122,6 +122,7 @@ def _fill(prepared: PreparedTraining) -> None:
         raise DataError("the data are not those that the run was started with: their fingerprints differ")
     if prepared.before is None:  # a checkpoint has the statistics
         pipeline.fit(partial(_batches, data.splits["train"]), trainer.strategy.root_device)
+    pipeline.check_batch({name: column[torch.arange(1)] for name, column in data.splits["train"].items()})
     if prepared.initial is not None:
         own = pipeline.state_dict()  # weights of a larger model are accepted
         weights = {name: value for name, value in prepared.initial.items() if name in own}
