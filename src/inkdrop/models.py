@@ -66,7 +66,7 @@ class Model(nn.Module):
         self.codec.check(item)
         self.view.check(item)
 
-    def check_batch(self, batch: Mapping[str, Tensor]) -> None:  # noqa: B027
+    def check_batch(self, batch: Mapping[str, Tensor]) -> None:
         """Raises `ValueError` if fields of a raw batch are missing or do not suit the model."""
 
     def example(self, count: int) -> dict[str, Tensor]:

@@ -70,6 +70,7 @@ SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("save_gif", "save_trajectory", "save_neighbours", "save_features"), bool),
     "evaluate": bool,
     "held_out": str | None,
+    "per_item": Annotated[int, Ge(1)] | None,
     "condition": dict[str, Any],
     "allow_targets": list[str],
     "data_folders": list[str],

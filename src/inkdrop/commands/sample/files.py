@@ -61,6 +61,30 @@ def write_samples(
     return picture
 
 
+def write_inputs(output: Path, view: View, samples: Tensor, inputs: Mapping[str, Tensor]) -> None:
+    """Writes `inputs.png`: the images that samples are made from, each followed in its row by its sample.
+
+    - `output`: the run folder.
+    - `view`: the view of the samples.
+    - `samples`: raw images (B, C, H, W); other data have no such picture.
+    - `inputs`: images of any size by name, of 8 bits or from -1 to 1.
+    """
+    if not inputs or samples.dtype != torch.uint8 or samples.dim() != 4:
+        return
+    shown = [_like(image[:_SHOWN], samples) for image in inputs.values() if image.dim() == 4]
+    if shown and (picture := view.rows([*torch.stack([*shown, samples[:_SHOWN]], 1)])) is not None:
+        save_png(picture, output / "inputs.png")
+
+
+def _like(image: Tensor, samples: Tensor) -> Tensor:
+    """Returns images with the size, the channels and the type of samples."""
+    levels = image.float() if image.dtype == torch.uint8 else (image.float() + 1) * 127.5
+    levels = torch.nn.functional.interpolate(levels, samples.shape[2:], mode="nearest")
+    if levels.shape[1] != samples.shape[1]:
+        levels = levels.mean(1, keepdim=True).expand(-1, samples.shape[1], -1, -1)
+    return levels.round().clamp(0, 255).to(torch.uint8)
+
+
 def write_trajectory(
     output: Path, view: View, states: Sequence[Tensor], batch: Mapping[str, Tensor], gif: bool, trajectory: bool
 ) -> None:

@@ -23,7 +23,7 @@ from inkdrop.randomness import MAX_SEED
 _NOISE = 3.0  # least sigma / alpha at which sampling from pure noise may start
 CALIBRATED = "inkdrop.samplers.Calibrated"
 _EVALUATION = {  # options of sample.py that replace fields of the evaluation
-    **{name: name for name in ("extractor", "held_out", "likelihood", "num_samples", "repeats", "seed")},
+    **{name: name for name in ("extractor", "held_out", "likelihood", "num_samples", "per_item", "repeats", "seed")},
     "metric": "metrics",
 }
 
@@ -35,7 +35,16 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
     `evaluate=true`.
     """
     if not plain["evaluate"]:
-        for option in ("likelihood", "metric", "derive", "extractor", "held_out", "save_neighbours", "save_features"):
+        for option in (
+            "likelihood",
+            "metric",
+            "derive",
+            "per_item",
+            "extractor",
+            "held_out",
+            "save_neighbours",
+            "save_features",
+        ):
             if plain.get(option) and not (
                 option == "held_out" and plain.get("origin")
             ):  # which may take held-out items

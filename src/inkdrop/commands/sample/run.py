@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from inkdrop.commands.sample.files import (
     Features,
     features_of,
     write_features,
+    write_inputs,
     write_neighbours,
     write_samples,
     write_trajectory,
@@ -38,7 +39,14 @@ from inkdrop.runs.ownership import locked
 from inkdrop.runs.record import facts, write_json
 from inkdrop.runs.resumption import refuse_results
 
-_OF_EVALUATION = ("extractor", "metric", "likelihood", "held_out", "repeats")  # options that an evaluation contains
+_OF_EVALUATION = (
+    "extractor",
+    "metric",
+    "likelihood",
+    "held_out",
+    "per_item",
+    "repeats",
+)  # options that an evaluation contains
 
 
 def sample(prepared: PreparedSampling) -> dict[str, Any]:
@@ -166,6 +174,7 @@ def _write(output: Path, prepared: PreparedSampling, drawn: Drawn, features: Fea
     view, samples, classes = prepared.pipeline.view, drawn.samples, prepared.pipeline.classes
     batch = drawn.stages[-1].batch
     picture = write_samples(output, view, samples, batch, prepared.seeds, classes)
+    write_inputs(output, view, samples, _inputs(prepared, batch))
     if plain["save_images"]:
         view.write(output, samples, batch, prepared.seeds, prepared.class_names)
     if plain["save_stages"]:
@@ -184,6 +193,18 @@ def _write(output: Path, prepared: PreparedSampling, drawn: Drawn, features: Fea
     if plain["save_features"]:
         write_features(output, features)
     return picture
+
+
+def _inputs(task: PreparedSampling, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the images that samples are made from: conditions, what is known of them, and where they start."""
+    names = getattr(getattr(task.pipeline, "conditioner", None), "images", ())
+    inputs = {name: batch[name] for name in names if name in batch}
+    if {"known", "mask"} <= set(task.pipeline.names) & set(batch):
+        known = batch["known"]
+        inputs["known"] = torch.where(batch["mask"] > 0, known, 128 if known.dtype == torch.uint8 else 0.0)
+    if "x" in task.sources:
+        inputs["origin"] = task.sources["x"]
+    return inputs
 
 
 def _values(task: PreparedSampling, measured: Measured, samples: Tensor, result: dict[str, Any]) -> dict[str, Any]:

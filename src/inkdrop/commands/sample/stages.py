@@ -25,7 +25,7 @@ _GROUPS = ("ema", "time_grid", "guidance", "condition")
 # Options of the run that hold for its last stage too, which is the one that is measured.
 _SHARED = (
     *("seed", "num_samples", "repeats", "trainer", "allow_targets", "data_folders"),
-    *("evaluate", "metric", "extractor", "likelihood", "held_out", "derive", "view"),
+    *("evaluate", "metric", "extractor", "likelihood", "held_out", "per_item", "derive", "view"),
     *("save_neighbours", "save_features"),
 )
 
