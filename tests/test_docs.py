@@ -19,6 +19,7 @@ from generated import PRIVATE, api, choices, explanation
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from inkdrop.__main__ import main as inkdrop_main
+from inkdrop.commands.sample import Sample
 from inkdrop.commands.sweep.space import read
 from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import check
@@ -220,12 +221,8 @@ def test_commands_of_pages_compose(page: Path, reader: Path) -> None:
         if {"--help", "--cfg", "--config-dir", "--config-name", *added} & {*options} or "NAME" in " ".join(options):
             continue
         for overrides in trials(options):
-            # The conditions of a model are those of its checkpoint, and stand in no YAML.
-            known = [
-                each.replace("condition.", "++condition.") if each.startswith("condition.") else each
-                for each in overrides
-            ]
-            config = composed(script.removesuffix(".py"), known)
+            spelled = Sample().spelled(overrides) if script == "sample.py" else overrides
+            config = composed(script.removesuffix(".py"), spelled)
             if script == "train.py":
                 check(resolved(config, "nowhere"))
 
