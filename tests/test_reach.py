@@ -87,6 +87,7 @@ ATTEND = {"_target_": "inkdrop.networks.layers.scaled_dot_product", "_partial_":
 # Arguments of the parts that no YAML file names.
 OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.constraints.particles.Residual": {},
+    "inkdrop.constraints.prompt_to_prompt.Refine": {},
     "inkdrop.guidance.scales.Ramp": {"start": 0.0, "end": 1.0},
     "inkdrop.guidance.scales.Within": {"scale": 1.0, "interval": None},
     "inkdrop.networks.layers.scaled_dot_product": {"_partial_": True},

@@ -70,6 +70,13 @@ class Conditioner(nn.Module):
         """Returns a raw batch of any valid condition, by which a model is checked without a user's words."""
         return self.request(range(count))
 
+    def token_words(self, batch: Mapping[str, Tensor]) -> list[list[str]]:
+        """Returns the word that each token of a raw batch stands for, and "" for a token that stands for none.
+
+        Raises `ValueError` if the tokens are not words.
+        """
+        raise ValueError(f"the model has no tokens of words, but {type(self).__name__}: train with conditioner=words")
+
     def null(self, batch: Mapping[str, Tensor], names: Collection[str] | None = None) -> Condition:
         """Returns the null condition of a raw batch, with all conditions or only those of these names emptied.
 

@@ -113,6 +113,12 @@ class Combined(Conditioner):
     def example(self, count: int) -> dict[str, Tensor]:
         return {name: value for part in self.parts.values() for name, value in part.example(count).items()}
 
+    def token_words(self, batch: Mapping[str, Tensor]) -> list[list[str]]:
+        parts = [part.token_words(batch) for part in self.parts.values() if part.token_dim]
+        if not parts:
+            return super().token_words(batch)
+        return [[word for words in row for word in words] for row in zip(*parts, strict=True)]
+
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         """Returns a raw batch from the conditions of the parts, by name."""
         self.require_known(condition)

@@ -167,6 +167,10 @@ class Words(Conditioner):
     def example(self, count: int) -> dict[str, Tensor]:
         return {self.names[0]: encoded([next(iter(self._numbers), "a")] * count)}
 
+    def token_words(self, batch: Mapping[str, Tensor]) -> list[list[str]]:
+        each = [split(text)[: self.length] for text in self._texts(batch)]
+        return [["", *words, *[""] * (self.length - len(words))] for words in each]
+
     def _texts(self, batch: Mapping[str, Tensor]) -> list[str]:
         (name,) = self.names
         if not is_text(batch[name]):

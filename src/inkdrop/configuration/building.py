@@ -25,7 +25,10 @@ KINDS: dict[str, tuple[str, ...]] = {
     "inkdrop.classifier": ("inkdrop.classifier.NoisyClassifier",),
     "inkdrop.codecs": ("inkdrop.codecs.Codec",),
     "inkdrop.conditioners": ("inkdrop.conditioners.Conditioner",),
-    "inkdrop.constraints": ("inkdrop.constraints.ConstraintFactory", "inkdrop.constraints.Resampling"),
+    "inkdrop.constraints": (
+        *("inkdrop.constraints.Alignment", "inkdrop.constraints.ConstraintFactory"),
+        "inkdrop.constraints.Resampling",
+    ),
     "inkdrop.data": (
         *("inkdrop.data.DataModule", "inkdrop.data.decoding.Decoder", "inkdrop.data.paired.Paired"),
         *("inkdrop.data.loaders.Augment", "inkdrop.data.loaders.Derive", "inkdrop.data.toys.Draw"),

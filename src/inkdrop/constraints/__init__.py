@@ -3,16 +3,21 @@
 from inkdrop.constraints.base import Constrained, Constraint, ConstraintFactory, Stepping
 from inkdrop.constraints.gradient import DPS, PiGDM
 from inkdrop.constraints.particles import Particles, Resampling, Residual, Systematic
+from inkdrop.constraints.prompt_to_prompt import Alignment, PromptToPrompt, Refine, Replace
 from inkdrop.constraints.replacement import Replacement
 from inkdrop.noises import Transition
 
 __all__ = [
     "DPS",
+    "Alignment",
     "Constrained",
     "Constraint",
     "ConstraintFactory",
     "Particles",
     "PiGDM",
+    "PromptToPrompt",
+    "Refine",
+    "Replace",
     "Replacement",
     "Resampling",
     "Residual",

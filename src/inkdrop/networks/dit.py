@@ -40,14 +40,14 @@ def _norm(h: Tensor, shift: Tensor | float = 0.0, scale: Tensor | float = 0.0) -
 
 
 class _Attention(nn.Module):
-    """Attention from each of h (B, N, W) to each of the keys (B, L, D)."""
+    """Attention from each of h (B, N, W) to each of h, or of tokens (B, L, token_dim) if `token_dim` is not 0."""
 
-    def __init__(self, width: int, key_width: int, num_heads: int, attend: Attend):
+    def __init__(self, width: int, num_heads: int, attend: Attend, token_dim: int = 0):
         super().__init__()
-        self.num_heads, self.attend = num_heads, attend
+        self.num_heads, self.attend, self.is_cross = num_heads, attend, token_dim > 0
         self.q = nn.Linear(width, width)
-        self.k = nn.Linear(key_width, width)
-        self.v = nn.Linear(key_width, width)
+        self.k = nn.Linear(token_dim or width, width)
+        self.v = nn.Linear(token_dim or width, width)
         self.out = nn.Linear(width, width)
 
     def forward(
@@ -72,8 +72,8 @@ class _Block(nn.Module):
     def __init__(self, width: int, hidden: int, num_heads: int, dropout: float, attend: Attend, token_dim: int):
         super().__init__()
         self.modulation = zeroed(nn.Linear(width, 6 * width))
-        self.attention = _Attention(width, width, num_heads, attend)
-        self.cross_attention = _Attention(width, token_dim, num_heads, attend) if token_dim else None
+        self.attention = _Attention(width, num_heads, attend)
+        self.cross_attention = _Attention(width, num_heads, attend, token_dim) if token_dim else None
         if self.cross_attention is not None:
             zeroed(self.cross_attention.out)
         self.layers = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))

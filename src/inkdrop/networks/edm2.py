@@ -92,7 +92,8 @@ class _Attention(nn.Module):
 
     def __init__(self, channels: int, head_dim: int, balance: float, attend: Attend, token_dim: int = 0):
         super().__init__()
-        self.num_heads, self.balance, self.attend = channels // head_dim, balance, attend
+        self.num_heads, self.balance = channels // head_dim, balance
+        self.attend, self.is_cross = attend, token_dim > 0
         self.q, self.out = MPLayer(channels, channels), MPLayer(channels, channels)
         self.k, self.v = (MPLayer(token_dim or channels, channels) for _ in range(2))
 

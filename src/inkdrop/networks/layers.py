@@ -132,14 +132,18 @@ def _num_levels(sizes: Sequence[int]) -> int:
 
 
 class Attention(nn.Module):
-    """Adds to x (B, C, *) the attention from each position to x itself, or to tokens (B, L, token_dim) if given."""
+    """Adds to x (B, C, *) the attention from each position to x itself, or to tokens (B, L, token_dim) if given.
+
+    In all networks the modules that attend have `attend`, which may be replaced, and `is_cross`: whether the keys are
+    tokens. The number of queries is that of positions, and so says which resolution a module is of.
+    """
 
     def __init__(
         self, channels: int, head_dim: int | None, norm_groups: int, norm_eps: float, attend: Attend, token_dim: int = 0
     ):
         super().__init__()
         self.num_heads = channels // (head_dim or channels)
-        self.attend = attend
+        self.attend, self.is_cross = attend, token_dim > 0
         self.norm = nn.GroupNorm(norm_groups, channels, norm_eps)
         self.q = nn.Linear(channels, channels)
         self.k = nn.Linear(token_dim or channels, channels)
