@@ -1,6 +1,6 @@
 """What the image tasks reach: `python benchmarks/image_tasks.py FOLDER [PART ...]` prints a table for each part.
 
-Parts: mixture, gaussians, edits, digits, resolution, segmentation, cost; without any, all of them, in
+Parts: mixture, gaussians, edits, digits, resolution, cascade, segmentation, cost; without any, all of them, in
 less than two hours on two cores. Runs are trained into FOLDER once, by their experiments. The last column says whether
 a figure meets what its row asks for; the command ends with code 1 if one does not.
 """
@@ -241,8 +241,7 @@ def regression(experiment: str, steps: int, loss: Callable[[Tensor, Tensor], Ten
 
 
 def of_resolution(folder: Path) -> None:
-    """Scenes of 8 x 8 enlarged to 16 x 16, alone and in cascades, beside bicubic enlargement and a regression."""
-    base = trained(folder, "scenes_small", "experiment=scenes_small")
+    """Scenes of 8 x 8 enlarged to 16 x 16, beside bicubic enlargement and a regression."""
     run = trained(folder, "super_resolution", "experiment=super_resolution")
     data = Scenes({"x": "picture", "image": "small"}, [3, 16, 16], 0, 64)
     held_out, scenes = data.splits["validation"], contents(2, 480, unseen=False)
@@ -274,6 +273,11 @@ def of_resolution(folder: Path) -> None:
     row("PSNR, regression above diffusion", str(sharper), "yes", sharper)
     right = values["diffusion"][2] > values["bicubic"][2]
     row("binding, diffusion above bicubic", str(right), "yes", right)
+
+
+def of_cascade(folder: Path) -> None:
+    """Scenes drawn at 8 x 8 and enlarged, by models that were trained with noise in the small image or without."""
+    base = trained(folder, "scenes_small", "experiment=scenes_small")
     plain = ["experiment=super_resolution", "conditioner.noise=0.0", "conditioner.concat_channels=4"]
     differences = []
     for seed in (0, 1, 2):
@@ -345,6 +349,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "edits": of_edits,
     "digits": of_digits,
     "resolution": of_resolution,
+    "cascade": of_cascade,
     "segmentation": of_segmentation,
     "cost": of_cost,
 }
