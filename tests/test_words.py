@@ -15,6 +15,7 @@ from torch import Tensor
 import inkdrop
 from inkdrop.conditioners import Words
 from inkdrop.conditioners.words import split
+from inkdrop.errors import ConfigurationError
 from inkdrop.files.texts import decoded, encoded
 from inkdrop.randomness import Generators
 
@@ -152,3 +153,18 @@ def test_a_model_of_scenes_is_asked_for_a_text(run: Path, tmp_path: Path) -> Non
     assert "circle" in decoded(pipeline.conditioner.vocabulary)  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="never seen: purple"):
         inkdrop.sample(*options[:2], "condition.caption=a purple circle", f"output_dir={tmp_path / 'c'}")
+
+
+def test_a_sample_is_edited_by_another_text_from_the_command_line(run: Path, tmp_path: Path) -> None:
+    options = [f"checkpoint={run}", "num_samples=2", "guidance.scale=2"]
+    edit = [*options, "constraint=prompt_to_prompt", "condition.caption=a red circle"]
+    inkdrop.sample(*options, "condition.caption=a red circle", f"output_dir={tmp_path / 'plain'}")
+    inkdrop.sample(*edit, "condition.source=a red circle", f"output_dir={tmp_path / 'equal'}")
+    with np.load(tmp_path / "plain/samples.npz") as plain, np.load(tmp_path / "equal/samples.npz") as equal:
+        assert np.abs(plain["x"].astype(int) - equal["x"]).max() <= 1
+        assert equal["source"].tolist() == ["a red circle"] * 2
+    with pytest.raises(ConfigurationError, match=r"condition\.source=None must be a text"):
+        inkdrop.sample(*edit, f"output_dir={tmp_path / 'none'}")
+    with pytest.raises(ConfigurationError, match="which the batch lacks"):
+        inkdrop.sample(*edit[:-1], "evaluate=true", f"output_dir={tmp_path / 'none'}")
+    assert not (tmp_path / "none").exists()
