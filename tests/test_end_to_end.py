@@ -219,7 +219,7 @@ def test_trials_of_a_sweep_share_model_data_and_what_is_known_of_them(
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, **k: (made.append(name), original(*a, **k))[1])
 
-    counted(importlib.import_module("inkdrop.commands.sample.prepare"), "restored")
+    counted(importlib.import_module("inkdrop.commands.sample.stages"), "restored")
     counted(Digits, "load")
     counted(inkdrop.metrics.panel, "real")
     counted(inkdrop.metrics.evaluation, "trivial_items")
