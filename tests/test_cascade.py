@@ -54,7 +54,7 @@ def test_a_later_stage_takes_the_samples_before_it(runs: Path, tmp_path: Path) -
     pipeline = inkdrop.load(runs / "large")
     image = torch.from_numpy(first["x"]).permute(0, 3, 1, 2)
     alone = pipeline(pipeline.request(range(5), image=image), range(5))
-    assert not np.array_equal(alone.permute(0, 2, 3, 1).numpy(), both["x"])  # each stage has noise of its own
+    assert not np.array_equal(alone.permute(0, 2, 3, 1).numpy(), both["x"])  # the noise of a later stage is another one
     again, _ = sampled(runs / "small", tmp_path / "again", *cascade(runs, "batch_size=5", batch_size=3))
     assert np.abs(again["x"].astype(int) - both["x"]).max() <= 1
 

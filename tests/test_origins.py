@@ -156,33 +156,33 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     trained(run, "callbacks.evaluate=null", "callbacks.pictures=null", "trainer.max_steps=3")
     steps = ["sampler=abm", "time_grid=centred", "guidance=none"]
     few = [*steps, "time_grid.num_steps=8", "condition.label=1"]
-    between, told = sampled(
+    between, record = sampled(
         run, tmp_path / "between", "origin=interpolation", "origin.seeds=[3,7]", "num_samples=4", "batch_size=3", *few
     )
-    assert told["origin"]["seeds"] == [3, 7]
+    assert record["origin"]["seeds"] == [3, 7]
     end, _ = sampled(run, tmp_path / "end", "seed=3", "num_samples=1", *few)
     assert np.abs(between["x"][0].astype(int) - end["x"][0]).max() <= 1
     assert np.abs(between["x"][0].astype(int) - between["x"][-1]).max() > 1
     back = ["origin=reconstruction", "num_samples=4", "batch_size=3", *steps]
-    _, told = sampled(run, tmp_path / "back", *back, "time_grid.num_steps=60")
+    _, record = sampled(run, tmp_path / "back", *back, "time_grid.num_steps=60")
     _, coarse = sampled(run, tmp_path / "coarse", *back, "time_grid.num_steps=2")
-    assert told["rms_to_origin"] < min(0.02, coarse["rms_to_origin"])
+    assert record["rms_to_origin"] < min(0.02, coarse["rms_to_origin"])
     picture = tmp_path / "guide.png"
     PIL.Image.fromarray(between["x"][0].reshape(8, 8)).save(picture)
     ways = ["origin=edit", f"origin.image={picture}", "num_samples=3", "sampler=ddim", "guidance=none"]
-    kept, told = sampled(run, tmp_path / "kept", *ways, "origin.t_start=0.05", "condition.label=1")
-    assert told["origin"] == {"_target_": "inkdrop.pipeline.origins.Edit", "image": str(picture), "t_start": 0.05}
+    kept, record = sampled(run, tmp_path / "kept", *ways, "origin.t_start=0.05", "condition.label=1")
+    assert record["origin"] == {"_target_": "inkdrop.pipeline.origins.Edit", "image": str(picture), "t_start": 0.05}
     changed, far = sampled(run, tmp_path / "changed", *ways, "origin.t_start=0.9", "condition.label=1")
-    assert told["rms_to_origin"] < 0.25 < far["rms_to_origin"]
+    assert record["rms_to_origin"] < 0.25 < far["rms_to_origin"]
     assert not np.array_equal(kept["x"], changed["x"])
     _, measured = sampled(run, tmp_path / "measured", *ways[:1], *FAST, "num_samples=20", "metric=rmse")
     assert measured["metrics"]["rmse_20"] > 0
     assert set(measured["protocol"]["sampling"]["origin"]) == {"_target_", "t_start", "sources"}
-    other, told = sampled(
+    other, record = sampled(
         run, tmp_path / "other", "origin=inverted", f"origin.image={picture}", *few, "origin.condition.label=1"
     )
     same, back = sampled(run, tmp_path / "same", "origin=inverted", f"origin.image={picture}", *few)
-    assert told["rms_to_origin"] == back["rms_to_origin"]  # under the same condition, typed or not
+    assert record["rms_to_origin"] == back["rms_to_origin"]  # under the same condition, typed or not
     assert np.array_equal(other["x"], same["x"])
     translated, _ = sampled(
         run,
@@ -224,9 +224,9 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     options = [f"checkpoint={run}", "time_grid.num_steps=3", *small]
     file, content, *_ = calibrate_checkpoint(resolved(composed("calibrate", options), empty=()))
     assert content["difference"]["after"] < content["difference"]["before"]
-    _, told = sampled(run, tmp_path / "few", *calibrated)
-    assert told["network_calls"] == 3
-    assert told["sampler"]["coefficients"] == content["coefficients"]
+    _, record = sampled(run, tmp_path / "few", *calibrated)
+    assert record["network_calls"] == 3
+    assert record["sampler"]["coefficients"] == content["coefficients"]
     with pytest.raises(SystemExit, match="4"):  # other weights have another calibration
         sampled(run, tmp_path / "raw", *calibrated, "weights=raw")
     file.write_text(file.read_text()[:-9])

@@ -27,6 +27,7 @@ class Measured(NamedTuple):
 
 
 def checkpoint_of(path: str, session: Session) -> Checkpoint:
+    """Returns the checkpoint of a run folder or file, which the trials of a sweep read once."""
     return session.keep("checkpoint", path, lambda: open_checkpoint(path))
 
 
@@ -84,6 +85,7 @@ def conditions_of(
 def origin_settings(
     node: Mapping[str, Any] | None, sources: Mapping[str, Tensor], session: Session
 ) -> dict[str, Any] | None:
+    """Returns what samples depend on in their origin, with digests in place of files; None without an origin."""
     if node is None:
         return None
     digest = hashlib.sha256()

@@ -22,6 +22,10 @@ from inkdrop.randomness import MAX_SEED
 
 _NOISE = 3.0  # least sigma / alpha at which sampling from pure noise may start
 CALIBRATED = "inkdrop.samplers.Calibrated"
+_OF_EVALUATION = (  # options that need evaluate=true
+    *("likelihood", "metric", "derive", "per_item", "extractor", "held_out"),
+    *("save_neighbours", "save_features"),
+)
 _EVALUATION = {  # options of sample.py that replace fields of the evaluation
     **{name: name for name in ("extractor", "held_out", "likelihood", "num_samples", "per_item", "repeats", "seed")},
     "metric": "metrics",
@@ -35,19 +39,9 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
     `evaluate=true`.
     """
     if not plain["evaluate"]:
-        for option in (
-            "likelihood",
-            "metric",
-            "derive",
-            "per_item",
-            "extractor",
-            "held_out",
-            "save_neighbours",
-            "save_features",
-        ):
-            if plain.get(option) and not (
-                option == "held_out" and plain.get("origin")
-            ):  # which may take held-out items
+        for option in _OF_EVALUATION:
+            takes_items = option == "held_out" and plain.get("origin")  # an origin may start from held-out items
+            if plain.get(option) and not takes_items:
                 raise ValueError(f"{option} has no effect without an evaluation: set evaluate=true")
     run = _part(plain, checkpoint, "pipeline")
     plain = {**plain, "view": plain.get("view") or run.get("view"), "origin": plain.get("origin")}

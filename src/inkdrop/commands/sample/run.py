@@ -39,14 +39,8 @@ from inkdrop.runs.ownership import locked
 from inkdrop.runs.record import facts, write_json
 from inkdrop.runs.resumption import refuse_results
 
-_OF_EVALUATION = (
-    "extractor",
-    "metric",
-    "likelihood",
-    "held_out",
-    "per_item",
-    "repeats",
-)  # options that an evaluation contains
+# Options that an evaluation contains.
+_OF_EVALUATION = ("extractor", "metric", "likelihood", "held_out", "per_item", "repeats")
 
 
 def sample(prepared: PreparedSampling) -> dict[str, Any]:

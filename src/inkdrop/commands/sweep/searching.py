@@ -235,7 +235,7 @@ class Search:
 
     @staticmethod
     def _report(candidate: Candidate, value: float, step: int) -> bool:
-        """Reports a value to the study; returns False if another process has told it how the trial ended."""
+        """Reports a value to the study; returns False if another process has reported the end of the trial."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
