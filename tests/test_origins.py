@@ -184,6 +184,12 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     same, back = sampled(run, tmp_path / "same", "origin=inverted", f"origin.image={picture}", *few)
     assert record["rms_to_origin"] == back["rms_to_origin"]  # under the same condition, typed or not
     assert np.array_equal(other["x"], same["x"])
+    pipeline = inkdrop.load(run)
+    pipeline.sampler = abm(Centred(8, 0.47, 1.5))
+    one, two = (Inverted(str(picture), {"label": label}).sources(pipeline, [0], {}) for label in (1, 2))
+    assert (one["label"].item(), two["label"].item()) == (1, 2)
+    noises = [Inverted().begin(pipeline, each, {"label": torch.tensor([1])}).eps for each in (one, two)]
+    assert not torch.equal(*noises)  # data are inverted under their own condition
     translated, _ = sampled(
         run,
         tmp_path / "translated",

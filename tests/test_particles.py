@@ -101,6 +101,19 @@ def test_pigdm_is_exact_for_standard_normal_data_with_known_correlations() -> No
     assert torch.allclose(samples[:, 1], free[:, 1], atol=1e-5)
 
 
+def test_pigdm_estimates_what_is_known_exactly_for_standard_normal_data() -> None:
+    """For data N(0, I), of which J is a / (a^2 + s^2), Bayes' rule replaces the known part of the estimate by y."""
+    for name in ("vp", "linear"):
+        denoiser = gaussian(SCHEDULES[name], torch.zeros(2), torch.eye(2))
+        pipeline = exact_pipeline(denoiser)
+        guided = PiGDM()(pipeline, {"known": Y.expand(50, 2), "mask": MASK.expand(50, 2)}).around(denoiser)
+        x_t = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        for now in denoiser.schedule.points([0.3, 0.8]):
+            x_0, free = guided(x_t, now, {}).x_0, denoiser(x_t, now, {}).x_0
+            assert torch.allclose(x_0[:, 0], Y[0].expand(50))
+            assert torch.equal(x_0[:, 1], free[:, 1])
+
+
 @pytest.mark.parametrize("constraint", [PiGDM(), DPS(0.1)], ids=["pigdm", "dps"])
 def test_gradients_come_nearer_to_the_conditional_law_than_samples_without(constraint: ConstraintFactory) -> None:
     count = 600

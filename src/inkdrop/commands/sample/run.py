@@ -139,7 +139,8 @@ def _origin_facts(task: PreparedSampling, drawn: Drawn) -> dict[str, Any]:
 
 def _cascade_facts(stages: Sequence[Stage]) -> dict[str, Any]:
     """Returns the later stages of a cascade for `result.json`; nothing without any."""
-    return {"cascade": [stage.facts() for stage in stages[1:]]} if len(stages) > 1 else {}
+    later = [{**stage.facts(), **_constraint_facts(stage.pipeline)} for stage in stages[1:]]
+    return {"cascade": later} if later else {}
 
 
 def _constraint_facts(pipeline: Pipeline) -> dict[str, float]:
