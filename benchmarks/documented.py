@@ -179,7 +179,9 @@ def make_files(folder: Path, text: str) -> None:
     from sklearn.datasets import load_digits
 
     if "PHOTOS" in text or ".zip" in text:
-        draw(folder / "PHOTOS", 100, 48, 32)
+        draw(folder / "PHOTOS", 100, (48, 32))
+    if "CAPTIONED" in text:
+        draw(folder / "CAPTIONED", 100, (48, 32), captions=True)
     if ".zip" in text:
         for i, photo in enumerate(sorted((folder / "PHOTOS").iterdir())):
             (folder / "classes" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)

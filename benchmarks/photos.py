@@ -1,4 +1,5 @@
-"""Photos of one's own. `python benchmarks/photos.py make FOLDER` draws 200 landscapes of 96 x 64 pixels to train on;
+"""Photos of one's own. `python benchmarks/photos.py make FOLDER` draws 200 landscapes of 96 x 64 pixels to train on,
+and with --captions writes what they show to `metadata.jsonl`;
 `python benchmarks/photos.py measure RUN` prints the table of docs/data.md and the path of a picture to look at.
 
 Measured are, for each colour, the mean over all images and pixels, and the spread: the standard deviation over images
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,8 @@ BATCH = 50
 SKIES = np.array([[70, 125, 205], [105, 150, 215], [95, 90, 150], [45, 45, 95]], float)
 HORIZONS = np.array([[190, 215, 240], [215, 215, 205], [250, 165, 95], [190, 105, 105]], float)
 LANDS = np.array([[75, 120, 55], [105, 110, 50], [85, 65, 50], [35, 40, 50]], float)
+TIMES = ("at noon", "in the afternoon", "at sunset", "at dusk")
+PLACES = ("on the left", "in the middle", "on the right")
 
 
 def main() -> None:
@@ -42,7 +47,8 @@ def main() -> None:
     make.add_argument("folder", type=Path, help="folder to be made")
     make.add_argument("--num-images", type=int, default=200)
     make.add_argument("--size", type=int, nargs=2, default=(96, 64), metavar=("WIDTH", "HEIGHT"))
-    make.set_defaults(run=lambda options: draw(options.folder, options.num_images, *options.size))
+    make.add_argument("--captions", action="store_true", help="write metadata.jsonl with captions")
+    make.set_defaults(run=lambda given: draw(given.folder, given.num_images, given.size, given.captions))
     measure = verbs.add_parser("measure", help="print the table of a run")
     measure.add_argument("run_folder", type=Path, help="run folder of `python train.py experiment=photos`")
     measure.add_argument("--num-samples", type=int, default=200)
@@ -51,21 +57,27 @@ def main() -> None:
     options.run(options)
 
 
-def draw(folder: Path, count: int, width: int, height: int) -> None:
+def draw(folder: Path, count: int, size: Sequence[int], captions: bool = False) -> None:
     """Writes so many landscapes as PNG; image i depends on i and the size alone."""
     folder.mkdir(parents=True, exist_ok=True)
+    lines = []
     for i in range(count):
-        Image.fromarray(landscape(np.random.RandomState(i), width, height)).save(folder / f"{i:04d}.png")
+        image, caption = landscape(np.random.RandomState(i), *size)
+        Image.fromarray(image).save(folder / f"{i:04d}.png")
+        lines.append(json.dumps({"file_name": f"{i:04d}.png", "text": caption}) + "\n")
+    if captions:
+        (folder / "metadata.jsonl").write_text("".join(lines))
 
 
-def landscape(chance: np.random.RandomState, width: int, height: int) -> np.ndarray:
-    """A sky with a sun over hills that fade into the distance, and trees: uint8 (height, width, 3)."""
+def landscape(chance: np.random.RandomState, width: int, height: int) -> tuple[np.ndarray, str]:
+    """A sky with a sun over hills that fade into the distance, and trees: uint8 (height, width, 3), and its caption."""
     hour = chance.uniform(0, 3)
     sky, horizon, land = (between(colours, hour) + chance.normal(0, 8, 3) for colours in (SKIES, HORIZONS, LANDS))
     x, y = np.meshgrid(np.arange(width) / height, np.arange(height) / height)
     line = chance.uniform(0.4, 0.65)  # of the horizon, from the top
     image = sky + (horizon - sky) * np.clip(y / line, 0, 1)[..., None] ** 1.5
-    sun = np.hypot(x - chance.uniform(0.1, width / height - 0.1), y - line * (0.2 + 0.25 * hour))
+    across = chance.uniform(0.1, width / height - 0.1)
+    sun = np.hypot(x - across, y - line * (0.2 + 0.25 * hour))
     light = np.clip((0.07 - sun) * height, 0, 1) + 0.5 * np.exp(-sun / 0.12)
     image += (np.array([255, 240, 200]) - image) * np.clip(light, 0, 1)[..., None]
     for distance in (0.7, 0.35, 0.0):
@@ -81,7 +93,8 @@ def landscape(chance: np.random.RandomState, width: int, height: int) -> np.ndar
             cover = np.maximum(cover, np.clip(inside * height, 0, 1) * (y < base))
         shade = 1 - 0.25 * np.clip(y - ridge, 0, 1)[..., None] if distance else 0.8
         image += (colour * shade - image) * cover[..., None]
-    return np.clip(image + chance.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
+    caption = f"hills {TIMES[round(hour)]}, the sun {PLACES[int(3 * across * height / width)]}"
+    return np.clip(image + chance.normal(0, 2, image.shape), 0, 255).astype(np.uint8), caption
 
 
 def between(colours: np.ndarray, hour: float) -> np.ndarray:

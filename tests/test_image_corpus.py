@@ -437,7 +437,9 @@ def test_what_is_no_image_by_its_name_is_counted(
 
 def test_texts_beside_images_of_their_name_are_counted(tmp_path: Path) -> None:
     write(tmp_path, sound("a", "b") | {"a/00.txt": b"a cat", "b/03.TXT": b"a dog", "a/notes.txt": b""})
-    with pytest.warns(UserWarning, match="2 texts next to images of the same name are not used"):
+    with pytest.warns(
+        UserWarning, match=r"2 texts next to images of the same name \(data.captions=txt uses them\) are not used"
+    ):
         _ = folder(tmp_path).splits
 
 

@@ -221,14 +221,16 @@ def test_command_lines_of_the_page_compose(tmp_path: Path, monkeypatch: pytest.M
     write(tmp_path / "images", sound("a", "b"))
     for name in ("photos", "train", "test"):
         zipped(tmp_path / "images", tmp_path / f"{name}.zip")
-    for name in ("PHOTOS", "clean", "damaged"):
+    for name in ("PHOTOS", "clean", "damaged", "CAPTIONED"):
         write(tmp_path / name, sound("a", "b"))
+    rows = ({"file_name": name, "text": "a picture"} for name in sound("a", "b"))
+    (tmp_path / "CAPTIONED" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     np.savez(tmp_path / "series.npz", x=np.zeros((9, 16, 3), np.float32))
     (tmp_path / "table.csv").write_text("a,b\n1,2\n3,4\n")
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "data.md").read_text().replace("\\\n", "")
     lines = re.findall(r"^python train\.py (.*)$", page, re.M)
-    assert len(lines) == 14
+    assert len(lines) == 15
     for line in (each for each in lines if "hydra.searchpath" not in each):
         plain = resolved(configuration("train", "output_dir=nowhere", *shlex.split(line)))
         check(plain)

@@ -336,7 +336,9 @@ def test_splits_of_other_names_may_be_stated_to_be_classes(tmp_path: Path) -> No
 def test_captions_are_counted_and_not_used(tmp_path: Path) -> None:
     rows = ({"file_name": name, "text": "a cat" if i % 2 else "", "year": 7} for i, name in enumerate(NAMES))
     path = write(tmp_path, FLAT | {"metadata.jsonl": table(*rows)})
-    with pytest.warns(UserWarning, match=r"metadata.jsonl: 10 captions and the columns year are not used"):
+    with pytest.warns(
+        UserWarning, match=r"jsonl: 10 captions \(data.captions=text uses them\) and the columns year are not used"
+    ):
         assert set(folder(path).splits["train"]) == {"x"}
 
 

@@ -321,4 +321,4 @@ def test_a_missing_library_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_members_are_looked_up_by_name_without_decoding_the_others(folder: Path) -> None:
     column = dataset(folder).splits["train"]["x"]
     assert isinstance(column, ShardColumn)
-    assert column._member(6) == f"{folder}/train-1.tar: ./0006.PNG"
+    assert column._members.name(6) == f"{folder}/train-1.tar: ./0006.PNG"

@@ -70,6 +70,10 @@ class Conditioner(nn.Module):
         """Returns a raw batch of any valid condition, by which a model is checked without a user's words."""
         return self.request(range(count))
 
+    def cut(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns by name which texts (B), bool, of a raw batch are longer than what the conditioner reads of them."""
+        return {}
+
     def token_words(self, batch: Mapping[str, Tensor]) -> list[list[str]]:
         """Returns the word that each token of a raw batch stands for, and "" for a token that stands for none.
 

@@ -113,6 +113,9 @@ class Combined(Conditioner):
     def example(self, count: int) -> dict[str, Tensor]:
         return {name: value for part in self.parts.values() for name, value in part.example(count).items()}
 
+    def cut(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: mask for part in self.parts.values() for name, mask in part.cut(batch).items()}
+
     def token_words(self, batch: Mapping[str, Tensor]) -> list[list[str]]:
         parts = [part.token_words(batch) for part in self.parts.values() if part.token_dim]
         if not parts:

@@ -167,6 +167,10 @@ class Words(Conditioner):
     def example(self, count: int) -> dict[str, Tensor]:
         return {self.names[0]: encoded([next(iter(self._numbers), "a")] * count)}
 
+    def cut(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        lengths = torch.tensor([len(split(text)) for text in self._texts(batch)])
+        return {self.names[0]: lengths > self.length}
+
     def token_words(self, batch: Mapping[str, Tensor]) -> list[list[str]]:
         each = [split(text)[: self.length] for text in self._texts(batch)]
         return [["", *words, *[""] * (self.length - len(words))] for words in each]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from inkdrop.data.captions import BESIDE, NAME, Captioned, captioned, is_template, texts_beside
 from inkdrop.data.decoding import ANIMATED, WARNED, Decoder
 from inkdrop.data.findings import Findings
 from inkdrop.data.images import Images, scan, typical_shape
@@ -37,9 +38,10 @@ class _Part:
     names: list[str]
     labels: Tensor
     pairs: dict[str, Source]
+    captioned: Captioned | None
 
     def select(self, items: Sequence[int]) -> _Part:
-        return _Part(self.source, [self.names[item] for item in items], self.labels[list(items)], self.pairs)
+        return replace(self, names=[self.names[item] for item in items], labels=self.labels[list(items)])
 
 
 class ImageFolder(DataModule):
@@ -60,9 +62,11 @@ class ImageFolder(DataModule):
     - `allow_links`: whether links may leave the folder.
     - `sha256`, `validation_sha256`: digests of the archives, which are compared if they are given.
     - `paired`: further fields by name, of the images of the same names in other places.
+    - `captions`: what the field `caption` is: a column of the table, `txt` for a text next to each image, or a template
+      such as `a photo of a {label}`; null leaves it out. Of several captions, training draws one.
 
-    Raises `DataError` with the paths if files are broken, or if there are too few, and `ValueError` for an augmentation
-    of paired images, which would change x alone.
+    Raises `DataError` with the paths if files are broken or have no valid caption, or if there are too few, and
+    `ValueError` for an augmentation of paired images, which would change x alone.
     """
 
     def __init__(
@@ -84,12 +88,14 @@ class ImageFolder(DataModule):
         validation_sha256: str | None = None,
         derive: dict[str, Derive] | None = None,
         paired: dict[str, Paired] | None = None,
+        captions: str | None = None,
     ):
-        self.paired = dict(paired or {})
+        self.paired, self.captions = dict(paired or {}), captions
         if augment is not None and self.paired:
             raise ValueError("data.augment would change x and not the fields of data.paired: set data.augment=null")
-        if taken := sorted({"x", "label", "position"} & set(self.paired)):
+        if taken := sorted({"x", "label", "position", *([NAME] if captions else [])} & set(self.paired)):
             raise ValueError(f"data.paired.{taken[0]} would replace a field of the data: choose another name")
+        is_template(captions)  # raises an error for an invalid one
         self.path, self.validation, self.held_out, self.allow_links = path, validation, held_out, allow_links
         self._stated = num_classes
         if num_classes is None:
@@ -112,11 +118,11 @@ class ImageFolder(DataModule):
         """The place of each split; without a place of `validation` its files are chosen from those of `train`."""
         source = open_source(self.path, self.allow_links)
         if self.validation is None:
-            return places(self.path, source)
+            return places(self.path, source, self.captions)
         other = open_source(self.validation, self.allow_links)
         return {
-            "train": only_place("path", self.path, source),
-            "validation": only_place("validation", self.validation, other),
+            "train": only_place("path", self.path, source, self.captions),
+            "validation": only_place("validation", self.validation, other, self.captions),
         }
 
     @cached_property
@@ -178,16 +184,18 @@ class ImageFolder(DataModule):
         source, listing = place.source, place.source.listing()
         names, labels, odd = place.sorted_out(listing, self.classes)
         findings.broken.update({source.path(name): reason for name, reason in odd.items()})
-        findings.skipped.update({source.path(name): reason for name, reason in listing.skipped.items()})
-        if place.table is not None and (unused := place.table.unused):
+        texts = captioned(self.captions, place, listing, self.classes) if self.captions else None
+        skipped = {name: reason for name, reason in listing.skipped.items() if not texts or name not in texts.files}
+        findings.skipped.update({source.path(name): reason for name, reason in skipped.items()})
+        if place.table is not None and (unused := place.table.unused(self.captions)):
             findings.unused[place.table.path] = unused
-        stems = {name.rpartition(".")[0] for name in names}
-        if texts := sum(name.lower().endswith(".txt") and name[:-4] in stems for name in listing.skipped):
-            findings.unused[place.path] = f"{texts} texts next to images of the same name are"
+        if self.captions is None and (count := len(texts_beside(listing))):
+            hint = f" (data.captions={BESIDE} uses them)"
+            findings.unused[place.path] = f"{count} texts next to images of the same name{hint} are"
         separate = split == "validation" and self.validation is not None
         below = "" if separate else place.path.removeprefix(self.path).strip("/")
         pairs = {name: each.source(name, below, separate, self.allow_links) for name, each in self.paired.items()}
-        return _Part(source, names, torch.tensor(labels, dtype=torch.long), pairs)
+        return _Part(source, names, torch.tensor(labels, dtype=torch.long), pairs, texts)
 
     def _read(self, split: str, part: _Part, keep: bool, findings: Findings) -> Split:
         scanned, pixels = scan(part.source, self.decoder, part.names, keep, self.num_workers)
@@ -197,7 +205,9 @@ class ImageFolder(DataModule):
         }
         for each in pairs.values():
             each.report(part.names, findings)
-        alone = {item for each in pairs.values() for item in each.broken}
+        texts = part.captioned and part.captioned.read(part.source, part.names, part.labels.tolist())
+        findings.broken.update(texts.broken.values() if texts else ())
+        alone = {item for each in pairs.values() for item in each.broken} | set(texts.broken if texts else ())
         readable = [item for item, file in enumerate(scanned) if file.reason is None]
         valid = [item for item in readable if item not in alone]
         for item, (name, file) in enumerate(zip(part.names, scanned, strict=True)):
@@ -211,7 +221,8 @@ class ImageFolder(DataModule):
         part = part.select(valid)
         findings.paths[split] = [part.source.path(name) for name in part.names]
         x = pixels if keep else Images(part.source, self.decoder, part.names, [scanned[i].checksum for i in valid])
-        columns = {name: each.column(valid) for name, each in pairs.items()}
+        columns: Split = {name: each.column(valid) for name, each in pairs.items()}
+        columns = {**columns, NAME: texts.column(valid)} if texts else columns
         return {"x": x, "label": part.labels, **columns} if self.num_classes else {"x": x, **columns}
 
     def _judge(self, findings: Findings) -> None:
@@ -220,8 +231,9 @@ class ImageFolder(DataModule):
         if len(broken) > self.max_broken * files:
             lines = [f"  {path}: {reason}" for path, reason in list(broken.items())[:_NAMED]]
             more = [f"  and {len(broken) - _NAMED} more"] if len(broken) > _NAMED else []
+            what = "are not valid images" + (" with captions" if self.captions else "")
             raise DataError(
-                "\n".join([f"{len(broken)} of {files} files in {self.path} are not valid images:", *lines, *more])
+                "\n".join([f"{len(broken)} of {files} files in {self.path} {what}:", *lines, *more])
                 + "\n`python -m inkdrop check-data` with the same data options lists all of them; repair or remove "
                 f"them, or raise data.max_broken={self.max_broken}, the largest share that may be left out"
             )
@@ -234,7 +246,7 @@ class ImageFolder(DataModule):
                 f"{findings.left_out}. {_CONVERT}"
             )
         for table, unused in findings.unused.items():
-            rank_zero_warn(f"{table}: {unused} not used, because no conditioner takes them yet")
+            rank_zero_warn(f"{table}: {unused} not used")
         if counts:
             kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
             rank_zero_warn(f"of {files} files in {self.path}: {kinds}; `python -m inkdrop check-data` lists them")

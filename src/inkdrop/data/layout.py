@@ -72,15 +72,18 @@ class Place:
         return "" if self.table is None else self.table.path
 
 
-def places(path: str, source: Source) -> dict[str, Place]:
+def places(path: str, source: Source, captions: str | None = None) -> dict[str, Place]:
     """Returns the splits below a path, by folders or by a table; `train` alone if neither names splits.
 
-    Raises `DataError` for folders of which only some are splits.
+    `captions` is the column of captions in tables. Raises `DataError` for folders of which only some are splits.
     """
-    table = read_table(source)
+    table = read_table(source, captions)
     if folders := _split_folders(path, source):
         below = {split: source.within(folder) for split, folder in folders.items()}
-        tables = {split: read_table(each) or (table and table.below(folders[split])) for split, each in below.items()}
+        tables = {
+            split: read_table(each, captions) or (table and table.below(folders[split]))
+            for split, each in below.items()
+        }
         return _named({split: Place(f"{path}/{name}", below[split], tables[split]) for split, name in folders.items()})
     if table is None or not any(row.split for row in table.rows.values()):
         return {"train": Place(path, source, table)}
@@ -97,9 +100,9 @@ def places(path: str, source: Source) -> dict[str, Place]:
     return _named({split: Place(path, source, table, names) for split, names in chosen.items()})
 
 
-def only_place(option: str, path: str, source: Source) -> Place:
+def only_place(option: str, path: str, source: Source, captions: str | None = None) -> Place:
     """Returns the place of a path without splits, for use where another path is held out; else raises `DataError`."""
-    splits = places(path, source)
+    splits = places(path, source, captions)
     if len(splits) == 1 and splits["train"].path == path:
         return splits["train"]
     below = splits["train"].path

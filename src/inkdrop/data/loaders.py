@@ -7,13 +7,14 @@ import functools
 import itertools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from inkdrop.data.choices import Choices, drawn, every_choice
 from inkdrop.distributed.signals import ignore_signals_not_from, signals_blocked
 from inkdrop.errors import DataError
 from inkdrop.randomness import Generators
@@ -182,8 +183,8 @@ class ShuffledLoader(_Loader):
 
     A batch continues over the end of a pass, so that none is smaller and none is lost. Each rank takes its slice of
     every batch, so that all ranks together see the batches of one process. A batch holds its positions in the run as
-    "position", by which `augment` and derived fields are keyed. `order` null is that of shuffled passes. Raises
-    `ValueError` if the devices do not divide `batch_size`.
+    "position", by which `augment`, derived fields and the choice among several captions are keyed. `order` null is that
+    of shuffled passes. Raises `ValueError` if the devices do not divide `batch_size`.
     """
 
     def __init__(
@@ -214,7 +215,8 @@ class ShuffledLoader(_Loader):
         first = self.first + number * self.batch_size + self.rank * share
         positions = range(first, first + share)
         raw = {name: column for name, column in self.split.items() if not isinstance(column, Derived)}
-        batch, generators = collect(raw, self.order(positions)), Generators.from_positions(self.seed, positions)
+        items, generators = self.order(positions), Generators.from_positions(self.seed, positions)
+        batch = {name: drawn(name, column, items, generators) for name, column in raw.items()}
         if self.augment is not None:
             batch = self.augment(batch, generators.at("augment"))
         for name, column in self.split.items():
@@ -256,6 +258,17 @@ def collect(split: Split, items: Tensor | None = None) -> Batch:
     """Returns the items with these numbers (B), or all items, with every field as a tensor (B, *)."""
     items = torch.arange(len(split["x"])) if items is None else items
     return {name: column[items] for name, column in split.items()}
+
+
+def in_batches(split: Split, size: int, names: Collection[str] | None = None) -> Iterator[Batch]:
+    """Yields the split in batches with those of these fields that it has, or nothing if it has none of them.
+
+    Fields with several values for an item, such as captions, have each of them once or more, in as many passes.
+    """
+    kept = {name: split[name] for name in (split if names is None else names) if name in split}
+    for number in range(max((each.most for each in kept.values() if isinstance(each, Choices)), default=1)):
+        for items in torch.arange(len(split["x"])).split(size) if kept else ():
+            yield {name: every_choice(column, items, number) for name, column in kept.items()}
 
 
 def content(column: Any) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated
@@ -12,7 +11,10 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from inkdrop.data.loaders import Augment, Column, Derive, Order, ShuffledPasses, Split, content
+from inkdrop.data.captions import NAME as CAPTION
+from inkdrop.data.captions import Captions, is_template, of_classes
+from inkdrop.data.joined import Joined, JoinedTexts
+from inkdrop.data.loaders import Augment, Column, Derive, Order, ShuffledPasses, Split
 from inkdrop.data.module import DataModule
 from inkdrop.errors import DataError
 from inkdrop.files.showing import harmless
@@ -32,8 +34,11 @@ class Mixture(DataModule):
       of a source.
     - `class_balanced`: whether the classes of a source are drawn equally often.
     - `weights`: the weight of each source in training; null is its size.
+    - `captions`: a template such as `a photo of a {label}` for each source whose captions are made of its classes;
+      other sources have captions already.
 
-    Raises `DataError` if fields, shapes or types differ, or if sources name a class differently.
+    Raises `DataError` if fields, shapes or types differ, but for the lengths of texts, or if sources name a class
+    differently.
     """
 
     def __init__(
@@ -48,9 +53,13 @@ class Mixture(DataModule):
         num_workers: Annotated[int, Ge(0)] | None = None,
         weights: dict[str, Annotated[float, Gt(0)]] | None = None,
         derive: dict[str, Derive] | None = None,
+        captions: dict[str, str] | None = None,
     ):
         if not sources:
             raise ValueError("data.sources is empty: add at least one data set")
+        self.captions = dict(captions or {})
+        for name, template in self.captions.items():
+            _check_template(name, template, sources)
         if weights is not None and set(weights) != set(sources):
             raise ValueError(
                 f"data.weights names {', '.join(weights)}, but the sources are {', '.join(sources)}: give each a weight"
@@ -83,10 +92,23 @@ class Mixture(DataModule):
             source.verify()
 
     def load(self) -> dict[str, Split]:
-        parts = {name: source.splits for name, source in self.sources.items()}
+        parts = {name: self._captioned(name, source) for name, source in self.sources.items()}
         _ = self.classes  # raises an error if sources differ
         common = [split for split in next(iter(parts.values())) if all(split in each for each in parts.values())]
         return {split: self._joined({name: each[split] for name, each in parts.items()}) for split in common}
+
+    def _captioned(self, name: str, source: DataModule) -> dict[str, Split]:
+        """The splits of a source, with captions that a template makes of its classes if there is one."""
+        splits = dict(source.splits)
+        if (template := self.captions.get(name)) is None:
+            return splits
+        for split, columns in splits.items():
+            if "label" not in columns or CAPTION in columns:
+                has = "captions already" if CAPTION in columns else "no classes"
+                raise DataError(f"data.captions.{name} is a template, but the source has {has}: leave it out")
+            labels = columns["label"][torch.arange(len(columns["x"]))].tolist()
+            splits[split] = {**columns, CAPTION: Captions(of_classes(template, labels, source.classes))}
+        return splits
 
     def order(self) -> Order:
         splits = {name: source.splits["train"] for name, source in self.sources.items()}
@@ -132,7 +154,10 @@ class Mixture(DataModule):
                         f"data.sources.{name} has {field} of {kind}, but the first source has {expected}: all sources "
                         "must have the same type and shape"
                     )
-        joined: dict[str, Column] = {field: Joined([part[field] for part in parts.values()]) for field in first}
+        columns = {field: [part[field] for part in parts.values()] for field in first}
+        joined: dict[str, Column] = {
+            field: JoinedTexts(each) if _is_text(each[0]) else Joined(each) for field, each in columns.items()
+        }
         sizes = torch.tensor([len(part["x"]) for part in parts.values()])
         return {**joined, "source": torch.arange(len(parts)).repeat_interleave(sizes)}
 
@@ -140,34 +165,6 @@ class Mixture(DataModule):
         if self.num_workers is not None:
             return self.num_workers
         return max(source._workers(source.splits["train"]) for source in self.sources.values())
-
-
-class Joined:
-    """Columns one after another, without a copy."""
-
-    def __init__(self, columns: Sequence[Column]):
-        self.columns = columns
-        self.ends = torch.tensor([len(column) for column in columns]).cumsum(0)
-        self.shape: Sequence[int] = (int(self.ends[-1]), *columns[0].shape[1:])
-        self.dtype = columns[0].dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, items: Tensor, /) -> Tensor:
-        out = torch.empty(len(items), *self.shape[1:], dtype=self.dtype)
-        places = torch.bucketize(items, self.ends, right=True)
-        for place in places.unique().tolist():
-            column, chosen = self.columns[place], places == place
-            out[chosen] = column[items[chosen] - (self.ends[place] - len(column))]
-        return out
-
-    def digest(self) -> str:
-        """Returns the SHA-256 of the columns."""
-        digest = hashlib.sha256()
-        for column in self.columns:
-            digest.update(content(column))
-        return digest.hexdigest()
 
 
 class Among:
@@ -214,7 +211,23 @@ class Rounds:
         return self._latest[1:]
 
 
+def _check_template(name: str, template: str, sources: Mapping[str, DataModule]) -> None:
+    """Raises `ValueError` unless this is a template for a source of this name."""
+    if name not in sources:
+        raise ValueError(f"data.captions names {harmless(name)}, but the sources are {', '.join(sources)}")
+    if not is_template(template):
+        raise ValueError(
+            f"data.captions.{name}={harmless(template, 60)} must have {{label}}, which stands for the name of the class"
+        )
+
+
+def _is_text(column: Column) -> bool:
+    return column.dtype == torch.uint8 and len(column.shape) == 2
+
+
 def _kind(column: Column) -> str:
+    if _is_text(column):
+        return "texts"
     return f"{column.dtype} {list(column.shape[1:])}"
 
 

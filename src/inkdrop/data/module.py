@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from inkdrop.data.captions import Captions
 from inkdrop.data.classes import numbered, renumbered
 from inkdrop.data.findings import Findings
 from inkdrop.data.loaders import Augment, Derive, Derived, Order, OrderedLoader, ShuffledLoader, Split, content
@@ -186,7 +187,7 @@ class DataModule(LightningDataModule, ABC):
     def _workers(self, split: Split) -> int:
         if self.num_workers is not None:
             return self.num_workers
-        in_memory = all(isinstance(column, Tensor | Derived) for column in split.values())
+        in_memory = all(isinstance(column, Tensor | Derived | Captions) for column in split.values())
         return 0 if in_memory else min(4, os.cpu_count() or 1)
 
     def _place(self) -> tuple[int, int]:

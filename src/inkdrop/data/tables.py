@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -30,26 +30,28 @@ class Row(NamedTuple):
 
     label: int | str | None = None
     split: str | None = None
-    caption: bool = False
+    captions: tuple[object, ...] = ()  # as they are in the file
 
 
 @dataclass(frozen=True)
 class Table:
     """A table about images: rows by the path of the image from the folder of the table.
 
-    `labelled` is whether the table says the classes; None where it does not mention them.
+    `labelled` is whether the table says the classes; None where it does not mention them. `captions` is the column with
+    captions: that which was asked for, or else one of a usual name.
     """
 
     path: str
     rows: Mapping[str, Row] = field(default_factory=dict)
     labelled: bool | None = None
     unread: Sequence[str] = ()  # further columns
+    columns: Sequence[str] = ()
+    captions: str = ""
 
-    @property
-    def unused(self) -> str:
-        """What of the table is not used, as the subject of a sentence."""
-        captions = sum(row.caption for row in self.rows.values())
-        parts = [f"{captions} captions"] if captions else []
+    def unused(self, asked: str | None) -> str:
+        """What of the table is not used, as the subject of a sentence, if `data.captions` is `asked`."""
+        count = sum(any(row.captions) for row in self.rows.values())
+        parts = [f"{count} captions (data.captions={self.captions} uses them)"] if count and asked is None else []
         parts += [f"the columns {_listed(self.unread)}"] if self.unread else []
         return f"{' and '.join(parts)} are" if parts else ""
 
@@ -57,17 +59,18 @@ class Table:
         """Returns the part of the table about the images of a folder, or None if it names none of them."""
         start = f"{folder}/"
         rows = {name.removeprefix(start): row for name, row in self.rows.items() if name.startswith(start)}
-        return Table(self.path, rows, self.labelled, self.unread) if rows or self.labelled is False else None
+        return replace(self, rows=rows) if rows or self.labelled is False else None
 
 
-def read_table(source: Source) -> Table | None:
-    """Returns the table directly below the root, or None if there is none.
+def read_table(source: Source, captions: str | None = None) -> Table | None:
+    """Returns the table directly below the root, with this column of captions if it has one, or None without a table.
 
     Raises `DataError` for several tables, or for one that cannot be read.
     """
     files = source.files()
     found = [name for name in files if name.lower() in (EDM, LINES, CSV)]
-    read = {name: _table(source, name) for name in found or (each for each in files if each.lower().endswith(".csv"))}
+    about = found or [name for name in files if name.lower().endswith(".csv")]
+    read = {name: _table(source, name, captions) for name in about}
     tables = {name: table for name, table in read.items() if table is not None}
     if len(tables) > 1:
         one, other = [source.path(name) for name in tables][:2]
@@ -75,7 +78,7 @@ def read_table(source: Source) -> Table | None:
     return next(iter(tables.values()), None)
 
 
-def _table(source: Source, name: str) -> Table | None:
+def _table(source: Source, name: str, captions: str | None) -> Table | None:
     """One table, or None for a dataset.json without `labels` or a CSV without file names."""
     path = source.path(name)
     try:
@@ -87,7 +90,7 @@ def _table(source: Source, name: str) -> Table | None:
     if name.lower() == EDM:
         return _of_edm(content, path)
     lines = _of_lines(content, path) if name.lower() == LINES else _of_csv(content, path)
-    return _of_columns(lines, path, stated=name.lower() in (LINES, CSV))
+    return _of_columns(lines, path, name.lower() in (LINES, CSV), (captions or "").lower())
 
 
 def _of_edm(content: bytes, path: str) -> Table | None:
@@ -123,40 +126,47 @@ def _of_csv(content: bytes, path: str) -> Iterator[tuple[dict[str, Any], str]]:
         raise DataError(f"{path}, line {reader.line_num}, cannot be read: {error}") from None
 
 
-def _of_columns(lines: Iterator[tuple[dict[str, Any], str]], path: str, stated: bool) -> Table | None:
-    """A table from rows by column, or None for a CSV that is not `stated` to be about images and seems not to be."""
+def _of_columns(lines: Iterator[tuple[dict[str, Any], str]], path: str, stated: bool, captions: str) -> Table | None:
+    """A table from rows by column, or None for a CSV that is not `stated` to be about images and seems not to be.
+
+    `captions` is the column that was asked for; without it, one of a usual name has the captions.
+    """
     rows = [({str(key).strip().lower(): value for key, value in row.items()}, place) for row, place in lines]
     columns = dict.fromkeys(key for row, _ in rows for key in row)
-    names = {kind: next((each for each in kinds if each in columns), "") for kind, kinds in _COLUMNS.items()}
+    kinds = {**_COLUMNS, "text": (captions, *_CAPTION)}
+    names = {kind: next((each for each in usual if each in columns), "") for kind, usual in kinds.items()}
     if not names["file_name"] or not (stated or names["label"] or names["split"] or names["text"]):
         if stated and rows:
             raise DataError(f"{path} has no column file_name, but {_listed(columns)}: rename the column of file names")
         return None
-    return _joined(rows, path, names, [each for each in columns if each not in _KNOWN])
+    table = _joined(rows, path, names)
+    unread = [each for each in columns if each not in _KNOWN and each != captions]
+    return replace(table, unread=unread, columns=list(columns), captions=names["text"])
 
 
 _COLUMNS = {"file_name": _FILE, "label": _LABEL, "split": _SPLIT, "text": _CAPTION}
 
 
-def _joined(
-    rows: Iterable[tuple[dict[str, Any], str]], path: str, names: Mapping[str, str], unread: Sequence[str] = ()
-) -> Table:
-    """The rows by image. `names` gives the columns of the file name, the label, the split and the caption."""
+def _joined(rows: Iterable[tuple[dict[str, Any], str]], path: str, names: Mapping[str, str]) -> Table:
+    """The rows by image, which may have several with captions; `names` gives the columns of what a row says."""
     found: dict[str, Row] = {}
     for row, place in rows:
         name, label, split, text = (row.get(names.get(kind, kind)) for kind in _COLUMNS)
         if not isinstance(name, str) or not name:
             raise DataError(f"{place}: {harmless(name, 40)} is not the name of a file")
         image = str(PurePosixPath(name.replace("\\", "/")))
-        entry = Row(_label(label, place), str(split).strip() if split else None, bool(text))
-        if found.setdefault(image, entry) != entry:
+        captions = tuple(text if isinstance(text, list) else [] if text is None else [text])
+        entry = Row(_label(label, place), str(split).strip() if split else None, captions)
+        earlier = found.get(image, entry._replace(captions=()))
+        if earlier[:2] != entry[:2]:
             raise DataError(f"{place}: {harmless(image)} occurs before with another label or split: remove one line")
+        found[image] = entry._replace(captions=earlier.captions + captions)
     labels = [row.label for row in found.values() if row.label is not None]
     if not all(isinstance(label, int) or str(label) == _plain(label) for label in labels):
         found = {name: row._replace(label=None if row.label is None else str(row.label)) for name, row in found.items()}
     else:
         found = {name: row._replace(label=None if row.label is None else int(row.label)) for name, row in found.items()}
-    return Table(path, found, True if labels else None, unread)
+    return Table(path, found, True if labels else None)
 
 
 def _plain(label: int | str) -> str:

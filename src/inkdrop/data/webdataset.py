@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from annotated_types import Ge, Gt
 
+from inkdrop.data.captions import NAME, Captions, is_template, of_classes
 from inkdrop.data.classes import numbered
 from inkdrop.data.decoding import Decoder
 from inkdrop.data.loaders import Augment, Column, Derive, Order, Split
 from inkdrop.data.module import DataModule
-from inkdrop.data.shards import Shard, ShardColumn, ShardStore
+from inkdrop.data.shard_store import Shard, ShardStore
+from inkdrop.data.shards import ShardColumn, ShardTexts
 from inkdrop.files.locations import Location, cache_dir
 from inkdrop.randomness import Generators
 
@@ -32,6 +34,9 @@ class WebDataset(DataModule):
     - `shards_at_once`: shards that are read at a time, in an order keyed by seed and pass; their samples are mixed.
     - `cache_size`: gigabytes of downloaded shards that stay in `INKDROP_CACHE_DIR`.
     - `decoder`: how image files become pixels of `shape`.
+    - `captions`: what the field `caption` is: the extension of a text with a caption in each line, such as `txt`, a key
+      of a JSON file, such as `json.caption`, or a template such as `a photo of a {label}`; null leaves it out. Of
+      several captions, training draws one.
 
     Raises `DataError` for a shard that cannot be downloaded or read, and, when it is read, for a member that is broken
     or has another shape. Raises `ValueError` if webdataset is not installed.
@@ -53,8 +58,13 @@ class WebDataset(DataModule):
         cache_size: Annotated[float, Gt(0)] = 100.0,
         decoder: Decoder | None = None,
         derive: dict[str, Derive] | None = None,
+        captions: str | None = None,
     ):
-        self.store = ShardStore(cache_dir() / "shards", int(cache_size * 1e9), tuple(x), label)
+        self._template = captions if captions and is_template(captions) else None
+        if self._template and label is None:
+            raise ValueError(f"data.captions={captions} needs classes: set data.label to the extension of the class")
+        there = None if self._template else captions
+        self.store = ShardStore(cache_dir() / "shards", int(cache_size * 1e9), tuple(x), label, there)
         self.urls = {"train": self.store.expand(train), "validation": self.store.expand(validation)}
         self._shards: dict[str, list[Shard]] = {}
         self.shards_at_once, self.decoder = shards_at_once, decoder or Decoder(shape)
@@ -82,6 +92,11 @@ class WebDataset(DataModule):
         split: dict[str, Column] = {"x": ShardColumn(self.store, shards, self.shape, self.decoder)}
         if self.store.label is not None:
             split["label"] = torch.cat([torch.from_numpy(shard.labels) for shard in shards])
+        if self._template is not None:
+            labels, places = np.unique(np.concatenate([shard.labels for shard in shards]), return_inverse=True)
+            split[NAME] = Captions(of_classes(self._template, places.tolist(), [*map(str, labels.tolist())]))
+        elif self.store.captions is not None:
+            split[NAME] = ShardTexts(self.store, shards)
         return split
 
 

@@ -14,7 +14,9 @@ from omegaconf import OmegaConf
 from rich.progress import track
 from torch import Tensor
 
+from inkdrop.commands.check_data.texts import about_texts
 from inkdrop.commands.command import for_the_user
+from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import USER_TARGETS, build, check
 from inkdrop.configuration.completion import find_facts
 from inkdrop.configuration.compose import composed
@@ -27,6 +29,7 @@ from inkdrop.files.writing import make_folder, write_text
 from inkdrop.pictures import Automatic, View, save_png
 
 _BATCH_SIZE, _IN_PICTURE, _SIZES = 512, 100, 5
+_CONDITIONED = ("conditioner", "experiment=")  # options by which a user chooses a conditioner
 
 
 def check_data(overrides: list[str], output: Path) -> None:
@@ -42,15 +45,20 @@ def check_data(overrides: list[str], output: Path) -> None:
         check(node, allowed, "data")
         shown = OmegaConf.to_container(config.get("view") or OmegaConf.create({}), resolve=True)
         check(shown, allowed, "view")
-        fine = inspect(found or build(node, allowed), output, build(shown, allowed) or Automatic())
+        data, conditioner = found or build(node, allowed), None
+        if any(option.lstrip("+").startswith(_CONDITIONED) for option in overrides):
+            plain = OmegaConf.to_container(config.conditioner, resolve=True, throw_on_missing=True)
+            check(plain, allowed, "conditioner")
+            conditioner = build(plain, allowed)
+        fine = inspect(data, output, build(shown, allowed) or Automatic(), conditioner)
     if not fine:
         sys.exit(DataError.exit_code)
 
 
-def inspect(data: DataModule, output: Path, view: View | None = None) -> bool:
+def inspect(data: DataModule, output: Path, view: View | None = None, conditioner: Conditioner | None = None) -> bool:
     """Prints a report, writes `samples.png` and a list of odd items, `items.txt`; returns whether no file is broken.
 
-    Without a view, the type and shape of the data choose it.
+    Without a view, the type and shape of the data choose it. With a conditioner, texts that it cuts are counted.
     """
     findings = data.examine()
     for line in _about_files(findings):
@@ -61,7 +69,7 @@ def inspect(data: DataModule, output: Path, view: View | None = None) -> bool:
         if len(split["x"]):
             hashes, statistics = _go_through(name, split)
             print(f"{name:20} {len(hashes)} items of shape {tuple(split['x'].shape[1:])}, {split['x'].dtype}")
-            for line in (*statistics, *_about_labels(split, data.classes)):
+            for line in (*statistics, *_about_labels(split, data.classes), *about_texts(split, conditioner)):
                 print(f"  {harmless(line, 2000)}")
             _compare(name, hashes, findings.paths.get(name), first, twins)
     _write_items({"broken": findings.broken, "skipped": findings.skipped, "twin": twins}, output)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,6 @@ from inkdrop.runs.resumption import Resumed, changed_facts, holds_run
 
 if TYPE_CHECKING:
     from inkdrop.data import DataModule
-    from inkdrop.data.loaders import Batch, Split
     from inkdrop.tasks import Task
 
 
@@ -113,6 +112,8 @@ def _claim_folders(stack: contextlib.ExitStack, prepared: PreparedTraining) -> N
 
 def _fill(prepared: PreparedTraining) -> None:
     """Passes facts of the data and of the machine to the parts; raises `ValueError` if something does not fit."""
+    from inkdrop.data.loaders import in_batches
+
     plain, data, task, trainer = prepared.plain, prepared.data, prepared.task, prepared.trainer
     pipeline = task.pipeline
     task.config, task.facts = prepared.shown, facts()
@@ -121,7 +122,7 @@ def _fill(prepared: PreparedTraining) -> None:
     if prepared.before is not None and prepared.before.data_fingerprint != data.fingerprint:
         raise DataError("the data are not those that the run was started with: their fingerprints differ")
     if prepared.before is None:  # a checkpoint has the statistics
-        pipeline.fit(partial(_batches, data.splits["train"]), trainer.strategy.root_device)
+        pipeline.fit(partial(in_batches, data.splits["train"]), trainer.strategy.root_device)
     pipeline.check_batch({name: column[torch.arange(1)] for name, column in data.splits["train"].items()})
     if prepared.initial is not None:
         own = pipeline.state_dict()  # weights of a larger model are accepted
@@ -258,13 +259,6 @@ def _result(
         "seed": task.config["seed"],
         **task.facts,
     }
-
-
-def _batches(split: Split, size: int, names: Collection[str] | None = None) -> Iterator[Batch]:
-    """Yields the split in batches with those of these fields that it has, or nothing if it has none of them."""
-    kept = {name: split[name] for name in (split if names is None else names) if name in split}
-    for items in torch.arange(len(split["x"])).split(size) if kept else ():
-        yield {name: column[items] for name, column in kept.items()}
 
 
 def _earlier_result(run: Path) -> dict[str, Any] | None:
