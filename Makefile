@@ -15,10 +15,10 @@ train: $(READY)
 	$(BIN)/python train.py
 
 quick: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest --processes auto -m "not slow"
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 25
+	$(BIN)/python -m pytest --processes auto --durations 25
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -9,49 +9,46 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: sums are equal to the bit on equal numbers of threads
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""  # else each process compiles everything again
 os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}  # no network, and no tracking account
 
 import pytest
 import torch
 from composing import compose_faster
 from entry_scripts import ROOT, Ended, Script
-from shares import long_first
-from warm import process
+from shares import processes
+from warm import process, start_early
 
+sys.dont_write_bytecode = False
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells let jobs in the background ignore
 
 compose_faster()
 
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are processors if slow tests run, as some of them wait for a process, a signal or the disk.
-
-    Else each more costs 20 seconds, to import the libraries in it and in the process that forks for it.
-    """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return processors + ("not slow" not in config.option.markexpr)
+pytest_plugins = ["forked"]
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Of a test of many cases that together take long, `make quick` runs one in eight; what is chosen is ordered."""
+def pytest_collection(session: pytest.Session) -> None:
+    """The program that forks for commands imports the libraries while the tests are collected; all share it."""
+    if processes(session.config) > 1 and not session.config.option.collectonly:
+        start_early()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test of many cases that together take long, `make quick` runs one in eight."""
     counts: dict[str, Iterator[int]] = {}
     for item in items:
         if item.get_closest_marker("many"):
             function = item.nodeid.split("[")[0]
             if next(counts.setdefault(function, itertools.count())) % 8:
                 item.add_marker("slow")
-    yield
-    if count := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
-        items[:] = long_first(items, lambda item: item.path.name, count)
 
 
 def pytest_collection_finish() -> None:

@@ -1,10 +1,11 @@
-"""The order of the tests where several processes share them: a long test that began last would end alone."""
+"""How several processes share the tests: a long test that began last would end alone."""
 
 from __future__ import annotations
 
-import itertools
+import os
+import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -27,17 +28,21 @@ LONG = (
 )
 
 
-def long_first(items: Sequence[Item], file: Callable[[Item], str], count: int) -> list[Item]:
-    """The items so that each of `count` equal parts, of which a process gets one, begins with its share of long files.
+def processes(config: Any) -> int:
+    """How many processes run the tests; one where none can be forked."""
+    asked = config.getoption("--processes")
+    if not hasattr(os, "fork") or sys.platform == "darwin":  # whose libraries do not work in a fork
+        return 1
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processors + 1 if asked == "auto" else int(asked)
 
-    Which file an item is of is what `file` returns. The items of a file stay together where they are not at the end of
-    a part, as they may share a fixture.
+
+def by_file(items: Sequence[Item], file: Callable[[Item], str]) -> list[list[Item]]:
+    """The items of each file, which `file` returns for an item; files that take long begin.
+
+    The items of a file stay together, as they may share a fixture.
     """
-    of = {name: [item for item in items if file(item) == name] for name in LONG}
-    others = iter([item for item in items if file(item) not in of])
-    ordered: list[Item] = []
-    for part in range(count):
-        ordered += [item for name in LONG[part::count] for item in of[name]]
-        size = len(items) * (part + 1) // count
-        ordered += itertools.islice(others, max(0, size - len(ordered)))
-    return [*ordered, *others]
+    of: dict[str, list[Item]] = {name: [] for name in LONG}
+    for item in items:
+        of.setdefault(file(item), []).append(item)
+    return [each for each in of.values() if each]

@@ -40,6 +40,7 @@ _FORKING = "inkdrop.commands.sweep.forking"  # the program of a sweep that start
 _NUMBER = struct.Struct("q")
 _AVAILABLE = hasattr(os, "fork") and hasattr(socket, "send_fds")
 _BEGIN = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+_STARTED: list[subprocess.Popen[bytes]] = []
 
 
 class Warm(subprocess.Popen):
@@ -79,6 +80,12 @@ def process(command: Sequence[str], fresh: bool, **options: Any) -> subprocess.P
     return (subprocess.Popen if fresh or not _AVAILABLE else Warm)(command, **options)
 
 
+def start_early() -> None:
+    """Starts the program that forks, for this process and those that are forked from it."""
+    if _AVAILABLE:
+        _server(sys.executable)
+
+
 @functools.cache
 def _server(python: str) -> tuple[socket.socket, dict[str, str]]:
     """Starts the program that forks, by an interpreter; the socket to ask it by, and the environment it began with."""
@@ -88,6 +95,7 @@ def _server(python: str) -> tuple[socket.socket, dict[str, str]]:
     forking = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], start_new_session=True)
     theirs.close()
     atexit.register(lambda: (ours.close(), forking.wait()))  # it ends when nobody can ask any more
+    _STARTED.append(forking)  # else a process that is forked from this one would warn that it still runs
     return ours, environment
 
 
