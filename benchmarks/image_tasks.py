@@ -1,68 +1,39 @@
 """What the image tasks reach: `python benchmarks/image_tasks.py FOLDER [PART ...]` prints a table for each part.
 
-Parts: mixture, gaussians, edits, digits, resolution, cascade, segmentation, cost; without any, all of them, in
-less than two hours on two cores. Runs are trained into FOLDER once, by their experiments. The last column says whether
-a figure meets what its row asks for; the command ends with code 1 if one does not.
+Parts: mixture, gaussians, edits, digits, resolution, mnist, cascade, styles, guides, segmentation, annotators, cost,
+sweep; without any, all of them. Runs are trained into FOLDER once, by their experiments. The last column says whether a
+figure meets what its row asks for; the command ends with code 1 if one does not. Edits by text are in
+benchmarks/editing.py.
 """
 
 from __future__ import annotations
 
 import importlib
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import derived
 import torch
-from torch import Tensor, nn
+from image_to_image import of_annotators, of_cascade, of_guides, of_mnist, of_resolution, of_segmentation, of_styles
+from task_table import FAILED, latest, row, sampled, trained
+from torch import Tensor
 
 import inkdrop
-from inkdrop.configuration import build
 from inkdrop.constraints import ConstraintFactory, Particles, Replacement
-from inkdrop.data import Digits, Scenes
-from inkdrop.data.contents import contents
+from inkdrop.data import Digits
 from inkdrop.metrics import Classifier
-from inkdrop.metrics.frechet import frechet_distance
-from inkdrop.metrics.moments import GaussianStatistics
-from inkdrop.metrics.scene_judge import judge, look
-from inkdrop.pipeline import Pipeline
 from inkdrop.pipeline.origins import Edit, Inverted
 from inkdrop.samplers import Ancestral, heun
 from inkdrop.time_grids import Centred, Resampled, TimeGrid, Trailing
 
-for _folder in ("tests", "docs"):  # exact denoisers, and how experiments are composed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / _folder))
-_ANALYTIC, _CHOICES = importlib.import_module("analytic"), importlib.import_module("choices")
+_ANALYTIC = importlib.import_module("analytic")  # of the tests, which task_table adds to the path
 SCHEDULES, BatchGaussian, mixture = _ANALYTIC.SCHEDULES, _ANALYTIC.BatchGaussian, _ANALYTIC.mixture
 exact_pipeline, gaussian, sliced_w1 = _ANALYTIC.exact_pipeline, _ANALYTIC.gaussian, _ANALYTIC.sliced_w1
-
-FAILED: list[str] = []
-
-
-def row(name: str, shown: str, asks: str = "", met: bool | None = None) -> None:
-    """Prints a line of the table."""
-    verdict = "" if met is None else "yes" if met else "**no**"
-    if met is False:
-        FAILED.append(name)
-    print(f"| {name} | {shown} | {asks} | {verdict} |", flush=True)
-
-
-def trained(folder: Path, name: str, *options: str) -> Path:
-    """Returns the run of this name, which is trained if it does not exist."""
-    run = folder / name
-    if not (run / "result.json").exists():
-        inkdrop.train(*options, "logger=none", "callbacks.pictures=null", f"output_dir={run}")
-    return run
-
-
-def sampled(run: Path, *options: str) -> dict[str, Any]:
-    """Returns result.json of samples of a run, in a new folder below it."""
-    folder = run / "samples" / str(time.time_ns())
-    return inkdrop.sample(f"checkpoint={run}", f"output_dir={folder}", *options)
-
 
 # Mixtures ------------------------------------------------------------------------------------------------------------
 
@@ -180,7 +151,7 @@ def of_digits(folder: Path) -> None:
     ways = {
         "replacement": (free, ["constraint=replacement", *LOWER]),
         "RePaint": (free, ["constraint=replacement", "time_grid=resampled", *LOWER]),
-        "particles": (free, ["constraint=particles", "constraint.copies=16", *LOWER]),
+        "8 particles, 50 steps": (free, ["constraint=particles", "constraint.copies=8", *LOWER]),
         "PiGDM": (free, ["constraint=pigdm", *LOWER]),
     }
     shares = {}
@@ -192,139 +163,21 @@ def of_digits(folder: Path) -> None:
             x = pipeline({"known": truth, "mask": mask}, range(350))
             x = torch.where(mask > 0, truth, x)
         else:
-            grid = [] if "time_grid=resampled" in options else ["time_grid=trailing", "time_grid.num_steps=100"]
+            grid = [] if "time_grid=resampled" in options else ["time_grid=trailing"]
+            grid += ["time_grid.num_steps=50" if "steps" in name or not grid else "time_grid.num_steps=100"]
             more = ["evaluate=true", "metric=rmse", "extractor=none", "num_samples=350", "sampler=ancestral", *grid]
             sampled(run, *more, *options)
-            x = _latest(run)
+            x = latest(run)
         shares[name] = kept(x)
         row(name, f"class kept {100 * shares[name]:.1f}%, PSNR of the hole {psnr(x):.2f} dB")
     mean = torch.where(torch.arange(8)[:, None] >= 4, means[labels], truth.float()).round().to(torch.uint8)
     row("mean of the true class", f"class kept {100 * kept(mean):.1f}%, PSNR of the hole {psnr(mean):.2f} dB")
-    order = shares["replacement"] < shares["RePaint"] <= shares["particles"] <= shares["trained"]
+    order = shares["replacement"] < shares["RePaint"] <= shares["8 particles, 50 steps"] <= shares["trained"]
     row("order", "replacement < RePaint <= particles <= trained", "as said", order)
 
 
-def _latest(run: Path) -> Tensor:
-    """Returns the newest samples of a run as (N, C, H, W)."""
-    newest = max((run / "samples").glob("*/samples.npz"), key=lambda file: file.stat().st_mtime)
-    with np.load(newest) as file:
-        return torch.from_numpy(file["x"]).permute(0, 3, 1, 2)
-
-
-def regression(experiment: str, steps: int, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Returns the network of an experiment, fitted to map images to x in one call by another loss."""
-    torch.manual_seed(0)
-    pipeline: Pipeline = build(_CHOICES.composed([f"experiment={experiment}"])["pipeline"])
-    network = pipeline.network.train()
-    fields = {"picture": "small", "mask": "textured"}
-    kind = "mask" if pipeline.shape[0] == 1 else "picture"
-    train = Scenes({"x": kind, "image": fields[kind]}, list(pipeline.shape), 0, 64).splits["train"]
-    optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    c_noise = torch.zeros(64)
-    for _ in range(steps):
-        rows = torch.randint(len(train["x"]), (64,))
-        x = train["x"][rows].float() / 127.5 - 1
-        cond = pipeline.conditioner({"image": train["image"][rows]})
-        optimizer.zero_grad()
-        loss(network(torch.zeros_like(x), c_noise, **cond), x).backward()
-        optimizer.step()
-        schedule.step()
-    network.eval()
-
-    @torch.no_grad()
-    def mapped(image: Tensor) -> Tensor:
-        cond = pipeline.conditioner({"image": image})
-        return network(torch.zeros(len(image), *pipeline.shape), torch.zeros(len(image)), **cond)
-
-    return mapped
-
-
-def of_resolution(folder: Path) -> None:
-    """Scenes of 8 x 8 enlarged to 16 x 16, beside bicubic enlargement and a regression."""
-    run = trained(folder, "super_resolution", "experiment=super_resolution")
-    data = Scenes({"x": "picture", "image": "small"}, [3, 16, 16], 0, 64)
-    held_out, scenes = data.splits["validation"], contents(2, 480, unseen=False)
-    truth, small = (held_out[name][torch.arange(480)] for name in ("x", "image"))
-
-    def facts(x: Tensor) -> tuple[float, float, float]:
-        x = x.float().clamp(0, 255).round()
-        psnr = (10 * (255**2 / (x - truth.float()).square().mean((1, 2, 3)).clamp(min=1e-3)).log10()).mean()
-        again = nn.functional.avg_pool2d(x, 2)
-        error = ((again - small.float()) / 127.5).square().mean()
-        right = judge(look(x.to(torch.uint8), "bright"), scenes).binding.double().mean()
-        return float(psnr), float(error), float(right)
-
-    mapped = regression("super_resolution", 1500, nn.functional.mse_loss)
-    pipeline = inkdrop.load(run)
-    ways = {
-        "bicubic": nn.functional.interpolate(small.float(), scale_factor=2, mode="bicubic"),
-        "regression": (mapped(small) + 1) * 127.5,
-        "diffusion": pipeline({"image": small}, range(480)).float(),
-    }
-    values = {name: facts(x) for name, x in ways.items()}
-    distance = {name: _frechet(x.clamp(0, 255), truth) for name, x in ways.items()}
-    for name, (psnr, error, right) in values.items():
-        row(name, f"PSNR {psnr:.2f} dB, consistency {error:.1e}, binding {100 * right:.1f}%, FD {distance[name]:.3f}")
-    row("consistency of diffusion", f"{values['diffusion'][1]:.1e}", "<= 1e-2", values["diffusion"][1] <= 1e-2)
-    better = distance["diffusion"] < distance["regression"]
-    row("FD, diffusion below regression", str(better), "yes", better)
-    sharper = values["regression"][0] > values["diffusion"][0]
-    row("PSNR, regression above diffusion", str(sharper), "yes", sharper)
-    right = values["diffusion"][2] > values["bicubic"][2]
-    row("binding, diffusion above bicubic", str(right), "yes", right)
-
-
-def of_cascade(folder: Path) -> None:
-    """Scenes drawn at 8 x 8 and enlarged, by models that were trained with noise in the small image or without."""
-    base = trained(folder, "scenes_small", "experiment=scenes_small")
-    plain = ["experiment=super_resolution", "conditioner.noise=0.0", "conditioner.concat_channels=4"]
-    differences = []
-    for seed in (0, 1, 2):
-        with_noise = trained(folder, f"super_resolution_{seed}", "experiment=super_resolution", f"seed={seed}")
-        without = trained(folder, f"super_resolution_plain_{seed}", *plain, f"seed={seed}")
-        common = [
-            *("evaluate=true", "metric=sliced_wasserstein", "extractor=identity"),
-            *("num_samples=2000", "batch_size=250", f"seed={3000 * seed}"),
-        ]
-        noisy, exact = (
-            sampled(base, *common, f"cascade=[{{checkpoint:{each}{more}}}]")["metrics"]
-            for each, more in ((with_noise, ",condition:{image_noise:0.1}"), (without, ""))
-        )
-        key = next(name for name in noisy if name.endswith("_2k"))
-        differences.append(noisy[key] - exact[key])
-        row(f"cascade, seed {seed}", f"{key} with noise {noisy[key]:.4f}, without {exact[key]:.4f}")
-    mean = statistics.fmean(differences)
-    row("with noise less without, mean of 3 seeds", f"{mean:+.4f}", "< 0", mean < 0)
-
-
-def _frechet(x: Tensor, truth: Tensor) -> float:
-    """Returns the Frechet distance of the raw pixels of two sets, in [-1, 1]."""
-    sets = [GaussianStatistics(each[0].numel()) for each in (x, truth)]
-    for statistics_, each in zip(sets, (x, truth), strict=True):
-        statistics_.update(each.flatten(1).double() / 127.5 - 1)
-    return frechet_distance(*(each.compute() for each in sets))
-
-
-def of_segmentation(folder: Path) -> None:
-    """Masks of scenes on textured noise: single samples, ensembles, a network trained with cross-entropy."""
-    run = trained(folder, "segmentation", "experiment=segmentation")
-    result = sampled(run, "evaluate=true", "num_samples=7680", "batch_size=480", "per_item=16")["metrics"]
-    iou, ensemble = result["iou_7680"], result["iou_ensemble_7680"]
-    mapped = regression(
-        "segmentation", 1500, lambda out, x: nn.functional.binary_cross_entropy_with_logits(out, (x + 1) / 2)
-    )
-    held_out = Scenes({"x": "mask", "image": "textured"}, [1, 16, 16], 0, 64).splits["validation"]
-    truth, image = held_out["x"][torch.arange(480)] > 127, held_out["image"][torch.arange(480)]
-    found = mapped(image) > 0
-    crossed = float(((found & truth).sum((1, 2, 3)) / (found | truth).sum((1, 2, 3))).mean())
-    row("IoU of a sample", f"{iou:.3f}", ">= 0.90", iou >= 0.9)
-    row("IoU of 16 samples together", f"{ensemble:.3f}", ">= a sample", ensemble >= iou)
-    row("IoU with cross-entropy", f"{crossed:.3f}", "within 0.02 of a sample", iou >= crossed - 0.02)
-
-
 def of_cost(folder: Path) -> None:
-    """Time of a network call with a constraint over that without one, interleaved."""
+    """Time of sampling with a constraint over that without one, interleaved, and of derived fields in training."""
     run = trained(folder, "digits_unconditional", "experiment=digits_unconditional")
     pipeline = inkdrop.load(run)
     pipeline.sampler = Ancestral(Trailing(40))
@@ -342,6 +195,28 @@ def of_cost(folder: Path) -> None:
     ratio = statistics.median(ratios)
     row("CPU of sampling with replacement / without", f"{ratio:.3f}", "<= 1.05", ratio <= 1.05)
 
+    step, plain, shares = derived.step(), derived.seconds(derived.loader()), {}
+    for name, field in derived.FIELDS.items():
+        shares[name] = 100 * (derived.seconds(derived.loader(field)) - plain) / step
+    most = max(shares, key=shares.__getitem__)
+    row("most of a training step at 32 x 32", f"{shares[most]:.1f}%, {most}", "<= 5%", shares[most] <= 5)
+
+
+def of_sweep(folder: Path) -> None:
+    """A sweep over origin.t_start, which ends with a table."""
+    run = trained(folder, "digits_unconditional", "experiment=digits_unconditional")
+    root, where = Path(__file__).resolve().parents[1], folder / "sweeps" / str(time.time_ns())
+    command = [sys.executable, str(root / "sample.py"), "-m", f"checkpoint={run.resolve()}", f"output_dir={where}"]
+    command += ["origin=edit", "origin.t_start=0.2,0.6,1", "evaluate=true", "num_samples=350", "metric=[frechet,rmse]"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    head, *lines = [line.strip().strip("| ") for line in done.stdout.splitlines() if line.lstrip().startswith("|")]
+    columns = [each.strip() for each in head.split("|")]
+    found = [dict(zip(columns, (each.strip() for each in line.split("|")), strict=False)) for line in lines]
+    found = [each for each in found if each.get("rmse_350", "-")[0].isdigit()]
+    for each in found:
+        row(f"t_start = {each['t_start']}", f"FD {each['fd_digits_350']}, RMS to the image {each['rmse_350']}")
+    row("rows of the table that the sweep prints", str(len(found)), "3", len(found) == 3)
+
 
 PARTS: dict[str, Callable[[Path], None]] = {
     "mixture": of_mixture,
@@ -349,9 +224,14 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "edits": of_edits,
     "digits": of_digits,
     "resolution": of_resolution,
+    "mnist": of_mnist,
     "cascade": of_cascade,
+    "styles": of_styles,
+    "guides": of_guides,
     "segmentation": of_segmentation,
+    "annotators": of_annotators,
     "cost": of_cost,
+    "sweep": of_sweep,
 }
 
 

@@ -24,6 +24,7 @@ TASKS: dict[str, tuple[list[str], list[str]]] = {
     "inpainting": ([], ["metric=psnr", "metric.psnr.mask_field=mask"]),
     "super_resolution": (SCENES, ["metric=consistency"]),
     "colourization": (SCENES, ["metric=psnr"]),
+    "edges": (SCENES, []),
     "segmentation": (SCENES, ["metric=iou"]),
 }
 
@@ -48,6 +49,14 @@ def test_a_field_that_does_not_suit_the_conditioner_is_an_error(tmp_path: Path) 
     options = [*SHORT, *SCENES, f"output_dir={tmp_path / 'run'}"]
     with pytest.raises(ValueError, match=r"image has the shape \[1, 16, 16\], but must have 3 channels"):
         inkdrop.train("experiment=segmentation", "conditioner.concat_channels=4", *options)
+
+
+def test_the_judge_of_scenes_has_the_style_of_the_data(tmp_path: Path) -> None:
+    inkdrop.train("experiment=colourization", "data.style=pastel", *SHORT, *SCENES, f"output_dir={tmp_path / 'run'}")
+    few = ["evaluate=true", "extractor=none", "metric=scene_judge", "time_grid.num_steps=2", "num_samples=6"]
+    for options, style in (([], "pastel"), (["metric.scene_judge.style=bright"], "bright")):
+        _, result = sampled(tmp_path / "run", tmp_path / style, *few, *options)
+        assert result["protocol"]["metrics"]["scene_all_6"]["style"] == style
 
 
 def test_inputs_are_shown_at_the_size_of_their_samples(tmp_path: Path) -> None:

@@ -35,6 +35,22 @@ def test_all_digits_are_there() -> None:
 
 
 @needs_data
+def test_smaller_digits_are_means_of_squares() -> None:
+    items = torch.arange(100)
+    whole = collect(MNIST([1, 28, 28], 10, 64).splits["validation"], items)
+    for size in (14, 7):
+        small = collect(MNIST([1, size, size], 10, 64).splits["validation"], items)
+        squares = whole["x"].float().unflatten(2, (size, -1)).unflatten(4, (size, -1))
+        assert torch.equal(small["x"], squares.mean((3, 5)).round().to(torch.uint8))
+        assert torch.equal(small["label"], whole["label"])
+
+
+def test_other_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"data.shape=\[1, 8, 8\] must be \[1, 28, 28\], \[1, 14, 14\] or"):
+        MNIST([1, 8, 8], 10, 64).verify()
+
+
+@needs_data
 def test_the_extractor_knows_the_test_digits() -> None:
     from choices import composed
 

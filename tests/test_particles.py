@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 from analytic import SCHEDULES, BatchGaussian, ExactDenoiser, exact_pipeline, gaussian, mixture
 from torch import Tensor
 
 from inkdrop.constraints import DPS, ConstraintFactory, Particles, PiGDM, Replacement, Resampling, Residual, Systematic
+from inkdrop.noises import Transition
 from inkdrop.samplers import DDIM, Ancestral
 from inkdrop.time_grids import Resampled, TimeGrid, Trailing
 
@@ -112,6 +115,26 @@ def test_pigdm_estimates_what_is_known_exactly_for_standard_normal_data() -> Non
             x_0, free = guided(x_t, now, {}).x_0, denoiser(x_t, now, {}).x_0
             assert torch.allclose(x_0[:, 0], Y[0].expand(50))
             assert torch.equal(x_0[:, 1], free[:, 1])
+
+
+@pytest.mark.parametrize("name", ["vp", "linear"])
+def test_a_move_of_dps_is_the_closed_form_for_correlated_gaussian_data(name: str) -> None:
+    """D(x) = m + K (x - a m) with K = a C (a^2 C + s^2 I)^-1: the move is w K^T e / |e|, e the known error of D."""
+    mean, covariance = torch.tensor([0.4, -0.7]).double(), torch.tensor([[1.0, 0.6], [0.6, 0.5]]).double()
+    denoiser = gaussian(SCHEDULES[name], mean, covariance)
+    constraint = DPS(0.3)(exact_pipeline(denoiser), {"known": Y.expand(50, 2), "mask": MASK.expand(50, 2)})
+    guided = constraint.around(denoiser)
+    x_t = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    now, then = denoiser.schedule.points([0.6, 0.4])
+    estimate = guided(x_t, now, {})
+    gain = now.alpha * covariance @ (now.alpha**2 * covariance + now.sigma**2 * torch.eye(2)).inverse()
+    error = (Y - mean - (x_t - now.alpha * mean) @ gain.T) * MASK
+    transition, noise = Transition(x_t, 0.0), cast(Any, None)  # without noise nothing is drawn
+    moved, index = constraint.apply(transition, now, then, noise, estimate)
+    assert index is None
+    assert torch.allclose(moved, x_t + 0.3 * (error / error.norm(dim=1, keepdim=True)) @ gain, atol=1e-12)
+    again, _ = constraint.apply(transition, then, now, noise, None)
+    assert torch.equal(again, x_t)  # an up-move follows no gradient
 
 
 @pytest.mark.parametrize("constraint", [PiGDM(), DPS(0.1)], ids=["pigdm", "dps"])

@@ -68,7 +68,7 @@ def test_known_pixels_are_kept_exactly(sampler: str, folder: Path, tmp_path: Pat
         ["constraint=particles", "constraint.copies=3", "sampler=ancestral"],
         ["constraint=pigdm", "sampler=ddim"],
         ["constraint=dps", "sampler=ddim"],
-        ["constraint=replacement", "time_grid=resampled", "time_grid.repeats=3", "time_grid.time_grid.num_steps=4"],
+        ["constraint=replacement", "time_grid=resampled", "time_grid.repeats=3", "time_grid.num_steps=4"],
     ],
     ids=["particles", "pigdm", "dps", "repaint"],
 )
@@ -81,6 +81,8 @@ def test_other_constraints_with_guidance_in_any_batch(chosen: list[str], folder:
     assert (found["x"].reshape(3, 8, 8)[:, :, :4] == known[:, :4]).all()
     alone, _ = sampled(folder / "run", tmp_path / "two", *ways, "batch_size=2")
     assert np.abs(found["x"].astype(int) - alone["x"]).max() <= 1
+    if "time_grid=resampled" in chosen:
+        assert result["sampler"]["time_grid"]["time_grid"]["num_steps"] == 4  # that of the repeated grid
     if "constraint=particles" in chosen:
         assert 1 / 3 - 1e-6 <= result["least_effective_share_min"] <= result["least_effective_share_mean"] <= 1
 

@@ -108,6 +108,7 @@ def test_further_fields_follow_from_the_same_objects() -> None:
     items = {name: column[torch.arange(60)] for name, column in drawn(**fields).splits["validation"].items()}
     generators = Generators.from_seeds(range(60))
     assert torch.equal(items["small"], Downscale(2)({"x": items["picture"]}, generators))
+    assert torch.equal(items["tiny"], Downscale(4)({"x": items["picture"]}, generators))
     inside = items["mask"] > 0
     assert ((items["outline"] > 0) & ~inside).sum() == 0
     assert ((items["outline"] > 0).sum((1, 2, 3)) < inside.sum((1, 2, 3))).all()

@@ -101,12 +101,20 @@ GLOBAL = ("experiment", "budget", "debug")
 GROUPS = ("callbacks", "guidance", "likelihood", "logger", "metric")
 
 
+def _deeper(key: str, node: Any) -> str:
+    """Returns the place of an option that a part of this node has, such as time_grid.time_grid.num_steps, or ""."""
+    path, _, name = key.rpartition(".")
+    parts: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
+    places = [part for part, each in parts.items() if isinstance(each, dict) and name in each] if path else []
+    return f"; {path}.{places[0]}.{name} is one" if places else ""
+
+
 def explained(error: Exception, arguments: Sequence[str]) -> str:
     """Returns Hydra's message, or for an unknown option one with the name that was probably meant."""
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         names: Any = cause.parent_node or ()
-        advice = f"; add an argument that no YAML file names by +{cause.full_key}=..."
+        advice = _deeper(cause.full_key, names) or f"; add an argument that no YAML file names by +{cause.full_key}=..."
         return unknown_option(cause.full_key, map(str, names), advice)
     if isinstance(error, OverrideParseException):
         return f"{masked_override(str(error.override))}: {error}{_quoting(str(error.override))}"

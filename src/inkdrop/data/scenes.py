@@ -56,6 +56,9 @@ class _Drawn:
     def small(self) -> Tensor:
         return nn.functional.avg_pool2d(self.picture().float(), 2).round().to(torch.uint8)
 
+    def tiny(self) -> Tensor:
+        return nn.functional.avg_pool2d(self.picture().float(), 4).round().to(torch.uint8)
+
     def mask(self) -> Tensor:
         return drawing.mask(self.shares)
 
@@ -93,6 +96,7 @@ _FIELDS: dict[str, tuple[Callable[[_Drawn], Tensor], list[int] | None]] = {
     "mask": (_Drawn.mask, [1, SIDE, SIDE]),
     "outline": (_Drawn.outline, [1, SIDE, SIDE]),
     "small": (_Drawn.small, [3, SIDE // 2, SIDE // 2]),
+    "tiny": (_Drawn.tiny, [3, SIDE // 4, SIDE // 4]),
     "textured": (_Drawn.textured, [1, SIDE, SIDE]),
     "annotators": (_Drawn.annotators, [2, SIDE, SIDE]),
     "annotated": (_Drawn.annotated, [1, SIDE, SIDE]),
@@ -116,11 +120,11 @@ class Scenes(DataModule):
     - `style`: `bright` or `pastel`, the same scenes with other levels of ground and colours.
 
     What a field may be, uint8, where masks are 0 and 255: `picture` (3, 16, 16); `caption`; `mask` (1, 16, 16) of all
-    objects; `outline` of each object (1, 16, 16); `small` (3, 8, 8), means of 2 x 2 pixels; `textured` (1, 16, 16), the
-    objects as noise in other noise; `annotators` (2, 16, 16), the mask and one that is wider by a pixel; `annotated`,
-    one of these two; `edited` (3, 16, 16), the scene with one object in another colour, its `edited_caption`, the
-    `instruction` for it, and the mask `unchanged` of the pixels that it leaves; `other_style` (3, 16, 16), the picture
-    in the other style.
+    objects; `outline` of each object (1, 16, 16); `small` (3, 8, 8) and `tiny` (3, 4, 4), means of 2 x 2 and of 4 x 4
+    pixels; `textured` (1, 16, 16), the objects as noise in other noise; `annotators` (2, 16, 16), the mask and one that
+    is wider by a pixel; `annotated`, one of these two; `edited` (3, 16, 16), the scene with one object in another
+    colour, its `edited_caption`, the `instruction` for it, and the mask `unchanged` of the pixels that it leaves;
+    `other_style` (3, 16, 16), the picture in the other style.
 
     Raises `ValueError` for other fields, and for a shape that is not that of x.
     """

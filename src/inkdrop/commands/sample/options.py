@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
     grid = {name: value for name, value in grid.items() if value is not None}
     if "_target_" not in grid:
         grid = {**run["sampler"]["time_grid"], **grid}
+    grid = _with_inner_steps(grid, plain["allow_targets"])
     guidance = plain.get("guidance")
     if guidance is None or set(guidance) & set(SHORT):
         guidance = assigned(run["guidance"], guidance or {})
@@ -65,6 +67,17 @@ def completed(plain: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
         "constraint": plain.get("constraint") or run.get("constraint"),
         "evaluation": evaluation,
     }
+
+
+def _with_inner_steps(grid: dict[str, Any], allowed: Sequence[str]) -> dict[str, Any]:
+    """Returns a time grid whose `num_steps` is that of the grid which it changes, if it has no such option itself."""
+    inner = grid.get("time_grid")
+    if "num_steps" not in grid or not isinstance(inner, Mapping):
+        return grid
+    if "num_steps" in inspect.signature(locate(grid["_target_"], (*USER_TARGETS, *allowed))).parameters:
+        return grid
+    outer = {name: value for name, value in grid.items() if name != "num_steps"}
+    return {**outer, "time_grid": {**inner, "num_steps": grid["num_steps"]}}
 
 
 def built_guides(plain: Mapping[str, Any], chosen: Any, content: Mapping[str, Any]) -> dict[str, Guidance]:
