@@ -53,6 +53,9 @@ class SamplePictures(AfterStep):
             held_out = trainer.datamodule.splits["validation"]  # type: ignore[attr-defined]
             batch = conditions(pipeline, seeds, held_out)
             samples = pipeline(batch, seeds)
+        if "x" in batch:  # each reconstruction follows the data
+            samples = torch.stack([batch["x"], samples.cpu()], 1).flatten(0, 1)
+            batch = {name: values.repeat_interleave(2, 0) for name, values in batch.items()}
         picture = pipeline.view.sheet(samples, batch, columns=10)
         save_png(picture, self.folder / f"samples-{trainer.global_step:08d}.png")
         config: Any = pl_module.config
@@ -66,4 +69,4 @@ def conditions(pipeline: Pipeline, seeds: range, held_out: Split) -> dict[str, T
         return pipeline.request(seeds)
     except ValueError:  # only the user can give the conditions of this model
         items = torch.tensor([seed % len(held_out["x"]) for seed in seeds])
-        return {name: column[items] for name, column in held_out.items() if name != "x"}
+        return {name: column[items] for name, column in held_out.items() if name != "x" or "x" in pipeline.names}

@@ -40,7 +40,10 @@ KINDS: dict[str, tuple[str, ...]] = {
         "inkdrop.guidance.gradient.Energy",
     ),
     "inkdrop.likelihood": ("inkdrop.likelihood.Likelihood",),
-    "inkdrop.models": ("inkdrop.models.ForeignFiles",),
+    "inkdrop.models": (
+        *("inkdrop.codecs.Codec", "inkdrop.models.ForeignFiles", "inkdrop.models.Model"),
+        "inkdrop.models.observations.Observation",
+    ),
     "inkdrop.metrics": ("inkdrop.metrics.Evaluation", "inkdrop.metrics.Extractor", "inkdrop.metrics.metric.Metric"),
     "inkdrop.networks": ("torch.nn.Module", "inkdrop.networks.layers.Attend"),
     "inkdrop.noises": ("inkdrop.noises.Noise",),

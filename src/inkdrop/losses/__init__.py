@@ -1,5 +1,8 @@
 """The objectives that training minimises."""
 
+from inkdrop.losses.adversarial import AdversarialLoss
+from inkdrop.losses.adversary import Adversary
+from inkdrop.losses.autoencoding import AutoencodingLoss
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.classification import NoisyCrossEntropy
 from inkdrop.losses.coupling import independent, minibatch_ot
@@ -8,6 +11,9 @@ from inkdrop.losses.uncertainty import LearnedUncertainty
 from inkdrop.losses.variational import HybridLoss, VariationalLoss
 
 __all__ = [
+    "AdversarialLoss",
+    "Adversary",
+    "AutoencodingLoss",
     "DenoisingLoss",
     "Example",
     "HybridLoss",

@@ -55,6 +55,16 @@ class Example(NamedTuple):
             return importance if weight is None else weight
         return importance.to(weight, non_blocking=True) * weight
 
+    def weighed(self, loss: Tensor) -> Tensor:
+        """The loss (B) of samples multiplied by their weights.
+
+        Raises `ValueError` for weights of elements, which have no part in a loss of whole samples.
+        """
+        if self.element_weight is not None:
+            raise ValueError("task.weight names weights of elements (B, *), but this loss is one of samples: make it (B)")
+        weight = self.sample_weight
+        return loss if weight is None else weight * loss
+
     def mean(self, values: Tensor) -> Tensor:
         """The mean (B) of values (B, *) over the elements of each sample that count; 0 where none does."""
         weight = self.element_weight
@@ -94,6 +104,11 @@ class Loss(nn.Module):
     def logged(self) -> tuple[str, ...]:
         """Names of the parts whose means are logged next to the loss."""
         return ()
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]:
+        """Modules of this loss by name, such as a discriminator, whose gradients have a norm apart from the model's."""
+        return {}
 
     def check(self, model: Any) -> None:
         """Raises `ValueError`, before anything is trained, if this loss cannot train the model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -134,9 +134,12 @@ class Evaluation:
         """Computes features on this device from now on."""
         self._panel.to(device)
 
-    def conditions(self, data: DataModule, count: int) -> dict[str, Tensor]:
-        """Returns the raw batch of conditions of `count` samples: all fields of the data but x."""
-        held_out = {name: column for name, column in data.splits[self.held_out].items() if name != "x"}
+    def conditions(self, data: DataModule, count: int, names: Collection[str] = ()) -> dict[str, Tensor]:
+        """Returns the raw batch of conditions of `count` samples: all fields of the data but x, unless it is in names.
+
+        `names` are the conditions of the model; that of an autoencoder without a prior is x.
+        """
+        held_out = {name: column for name, column in data.splits[self.held_out].items() if name != "x" or "x" in names}
         items = torch.arange(count) % self._covered(data, count)
         batch = {name: column[items] for name, column in held_out.items()}
         if self.balance == "classes" and "label" in batch:
@@ -157,7 +160,7 @@ class Evaluation:
         n = self._num_samples(data)
         self._panel.fit(data)
         self.to(next(pipeline.parameters()).device)
-        conditions = self.conditions(data, n)
+        conditions = self.conditions(data, n, pipeline.names)
         self.seconds = {}
         with calls_counted(pipeline) as calls:
             sets = [self._made(pipeline, conditions, n, self.seed + n * k) for k in range(self.repeats)]
@@ -238,7 +241,7 @@ class Evaluation:
         if keep:
             shares = from_all_ranks((share(count, self.batch_size), kept))
             order = torch.cat([part for each in shares for part in each[0]]).argsort()
-            items = {"x": torch.cat([part for each in shares for part in each[1]])[order], **conditions}
+            items = {**conditions, "x": torch.cat([part for each in shares for part in each[1]])[order]}
         return {digest: collector.compute(items) for digest, collector in collectors.items()}
 
     def _values(self, sets: list[Observed], data: DataModule) -> Results:

@@ -3,5 +3,6 @@
 from inkdrop.tasks.base import Task
 from inkdrop.tasks.classifier import ClassifierTask
 from inkdrop.tasks.diffusion import DiffusionTask
+from inkdrop.tasks.model import ModelTask
 
-__all__ = ["ClassifierTask", "DiffusionTask", "Task"]
+__all__ = ["ClassifierTask", "DiffusionTask", "ModelTask", "Task"]

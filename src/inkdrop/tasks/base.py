@@ -185,7 +185,13 @@ class Task(LightningModule):
 
         Each has its own norm of the gradient, in clipping and in the log, as the two players of a GAN need.
         """
-        return {"": [parameter for parameter in self.parameters() if parameter.requires_grad]}
+        players = {
+            name: [parameter for parameter in player.parameters() if parameter.requires_grad]
+            for name, player in self.loss.players.items()
+        }
+        apart = {id(parameter) for player in players.values() for parameter in player}
+        others = [each for each in self.parameters() if each.requires_grad and id(each) not in apart]
+        return {"model" if players else "": others, **players}
 
     def _begun(self) -> tuple[Optimizer, LRScheduler]:
         groups = list(self.groups().values())

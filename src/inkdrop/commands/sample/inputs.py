@@ -78,7 +78,7 @@ def conditions_of(
         return {**conditions, **(pipeline.request(seeds, **given) if given or not complete else {})}
     if given:
         raise ValueError("evaluate=true takes the conditions of held-out items: remove condition." + next(iter(given)))
-    batch = measured.evaluation.conditions(measured.data, count)
+    batch = measured.evaluation.conditions(measured.data, count, pipeline.names)
     return {name: values.repeat(len(seeds) // count, *[1] * (values.dim() - 1)) for name, values in batch.items()}
 
 

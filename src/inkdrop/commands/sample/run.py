@@ -192,7 +192,7 @@ def _write(output: Path, prepared: PreparedSampling, drawn: Drawn, features: Fea
 
 def _inputs(task: PreparedSampling, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the images that samples are made from: conditions, what is known of them, and where they start."""
-    names = getattr(getattr(task.pipeline, "conditioner", None), "images", ())
+    names = ("x", *getattr(getattr(task.pipeline, "conditioner", None), "images", ()))
     inputs = {name: batch[name] for name in names if name in batch}
     if {"known", "mask"} <= set(task.pipeline.names) & set(batch):
         known = batch["known"]

@@ -1,0 +1,134 @@
+"""The codec of latent diffusion, whose x are codes of an autoencoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from inkdrop.codecs import Batches, Codec
+from inkdrop.codecs.base import NOTHING
+from inkdrop.models.autoencoder import Autoencoder
+from inkdrop.models.base import Model
+from inkdrop.models.holding import Frozen
+from inkdrop.randomness import Generators
+
+
+class Latent(Codec):
+    """Encodes data to the codes of a trained autoencoder: `x = (z - mean) / std` by channel, over the training data.
+
+    The autoencoder is a part of the checkpoint, which is then enough on its own. What its encoder returned is kept by
+    content, on the CPU, so that an item is encoded once in a run.
+
+    - `autoencoder`: the autoencoder.
+    - `batch_size`: the items that it encodes or decodes at a time.
+    - `num_items`: the training items of which statistics are taken, at most.
+    - `cache_mib`: the memory for what the encoder returned; 0 keeps nothing.
+
+    Raises `ValueError` for a model that is no autoencoder. Source: Rombach et al. 2022, arXiv 2112.10752, section 3.1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        autoencoder: Model,
+        batch_size: Annotated[int, Ge(1)] = 64,
+        num_items: Annotated[int, Ge(1)] = 16384,
+        cache_mib: Annotated[int, Ge(0)] = 1024,
+    ):
+        super().__init__()
+        if not hasattr(autoencoder, "latent_shape"):
+            raise ValueError(
+                f"codec.autoencoder is a {type(autoencoder).__name__}, which has no codes: "
+                "choose a run of task=autoencoder"
+            )
+        self.autoencoder = Frozen(autoencoder)
+        self.batch_size, self.num_items, self.cache_mib = batch_size, num_items, cache_mib
+        channels = self._model.latent_shape[0]
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self._kept: dict[bytes, Tensor] = {}
+
+    @property
+    def _model(self) -> Autoencoder:
+        model: Autoencoder = self.autoencoder.model
+        return model
+
+    def check(self, data: Tensor) -> None:
+        self._model.codec.check(data)
+
+    def shape(self, raw: Sequence[int]) -> list[int]:
+        if (needed := self._model.codec.shape(raw)) != list(self._model.shape):
+            raise ValueError(
+                f"codec.autoencoder was trained on x of {list(self._model.shape)}, but data.shape={list(raw)} "
+                f"makes x of {list(needed)}: choose data of its shape, or another autoencoder"
+            )
+        return list(self._model.latent_shape)
+
+    @torch.no_grad()
+    def fit(self, batches: Batches, device: torch.device) -> None:
+        self.to(device)
+        count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+        for batch in batches(self.batch_size, ["x"]):
+            z = self._model.code(self._encoded(batch)).z.double().transpose(0, 1).flatten(1)  # (Z, ...)
+            count += z.shape[1]
+            total, squares = total + z.sum(1).cpu(), squares + z.square().sum(1).cpu()
+            if count >= self.num_items * (z.shape[1] // len(batch["x"])):
+                break
+        mean = total / count
+        self.mean.copy_(mean)
+        self.std.copy_((squares / count - mean**2).clamp(min=0).sqrt())
+        if not (self.std > 0).all():
+            raise ValueError(
+                f"channel {int((self.std > 0).int().argmin())} of the codes does not vary over the training data: "
+                "train the autoencoder longer, or with fewer channels"
+            )
+
+    @torch.no_grad()
+    def encode(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Tensor:
+        z = self._model.code(self._encoded(batch), generators).z
+        return (z - self._along(self.mean, z)) / self._along(self.std, z)
+
+    def decode(
+        self, x: Tensor, batch: Mapping[str, Tensor] = NOTHING, extras: Mapping[str, Tensor] = NOTHING
+    ) -> Tensor:
+        with torch.no_grad():
+            return self._model.codec.decode(torch.cat([self._output(part) for part in self._parts(x)]), batch, extras)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self._model.codec.reconstruct(self._output(x))
+
+    def _output(self, x: Tensor) -> Tensor:
+        return self._model.output(x.float() * self._along(self.std, x) + self._along(self.mean, x))
+
+    def _parts(self, x: Tensor) -> Iterable[Tensor]:
+        return x.split(self.batch_size)
+
+    def _encoded(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the encoder returns for raw data, which is computed for items that are not kept."""
+        data, device = batch["x"], self.mean.device
+        keys = [hashlib.blake2b(item.tobytes(), digest_size=16).digest() for item in data.cpu().numpy()]
+        new = {key: row for row, key in enumerate(keys) if key not in self._kept}
+        made: dict[bytes, Tensor] = {}
+        for rows in torch.tensor(list(new.values()), dtype=torch.long).split(self.batch_size):
+            if len(rows):
+                encoded = self._model.encoded({"x": data[rows.to(data.device)].to(device)}).float().cpu()
+                made |= {keys[row]: each.clone() for row, each in zip(rows.tolist(), encoded, strict=True)}
+        for key, each in made.items():
+            if (len(self._kept) + 1) * each.nbytes <= self.cache_mib * 2**20:
+                self._kept[key] = each
+        return torch.stack([made[key] if key in made else self._kept[key] for key in keys]).to(device)
+
+    @staticmethod
+    def _along(statistic: Tensor, z: Tensor) -> Tensor:
+        """A statistic of channels that broadcasts to z (B, Z, *)."""
+        return statistic.reshape(-1, *(1,) * (z.dim() - 2))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}  # copies and workers encode anew
