@@ -61,7 +61,9 @@ class Example(NamedTuple):
         Raises `ValueError` for weights of elements, which have no part in a loss of whole samples.
         """
         if self.element_weight is not None:
-            raise ValueError("task.weight names weights of elements (B, *), but this loss is one of samples: make it (B)")
+            raise ValueError(
+                "task.weight names weights of elements (B, *), but this loss is one of samples: make it (B)"
+            )
         weight = self.sample_weight
         return loss if weight is None else weight * loss
 

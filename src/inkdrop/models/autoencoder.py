@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inkdrop.codecs import Codec
 from inkdrop.errors import require_finite
@@ -48,7 +48,7 @@ class Autoencoder(Model):
         self.encoder, self.network, self.bottleneck = network.encoder, network.decoder, network.bottleneck
         self.observation, self.codec, self.shape = observation, codec, tuple(shape)
         self.prior, self.view = prior, view or Automatic()
-        self.latent_shape: tuple[int, ...] = self.network.latent_shape
+        self.latent_shape: tuple[int, ...] = network.decoder.latent_shape
 
     @property
     def names(self) -> list[str]:

@@ -25,7 +25,8 @@ class Latent(Codec):
     content, on the CPU, so that an item is encoded once in a run.
 
     - `autoencoder`: the autoencoder.
-    - `batch_size`: the items that it encodes or decodes at a time.
+    - `batch_size`: the items that it encodes or decodes at a time; fewer ones are filled up, so that an item has the
+      same code, to the bit, in any batch.
     - `num_items`: the training items of which statistics are taken, at most.
     - `cache_mib`: the memory for what the encoder returned; 0 keeps nothing.
 
@@ -38,12 +39,12 @@ class Latent(Codec):
     def __init__(
         self,
         autoencoder: Model,
-        batch_size: Annotated[int, Ge(1)] = 64,
+        batch_size: Annotated[int, Ge(1)] = 16,
         num_items: Annotated[int, Ge(1)] = 16384,
         cache_mib: Annotated[int, Ge(0)] = 1024,
     ):
         super().__init__()
-        if not hasattr(autoencoder, "latent_shape"):
+        if not hasattr(autoencoder, "bottleneck"):
             raise ValueError(
                 f"codec.autoencoder is a {type(autoencoder).__name__}, which has no codes: "
                 "choose a run of task=autoencoder"
@@ -114,12 +115,13 @@ class Latent(Codec):
         """What the encoder returns for raw data, which is computed for items that are not kept."""
         data, device = batch["x"], self.mean.device
         keys = [hashlib.blake2b(item.tobytes(), digest_size=16).digest() for item in data.cpu().numpy()]
-        new = {key: row for row, key in enumerate(keys) if key not in self._kept}
+        new = list({key: row for row, key in enumerate(keys) if key not in self._kept}.values())
         made: dict[bytes, Tensor] = {}
-        for rows in torch.tensor(list(new.values()), dtype=torch.long).split(self.batch_size):
-            if len(rows):
-                encoded = self._model.encoded({"x": data[rows.to(data.device)].to(device)}).float().cpu()
-                made |= {keys[row]: each.clone() for row, each in zip(rows.tolist(), encoded, strict=True)}
+        for start in range(0, len(new), self.batch_size):
+            rows = new[start : start + self.batch_size]
+            filled = rows + rows[-1:] * (self.batch_size - len(rows))  # rounding depends on the size of a batch
+            encoded = self._model.encoded({"x": data[filled].to(device)}).float().cpu()
+            made |= {keys[row]: each.clone() for row, each in zip(rows, encoded, strict=False)}
         for key, each in made.items():
             if (len(self._kept) + 1) * each.nbytes <= self.cache_mib * 2**20:
                 self._kept[key] = each

@@ -5,6 +5,7 @@ B batch, C channels, * spatial sizes, Z channels of a code, N numbers of a vecto
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Annotated
@@ -194,7 +195,7 @@ class ConvolutionalAutoencoder(nn.Module):
 def _layers(sizes: Sequence[int]) -> list[nn.Module]:
     """Linear layers between these numbers, with SiLU between them."""
     layers: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in itertools.pairwise(sizes):
         layers += [nn.SiLU(), nn.Linear(before, after)]
     return layers[1:]
 

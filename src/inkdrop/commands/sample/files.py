@@ -45,8 +45,9 @@ def write_samples(
     - `seeds`: seed of each sample.
     - `classes`: names of the classes in the order of `label`; they are stored as `classes` in the archive.
     """
-    given = {"inputs" if name == "x" else name: each for name, each in batch.items()}  # data to reconstruct
+    given = {name: each for name, each in batch.items() if name != "x"}
     fields = {name: np.array(decoded(each)) if is_text(each) else each.numpy() for name, each in given.items()}
+    fields |= {"inputs": view.array(batch["x"])} if "x" in batch else {}  # the data that samples reconstruct
     arrays: dict[str, Any] = {"x": view.array(samples), "seeds": np.array(seeds), **fields}
     if (arrays["x"].dtype, arrays["x"].ndim) != (np.uint8, 4) and arrays["x"].ndim > 2:
         arrays["channels"] = np.array("first")  # of a series, which people have either way; images are known
