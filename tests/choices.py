@@ -24,6 +24,11 @@ def composed(overrides: list[str], name: str = "train") -> dict[str, Any]:
     return resolved(configuration(name, *overrides, "output_dir=nowhere"))
 
 
+def reads_its_codec(overrides: list[str]) -> bool:
+    """Whether these options compose only where a run exists, because the shape of x is that of its codes."""
+    return any(each.startswith("codec.autoencoder.checkpoint=") for each in overrides)
+
+
 def choices(conf: Path = CONF) -> list[list[str]]:
     """The options of each choice: those of the example in its file, or itself alone."""
     files = [file for file in sorted(conf.rglob("*.yaml")) if file.parent.parent == conf]

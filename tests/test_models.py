@@ -119,7 +119,7 @@ task:
   scheduler: ${scheduler}
   seed: ${seed}
 """
-OPTIONS = ["experiment=moons", "data=ring", "task=gan", "trainer.gradient_clip_val=null", "logger=none", ALLOWED]
+OPTIONS = ["experiment=moons", "data=ring", "task=players", "trainer.gradient_clip_val=null", "logger=none", ALLOWED]
 OPTIONS += ["optimizer.lr=1e-3", "optimizer.betas=[0.5,0.99]", "data.batch_size=256", "callbacks.ema.decays=[0.99]"]
 
 
@@ -128,7 +128,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration of the user's own, and a short run of the GAN on a ring of eight modes."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "conf/task").mkdir(parents=True)
-    (folder / "conf/task/gan.yaml").write_text(CONFIGURATION)
+    (folder / "conf/task/players.yaml").write_text(CONFIGURATION)
     short = ["trainer.max_steps=6", "trainer.log_every_n_steps=2", "trainer.val_check_interval=3"]
     trained(folder, "run", *short, "evaluation.num_samples=1000")
     return folder

@@ -135,10 +135,7 @@ class Evaluation:
         self._panel.to(device)
 
     def conditions(self, data: DataModule, count: int, names: Collection[str] = ()) -> dict[str, Tensor]:
-        """Returns the raw batch of conditions of `count` samples: all fields of the data but x, unless it is in names.
-
-        `names` are the conditions of the model; that of an autoencoder without a prior is x.
-        """
+        """Returns the raw conditions of `count` samples: all fields of the data but x, unless x is a name of them."""
         held_out = {name: column for name, column in data.splits[self.held_out].items() if name != "x" or "x" in names}
         items = torch.arange(count) % self._covered(data, count)
         batch = {name: column[items] for name, column in held_out.items()}

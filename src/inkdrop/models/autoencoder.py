@@ -45,6 +45,11 @@ class Autoencoder(Model):
         view: View | None = None,
     ):
         super().__init__()
+        if not hasattr(network, "bottleneck"):
+            raise ValueError(
+                f"network is a {type(network).__name__}, which has no encoder and decoder: "
+                "choose network=autoencoder, or network=perceptron_autoencoder for points"
+            )
         self.encoder, self.network, self.bottleneck = network.encoder, network.decoder, network.bottleneck
         self.observation, self.codec, self.shape = observation, codec, tuple(shape)
         self.prior, self.view = prior, view or Automatic()

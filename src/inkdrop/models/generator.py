@@ -35,6 +35,11 @@ class Generator(Model):
         self, network: nn.Module, codec: Codec, shape: list[int], noise: Noise | None = None, view: View | None = None
     ):
         super().__init__()
+        if not hasattr(network, "latent_shape"):
+            raise ValueError(
+                f"network is a {type(network).__name__}, which makes no data from noise alone: "
+                "choose network=generator, or network=perceptron_generator for points"
+            )
         self.network, self.codec, self.shape = network, codec, tuple(shape)
         self.noise, self.view = noise or Gaussian(), view or Automatic()
         self.latent_shape: tuple[int, ...] = network.latent_shape  # type: ignore[assignment]

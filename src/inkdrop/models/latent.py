@@ -30,7 +30,7 @@ class Latent(Codec):
     - `num_items`: the training items of which statistics are taken, at most.
     - `cache_mib`: the memory for what the encoder returned; 0 keeps nothing.
 
-    Raises `ValueError` for a model that is no autoencoder. Source: Rombach et al. 2022, arXiv 2112.10752, section 3.1.
+    Raises `ValueError` for a model without codes. Source: Rombach et al. 2022, arXiv 2112.10752, section 3.1.
     """
 
     mean: Tensor

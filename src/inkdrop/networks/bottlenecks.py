@@ -73,7 +73,7 @@ class KL(Bottleneck):
     draws = True
     logged = ("kl",)
 
-    def __init__(self, channels: Annotated[int, Ge(1)], factor: Annotated[float, Ge(0)] = 1.0):
+    def __init__(self, channels: Annotated[int, Ge(1)], factor: Annotated[float, Ge(0)] = 1e-2):
         super().__init__(channels, 2 * channels)
         self.factor = factor
 
