@@ -60,7 +60,7 @@ class Caption(Conditioner):
 def made(folder: Path, seed: int = 0) -> Path:
     """The folder of a foreign model: configuration, tokenizer, weights, and code, which nobody needs."""
     folder.mkdir(parents=True)
-    config = {"architectures": ["ToyEmbedding"], "dim": 4, "auto_map": {"AutoModel": "code.Model"}}
+    config = {"architectures": ["ToyEmbedding"], "dim": 4}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "vocab.json").write_text(json.dumps({"red": 0, "${oc.env:HOME}": 1, "größer": 2}))
     (folder / "merges.txt").write_text(f"version {seed}\n")
@@ -170,6 +170,9 @@ def test_folders_that_are_no_models_are_refused(tmp_path: Path) -> None:
     files = foreign_files(made(tmp_path / "encoder"))
     with pytest.raises(ValueError, match=r"architecture ToyEmbedding, which is not supported here.*available: A, B"):
         ForeignFiles(files).architecture(["A", "B"])
+    code = torch.tensor([*b'{"architectures": ["A"], "auto_map": {"AutoModel": "code.Model"}}'], dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"has auto_map, which names code to run: no code of a model is run"):
+        ForeignFiles({"config.json": code}).architecture(["A", "B"])
     with pytest.raises(ValueError, match=r"no spiece\.model \(available: config\.json, merges\.txt, vocab\.json\)"):
         ForeignFiles(files).content("spiece.model")
     large = {**files, "vocab.txt": torch.zeros(MAX_FOREIGN_BYTES, dtype=torch.uint8)}

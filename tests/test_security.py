@@ -304,7 +304,7 @@ def test_every_text_that_data_are_found_by_is_a_location() -> None:
     from inkdrop.data import DataModule
     from inkdrop.files.locations import is_location
 
-    names = {"label", "sha256", "validation_sha256"}
+    names = {"label", "captions", "sha256", "validation_sha256"}
     texts = {
         (name, key, is_location(annotation))
         for name, part in checkpoint_parts().items()

@@ -7,6 +7,7 @@ from inkdrop.conditioners.combined import Combined
 from inkdrop.conditioners.image import Image
 from inkdrop.conditioners.label import Label
 from inkdrop.conditioners.masked import Masked
+from inkdrop.conditioners.text import Text
 from inkdrop.conditioners.words import Words
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Image",
     "Label",
     "Masked",
+    "Text",
     "Unconditional",
     "Words",
 ]

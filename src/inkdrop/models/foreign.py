@@ -45,7 +45,15 @@ class ForeignFiles:
         return json_of(self.content(name), name, error=ValueError)
 
     def architecture(self, known: Collection[str]) -> str:
-        """Returns which of the architectures that a part knows the model has; raises `ValueError` for any other."""
+        """Returns which of the architectures that a part knows the model has.
+
+        Raises `ValueError` for any other one, and for a model that needs code of its folder.
+        """
+        if "auto_map" in self.config:
+            raise ValueError(
+                "config.json of the foreign model has auto_map, which names code to run: no code of a model is run, so "
+                "use a model of an architecture that is part of transformers"
+            )
         named = self.config.get("architectures")
         found = named[0] if isinstance(named, list) and named else None
         if not isinstance(found, str) or found not in known:
