@@ -26,6 +26,7 @@ _CLIP_FIELDS: dict[str, Any] = {
     "hidden_act": Literal["quick_gelu", "gelu"],
     "layer_norm_eps": _Small,
     "eos_token_id": Annotated[int, Ge(0)],
+    **dict.fromkeys(("bos_token_id", "pad_token_id"), Annotated[int, Ge(0)] | None),
 }
 _T5_FIELDS: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"), _Count),
