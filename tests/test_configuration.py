@@ -35,8 +35,8 @@ def test_every_choice_composes_checks_and_builds(overrides: list[str]) -> None:
     plain = composed(overrides)
     check_all(plain)
     foreign = [each.partition("=")[2] for each in overrides if ".encoder.path=" in each]
-    if not foreign:  # of which a run saves the files
-        check({name: plain[name] for name in ("pipeline", "evaluation", "data")}, CHECKPOINT_TARGETS)  # which a run saves
+    if not foreign:  # whose files a run saves instead
+        check({name: plain[name] for name in ("pipeline", "evaluation", "data")}, CHECKPOINT_TARGETS)
     checkpoints = foreign + [each.partition("=")[2] for each in overrides if ".checkpoint=" in each]
     if checkpoints or overrides == ["sampler=calibrated"]:  # which need a file that is not here
         with pytest.raises(ValueError, match="|".join(["python -m inkdrop calibrate", *checkpoints])):
