@@ -9,6 +9,7 @@ from inkdrop.guidance.gradient import ClassifierGuidance, EnergyGuidance
 from inkdrop.guidance.mixes import Linear, Mix, Projected, Rescaled
 from inkdrop.guidance.rescale import Rescale
 from inkdrop.guidance.scales import Ramp, Scale
+from inkdrop.guidance.similarity import EstimateSimilarity, NoisedSimilarity
 from inkdrop.guidance.staged import Staged
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "Clip",
     "DynamicThreshold",
     "EnergyGuidance",
+    "EstimateSimilarity",
     "Guidance",
     "Linear",
     "Mix",
+    "NoisedSimilarity",
     "Projected",
     "Ramp",
     "Rescale",

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from inkdrop.codecs import Codec
 from inkdrop.conditioners import Conditioner
 from inkdrop.denoiser import Denoiser
 from inkdrop.samplers import Sampler
@@ -18,6 +19,7 @@ class Guided(Protocol):
     """The part of a pipeline that guidance may use; `shape` is that of x without the batch."""
 
     conditioner: Conditioner
+    codec: Codec
     sampler: Sampler
     shape: tuple[int, ...]
 

@@ -33,14 +33,14 @@ def _check_signal(now: Point, schedule: Schedule) -> None:
         )
 
 
-def _check_points(scale: Within, denoiser: Denoiser, pipeline: Guided) -> None:
+def check_points(scale: Within, denoiser: Denoiser, pipeline: Guided) -> None:
     """Raises `ValueError` if the sampler visits a point with alpha = 0 where guidance acts."""
     for now in pipeline.sampler.points(denoiser.schedule):
         if scale(now) is not None:
             _check_signal(now, denoiser.schedule)
 
 
-class _Pulled(Wrapper):
+class Pulled(Wrapper):
     """The guided estimate `x_0 + w sigma^2 / alpha grad`."""
 
     def __init__(self, denoiser: Denoiser, scale: Within):
@@ -64,7 +64,7 @@ class _Pulled(Wrapper):
         return Estimate(x_0.detach() + factor * gradient, {name: value.detach() for name, value in extras.items()})
 
 
-class _Classified(_Pulled):
+class _Classified(Pulled):
     def __init__(self, denoiser: Denoiser, scale: Within, classifier: NoisyClassifier, label: Tensor):
         super().__init__(denoiser, scale)
         self.classifier, self.label = classifier, label.clone()
@@ -80,7 +80,7 @@ class _Classified(_Pulled):
         super().select(index)
 
 
-class _Attracted(_Pulled):
+class _Attracted(Pulled):
     def __init__(self, denoiser: Denoiser, scale: Within, energy: Energy, batch: Mapping[str, Any]):
         super().__init__(denoiser, scale)
         self.energy, self.batch = energy, dict(batch)
@@ -134,7 +134,7 @@ class ClassifierGuidance(Guidance):
             )
         if "label" not in batch:
             raise ValueError("a classifier guides to labels, but these data have none: choose another guidance")
-        _check_points(self.scale, denoiser, pipeline)
+        check_points(self.scale, denoiser, pipeline)
         classifier = self.classifier.to(pipeline.device).eval()
         return _Classified(denoiser, self.scale, classifier, batch["label"])
 
@@ -158,5 +158,5 @@ class EnergyGuidance(Guidance):
     def __call__(self, denoiser: Denoiser, pipeline: Guided, batch: Mapping[str, Any]) -> Denoiser:
         if self.scale.scale is None:
             return denoiser
-        _check_points(self.scale, denoiser, pipeline)
+        check_points(self.scale, denoiser, pipeline)
         return _Attracted(denoiser, self.scale, self.energy, batch)

@@ -5,6 +5,7 @@ from inkdrop.losses.adversary import Adversary
 from inkdrop.losses.autoencoding import AutoencodingLoss
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.classification import NoisyCrossEntropy
+from inkdrop.losses.contrastive import ContrastiveLoss
 from inkdrop.losses.coupling import independent, minibatch_ot
 from inkdrop.losses.denoising import DenoisingLoss, Term
 from inkdrop.losses.uncertainty import LearnedUncertainty
@@ -14,6 +15,7 @@ __all__ = [
     "AdversarialLoss",
     "Adversary",
     "AutoencodingLoss",
+    "ContrastiveLoss",
     "DenoisingLoss",
     "Example",
     "HybridLoss",

@@ -2,6 +2,7 @@
 
 from inkdrop.metrics.accuracy_score import ClassificationAccuracyScore
 from inkdrop.metrics.consistency import Consistency
+from inkdrop.metrics.contrastive import Contrastive, TextRetrieval, TextSimilarity
 from inkdrop.metrics.diversity import Diversity
 from inkdrop.metrics.evaluation import Evaluation
 from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception, NoFeatures, Thumbnail
@@ -25,6 +26,7 @@ __all__ = [
     "ClassificationAccuracyScore",
     "Classifier",
     "Consistency",
+    "Contrastive",
     "DINOv2",
     "DensityCoverage",
     "Dice",
@@ -52,6 +54,8 @@ __all__ = [
     "Standardized",
     "Statistics",
     "StructuralSimilarity",
+    "TextRetrieval",
+    "TextSimilarity",
     "Thumbnail",
     "frechet_distance",
 ]

@@ -2,9 +2,20 @@
 
 from inkdrop.models.autoencoder import Autoencoder
 from inkdrop.models.base import Model
+from inkdrop.models.contrastive import ContrastiveModel
 from inkdrop.models.foreign import MAX_FOREIGN_BYTES, ForeignFiles
 from inkdrop.models.generator import Generator
 from inkdrop.models.holding import Frozen, Reference
 from inkdrop.models.latent import Latent
 
-__all__ = ["MAX_FOREIGN_BYTES", "Autoencoder", "ForeignFiles", "Frozen", "Generator", "Latent", "Model", "Reference"]
+__all__ = [
+    "MAX_FOREIGN_BYTES",
+    "Autoencoder",
+    "ContrastiveModel",
+    "ForeignFiles",
+    "Frozen",
+    "Generator",
+    "Latent",
+    "Model",
+    "Reference",
+]
