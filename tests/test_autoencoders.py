@@ -303,7 +303,7 @@ def runs_of(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def latent(codes: Path) -> list[str]:
-    options = ["experiment=digits", "guidance=none", "codec=latent", f"codec.autoencoder.checkpoint={codes}"]
+    options = ["experiment=digits", "guidance=none", "codec=latent", f"codec.model.checkpoint={codes}"]
     return [*options, "network.base_channels=8", "callbacks.evaluate=null", "callbacks.pictures=null", *STEPS]
 
 

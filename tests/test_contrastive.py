@@ -12,7 +12,9 @@ from analytic import gaussian
 from runs import run, sampled
 from torch import Tensor, nn
 
+import inkdrop
 from inkdrop.codecs import Standardize
+from inkdrop.conditioners import Embedding
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.files.texts import encoded
 from inkdrop.guidance import EstimateSimilarity, NoisedSimilarity
@@ -222,3 +224,46 @@ def test_a_clip_of_scenes_is_trained_measures_and_guides(tmp_path: Path) -> None
     options += ["guidance=clip_similarity", "guidance.interval=[0,100]", "time_grid.num_steps=2"]
     _, result = sampled(tmp_path / "plain", tmp_path / "measured", *options)
     assert 0 <= result["metrics"]["retrieval_contrastive_20"] <= 1
+
+
+def test_unclip_draws_vectors_of_captions_and_images_of_vectors(tmp_path: Path) -> None:
+    run(tmp_path / "clip", model=CLIP)
+    short = [
+        "logger=none",
+        "data.num_scenes=64",
+        "data.batch_size=16",
+        "trainer.max_steps=2",
+        "scheduler.warmup_steps=1",
+    ]
+    prior = ["experiment=unclip_prior", "network.width=16", "network.num_blocks=1", "conditioner.dim=8"]
+    run(tmp_path / "prior", model=[*prior, *short, f"codec.model.checkpoint={tmp_path / 'clip'}"])
+    decoder = ["experiment=unclip_decoder", "network.base_channels=8", "callbacks.pictures=null"]
+    decoder += ["evaluation.num_samples=20", "time_grid.num_steps=2"]
+    run(tmp_path / "decoder", model=[*decoder, *short, f"conditioner.model.checkpoint={tmp_path / 'clip'}"])
+    assert '"scene_all_20"' in (tmp_path / "decoder/metrics.jsonl").read_text()
+    (tmp_path / "clip").rename(tmp_path / "gone")
+    vectors, _ = sampled(tmp_path / "prior", tmp_path / "vectors", "num_samples=3", "condition.caption=a red circle")
+    assert vectors["x"].shape == (3, 8)
+    assert torch.allclose(torch.from_numpy(vectors["x"]).norm(dim=1), torch.ones(3), atol=1e-5)
+    chain = f"cascade=[{{checkpoint: {tmp_path / 'decoder'}, time_grid: {{num_steps: 2}}}}]"
+    images, _ = sampled(
+        tmp_path / "prior", tmp_path / "images", "num_samples=3", "condition.caption=a red circle", chain
+    )
+    assert images["x"].shape == (3, 16, 16, 3)
+    pipeline = inkdrop.load(tmp_path / "decoder")
+    seen = pipeline.conditioner({"x": torch.from_numpy(vectors["x"])})["vector"]
+    expected = pipeline.conditioner.map(torch.from_numpy(vectors["x"]) * 8**0.5)
+    assert torch.allclose(seen, expected, atol=1e-5)
+    from PIL import Image
+
+    Image.fromarray(images["x"][0]).save(tmp_path / "x.png")
+    again, _ = sampled(
+        tmp_path / "decoder", tmp_path / "variations", "num_samples=2", f"condition.x={tmp_path / 'x.png'}"
+    )
+    assert again["inputs"].shape == again["x"].shape == (2, 16, 16, 3)
+    given = torch.from_numpy(again["inputs"]).movedim(-1, 1)
+    held: Any = pipeline.conditioner.model.model
+    one, other = pipeline.conditioner({"x": given}), pipeline.conditioner({"x": held.encoded({"x": given})})
+    assert torch.allclose(one["vector"], other["vector"], atol=1e-5)
+    with pytest.raises(ValueError, match="which has no vectors: choose a run of task=contrastive"):
+        Embedding(pipeline)

@@ -166,6 +166,20 @@ def test_a_missing_condition_is_refused(network: torch.nn.Module) -> None:
         network(x, torch.ones(1))
 
 
+def test_mlp_reads_the_tokens_that_its_mask_shows() -> None:
+    torch.manual_seed(0)
+    network = MLP([2], 16, 1, token_dim=5)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, c_noise, tokens = torch.randn(3, 2), torch.rand(3), torch.randn(3, 4, 5)
+    mask = torch.tensor([[True, True, False, False]] * 3)
+    shown = network(x, c_noise, tokens=tokens, mask=mask)
+    assert torch.allclose(network(x, c_noise, tokens=tokens[:, :2]), shown, atol=1e-6)
+    assert not torch.allclose(network(x, c_noise, tokens=tokens), shown, atol=1e-3)
+    with pytest.raises(ValueError, match="tokens condition"):
+        network(x, c_noise)
+
+
 def test_mlp_learns_a_function_of_x_time_and_condition() -> None:
     torch.manual_seed(0)
     network = MLP([2], 64, 2, vector_dim=1)

@@ -124,7 +124,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         }.items()
     },
     "inkdrop.data.paired.Paired": {"path": "nowhere"},
-    "inkdrop.models.latent.Latent": {"autoencoder": {"_target_": "inkdrop.pipeline.loaded", "checkpoint": "RUN"}},
+    "inkdrop.models.latent.Latent": {"model": {"_target_": "inkdrop.pipeline.loaded", "checkpoint": "RUN"}},
     "inkdrop.models.foreign.ForeignFiles": {"files": {"config.json": torch.tensor([*b"{}"], dtype=torch.uint8)}},
     "inkdrop.pictures.automatic.Automatic": {},
     "inkdrop.pipeline.loading.embedded": {"model": {"_target_": "inkdrop.codecs.Pixels"}, "classes": []},

@@ -4,6 +4,7 @@ from inkdrop.conditioners.attributes import Attributes
 from inkdrop.conditioners.augmentation import Augmentation
 from inkdrop.conditioners.base import Conditioner, Unconditional
 from inkdrop.conditioners.combined import Combined
+from inkdrop.conditioners.embedding import Embedding
 from inkdrop.conditioners.image import Image
 from inkdrop.conditioners.label import Label
 from inkdrop.conditioners.masked import Masked
@@ -15,6 +16,7 @@ __all__ = [
     "Augmentation",
     "Combined",
     "Conditioner",
+    "Embedding",
     "Image",
     "Label",
     "Masked",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,18 @@ from inkdrop.files.plain import open_regular
 from inkdrop.files.showing import harmless
 
 _MODES = {1: "L", 3: "RGB"}
+
+
+def read_in_turn(files: str | list[str], option: str, seeds: Sequence[int], num_axes: int) -> Tensor:
+    """Reads the images (B, C, *) of a file, or of files that samples with these seeds take in turn.
+
+    Raises `ValueError` for files that cannot be read, and for images of different shapes; see `read_images`.
+    """
+    named = files if isinstance(files, list) else [files]
+    parts = [read_images(str(file), option, num_axes=num_axes) for file in named]
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise ValueError(f"the files of {option} have different shapes: make them equal")
+    return torch.cat(parts)[[seed % sum(map(len, parts)) for seed in seeds]]
 
 
 def read_images(file: str, option: str, channels: int | None = None, num_axes: int | None = None) -> Tensor:

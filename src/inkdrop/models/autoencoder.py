@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inkdrop.codecs import Codec
 from inkdrop.errors import require_finite
-from inkdrop.files.pictures import read_images
+from inkdrop.files.pictures import read_in_turn
 from inkdrop.models.base import Model
 from inkdrop.models.observations import Observation
 from inkdrop.noises import Noise
@@ -60,7 +60,7 @@ class Autoencoder(Model):
         return [] if self.prior is not None else ["x"]
 
     def encoded(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the output of the encoder (B, *) for a raw batch, from which `code` makes codes."""
+        """Returns the output of the encoder (B, *) for a raw batch, from which `code` and `codes` make codes."""
         encoded: Tensor = self.encoder(self.codec.encode(batch))
         return encoded
 
@@ -75,6 +75,15 @@ class Autoencoder(Model):
         """Returns the mean of x (B, *) given codes z (B, *)."""
         return self.observation.mean(self.network(self.bottleneck.settled(z)))
 
+    def codes(self, encoded: Tensor, generators: Generators | None = None) -> Tensor:
+        """Returns the codes alone (B, *); see `code`."""
+        z: Tensor = self.code(encoded, generators).z
+        return z
+
+    def decoded(self, z: Tensor) -> Tensor:
+        """Returns raw data (B, *) of codes z (B, *)."""
+        return self.codec.decode(self.output(z))
+
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
         """Returns the raw data that samples reconstruct, or nothing where the model has a prior."""
         if unknown := sorted(set(condition) - set(self.names)):
@@ -85,11 +94,7 @@ class Autoencoder(Model):
         files = condition.get("x")
         if files is None:
             raise ValueError("condition.x=FILE is needed, the data to reconstruct, or evaluate=true for held-out items")
-        named = files if isinstance(files, list) else [files]
-        parts = [read_images(str(file), "condition.x", num_axes=len(self.shape)) for file in named]
-        if len({part.shape[1:] for part in parts}) > 1:
-            raise ValueError("the files of condition.x have different shapes: make them equal")
-        data = torch.cat(parts)[[seed % sum(map(len, parts)) for seed in seeds]]
+        data = read_in_turn(files, "condition.x", seeds, len(self.shape))
         self.check_batch({"x": data[:1]})
         return {"x": data}
 

@@ -14,6 +14,7 @@ from inkdrop.codecs import Batches, Codec
 from inkdrop.models.base import Model
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.predictions import Prediction
+from inkdrop.randomness import Generators
 from inkdrop.schedules import Point, Scalar, Schedule, over
 
 LARGEST = math.log(100.0)  # of the log of the factor of similarities
@@ -82,6 +83,23 @@ class ContrastiveModel(Model):
         _, _, c_in, c_noise = self.prediction.coefficients(now or self.schedule.points([0.0])[0])
         level = torch.as_tensor(c_noise, dtype=x.dtype).to(x.device, non_blocking=True).expand(len(x))
         return nn.functional.normalize(self.network(over(c_in, x) * x, level).to(x.dtype), dim=1)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of a vector, which `codec=latent` diffuses."""
+        return (self.dim,)
+
+    def encoded(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns the unit vectors (B, D) of clean raw data."""
+        return self.data(self.codec.encode(batch))
+
+    def codes(self, encoded: Tensor, generators: Generators | None = None) -> Tensor:
+        """Returns these vectors, which are the codes of data."""
+        return encoded
+
+    def decoded(self, z: Tensor) -> Tensor:
+        """Returns vectors (B, D) with a length of 1, which are not decoded further."""
+        return nn.functional.normalize(z, dim=1)
 
     def texts(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the unit vectors (B, D) of the texts of a raw batch."""

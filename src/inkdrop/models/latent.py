@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -19,12 +19,13 @@ from inkdrop.randomness import Generators
 
 
 class Latent(Codec):
-    """Encodes data to the codes of a trained autoencoder: `x = (z - mean) / std` by channel, over the training data.
+    """Encodes data to the codes of a trained model: `x = (z - mean) / std` by channel, over the training data.
 
-    The autoencoder is a part of the checkpoint, which is then enough on its own. What its encoder returned is kept by
-    content, on the CPU, so that an item is encoded once in a run.
+    The model is an autoencoder, or a contrastive model, whose vectors are not decoded further. It is a part of the
+    checkpoint, which is then enough on its own. What its encoder returned is kept by content, on the CPU, so that an
+    item is encoded once in a run.
 
-    - `autoencoder`: the autoencoder.
+    - `model`: the model with an encoder.
     - `batch_size`: the items that it encodes or decodes at a time; fewer ones are filled up, so that an item has the
       same code, to the bit, in any batch.
     - `num_items`: the training items of which statistics are taken, at most.
@@ -38,46 +39,45 @@ class Latent(Codec):
 
     def __init__(
         self,
-        autoencoder: Model,
+        model: Model,
         batch_size: Annotated[int, Ge(1)] = 16,
         num_items: Annotated[int, Ge(1)] = 16384,
         cache_mib: Annotated[int, Ge(0)] = 1024,
     ):
         super().__init__()
-        if not hasattr(autoencoder, "bottleneck"):
+        if not hasattr(model, "encoded"):
             raise ValueError(
-                f"codec.autoencoder is a {type(autoencoder).__name__}, which has no codes: "
-                "choose a run of task=autoencoder"
+                f"codec.model is a {type(model).__name__}, which has no codes: choose a run of task=autoencoder"
             )
-        self.autoencoder = Frozen(autoencoder)
+        self.model = Frozen(model)
         self.batch_size, self.num_items, self.cache_mib = batch_size, num_items, cache_mib
-        channels = self._model.latent_shape[0]
+        channels = self._inner.latent_shape[0]
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
         self._kept: dict[bytes, Tensor] = {}
 
     @property
-    def _model(self) -> Autoencoder:
-        model: Autoencoder = self.autoencoder.model
-        return model
+    def _inner(self) -> Autoencoder:
+        held: Autoencoder = self.model.model
+        return held
 
     def check(self, data: Tensor) -> None:
-        self._model.codec.check(data)
+        self._inner.codec.check(data)
 
     def shape(self, raw: Sequence[int]) -> list[int]:
-        if (needed := self._model.codec.shape(raw)) != list(self._model.shape):
+        if (needed := self._inner.codec.shape(raw)) != list(self._inner.shape):
             raise ValueError(
-                f"codec.autoencoder was trained on x of {list(self._model.shape)}, but data.shape={list(raw)} "
-                f"makes x of {list(needed)}: choose data of its shape, or another autoencoder"
+                f"codec.model was trained on x of {list(self._inner.shape)}, but data.shape={list(raw)} "
+                f"makes x of {list(needed)}: choose data of its shape, or another model"
             )
-        return list(self._model.latent_shape)
+        return list(self._inner.latent_shape)
 
     @torch.no_grad()
     def fit(self, batches: Batches, device: torch.device) -> None:
         self.to(device)
         count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
         for batch in batches(self.batch_size, ["x"]):
-            z = self._model.code(self._encoded(batch)).z.double().transpose(0, 1).flatten(1)  # (Z, ...)
+            z = self._inner.codes(self._encoded(batch)).double().transpose(0, 1).flatten(1)  # (Z, ...)
             count += z.shape[1]
             total, squares = total + z.sum(1).cpu(), squares + z.square().sum(1).cpu()
             if count >= self.num_items * (z.shape[1] // len(batch["x"])):
@@ -88,28 +88,25 @@ class Latent(Codec):
         if not (self.std > 0).all():
             raise ValueError(
                 f"channel {int((self.std > 0).int().argmin())} of the codes does not vary over the training data: "
-                "train the autoencoder longer, or with fewer channels"
+                "train the model longer, or with fewer channels"
             )
 
     @torch.no_grad()
     def encode(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Tensor:
-        z = self._model.code(self._encoded(batch), generators).z
+        z = self._inner.codes(self._encoded(batch), generators)
         return (z - self._along(self.mean, z)) / self._along(self.std, z)
 
     def decode(
         self, x: Tensor, batch: Mapping[str, Tensor] = NOTHING, extras: Mapping[str, Tensor] = NOTHING
     ) -> Tensor:
         with torch.no_grad():
-            return self._model.codec.decode(torch.cat([self._output(part) for part in self._parts(x)]), batch, extras)
+            return torch.cat([self._inner.decoded(self._codes(part)) for part in x.split(self.batch_size)])
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        return self._model.codec.reconstruct(self._output(x))
+        return self._inner.codec.reconstruct(self._inner.output(self._codes(x)))
 
-    def _output(self, x: Tensor) -> Tensor:
-        return self._model.output(x.float() * self._along(self.std, x) + self._along(self.mean, x))
-
-    def _parts(self, x: Tensor) -> Iterable[Tensor]:
-        return x.split(self.batch_size)
+    def _codes(self, x: Tensor) -> Tensor:
+        return x.float() * self._along(self.std, x) + self._along(self.mean, x)
 
     def _encoded(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the encoder returns for raw data, which is computed for items that are not kept."""
@@ -120,7 +117,7 @@ class Latent(Codec):
         for start in range(0, len(new), self.batch_size):
             rows = new[start : start + self.batch_size]
             filled = rows + rows[-1:] * (self.batch_size - len(rows))  # rounding depends on the size of a batch
-            encoded = self._model.encoded({"x": data[filled].to(device)}).float().cpu()
+            encoded = self._inner.encoded({"x": data[filled].to(device)}).float().cpu()
             made |= {keys[row]: each.clone() for row, each in zip(rows, encoded, strict=False)}
         for key, each in made.items():
             if (len(self._kept) + 1) * each.nbytes <= self.cache_mib * 2**20:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from inkdrop.files.pictures import read_images
+from inkdrop.files.pictures import read_in_turn
 from inkdrop.pipeline.base import Pipeline
 
 Files: TypeAlias = str | list[str]  # a file, or files that samples take in turn
@@ -47,11 +47,7 @@ class Origin(ABC):
         """
         if self.image is None:
             return dict(items)
-        files = self.image if isinstance(self.image, list) else [self.image]
-        parts = [read_images(file, "origin.image", num_axes=len(pipeline.shape)) for file in files]
-        if len({part.shape[1:] for part in parts}) > 1:
-            raise ValueError("the files of origin.image have different shapes: make them equal")
-        images = torch.cat(parts)[[seed % sum(map(len, parts)) for seed in seeds]]
+        images = read_in_turn(self.image, "origin.image", seeds, len(pipeline.shape))
         encoded = pipeline.codec.encode({"x": images[:1].to(pipeline.device)})
         if encoded.shape[1:] != pipeline.shape:
             shapes = f"{list(images.shape[1:])}, but samples of this model are made of x of {list(pipeline.shape)}"
