@@ -141,7 +141,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     **{f"inkdrop.samplers.quadrature.{name}": {} for name in ("Even", "InShare", "InTau", "Middle", "ToTheEnd")},
 }
 # The one part whose making reads a file: another checkpoint, by the reader of all checkpoints.
-READING = {"inkdrop.pipeline.loaded"}
+READING = {"inkdrop.pipeline.foreign", "inkdrop.pipeline.loaded"}
 
 
 def made(node: dict[str, Any]) -> list[str]:
