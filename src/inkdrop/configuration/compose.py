@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -230,6 +231,14 @@ def _leave_out(config: DictConfig, empty: Iterable[str]) -> None:
                 del parts[key]
 
 
+@functools.cache  # describing a sweep asks for it in each trial
+def _options_of(base: str) -> tuple[list[str], list[str]]:
+    """Returns the options at the top level of a primary configuration of `conf/`, and its groups."""
+    content: Any = read_yaml(CONF / f"{base}.yaml")
+    defaults = [str(key) for each in content.pop("defaults") if isinstance(each, dict) for key in each]
+    return list(content), [key for key in defaults if key not in GLOBAL and not key.startswith("override ")]
+
+
 def refuse_unread(config: DictConfig, base: str, name: str | None = None) -> None:
     """Raises `ConfigurationError` for an option at the top level that nothing reads, or for one that was removed.
 
@@ -237,9 +246,7 @@ def refuse_unread(config: DictConfig, base: str, name: str | None = None) -> Non
     command, and `name` the user's own one that extends it. Every option of `base` must be present. Options further down
     are checked against signatures.
     """
-    content: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{base}.yaml"), resolve=False)
-    defaults = [str(key) for each in content.pop("defaults") if isinstance(each, dict) for key in each]
-    groups = [key for key in defaults if key not in GLOBAL and not key.startswith("override ")]
+    content, groups = _options_of(base)
     further = [key for key in map(str, config) if key not in (*content, *groups, "hydra")]
     text = OmegaConf.to_yaml(config) if further else ""
     for key in further:
