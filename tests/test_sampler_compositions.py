@@ -156,6 +156,11 @@ def agree(found: str, expected: str) -> bool:
     return expected in found if expected else not found
 
 
+# A sampler sees a prediction as the x_0 and the noise that a denoiser makes of it: one sampler of each kind meets all
+# predictions on all schedules; the others meet all schedules, and all predictions where no signal is left at t = 1.
+OF_EACH_KIND = ("heun", "unipc", "dpmpp_2m_sde", "ancestral", "euler_maruyama", "predictor_corrector")
+
+
 @pytest.mark.many
 @pytest.mark.parametrize("method", METHODS)
 def test_every_schedule_and_prediction_gives_numbers_or_a_reason(method: str, network: MLP) -> None:
@@ -163,6 +168,7 @@ def test_every_schedule_and_prediction_gives_numbers_or_a_reason(method: str, ne
         (schedule, type(prediction).__name__, found)
         for schedule in ALL_SCHEDULES
         for prediction in PREDICTIONS
+        if method in OF_EACH_KIND or schedule == "zero_terminal_snr" or isinstance(prediction, VPrediction)
         if not agree(
             found := run(network, method, schedule, prediction, LogSNR(4)), reason(method, schedule, prediction)
         )
