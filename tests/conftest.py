@@ -52,9 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported is there to stay, and is looked through no more for what can be collected."""
+    """What has been imported is there to stay, and is looked through no more for what can be collected.
+
+    The rest is looked through more rarely than usual, which takes 6 % of the time.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def pytest_unconfigure() -> None:

@@ -22,6 +22,7 @@ from inkdrop.errors import InkdropError
 
 TINY = [
     "network.base_channels=8",
+    "network.channel_multipliers=[1]",
     "network.norm_groups=4",
     "network.num_blocks=1",
     "trainer.max_steps=6",

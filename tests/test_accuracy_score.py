@@ -36,6 +36,7 @@ def score(
     return value
 
 
+@pytest.mark.slow
 def test_score_is_high_for_digits_and_chance_for_wrong_labels(splits: dict[str, Split], classifier: Classifier) -> None:
     real = collect(splits["train"])
     first = score(real, splits, classifier)

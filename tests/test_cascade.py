@@ -59,6 +59,7 @@ def test_a_later_stage_takes_the_samples_before_it(runs: Path, tmp_path: Path) -
     assert np.abs(again["x"].astype(int) - both["x"]).max() <= 1
 
 
+@pytest.mark.slow
 def test_stages_have_their_own_options(runs: Path, tmp_path: Path) -> None:
     same, _ = sampled(runs / "small", tmp_path / "same", *cascade(runs))
     noisy, result = sampled(runs / "small", tmp_path / "noisy", *cascade(runs, condition="{image_noise:0.4}"))

@@ -44,6 +44,7 @@ def altered(run: Path, **content: Any) -> None:
     (file.parent / "index.json").unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_names_go_from_folders_to_samples(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INKDROP_DATA_DIR", str(tmp_path))
     photos(tmp_path / "photos", "1", "10", "2", "ca fé")

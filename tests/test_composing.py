@@ -28,6 +28,7 @@ def composed(name: str, overrides: list[str]) -> str:
         return f"{type(error).__name__}: {error}"
 
 
+@pytest.mark.slow
 def test_the_short_cut_leads_to_the_same_configurations() -> None:
     for name, overrides in OPTIONS:
         faster = composed(name, overrides)

@@ -23,6 +23,7 @@ def own(tmp_path: Path) -> str:
     return str(tmp_path / "own")
 
 
+@pytest.mark.slow
 def test_a_sweep_of_ones_own_configuration(own: str) -> None:
     found = describe_sweep(["experiment=small", "network.num_blocks=1,2", "seed=0,1"], 0.0, own)
     assert (found.name, found.runs, [each.steps for each in found.settings]) == ("small", 4, [7, 7])

@@ -80,6 +80,7 @@ def test_steps_share_a_measurement_but_not_a_time(tmp_path: Path, speed: Speed) 
     assert rows[2:] == ["trainer.max_steps=100", "trainer.max_steps=300"]
 
 
+@pytest.mark.slow
 def test_finished_trials_cost_nothing_and_interrupted_ones_the_rest(tmp_path: Path, speed: Speed) -> None:
     options = [*SWEEP, f"output_dir={tmp_path}"]
     first, second, *_ = trials(describe_sweep(options, 0))
@@ -121,6 +122,7 @@ def test_trials_that_cannot_work_are_listed_as_the_launcher_lists_them(tmp_path:
         describe_sweep(["experiment=moons", "network.widht=8,16", f"output_dir={tmp_path}"], 0)
 
 
+@pytest.mark.slow
 def test_a_search_costs_its_trials_and_seeds(tmp_path: Path, speed: Speed) -> None:
     pytest.importorskip("optuna")
     options = ["experiment=moons", "hydra/sweeper=optuna", "hydra.sweeper.trials=10", "hydra.launcher.jobs=2"]

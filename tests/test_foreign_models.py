@@ -116,6 +116,7 @@ def test_samples_need_no_other_file(folder: Path, tmp_path: Path) -> None:
     assert torch.allclose(drawn, torch.from_numpy(now["x"]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit_without_the_folder(folder: Path, tmp_path: Path) -> None:
     whole = read_checkpoint(folder / "run")
     interrupted(folder / "run", 9, tmp_path / "run")

@@ -56,6 +56,7 @@ def test_a_scale_on_the_command_line_is_classifier_free_guidance(runs: Path, tmp
     assert (nowhere["x"] == plain["x"]).all()
 
 
+@pytest.mark.slow
 def test_a_classifier_guides_an_unconditional_model(runs: Path, tmp_path: Path) -> None:
     chosen = ("num_samples=6", "time_grid.num_steps=3", "guidance=classifier")
     classifier = f"guidance.checkpoint={runs / 'classifier'}"

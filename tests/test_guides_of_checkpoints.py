@@ -172,6 +172,7 @@ def test_what_is_kept_of_a_file_that_is_read_twice(holders: str, runs: Path) -> 
         assert ("weights" in each) is (holders not in ("rr", "ff"))
 
 
+@pytest.mark.slow
 def test_a_classifier_and_the_guide_of_an_evaluation_travel_too(tmp_path: Path) -> None:
     small = [*SMALL, "experiment=digits_unconditional", "network.base_channels=8"]
     classifier, weak = tmp_path / "classifier", tmp_path / "weak"

@@ -66,6 +66,7 @@ def test_a_split_that_is_not_there_is_refused_before_a_folder_exists(tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_runs_and_sampling_measure_on_the_split_that_they_are_given(tmp_path: Path, script: Script) -> None:
     options = ["trainer.max_steps=2", "likelihood=noise_levels", "evaluation.num_items=20"]
     protocol = trained(tmp_path / "run", *options, "evaluation.held_out=extractor")["protocol"]

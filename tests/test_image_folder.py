@@ -218,6 +218,7 @@ def test_training_and_a_sweep_find_the_number_of_classes(tmp_path: Path) -> None
         assert config["pipeline"]["conditioner"]["num_classes"] == config["data"]["num_classes"] == classes
 
 
+@pytest.mark.slow
 def test_command_lines_of_the_page_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "images", sound("a", "b"))
     for name in ("photos", "train", "test"):

@@ -89,6 +89,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_weights_travel_once_and_nothing_trains_them(runs: Path) -> None:
     content, inner = read_checkpoint(runs / "moved"), read_checkpoint(runs / "gone")
     held = {name.removeprefix(HELD): each for name, each in content["state_dict"].items() if name.startswith(HELD)}

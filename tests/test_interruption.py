@@ -203,6 +203,7 @@ def test_jobs_are_named_as_scontrol_names_them(
     assert job() is None
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     process = begin(tmp_path / "run", "loss.seconds=1000.0", f"+loss.begun={tmp_path / 'begun'}")
     wait_until((tmp_path / "begun").exists)  # within the first step

@@ -34,6 +34,7 @@ def test_all_digits_are_there() -> None:
     assert collect(splits["train"])["label"].bincount().tolist() == published
 
 
+@pytest.mark.slow
 @needs_data
 def test_smaller_digits_are_means_of_squares() -> None:
     items = torch.arange(100)

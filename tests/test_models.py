@@ -153,6 +153,7 @@ def test_a_gan_reaches_the_modes_of_a_ring_by_the_ordinary_task(folder: Path, tm
     assert torch.cdist(real, MODES).min(1).values.mean() < distance.mean() < 0.5
 
 
+@pytest.mark.slow
 def test_each_player_has_its_own_norm_and_is_clipped_by_it(folder: Path, tmp_path: Path) -> None:
     text = (folder / "run/metrics.jsonl").read_text()
     for name in ("gradient_norm_generator", "gradient_norm_discriminator", "generator", "discriminator"):

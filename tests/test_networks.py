@@ -180,6 +180,7 @@ def test_mlp_reads_the_tokens_that_its_mask_shows() -> None:
         network(x, c_noise)
 
 
+@pytest.mark.slow
 def test_mlp_learns_a_function_of_x_time_and_condition() -> None:
     torch.manual_seed(0)
     network = MLP([2], 64, 2, vector_dim=1)

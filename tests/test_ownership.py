@@ -191,6 +191,7 @@ def test_a_file_system_without_locks_is_told_of(
     assert f"warning: {tmp_path} cannot be locked (not here)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_with_its_checkpoints_elsewhere_goes_on_and_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

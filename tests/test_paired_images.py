@@ -124,6 +124,7 @@ def test_check_data_lists_them(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "worse/03.png: is missing, the counterpart of 03.png" in out
 
 
+@pytest.mark.slow
 def test_a_run_on_pairs_is_measured_from_its_checkpoint(tmp_path: Path, script: Script) -> None:
     pairs(tmp_path)
     node = f"{{_target_:inkdrop.data.paired.Paired,path:{tmp_path}/worse,shape:[1,16,16]}}"

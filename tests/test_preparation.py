@@ -90,6 +90,7 @@ def test_data_that_say_their_shape_or_classes_are_built_once(
     assert read_checkpoint(tmp_path / "run")["config"]["data"]["decoder"]["shape"] == shape
 
 
+@pytest.mark.slow
 def test_a_resumed_run_reads_its_checkpoint_once(calls: Counter[str], script: Script, tmp_path: Path) -> None:
     options = [
         *TINY,

@@ -31,6 +31,7 @@ def run(script: Script) -> Iterator[Path]:
     assert {name: each for name, each in files(Path("run")).items() if name in before} == before
 
 
+@pytest.mark.slow
 def test_config_yaml_begins_another_run(run: Path, script: Script) -> None:
     ended = script("train.py", "--config-dir", "run", "--config-name", "config", "seed=5")
     assert ended.code == 0, ended.err
@@ -174,6 +175,7 @@ def test_trials_with_folders_of_their_own_elsewhere_go_on(script: Script, tmp_pa
     assert script("train.py", *options).out.count("nothing to do") == 2
 
 
+@pytest.mark.slow
 def test_two_that_sample_into_one_folder(run: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = ["sample.py", "checkpoint=run", "num_samples=2", "time_grid.num_steps=2", "output_dir=out"]
     with locked(Path("out")):

@@ -157,6 +157,7 @@ def test_with_another_batch_size_no_sample_is_seen_twice_or_never(
     assert last["Toy"] == {"num_samples_seen": count}
 
 
+@pytest.mark.slow
 def test_a_run_that_counted_batches_goes_on_to_the_bit(whole: Path, tmp_path: Path) -> None:
     folder = interrupted(whole, 9, tmp_path / "9")
     file = folder / "checkpoints" / "step-00000009.ckpt"
@@ -356,6 +357,7 @@ def test_a_fault_of_the_code_keeps_its_traceback(tmp_path: Path, monkeypatch: py
         run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_new_learning_rate_is_in_force_at_once(tmp_path: Path) -> None:
     options = ["scheduler.warmup_steps=0", "scheduler.final_factor=1.0"]  # constant
     run(tmp_path / "whole", *options)

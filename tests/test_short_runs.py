@@ -73,6 +73,7 @@ def losses(run: Path) -> list[float]:
     return [row["train/loss"] for row in recorded(run) if "train/loss" in row]
 
 
+@pytest.mark.slow
 def test_overfit_learns_one_batch_by_heart(tmp_path: Path) -> None:
     options = [*SMALL, *QUIET, "trainer.max_steps=200"]
     trained(tmp_path / "one", "debug=overfit", options=options)
@@ -105,6 +106,7 @@ def test_overfit_repeats_its_batch_after_a_resumption(tmp_path: Path) -> None:
     assert read_checkpoint(str(tmp_path / "run"), "checkpoint")["global_step"] == 5
 
 
+@pytest.mark.slow
 def test_profile_is_of_the_steps_after_the_first(tmp_path: Path) -> None:
     trained(tmp_path / "run", "debug=profile", options=[*SMALL, *QUIET])
     table = (tmp_path / "run" / "profile" / "steps.txt").read_text()

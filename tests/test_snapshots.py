@@ -230,6 +230,7 @@ def test_a_length_out_of_the_snapshots_is_near_the_one_that_was_kept(tmp_path: P
     assert errors[2] < 0.01
 
 
+@pytest.mark.slow
 def test_a_length_that_was_stored_comes_back_as_it_was(points: Path) -> None:
     content = reconstructed(points, 0.1, 12)
     small = pytest.approx(0, abs=1e-6)

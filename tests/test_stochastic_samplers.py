@@ -189,6 +189,7 @@ def test_noise_beyond_the_ends_is_refused(ends: tuple[float, float]) -> None:
         increments(ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [dpmpp_2m_sde, dpmpp_3m_sde], ids=["2m", "3m"])
 def test_runs_of_more_steps_approach_each_other_on_one_path(
     method: Callable[..., Sampler], monkeypatch: pytest.MonkeyPatch

@@ -245,6 +245,7 @@ def test_the_best_checkpoint_needs_a_metric(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", ["agents", None])
 def test_the_agent_of_wandb_gives_the_identity_and_an_inherited_one_does_not(sweep: str | None, tmp_path: Path) -> None:
     variables = {"WANDB_RUN_ID": "fromagent", "WANDB_SWEEP_ID": sweep}

@@ -164,7 +164,7 @@ def test_in_bfloat16_it_is_the_same_function(make: Make) -> None:
     assert 0 < (rounded.float() - y).square().mean().sqrt() < 0.05 * y.square().mean().sqrt()
 
 
-@pytest.mark.many
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [adm, pyramids, edm2])
 def test_it_compiles_whole_and_in_training(make: Make) -> None:
     network = randomised(make([8, 8], vector_dim=5, token_dim=6)).train()

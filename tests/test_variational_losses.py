@@ -74,6 +74,7 @@ def test_the_mean_over_all_steps_is_the_evaluated_bound(deviation: Deviation) ->
     assert torch.stack(nats).mean().item() == pytest.approx(math.log(2) * bits.mean().item(), rel=0.01)
 
 
+@pytest.mark.slow
 def test_drawn_steps_give_the_same_mean() -> None:
     count, model = 100_000, denoiser()
     x_0, generators = data(count), Generators.from_seeds(range(count))

@@ -255,6 +255,7 @@ def test_a_run_keeps_its_view_and_its_samples_may_have_another(script: Script) -
     assert ended.code == 0, ended.err  # what is shown may change
 
 
+@pytest.mark.slow
 def test_samples_of_images_are_data(script: Script) -> None:
     """samples.npz as it is, with its labels."""
     small = ["network.base_channels=4", "network.norm_groups=2", "network.num_blocks=1", "time_grid.num_steps=1"]

@@ -141,6 +141,7 @@ def test_what_cannot_be_read_is_refused() -> None:
         fitted(CAPTIONS[:1]).request([0])
 
 
+@pytest.mark.slow
 def test_a_model_of_scenes_is_asked_for_a_text(run: Path, tmp_path: Path) -> None:
     options = [f"checkpoint={run}", "num_samples=3", "condition.caption=[a red circle,a blue cross]"]
     inkdrop.sample(*options, f"output_dir={tmp_path / 'a'}")
