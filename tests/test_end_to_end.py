@@ -409,6 +409,7 @@ def test_a_published_network_is_where_training_begins(tmp_path: Path) -> None:
         tmp_path / "run",
         f"init_from={tmp_path / 'published'}",
         "conditioner=none",
+        "network.channel_multipliers=[1,2]",
         "network.scale_shift=false",
         "network.head_dim=8",
         "optimizer.lr=0.0",

@@ -51,7 +51,7 @@ class Warm(subprocess.Popen):
 
     def _execute_child(self, *arguments: Any) -> None:
         told = _named(*arguments)
-        control, begun = _server(os.fspath(told["args"][0]))
+        control, begun = _server()
         differ = {name for name in {*told["env"], *begun} if told["env"].get(name) != begun.get(name)}
         wrong = [name for name in differ - {"PYTHONPATH"} if name.startswith(_READ_ONCE)]
         assert not wrong, f"start this command afresh: {wrong} are read once, as a process begins"
@@ -83,20 +83,29 @@ def process(command: Sequence[str], fresh: bool, **options: Any) -> subprocess.P
 def start_early() -> None:
     """Starts the program that forks, for this process and those that are forked from it."""
     if _AVAILABLE:
-        _server(sys.executable)
+        _server()
 
 
 @functools.cache
-def _server(python: str) -> tuple[socket.socket, dict[str, str]]:
-    """Starts the program that forks, by an interpreter; the socket to ask it by, and the environment it began with."""
+def _server() -> tuple[socket.socket, dict[str, str]]:
+    """Starts the program that forks; the socket to ask it by, and the environment it began with."""
     ours, theirs = socket.socketpair()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [python, __file__, str(theirs.fileno())]
+    command = [sys.executable, __file__, str(theirs.fileno())]
     forking = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], start_new_session=True)
     theirs.close()
     atexit.register(lambda: (ours.close(), forking.wait()))  # it ends when nobody can ask any more
     _STARTED.append(forking)  # else a process that is forked from this one would warn that it still runs
     return ours, environment
+
+
+@functools.cache
+def _interpreter(python: str) -> tuple[str, str, list[str]]:
+    """An interpreter, its prefix, and where it finds packages; those of another environment are not those of this."""
+    code = "import json, sys; print(json.dumps([sys.prefix, sys.path[1:]]))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    prefix, path = json.loads(subprocess.run([python, "-c", code], env=environment, capture_output=True).stdout)
+    return python, prefix, path
 
 
 def _named(*arguments: Any) -> dict[str, Any]:
@@ -113,7 +122,8 @@ def _ask(control: socket.socket, told: Mapping[str, Any]) -> socket.socket:
     socket.send_fds(control, [b"?"], [theirs.fileno(), *streams, *kept])
     theirs.close()
     command, folder = [os.fspath(each) for each in told["args"]][1:], os.fspath(told["cwd"] or os.getcwd())
-    asked = [command, folder, told["env"], told["start_new_session"], [0, 1, 2, *kept]]
+    interpreter = _interpreter(os.fspath(told["args"][0]))
+    asked = [interpreter, command, folder, told["env"], told["start_new_session"], [0, 1, 2, *kept]]
     ours.sendall(json.dumps(asked).encode())
     ours.shutdown(socket.SHUT_WR)
     return ours
@@ -125,7 +135,7 @@ def _has_begun(process: Any, told: Mapping[str, Any], pid: int) -> None:
 
 
 class Request:
-    """A process that is asked for: its command, folder, environment, whether it leads a session, and its streams."""
+    """A process that is asked for: its interpreter, command, folder, environment, if it leads a session, its streams."""
 
     def __init__(self, control: socket.socket):
         """Waits for one; without streams if nobody can ask any more."""
@@ -134,7 +144,7 @@ class Request:
             self.answers = socket.socket(fileno=self.streams.pop(0))
             with self.answers.makefile("rb") as file:
                 asked = json.loads(file.read())
-                self.command, self.folder, self.environment, self.leads, self.numbers = asked
+                self.interpreter, self.command, self.folder, self.environment, self.leads, self.numbers = asked
 
     def close(self) -> None:
         for stream in self.streams:
@@ -185,8 +195,8 @@ def _end(running: Mapping[int, Request]) -> None:
     os._exit(0)
 
 
-def become(request: Request, path: Sequence[str]) -> None:
-    """Makes this process what an interpreter is that begins with a command; `path` is that of the libraries."""
+def become(request: Request) -> None:
+    """Makes this process what an interpreter is that begins with a command."""
     above = max(request.numbers) + 1  # so that no stream is in the place of another one
     streams = [fcntl.fcntl(stream, fcntl.F_DUPFD, above) for stream in request.streams]
     request.close()
@@ -203,6 +213,8 @@ def become(request: Request, path: Sequence[str]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     added = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.executable, sys.prefix, path = request.interpreter
+    sys.exec_prefix = sys.prefix
     sys.path[:] = [*added, *path]
     import numpy as np
     import torch
@@ -215,7 +227,7 @@ def become(request: Request, path: Sequence[str]) -> None:
     MEDIA_TMP.__init__("wandb-media")  # type: ignore[misc] # a folder of its own: each process removes it at its end
 
 
-def keep_further(command: Sequence[str], path: Sequence[str]) -> Sequence[str] | None:
+def keep_further(command: Sequence[str]) -> Sequence[str] | None:
     """Forks processes that wait to become those which a command begins with `subprocess.Popen`.
 
     In each of them its command is returned when it is asked for.
@@ -232,7 +244,7 @@ def keep_further(command: Sequence[str], path: Sequence[str]) -> Sequence[str] |
             if not request.streams:  # the first is gone
                 os._exit(0)
             theirs.close()
-            become(request, path)
+            become(request)
             return request.command
         theirs.close()
         waiting.append((child, ours))
@@ -319,6 +331,5 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()  # collecting what libraries hold would copy all of it in each fork
     request = serve(socket.socket(fileno=int(sys.argv[1])))
-    folders = sys.path[1:]
-    become(request, folders)
-    end(keep_further(request.command, folders) or request.command)
+    become(request)
+    end(keep_further(request.command) or request.command)
