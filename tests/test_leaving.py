@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoint_files import content
-from entry_scripts import ROOT
+from entry_scripts import ROOT, begin
 from lightning.pytorch import Callback
 from moments import at_call, full, wait_until
 from runs import POINTS, SHORT
@@ -273,9 +273,16 @@ def test_a_checkpoint_folder_that_is_removed_is_not_made_again(tmp_path: Path) -
 def test_a_terminal_that_is_gone_leaves_a_checkpoint(tmp_path: Path) -> None:
     """As an ssh that is dropped: SIGHUP comes, and each further word would be an error."""
     options = ["trainer.max_steps=100000", "callbacks.checkpoint.every.steps=100000", f"output_dir={tmp_path / 'run'}"]
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execv(sys.executable, [sys.executable, str(ROOT / "train.py"), *POINTS, *options])
+    program = tmp_path / "in_a_terminal.py"
+    program.write_text(
+        "import fcntl, runpy, sys, termios\n"
+        "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "del sys.argv[0]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    terminal, its = pty.openpty()
+    train = begin(str(program), str(ROOT / "train.py"), *POINTS, *options, stdin=its, stdout=its, stderr=its)
+    os.close(its)
 
     def begun() -> bool:
         if select.select([terminal], [], [], 0.05)[0]:
@@ -284,7 +291,7 @@ def test_a_terminal_that_is_gone_leaves_a_checkpoint(tmp_path: Path) -> None:
 
     wait_until(begun)
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
+    assert train.wait() == 129
     assert read_checkpoint(tmp_path / "run")["global_step"] > 0
 
 

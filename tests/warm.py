@@ -135,7 +135,7 @@ def _has_begun(process: Any, told: Mapping[str, Any], pid: int) -> None:
 
 
 class Request:
-    """A process that is asked for: its interpreter, command, folder, environment, if it leads a session, its streams."""
+    """A process that is asked for: interpreter, command, folder, environment, whether it leads a session, streams."""
 
     def __init__(self, control: socket.socket):
         """Waits for one; without streams if nobody can ask any more."""
