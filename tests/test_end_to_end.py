@@ -414,7 +414,7 @@ def test_a_published_network_is_where_training_begins(tmp_path: Path) -> None:
         "network.head_dim=8",
         "optimizer.lr=0.0",
     )
-    weights = to_diffusers(inkdrop.load(result["checkpoint"]).denoiser.network.state_dict())  # type: ignore[union-attr]
+    weights = to_diffusers(inkdrop.load(result["checkpoint"]).denoiser.network)  # type: ignore[union-attr]
     for name, value in published.state_dict().items():
         assert torch.equal(weights[name], value), name
 

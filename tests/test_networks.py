@@ -44,7 +44,7 @@ def test_the_published_ddpm_is_the_same_function_both_ways() -> None:
         expected = theirs(x, c_noise).sample
         assert (ours(x, c_noise) - expected).abs().max() < 1e-5 < expected.std()
         back = diffusers_cifar10()
-        back.load_state_dict(to_diffusers(ours.state_dict()))
+        back.load_state_dict(to_diffusers(ours))
         assert torch.equal(back(x, c_noise).sample, expected)
 
 

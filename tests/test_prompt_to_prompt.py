@@ -17,6 +17,7 @@ from inkdrop.files.texts import encoded
 from inkdrop.guidance import ClassifierFree, Guidance
 from inkdrop.networks import DiT, UNet
 from inkdrop.networks.edm2 import EDM2UNet
+from inkdrop.networks.latent_unet import LatentUNet
 from inkdrop.pipeline import Pipeline
 from inkdrop.predictions import DataPrediction
 from inkdrop.samplers import DDIM, Ancestral, Sampler
@@ -153,8 +154,9 @@ def test_layers_with_many_positions_keep_their_own_maps() -> None:
         unet(),
         DiT([1, 8, 8], 4, 16, 2, 2, token_dim=8),
         EDM2UNet([1, 8, 8], 8, [1, 1], 1, [4], head_dim=4, token_dim=8),
+        LatentUNet([1, 8, 8], 8, [1, 1], 1, 2, token_dim=8),
     ],
-    ids=["unet", "dit", "edm2"],
+    ids=["unet", "dit", "edm2", "latent_unet"],
 )
 def test_layers_say_whether_they_attend_to_tokens(network: torch.nn.Module) -> None:
     layers: list[Any] = [each for each in network.modules() if hasattr(each, "is_cross")]

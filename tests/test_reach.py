@@ -102,6 +102,14 @@ OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.networks.resampling.Downsample": {"taps": [1.0, 1.0], "dims": 2},
     "inkdrop.networks.resampling.Upsample": {"taps": [1.0, 1.0], "dims": 2},
     "inkdrop.networks.resampling.SkipInput": {"in_channels": 2, "out_channels": 2, "taps": [1.0, 1.0], "dims": 2},
+    "inkdrop.networks.unet.Residual": {
+        **dict.fromkeys(("in_channels", "out_channels", "embedding_dim", "norm_groups"), 4),
+        "dims": 2,
+        "dropout": 0.0,
+        "scale_shift": False,
+        "norm_eps": 1e-6,
+    },
+    "inkdrop.networks.unet.Upsample": {"channels": 4, "dims": 2},
     "inkdrop.networks.positions.Positions": {},
     "inkdrop.networks.positions.Learned": {"grid": [2, 2], "width": 4, "head_dim": 4},
     **{

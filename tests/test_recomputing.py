@@ -12,11 +12,14 @@ import torch
 from entry_scripts import Script
 from torch import Tensor, nn
 
-from inkdrop.networks import MLP, LearnedVariance, UNet
+from inkdrop.networks import MLP, LatentUNet, LearnedVariance, UNet
 from inkdrop.networks.recomputing import recompute_activations
 
 _UNET: Any = partial(
     UNet, [3, 16, 16], 8, [1, 2], 1, [8], norm_groups=4, dropout=0.3, vector_dim=5, token_dim=6, concat_channels=2
+)
+_LATENT: Any = partial(
+    LatentUNet, [3, 16, 16], 8, [1, 2], 1, 2, norm_groups=4, dropout=0.3, vector_dim=5, token_dim=6, concat_channels=2
 )
 _CONDITION = {"vector": torch.randn(4, 5), "tokens": torch.randn(4, 3, 6), "concat": torch.randn(4, 2, 16, 16)}
 
@@ -47,6 +50,7 @@ class _Own(nn.Module):
 
 NETWORKS: dict[str, tuple[nn.Module, Tensor, dict[str, Tensor]]] = {
     "unet": (_UNET(), torch.randn(4, 3, 16, 16), _CONDITION),
+    "latent_unet": (_LATENT(), torch.randn(4, 3, 16, 16), _CONDITION),
     "learned_variance": (LearnedVariance(_UNET, 3), torch.randn(4, 3, 16, 16), _CONDITION),
     "mlp": (MLP([2], 32, 3, dropout=0.3, vector_dim=5), torch.randn(4, 2), {"vector": torch.randn(4, 5)}),
     "own": (_Own(), torch.randn(4, 8), {}),

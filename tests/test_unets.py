@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inkdrop.networks import EDM2UNet, NCSNpp, UNet
+from inkdrop.networks import EDM2UNet, LatentUNet, NCSNpp, UNet
 from inkdrop.networks.layers import scaled_dot_product
 from inkdrop.networks.ncsnpp import Fourier
 from inkdrop.networks.resampling import ResidualInput, SkipInput
@@ -45,8 +45,12 @@ def edm2(sizes: list[int], **options: Any) -> torch.nn.Module:
     return EDM2UNet(**small(sizes, options))
 
 
+def latent(sizes: list[int], **options: Any) -> torch.nn.Module:
+    return LatentUNet(**small(sizes, options), num_heads=None, norm_groups=4)
+
+
 Make = Callable[..., torch.nn.Module]
-ALL = pytest.mark.parametrize("make", [unet, adm, ddpmpp, ncsnpp, pyramids, edm2])
+ALL = pytest.mark.parametrize("make", [unet, adm, ddpmpp, ncsnpp, pyramids, edm2, latent])
 
 
 def randomised(network: torch.nn.Module) -> torch.nn.Module:
@@ -165,7 +169,7 @@ def test_in_bfloat16_it_is_the_same_function(make: Make) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [adm, pyramids, edm2])
+@pytest.mark.parametrize("make", [adm, pyramids, edm2, latent])
 def test_it_compiles_whole_and_in_training(make: Make) -> None:
     network = randomised(make([8, 8], vector_dim=5, token_dim=6)).train()
     x, c_noise, told = torch.randn(2, 3, 8, 8), torch.tensor([0.1, 0.5]), conditions()

@@ -90,6 +90,7 @@ class ConvolutionalEncoder(nn.Module):
         dims = len(sizes)
         widths, _ = resolutions(sizes, base_channels, channel_multipliers, [], None)
         _checked(shape, widths, norm_groups)
+        self.widths, self.num_blocks, self.sizes = widths, num_blocks, sizes
         self.conv_in = CONVOLUTION[dims](channels, widths[0], 3, padding=1)
         blocks: list[nn.Module] = []
         width = widths[0]
@@ -136,6 +137,7 @@ class ConvolutionalDecoder(nn.Module):
         widths, _ = resolutions(sizes, base_channels, channel_multipliers, [], None)
         _checked(shape, widths, norm_groups)
         levels = len(widths) - 1
+        self.num_blocks = num_blocks
         self.latent_shape = (latent_channels, *(size >> levels for size in sizes))
         self.mix = CONVOLUTION[dims](latent_channels, latent_channels, 1)
         width = widths[-1]

@@ -38,7 +38,7 @@ class _Downsample(nn.Module):
         return self.conv(nn.functional.pad(x, self.padding))
 
 
-class _Upsample(nn.Module):
+class Upsample(nn.Module):
     """Repeats each position along each axis, then convolves: (B, C, *) -> (B, C, 2 *)."""
 
     def __init__(self, channels: int, dims: int):
@@ -49,7 +49,7 @@ class _Upsample(nn.Module):
         return self.conv(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """Two convolutions and a shortcut; the embedding enters between the convolutions, as a shift or as scale and shift.
 
     `resample` is applied before the first convolution and on the shortcut, which is how ADM changes the resolution.
@@ -94,7 +94,7 @@ class _Residual(nn.Module):
 class _Block(nn.Module):
     """A residual block, and at attended resolutions attention to itself and to the tokens."""
 
-    def __init__(self, residual: _Residual, attention: Attention | None, cross_attention: Attention | None):
+    def __init__(self, residual: Residual, attention: Attention | None, cross_attention: Attention | None):
         super().__init__()
         self.residual, self.attention, self.cross_attention = residual, attention, cross_attention
 
@@ -165,8 +165,8 @@ class UNet(UShaped):
         self.doors = doors(vector_dim, token_dim, concat_channels + shown_channels)
         convolution = CONVOLUTION[dims]
 
-        def residual(width_in: int, width_out: int, resample: nn.Module | None = None) -> _Residual:
-            return _Residual(
+        def residual(width_in: int, width_out: int, resample: nn.Module | None = None) -> Residual:
+            return Residual(
                 width_in, width_out, embedding_dim, dims, dropout, scale_shift, norm_groups, norm_eps, resample
             )
 
@@ -181,7 +181,7 @@ class UNet(UShaped):
             return residual(width, width, POOL[dims](2)) if resample_in_block else _Downsample(width, dims)
 
         def upsample(width: int) -> nn.Module:
-            return residual(width, width, nn.Upsample(scale_factor=2)) if resample_in_block else _Upsample(width, dims)
+            return residual(width, width, nn.Upsample(scale_factor=2)) if resample_in_block else Upsample(width, dims)
 
         self.time = nn.Sequential(
             nn.Linear(base_channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
