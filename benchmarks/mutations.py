@@ -272,8 +272,8 @@ def made(root: Path) -> dict[str, Kind]:
     network = UNet([1, 8, 8], 8, [1, 2], 1, [], 4, norm_groups=4)
     published = root / "published"
     published.mkdir()
-    (published / "config.json").write_text(json.dumps({"norm_num_groups": 4, "flip_sin_to_cos": False}))
-    save_file(to_diffusers(network.state_dict()), published / "diffusion_pytorch_model.safetensors")
+    (published / "config.json").write_text(json.dumps({"norm_num_groups": 4, "attention_head_dim": 4}))
+    save_file(to_diffusers(network), published / "diffusion_pytorch_model.safetensors")
     (root / "results").mkdir()
     for number in range(3):
         (root / "results" / str(number)).mkdir()

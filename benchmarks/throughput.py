@@ -76,7 +76,7 @@ def theirs(options: argparse.Namespace, compiled: dict[str, Any] | None) -> Draw
         freq_shift=1,
         norm_eps=1e-6,
     )
-    model.load_state_dict(to_diffusers(network().state_dict()))
+    model.load_state_dict(to_diffusers(network()))
     model.to(options.device).to(memory_format=torch.channels_last).eval()
     if compiled is not None:
         model.compile(**compiled)
