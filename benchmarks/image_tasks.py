@@ -1,9 +1,9 @@
 """What the image tasks reach: `python benchmarks/image_tasks.py FOLDER [PART ...]` prints a table for each part.
 
-Parts: mixture, gaussians, edits, digits, resolution, mnist, cascade, styles, guides, segmentation, annotators, cost,
-sweep; without any, all of them. Runs are trained into FOLDER once, by their experiments. The last column says whether a
-figure meets what its row asks for; the command ends with code 1 if one does not. Edits by text are in
-benchmarks/editing.py.
+Parts: mixture, gaussians, edits, digits, resolution, mnist_14, mnist_28, cascade, styles, guides, segmentation,
+annotators, cost, sweep; without any, all of them. Runs are trained into FOLDER once, by their experiments. The last
+column says whether a figure meets what its row asks for; the command ends with code 1 if one does not. Edits by text
+are in benchmarks/editing.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from typing import Any
 
 import derived
 import torch
-from image_to_image import of_annotators, of_cascade, of_guides, of_mnist, of_resolution, of_segmentation, of_styles
+from image_to_image import (
+    of_annotators,
+    of_cascade,
+    of_guides,
+    of_mnist_14,
+    of_mnist_28,
+    of_resolution,
+    of_segmentation,
+    of_styles,
+)
 from task_table import FAILED, latest, row, sampled, trained
 from torch import Tensor
 
@@ -224,7 +233,8 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "edits": of_edits,
     "digits": of_digits,
     "resolution": of_resolution,
-    "mnist": of_mnist,
+    "mnist_14": of_mnist_14,
+    "mnist_28": of_mnist_28,
     "cascade": of_cascade,
     "styles": of_styles,
     "guides": of_guides,

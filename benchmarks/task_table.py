@@ -70,12 +70,12 @@ def data_of(options: list[str]) -> dict[str, Split]:
     return module.splits
 
 
-def regression(options: list[str], steps: int, loss: Loss) -> Callable[[Tensor], Tensor]:
-    """Returns the network of an experiment, fitted to map images to x in one call by another loss."""
+def regression(options: list[str], loss: Loss) -> Callable[[Tensor], Tensor]:
+    """Returns the network of an experiment, fitted to map images to x in one call by another loss, in as many steps."""
     torch.manual_seed(0)
     config = _CHOICES.composed(options)
     pipeline: Pipeline = build(config["pipeline"])
-    network, batch = pipeline.network.train(), config["data"]["batch_size"]
+    network, batch, steps = pipeline.network.train(), config["data"]["batch_size"], config["trainer"]["max_steps"]
     train = data_of(options)["train"]
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
