@@ -128,8 +128,8 @@ def of_cascade(folder: Path) -> None:
     row("with noise less without, mean of 3 seeds", f"{mean:+.4f}", "< 0", mean < 0)
 
 
-MASKS = ["experiment=segmentation", "data.batch_size=32"]
-ANNOTATED = [*MASKS, "data.fields.x=annotated", "+data.fields.annotators=annotators", "trainer.max_steps=1500"]
+MASKS = ["experiment=segmentation"]
+ANNOTATED = [*MASKS, "data.batch_size=32", "data.fields.x=annotated", "+data.fields.annotators=annotators"]
 
 
 def _crossed(out: Tensor, x: Tensor) -> Tensor:
@@ -179,23 +179,27 @@ STYLE = ["experiment=scenes_unconditional", "data.batch_size=32", "trainer.max_s
 
 
 def of_styles(folder: Path) -> None:
-    """Bright scenes turned into pastel ones by two models: `right` is the share with the contents of the source."""
+    """Bright scenes turned into pastel ones by two models: do they keep their contents, and change their style?"""
     bright = trained(folder, "bright", *STYLE)
     pastel = trained(folder, "pastel", *STYLE, "data.style=pastel")
     scenes = contents(2, 480, unseen=False)
-    source = Scenes({"x": "picture"}, [3, 16, 16], 0, 64).splits["validation"]["x"][torch.arange(480)]
+    held_out = Scenes({"x": "picture", "other": "other_style"}, [3, 16, 16], 0, 64).splits["validation"]
+    source, other = (held_out[name][torch.arange(480)] for name in ("x", "other"))
     sampled(
         pastel,
         *("origin=translation", f"origin.checkpoint={bright}", "sampler=abm", "time_grid=centred"),
         *("time_grid.num_steps=50", "num_samples=480", "batch_size=240"),
     )
     translated = latest(pastel)
+    far = []
     for name, x in (("the source", source), ("its translation", translated)):
+        far.append(float((x.float() - other.float()).square().mean().sqrt() / 127.5))
         verdict = judge(look(x, "pastel"), scenes)
         shares = {each: float(getattr(verdict, each).double().mean()) for each in ("colours", "binding", "all")}
         shown = ", ".join(f"{each} {100 * value:.1f}%" for each, value in shares.items())
-        row(f"{name}, judged as pastel", shown)
+        row(f"{name}, judged as pastel", f"{shown}, RMS to the pastel scene {far[-1]:.3f}")
     row("contents unchanged", f"{100 * shares['all']:.1f}%", ">= 90%", shares["all"] >= 0.9)
+    row("RMS to the pastel scene", f"{far[1]:.3f}, {far[0]:.3f}", "translation below source", far[1] < far[0])
 
 
 def of_guides(folder: Path) -> None:
