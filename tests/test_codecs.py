@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from inkdrop.codecs import Codec, Pixels, Standardize
+from inkdrop.codecs import Binary, Codec, Pixels, Standardize
+from inkdrop.randomness import Generators
 
 CPU = torch.device("cpu")
 UNLIKE = torch.tensor([1e-3, 20.0, 8e4])[:, None]  # units of three channels
@@ -48,6 +49,19 @@ def test_what_is_reconstructed_has_a_gradient_and_the_unit_of_the_data() -> None
     assert x.grad.unique().tolist() == [127.5]
     codec = fitted(Standardize(), torch.tensor([[1.0], [5.0]]))
     assert codec.reconstruct(torch.tensor([[-1.0], [0.0], [2.0]])).tolist() == [[1.0], [3.0], [7.0]]
+
+
+def test_binary_pixels_are_on_with_the_probability_of_their_level() -> None:
+    levels = torch.tensor([0, 51, 127, 128, 255], dtype=torch.uint8).reshape(1, 1, 1, 5)
+    assert Binary().encode({"x": levels}).flatten().tolist() == [-1, -1, -1, 1, 1]
+    drawn = Binary().encode({"x": levels.repeat(4000, 1, 1, 1)}, Generators.from_seeds(range(4000)))
+    assert drawn.unique().tolist() == [-1, 1]
+    share = (drawn > 0).float().mean(0).flatten()
+    assert torch.allclose(share, levels.flatten() / 255.0, atol=0.03)
+    assert share[[0, 4]].tolist() == [0, 1]
+    assert Binary().decode(torch.tensor([-1.0, 0.0, 1.0])).tolist() == [0, 128, 255]
+    with pytest.raises(ValueError, match="codec=binary encodes images of 8 bits"):
+        Binary().check(torch.zeros(1, 3))
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 20), (3, 4, 4)])

@@ -1,7 +1,8 @@
 """Codecs between raw data and the x that is diffused."""
 
 from inkdrop.codecs.base import Batches, Codec
+from inkdrop.codecs.binary import Binary
 from inkdrop.codecs.pixels import Pixels
 from inkdrop.codecs.standardize import Standardize
 
-__all__ = ["Batches", "Codec", "Pixels", "Standardize"]
+__all__ = ["Batches", "Binary", "Codec", "Pixels", "Standardize"]

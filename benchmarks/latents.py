@@ -1,0 +1,253 @@
+"""What latents and texts reach: `python benchmarks/latents.py FOLDER [PART ...]` prints a table for each part.
+
+Parts: autoencoder, pixels, latents, clip, guidance, unclip, bounds, gan, families; without any, all of them. Runs are
+trained into FOLDER once, by their experiments: about an hour and a half of CPU time in all. `SEEDS=3` in the
+environment trains text-to-image three times. The last column says whether a figure meets what its row asks for; the
+command ends with code 1 if one does not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from task_table import FAILED, data_of, latest, row, sampled, trained
+from torch import Tensor
+
+import inkdrop
+from inkdrop.files.texts import decoded
+from inkdrop.metrics.scene_judge import described, judge, look
+
+SCENES = ["data=scenes", "schedule=cosine", "prediction=v"]
+SEEDS = range(int(os.environ.get("SEEDS", "1")))
+MODES = torch.stack([torch.tensor([2 * math.cos(a), 2 * math.sin(a)]) for a in torch.arange(8) * math.pi / 4])
+
+
+def seconds(run: Path) -> float:
+    """The seconds of a run by the clock, with its evaluations."""
+    return float(json.loads((run / "result.json").read_text())["seconds"])
+
+
+def cost_of_step(*options: str) -> float:
+    """The seconds of CPU time of a training step: the difference of runs of 40 and of 10 steps."""
+    times = []
+    for steps in (10, 40):
+        with tempfile.TemporaryDirectory() as folder:
+            short = [f"trainer.max_steps={steps}", "callbacks.evaluate=null", "callbacks.pictures=null"]
+            start = time.process_time()
+            inkdrop.train(*options, *short, "logger=none", f"output_dir={folder}/run")
+            times.append(time.process_time() - start)
+    return (times[1] - times[0]) / 30
+
+
+def right(x: Tensor, captions: list[str]) -> float:
+    """The share of scenes (N, 3, 16, 16) that show all that their captions say."""
+    return float(judge(look(x, "bright"), described(captions)).all.double().mean())
+
+
+def judged(run: Path, split: str, scale: float | None, *options: str) -> float:
+    """The share of samples that show all that the captions of a split say."""
+    guidance = [] if scale is None else [f"guidance.scale={scale}"]
+    result = sampled(run, "evaluate=true", f"held_out={split}", *guidance, *options)
+    return next(float(value) for name, value in result["metrics"].items() if name.startswith("scene_all_"))
+
+
+def of_autoencoder(folder: Path) -> None:
+    """Reconstructions of held-out scenes from codes of 4 x 4 x 4 numbers."""
+    run = trained(folder, "autoencoder", "experiment=autoencoder")
+    metrics = sampled(run, "evaluate=true")["metrics"]
+    psnr, all_right = (next(v for k, v in metrics.items() if k.startswith(name)) for name in ("psnr", "scene_all"))
+    row("PSNR", f"{psnr:.1f} dB", ">= 28", psnr >= 28)
+    row("read rightly by the judge", f"{100 * all_right:.1f}%", ">= 98%", all_right >= 0.98)
+    row("training", f"{seconds(run):.0f} s")
+
+
+def _text_to_image(runs: list[Path], name: str) -> None:
+    for split, wanted in (("validation", 0.95), ("unseen", 0.80)):
+        shares = [judged(run, split, 2.0) for run in runs]
+        row(
+            f"{name}: all right, {split} captions, guidance 2",
+            " / ".join(f"{100 * each:.1f}%" for each in shares),
+            f">= {100 * wanted:.0f}%",
+            min(shares) >= wanted,
+        )
+    run = runs[0]
+    x, captions = latest(run), _captions(run)
+    shuffled = right(x, [captions[(i + 7) % len(captions)] for i in range(len(captions))])
+    row(f"{name}: the same under other captions", f"{100 * shuffled:.1f}%", "< 5%", shuffled < 0.05)
+    free = judged(run, "unseen", 0.0)
+    row(f"{name}: without the caption", f"{100 * free:.1f}%", "< 5%", free < 0.05)
+    judged(run, "unseen", 2.0)
+    splits = data_of(["experiment=scenes"])
+    train = splits["train"]["x"][torch.arange(len(splits["train"]["x"]))].flatten(1).float()
+    real = splits["unseen"]["x"][torch.arange(len(splits["unseen"]["x"]))]
+    near = [float(torch.cdist(each.flatten(1).float(), train).min(1).values.median()) for each in (latest(run), real)]
+    row(f"{name}: distance to the nearest training scene", f"{near[0]:.0f}; real {near[1]:.0f}", "not below real")
+    row(f"{name}: training", " / ".join(f"{seconds(run):.0f} s" for run in runs))
+
+
+def _captions(run: Path) -> list[str]:
+    newest = max((run / "samples").glob("*/samples.npz"), key=lambda file: file.stat().st_mtime)
+    with np.load(newest) as file:
+        return [str(each) for each in file["caption"]]
+
+
+def of_pixels(folder: Path) -> None:
+    """Text to image by pixels."""
+    _text_to_image([trained(folder, f"pixels_{seed}", "experiment=scenes", f"seed={seed}") for seed in SEEDS], "pixels")
+
+
+def _latent(folder: Path, seed: int) -> Path:
+    codes = trained(folder, "autoencoder", "experiment=autoencoder")
+    options = ["experiment=scenes_latent", f"codec.model.checkpoint={codes}", f"seed={seed}"]
+    return trained(folder, f"latents_{seed}", *options)
+
+
+def of_latents(folder: Path) -> None:
+    """Text to image by the codes of the autoencoder."""
+    runs = [_latent(folder, seed) for seed in SEEDS]
+    _text_to_image(runs, "latents")
+    codes = f"codec.model.checkpoint={folder / 'autoencoder'}"
+    rounds = [(cost_of_step("experiment=scenes_latent", codes), cost_of_step("experiment=scenes")) for _ in range(3)]
+    latent, pixel = (min(times) for times in zip(*rounds, strict=True))
+    row("CPU time of a step, latents / pixels", f"{latent / pixel:.2f}", "<= 0.5", latent <= 0.5 * pixel)
+
+
+def _clip(folder: Path) -> Path:
+    return trained(folder, "clip", "experiment=clip")
+
+
+def of_clip(folder: Path) -> None:
+    """Retrieval of the captions of real scenes among all distinct ones."""
+    model: Any = inkdrop.load(_clip(folder))
+    for split in ("validation", "unseen"):
+        fields = data_of(["experiment=scenes"])[split]
+        rows = torch.arange(len(fields["x"]))
+        captions = decoded(fields["caption"][rows])
+        distinct = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
+        first = torch.tensor([captions.index(caption) for caption in distinct])
+        with torch.no_grad():
+            data = torch.cat([model.encoded({"x": part}) for part in fields["x"][rows].split(256)])
+            texts = model.texts({"caption": fields["caption"][first]})
+        found = (data @ texts.T).argmax(1)
+        share = float((found == torch.tensor([distinct[caption] for caption in captions])).double().mean())
+        chance = 1 / len(distinct)
+        row(
+            f"caption retrieved, {split}", f"{100 * share:.1f}% of {len(distinct)}", "above chance", share > 20 * chance
+        )
+
+
+def of_guidance(folder: Path) -> None:
+    """An unconditional model of scenes under guidance by the CLIP."""
+    clip = _clip(folder)
+    options = ["conditioner=none", "guidance=none", "extractor=none", "metric=scene_judge", "optimizer.lr=2e-3"]
+    network = ["network.base_channels=16", "network.channel_multipliers=[1,2,4]", "network.attention_resolutions=[4]"]
+    run = trained(folder, "free", *SCENES, *options, *network, "trainer.max_steps=2500", "callbacks.evaluate=null")
+    shares = []
+    for scale in (0.0, 1.0, 2.0, 4.0):
+        chosen = ["guidance=clip_similarity", f"guidance.clip_similarity.model.checkpoint={clip}"]
+        chosen += ["guidance.interval=[0,100]", f"guidance.scale={scale}"]
+        shares.append(judged(run, "validation", None, *chosen))
+        row(f"all right, guidance by similarity {scale:g}", f"{100 * shares[-1]:.1f}%")
+    rising = all(later > earlier for earlier, later in itertools.pairwise(shares))
+    row("rises over three scales", "yes" if rising else "no", "yes", rising)
+
+
+def of_unclip(folder: Path) -> None:
+    """Captions to vectors to scenes, and variations of scenes."""
+    clip = _clip(folder)
+    prior = trained(folder, "prior", "experiment=unclip_prior", f"codec.model.checkpoint={clip}")
+    decoder = trained(folder, "decoder", "experiment=unclip_decoder", f"conditioner.model.checkpoint={clip}")
+    chain = f"cascade=[{{checkpoint: {decoder}}}]"
+    fields = data_of(["experiment=scenes"])["validation"]
+    rows = torch.arange(len(fields["x"]))
+    captions = decoded(fields["caption"][rows])
+    (folder / "captions.txt").write_text("\n".join(captions) + "\n")
+    result = sampled(prior, f"num_samples={len(rows)}", f"condition.caption=@{folder / 'captions.txt'}", chain)
+    assert result["num_samples"] == len(rows)
+    share, direct = right(latest(prior), captions), None
+    if (folder / "pixels_0/result.json").exists():
+        direct = judged(folder / "pixels_0", "validation", 2.0)
+    shown = "" if direct is None else f"; direct {100 * direct:.1f}%"
+    met = None if direct is None else share >= direct - 0.05
+    row("all right, validation captions", f"{100 * share:.1f}%{shown}", "within 5 points of direct", met)
+    pipeline: Any = inkdrop.load(decoder)
+    given = {"x": fields["x"][rows]}
+    sets = [_drawn(pipeline, given, seed * len(rows)) for seed in (1, 2)]
+    agree = [right(each, captions) for each in sets]
+    both = (
+        judge(look(sets[0], "bright"), described(captions)).all
+        & judge(look(sets[1], "bright"), described(captions)).all
+    )
+    row("variations show what their scene shows", " / ".join(f"{100 * each:.1f}%" for each in agree))
+    row(
+        "two variations of a scene both do",
+        f"{100 * float(both.double().mean()):.1f}%",
+        ">= 90%",
+        float(both.double().mean()) >= 0.9,
+    )
+
+
+def _drawn(pipeline: Any, batch: dict[str, Tensor], seed: int) -> Tensor:
+    parts = []
+    for rows in torch.arange(len(batch["x"])).split(256):
+        parts.append(pipeline({name: each[rows] for name, each in batch.items()}, [seed + i for i in rows.tolist()]))
+    return torch.cat(parts)
+
+
+def of_bounds(folder: Path) -> None:
+    """The ELBO of a VAE of binary MNIST with 20 numbers; that of a linear VAE is in tests/test_autoencoders.py."""
+    run = trained(folder, "vae_mnist", "experiment=vae_mnist")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    elbo = -next(line["validation/loss"] for line in reversed(lines) if "validation/loss" in line)
+    row("ELBO of held-out images", f"{elbo:.1f} nats", ">= -110", elbo >= -110)
+
+
+def of_gan(folder: Path) -> None:
+    """The modes of a ring that GANs reach; a mode counts with at least 2% of 2,000 samples within 0.5 of it."""
+    for seed in range(3):
+        run = trained(folder, f"ring_{seed}", "experiment=gan_points", f"seed={seed}")
+        sampled(run, "num_samples=2000")
+        newest = max((run / "samples").glob("*/samples.npz"), key=lambda file: file.stat().st_mtime)
+        with np.load(newest) as file:
+            distance, mode = torch.cdist(torch.from_numpy(file["x"]), MODES).min(1)
+        reached = int((torch.bincount(mode[distance < 0.5], minlength=8) > 40).sum())
+        row(
+            f"seed {seed}",
+            f"{reached} of 8; {100 * float((distance < 0.5).double().mean()):.0f}% near one",
+            ">= 7",
+            reached >= 7,
+        )
+
+
+def of_families(folder: Path) -> None:
+    """The Frechet distance of 350 digits by three families of models, and that of held-out digits."""
+    for name in ("vae", "gan", "digits"):
+        run = trained(folder, name, f"experiment={name}")
+        result = sampled(run, "evaluate=true", "num_samples=350", "repeats=5")
+        value, floor = (result["metrics"][f"fd_digits_350{ending}"] for ending in ("", "_floor"))
+        calls = result["network_calls"]
+        row({"digits": "DDPM"}.get(name, name.upper()), f"{value:.2f}; floor {floor:.2f}; {calls} network calls")
+
+
+PARTS: dict[str, Callable[[Path], None]] = {
+    name.removeprefix("of_"): each for name, each in list(globals().items()) if name.startswith("of_")
+}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or (unknown := set(sys.argv[2:]) - set(PARTS)):
+        sys.exit(f"usage: python benchmarks/latents.py FOLDER [PART ...] with parts {', '.join(PARTS)}")
+    for name in sys.argv[2:] or PARTS:
+        print(f"\n{PARTS[name].__doc__}\n\n| {name} | figure | asks for | met |\n|---|---|---|---|", flush=True)
+        PARTS[name](Path(sys.argv[1]))
+    sys.exit(1 if FAILED else 0)
