@@ -25,8 +25,9 @@ from task_table import FAILED, data_of, latest, row, sampled, trained
 from torch import Tensor
 
 import inkdrop
+from inkdrop.data.contents import described
 from inkdrop.files.texts import decoded
-from inkdrop.metrics.scene_judge import described, judge, look
+from inkdrop.metrics.scene_judge import judge, look
 
 SCENES = ["data=scenes", "schedule=cosine", "prediction=v"]
 SEEDS = range(int(os.environ.get("SEEDS", "1")))
