@@ -25,6 +25,7 @@ TASKS: dict[str, tuple[list[str], list[str]]] = {
     "super_resolution": (SCENES, ["metric=consistency"]),
     "colourization": (SCENES, ["metric=psnr"]),
     "edges": (SCENES, []),
+    "jpeg": (SCENES, ["metric=psnr"]),
     "segmentation": (SCENES, ["metric=iou"]),
 }
 
