@@ -13,13 +13,14 @@ from torch import Tensor
 from inkdrop.files.showing import file_name
 from inkdrop.files.writing import write_text
 from inkdrop.pictures.base import NOTHING, View, conditions_of
+from inkdrop.pictures.lettering import texts_of
 from inkdrop.pictures.sheets import as_array, grid, save_png
 
 _FOLDER, _TABLE = "images", "metadata.jsonl"
 
 
 class Images(View):
-    """Images of 8 bits, each shown as it is and written as a PNG file with a line of metadata.jsonl."""
+    """Images of 8 bits, each shown above its texts, and written as a PNG file with a line of metadata.jsonl."""
 
     kind = "uint8 images (C, H, W) of one or three channels"
 
@@ -27,7 +28,7 @@ class Images(View):
         return data.dtype == torch.uint8 and data.dim() == 4 and data.shape[1] in (1, 3)
 
     def sheet(self, data: Tensor, batch: Mapping[str, Tensor] = NOTHING, columns: int | None = None) -> np.ndarray:
-        return grid(data, columns)
+        return grid(data, columns, texts_of(batch))
 
     def rows(self, groups: Sequence[Tensor]) -> np.ndarray:
         columns = max(len(group) for group in groups)

@@ -13,11 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from inkdrop.files.writing import make_folder, replacing
+from inkdrop.pictures.lettering import lettered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHORT_SIDE = 48  # small images are enlarged by whole factors until they are at least this large
+_WITH_TEXTS = 96  # the same for images with texts
 
 
 def as_array(images: Tensor) -> np.ndarray:
@@ -30,12 +32,17 @@ def image(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
 
 
-def grid(images: Tensor, columns: int | None = None) -> np.ndarray:
-    """Arranges images (B, C, H, W) in rows, small ones enlarged, with a margin: an array (H', W', C)."""
+def grid(images: Tensor, columns: int | None = None, texts: Sequence[Sequence[str]] = ()) -> np.ndarray:
+    """Arranges images (B, C, H, W) in rows, small ones enlarged, with a margin, and with the texts of each below it.
+
+    It is an array (H', W', C).
+    """
     array = as_array(images)
     columns = columns or math.ceil(math.sqrt(len(array)))
-    factor = max(1, _SHORT_SIDE // min(array.shape[1:3]))
+    factor = max(1, (_WITH_TEXTS if texts else _SHORT_SIDE) // min(array.shape[1:3]))
     array = array.repeat(factor, 1).repeat(factor, 2)
+    if texts:
+        array = np.concatenate([array, lettered(texts, *array.shape[2:])], 1)
     count, height, width, channels = array.shape
     rows = math.ceil(count / columns)
     sheet = np.full((rows * (height + 2) + 2, columns * (width + 2) + 2, channels), 255, np.uint8)
