@@ -182,6 +182,10 @@ def make_files(folder: Path, text: str) -> None:
         draw(folder / "PHOTOS", 100, (48, 32))
     if "CAPTIONED" in text:
         draw(folder / "CAPTIONED", 100, (48, 32), captions=True)
+    if "ENCODER" in text:
+        from text_encoder import make
+
+        make(str(folder / "ENCODER"), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4)
     if ".zip" in text:
         for i, photo in enumerate(sorted((folder / "PHOTOS").iterdir())):
             (folder / "classes" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)

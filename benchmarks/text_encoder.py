@@ -66,12 +66,12 @@ def main() -> None:
     print(f"{weights / 1e6:.1f} M frozen weights, {trained} trained ones in the conditioner")
 
 
-def make(folder: str) -> None:
-    """The folder of an encoder."""
+def make(folder: str, **sizes: Any) -> None:
+    """The folder of an encoder, whose sizes may be others than those of the first CLIP."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    config: Any = transformers.CLIPTextConfig(**SIZES, eos_token_id=1, bos_token_id=0, pad_token_id=0)
+    config: Any = transformers.CLIPTextConfig(**SIZES | sizes, eos_token_id=1, bos_token_id=0, pad_token_id=0)
     transformers.CLIPTextModel(config).save_pretrained(folder)
     words = {word: number for number, word in enumerate(("<s>", "</s>", "<unk>", *WORDS))}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))

@@ -124,6 +124,8 @@ def test_a_dropped_text_is_a_learned_token_or_another_text(folders: dict[str, Pa
     assert all(torch.equal(null[name], empty[name]) for name in ("tokens", "mask", "vector"))
     assert not [name for name in other.state_dict() if name.startswith("null")]
     assert other.empties(["caption"])
+    without = text(folders["CLIPTextModel"], dropout=0.0)
+    assert not [name for name, each in without.named_parameters() if each.requires_grad and "null" in name]
 
 
 def test_long_texts_are_cut_before_the_token_that_ends_them(folders: dict[str, Path]) -> None:

@@ -74,9 +74,10 @@ class Text(Conditioner):
         self.norm = nn.LayerNorm(model.dim)
         self.map = nn.Linear(model.dim, token_dim) if token_dim else None
         self.vector_map = nn.Linear(model.dim, dim) if dim else None
-        if null_text is None:
-            self.null_token = nn.Parameter(0.02 * torch.randn(token_dim)) if token_dim else None
-            self.null_vector = nn.Parameter(0.02 * torch.randn(dim)) if dim else None
+        if null_text is None:  # without dropout they are not trained
+            trained = dropout > 0
+            self.null_token = nn.Parameter(0.02 * torch.randn(token_dim), trained) if token_dim else None
+            self.null_vector = nn.Parameter(0.02 * torch.randn(dim), trained) if dim else None
         self.register_load_state_dict_post_hook(lambda module, _: module._cache.clear())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Text:
