@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from runs import differing, interrupted, run, sampled
 from torch import Tensor, nn
 
+import inkdrop
+from inkdrop.checkpoints import read_checkpoint
+from inkdrop.errors import CheckpointError
+from inkdrop.models import Latent
 from inkdrop.networks import LatentUNet
 from inkdrop.networks.autoencoders import ConvolutionalAutoencoder
 from inkdrop.networks.bottlenecks import KL
 from inkdrop.networks.diffusers_format import config_for_diffusers, from_diffusers, read_diffusers_folder, to_diffusers
+from inkdrop.pipeline import foreign, published_autoencoder
 
 UNET: dict[str, Any] = {
     "sample_size": 8,
@@ -185,3 +193,120 @@ def test_one_of_heads_and_their_width_is_needed() -> None:
             LatentUNet(**{**OURS, **heads})
     with pytest.raises(ValueError, match="num_heads=3 does not divide"):
         LatentUNet(**{**OURS, "num_heads": 3})
+
+
+@pytest.fixture(scope="module")
+def runs_of(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`latent`, a run in the codes of a published autoencoder of digits in `vae`, which is moved to `gone` since."""
+    folder = tmp_path_factory.mktemp("published")
+    randomised(AutoencoderKL(**DIGITS)).save_pretrained(folder / "vae")
+    run(folder / "latent", model=options(folder / "vae"))
+    sampled(folder / "latent", folder / "before", "num_samples=4")
+    (folder / "vae").rename(folder / "gone")
+    return folder
+
+
+DIGITS: dict[str, Any] = {
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": (4, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "norm_num_groups": 2,
+    "latent_channels": 3,
+    "sample_size": 8,
+    "scaling_factor": 0.25,
+}
+
+
+def options(vae: Path) -> list[str]:
+    steps = [
+        "logger=none",
+        "trainer.max_steps=4",
+        "trainer.log_every_n_steps=1",
+        "callbacks.checkpoint.every.steps=2",
+        "callbacks.checkpoint.keep=9",
+    ]
+    small = ["network.base_channels=8", "network.num_blocks=1", "callbacks.evaluate=null", "callbacks.pictures=null"]
+    codec = ["codec=latent_published", f"codec.model.files.path={vae}", "codec.scale=0.25"]
+    return ["experiment=digits", "guidance=none", *codec, *small, *steps, "time_grid.num_steps=3"]
+
+
+def test_a_run_in_published_codes_needs_its_checkpoint_alone(runs_of: Path, tmp_path: Path) -> None:
+    then = np.load(runs_of / "before" / "samples.npz")
+    now, _ = sampled(runs_of / "latent", tmp_path / "now", "num_samples=4")
+    assert all(np.array_equal(now[name], then[name]) for name in then.files)
+    content = read_checkpoint(runs_of / "latent")
+    interrupted(runs_of / "latent", 2, tmp_path / "again")
+    again = run(tmp_path / "again", "resume_allow=[output_dir]", model=options(runs_of / "vae"))
+    assert differing(content, again) == []
+    pipeline: Any = inkdrop.load(runs_of / "latent")
+    peer: Any = AutoencoderKL.from_pretrained(runs_of / "gone")
+    images = torch.randint(256, (2, 1, 8, 8), dtype=torch.uint8)
+    with torch.no_grad():
+        x = pipeline.codec.encode({"x": images})
+        assert close(x, 0.25 * peer.encode(images.float() / 127.5 - 1).latent_dist.mode())
+        assert close(pipeline.codec.reconstruct(x) / 127.5 - 1, peer.decode(x / 0.25).sample)
+
+
+def test_codes_are_standardised_unless_they_are_scaled(tmp_path: Path) -> None:
+    randomised(AutoencoderKL(**DIGITS)).half().save_pretrained(tmp_path)  # as many are published
+    model = published_autoencoder(foreign(str(tmp_path)), [1, 8, 8])
+    assert {each.dtype for each in model.parameters()} == {torch.float32}
+    images = torch.randint(256, (32, 1, 8, 8), dtype=torch.uint8)
+    z = model.codes(model.encoded({"x": images})).detach()
+    for scale in (None, 0.5):
+        codec = Latent(model, scale)
+        codec.fit(lambda size, names=None: [{"x": images}], torch.device("cpu"))
+        x = codec.encode({"x": images})
+        mean, std = z.mean((0, 2, 3), keepdim=True), z.std((0, 2, 3), correction=0, keepdim=True)
+        assert torch.allclose(x, (z - mean) / std if scale is None else 0.5 * z, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "shape", "words"),
+    [
+        (
+            {"_class_name": "VQModel"},
+            [1, 8, 8],
+            r"architecture VQModel, which is not supported.*available: Autoencoder",
+        ),
+        ({"auto_map": {"AutoModel": "code.Model"}}, [1, 8, 8], "auto_map, which names code to run"),
+        ({"block_out_channels": [2**20]}, [1, 8, 8], r"block_out_channels\.0: input should be less than or equal to"),
+        ({"layers_per_block": "2"}, [1, 8, 8], "layers_per_block: input should be a valid integer"),
+        ({"act_fn": "gelu"}, [1, 8, 8], "act_fn=gelu, but this network has silu"),
+        ({"layers_per_block": 3}, [1, 8, 8], "weights do not fit the network"),
+        ({}, [3, 8, 8], r"for images of 1 channels, but data\.shape=\[3, 8, 8\]: choose data with data\.shape=\[1,H"),
+        ({}, [1, 8, 7], r"divides heights and widths by 2, but data\.shape=\[1, 8, 7\]: set data\.shape=\[1,8,8\]"),
+    ],
+)
+def test_a_published_autoencoder_that_does_not_fit_is_refused(
+    change: dict[str, Any], shape: list[int], words: str, tmp_path: Path
+) -> None:
+    AutoencoderKL(**DIGITS).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=words):
+        published_autoencoder(foreign(str(tmp_path)), shape)
+
+
+def test_another_published_autoencoder_in_its_place_is_refused(
+    runs_of: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(runs_of / "latent", 2, tmp_path / "again")
+    shutil.copytree(runs_of / "gone", runs_of / "vae")
+    path = runs_of / "vae" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "force_upcast": False}))
+    try:
+        with pytest.raises(SystemExit) as end:
+            run(tmp_path / "again", "resume_allow=[output_dir]", model=options(runs_of / "vae"))
+    finally:
+        shutil.rmtree(runs_of / "vae")
+    assert end.value.code == 4
+    assert "is not the model that the run was started with" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_refused_by_its_path(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere/config\.json cannot be read"):
+        inkdrop.train(*options(tmp_path / "nowhere"), f"output_dir={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()

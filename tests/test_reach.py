@@ -84,6 +84,13 @@ def named() -> dict[str, dict[str, Any]]:
 GRID = {"_target_": "inkdrop.time_grids.Trailing", "num_steps": 2}
 NOISE, MIDDLE = ({"_target_": f"inkdrop.samplers.{name}"} for name in ("coordinates.Noise", "quadrature.Middle"))
 ATTEND = {"_target_": "inkdrop.networks.layers.scaled_dot_product", "_partial_": True}
+PUBLISHED = torch.tensor(
+    [
+        *b'{"_class_name": "AutoencoderKL", "block_out_channels": [2], "layers_per_block": 1, "latent_channels": 1, ',
+        *b'"in_channels": 1, "out_channels": 1, "norm_num_groups": 1}',
+    ],
+    dtype=torch.uint8,
+)
 # Arguments of the parts that no YAML file names.
 OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.constraints.particles.Residual": {},
@@ -134,6 +141,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.data.paired.Paired": {"path": "nowhere"},
     "inkdrop.models.latent.Latent": {"model": {"_target_": "inkdrop.pipeline.loaded", "checkpoint": "RUN"}},
     "inkdrop.models.foreign.ForeignFiles": {"files": {"config.json": torch.tensor([*b"{}"], dtype=torch.uint8)}},
+    "inkdrop.pipeline.published.published_autoencoder": {
+        "files": {"_target_": "inkdrop.models.ForeignFiles", "files": {"config.json": PUBLISHED}},
+        "shape": [1, 4, 4],
+    },
     "inkdrop.pictures.automatic.Automatic": {},
     "inkdrop.pipeline.loading.embedded": {"model": {"_target_": "inkdrop.codecs.Pixels"}, "classes": []},
     "inkdrop.samplers.runge_kutta.RungeKutta": {

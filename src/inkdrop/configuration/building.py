@@ -48,7 +48,10 @@ KINDS: dict[str, tuple[str, ...]] = {
     "inkdrop.networks": ("torch.nn.Module", "inkdrop.networks.layers.Attend"),
     "inkdrop.noises": ("inkdrop.noises.Noise",),
     "inkdrop.pictures": ("inkdrop.pictures.View",),
-    "inkdrop.pipeline": ("inkdrop.pipeline.Pipeline", "inkdrop.pipeline.loaded", "inkdrop.pipeline.embedded"),
+    "inkdrop.pipeline": (
+        *("inkdrop.pipeline.Pipeline", "inkdrop.pipeline.loaded", "inkdrop.pipeline.embedded"),
+        "inkdrop.pipeline.published_autoencoder",
+    ),
     "inkdrop.predictions": ("inkdrop.predictions.Prediction",),
     "inkdrop.samplers": (
         *("inkdrop.samplers.Sampler", "inkdrop.samplers.coordinates.Coordinate"),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 _RAW = "${data.shape}"
 _CODEC = re.compile(r"\$\{(oc\.select:)?codec\b")  # a reference to the codec
@@ -82,8 +83,16 @@ def find_encoded_shape(config: DictConfig, earlier: Mapping[str, Any]) -> None:
         return
     node: Any = OmegaConf.to_container(codec, resolve=True, throw_on_missing=True)
     raw = list(config.data.shape)
-    if earlier.get("codec") == node and earlier["data"].get("shape") == raw:
+    if _codec_of(earlier) == node and earlier["data"].get("shape") == raw:
         pipeline.shape = list(earlier["pipeline"]["shape"])
         return
     check(node, allowed, "codec")
     pipeline.shape = build(node, allowed).shape(raw)
+
+
+def _codec_of(earlier: Mapping[str, Any]) -> Any:
+    """The codec of an earlier configuration, which may have references, or None."""
+    with contextlib.suppress(OmegaConfBaseException):
+        codec = OmegaConf.create(dict(earlier)).get("codec")
+        return OmegaConf.to_container(codec, resolve=True) if isinstance(codec, DictConfig) else None
+    return None

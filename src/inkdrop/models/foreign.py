@@ -54,7 +54,7 @@ class ForeignFiles:
                 "config.json of the foreign model has auto_map, which names code to run: no code of a model is run, so "
                 "use a model of an architecture that is part of transformers"
             )
-        named = self.config.get("architectures")
+        named = self.config.get("architectures", [self.config.get("_class_name")])  # of transformers, or of diffusers
         found = named[0] if isinstance(named, list) and named else None
         if not isinstance(found, str) or found not in known:
             raise ValueError(
@@ -64,5 +64,11 @@ class ForeignFiles:
         return found
 
     def weights(self) -> Mapping[str, Tensor] | None:
-        """Returns the weights in `model.safetensors` of the folder; None where a checkpoint provides them."""
-        return None if self._folder is None else read_safetensors(Path(self._folder) / "model.safetensors")
+        """Returns the weights in the folder, `model.safetensors` or `diffusion_pytorch_model.safetensors`.
+
+        It is None where a checkpoint provides them.
+        """
+        if self._folder is None:
+            return None
+        published = Path(self._folder) / "diffusion_pytorch_model.safetensors"
+        return read_safetensors(published if published.is_file() else published.with_name("model.safetensors"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from inkdrop.codecs import Batches, Codec
@@ -26,6 +26,7 @@ class Latent(Codec):
     item is encoded once in a run.
 
     - `model`: the model with an encoder.
+    - `scale`: x is `scale z`, as published models have it; None standardises instead.
     - `batch_size`: the items that it encodes or decodes at a time; fewer ones are filled up, so that an item has the
       same code, to the bit, in any batch.
     - `num_items`: the training items of which statistics are taken, at most.
@@ -40,6 +41,7 @@ class Latent(Codec):
     def __init__(
         self,
         model: Model,
+        scale: Annotated[float, Gt(0)] | None = None,
         batch_size: Annotated[int, Ge(1)] = 16,
         num_items: Annotated[int, Ge(1)] = 16384,
         cache_mib: Annotated[int, Ge(0)] = 1024,
@@ -50,10 +52,10 @@ class Latent(Codec):
                 f"codec.model is a {type(model).__name__}, which has no codes: choose a run of task=autoencoder"
             )
         self.model = Frozen(model)
-        self.batch_size, self.num_items, self.cache_mib = batch_size, num_items, cache_mib
+        self.scale, self.batch_size, self.num_items, self.cache_mib = scale, batch_size, num_items, cache_mib
         channels = self._inner.latent_shape[0]
         self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
+        self.register_buffer("std", torch.full((channels,), 1 / (scale or 1.0)))
         self._kept: dict[bytes, Tensor] = {}
 
     @property
@@ -75,6 +77,8 @@ class Latent(Codec):
     @torch.no_grad()
     def fit(self, batches: Batches, device: torch.device) -> None:
         self.to(device)
+        if self.scale is not None:
+            return
         count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
         for batch in batches(self.batch_size, ["x"]):
             z = self._inner.codes(self._encoded(batch)).double().transpose(0, 1).flatten(1)  # (Z, ...)

@@ -2,6 +2,7 @@
 
 from inkdrop.pipeline.base import MAX_NUMBERS, Pipeline, calls_counted, compile_network
 from inkdrop.pipeline.loading import embedded, foreign, guides, load, loaded, restored, set_weights
+from inkdrop.pipeline.published import published_autoencoder
 
 __all__ = [
     "MAX_NUMBERS",
@@ -13,6 +14,7 @@ __all__ = [
     "guides",
     "load",
     "loaded",
+    "published_autoencoder",
     "restored",
     "set_weights",
 ]
