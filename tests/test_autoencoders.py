@@ -19,6 +19,7 @@ from inkdrop.codecs import Pixels, Standardize
 from inkdrop.losses import AutoencodingLoss, Example
 from inkdrop.losses.adversary import Adversary, Hinge, NonSaturating
 from inkdrop.losses.autoencoding import Perceptual
+from inkdrop.metrics import Classifier, Identity, NoFeatures
 from inkdrop.models import Autoencoder, Generator, Latent
 from inkdrop.models.observations import Bernoulli, Gaussian, Laplace, Observation
 from inkdrop.networks.autoencoders import (
@@ -192,15 +193,23 @@ def test_the_adversary_weighs_as_much_as_the_error_after_its_start() -> None:
 
 def test_features_are_a_term_of_the_loss() -> None:
     torch.manual_seed(0)
-    features, model = nn.Linear(5, 3), vae(observation=Gaussian(1.0))
+    features, model = Identity(5), vae(observation=Gaussian(1.0))
     x = torch.randn(4, 5)
     loss = AutoencodingLoss(perceptual=Perceptual(features, factor=2.0))
+    loss.check(model)
     terms = loss(model, example(x), streams(4))
     code = model.code(model.encoder(x), streams(4).at("code"))
     distance = (features(x) - features(model.network(code.z))).square().sum(1)
     assert torch.allclose(terms.parts["perceptual"], distance, atol=1e-5)
     assert torch.allclose(terms.loss, terms.parts["error"] + terms.parts["kl"] + 2 * distance, atol=1e-4)
-    assert not [name for name, each in loss.named_parameters() if each.requires_grad]
+    digits = Classifier("digits", [1, 8, 8], 10, [[32, 32], [64]], 64, batch_norm=False, weights="digits.safetensors")
+    images = (255 * torch.rand(2, 1, 8, 8)).requires_grad_()
+    Perceptual(digits)(torch.zeros(2, 1, 8, 8), images).sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+    assert torch.allclose(digits.of_levels(torch.full((1, 1, 8, 8), 9.0)), digits(torch.full((1, 1, 8, 8), 9).byte()))
+    with pytest.raises(ValueError, match="extractor none has no gradient: choose another one"):
+        AutoencodingLoss(perceptual=Perceptual(NoFeatures())).check(model)
 
 
 @pytest.mark.parametrize("shape", [[3, 16], [1, 8, 16], [2, 8, 8, 8]])

@@ -20,18 +20,21 @@ _LARGEST = 1e4  # factor of the adversarial loss by the ratio of gradients
 class Perceptual(nn.Module):
     """The squared distance `|f(x) - f(x')|^2` (B) between features of data and of their reconstructions.
 
-    - `extractor`: the features f of raw data, such as a classifier of these data; it is saved nowhere.
+    - `extractor`: an extractor of features f that have a gradient, such as a classifier of these data; it is saved
+      nowhere.
     - `factor`: the factor in the loss.
 
-    Source: Johnson et al. 2016, arXiv 1603.08155, section 3.2, without its choice of layers.
+    Raises `ValueError` for an extractor whose features have none. Source: Johnson et al. 2016, arXiv 1603.08155,
+    section 3.2, without its choice of layers.
     """
 
-    def __init__(self, extractor: nn.Module, factor: Annotated[float, Ge(0)] = 1.0):
+    def __init__(self, extractor: Any, factor: Annotated[float, Ge(0)] = 1.0):
         super().__init__()
         self.extractor, self.factor = Reference(extractor), factor
 
     def forward(self, x: Tensor, made: Tensor) -> Tensor:
-        features = [self.extractor(each) for each in (x, made)]
+        self.extractor.model.ready()
+        features = [self.extractor.model.of_levels(each) for each in (x, made)]
         return (features[0].detach() - features[1]).square().sum(1)
 
 
@@ -75,6 +78,9 @@ class AutoencodingLoss(Loss):
         if not hasattr(model, "bottleneck"):
             raise ValueError(f"loss=autoencoding trains an autoencoder, not a {type(model).__name__}: choose its loss")
         self._of_bottleneck = model.bottleneck.logged  # type: ignore[assignment, union-attr]
+        if self.perceptual is not None:
+            levels = model.codec.reconstruct(torch.zeros(1, *model.shape))
+            self.perceptual(levels, levels)
 
     def forward(self, model: Any, example: Example, generators: Generators, t: Tensor | None = None) -> LossTerms:
         x = example.x_0

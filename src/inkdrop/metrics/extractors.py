@@ -59,6 +59,15 @@ class Extractor(nn.Module):
     def forward(self, data: Tensor) -> Tensor:
         """Returns features (B, dim) of raw data (B, *)."""
 
+    def of_levels(self, levels: Tensor) -> Tensor:
+        """Returns features (B, dim) of real numbers (B, *) in the unit of raw data, through which gradients pass.
+
+        Raises `ValueError` if the extractor takes whole levels alone.
+        """
+        raise ValueError(
+            f"extractor {self.name} has no gradient: choose another one, such as digits, mnist or thumbnail"
+        )
+
     def logits(self, features: Tensor) -> Tensor:
         """Returns class scores (B, K) of features (B, dim); raises `ValueError` if the extractor has no classes."""
         raise ValueError(f"extractor {self.name} has no classes: choose a classifier, such as inception or mnist")
@@ -104,7 +113,10 @@ class Identity(Extractor):
         self.dim = dim if isinstance(dim, int) else math.prod(dim)
 
     def forward(self, data: Tensor) -> Tensor:
-        return data.flatten(1).float()
+        return self.of_levels(data.float())
+
+    def of_levels(self, levels: Tensor) -> Tensor:
+        return levels.flatten(1)
 
 
 class NoFeatures(Extractor):
@@ -128,7 +140,10 @@ class Thumbnail(Extractor):
 
     def forward(self, data: Tensor) -> Tensor:
         require_images(data, self.name)
-        return nn.functional.adaptive_avg_pool2d(data.float(), self.size).flatten(1)
+        return self.of_levels(data.float())
+
+    def of_levels(self, levels: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(levels, self.size).flatten(1)
 
 
 class Classifier(Extractor):
@@ -178,7 +193,10 @@ class Classifier(Extractor):
 
     def forward(self, data: Tensor) -> Tensor:
         require_images(data, self.name)
-        return self.hidden(data.float() / 255)
+        return self.of_levels(data.float())
+
+    def of_levels(self, levels: Tensor) -> Tensor:
+        return self.hidden(levels / 255)
 
     def logits(self, features: Tensor) -> Tensor:
         return self.classes(features)
