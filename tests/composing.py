@@ -18,11 +18,11 @@ import yaml
 from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, base
-from omegaconf._utils import get_yaml_loader
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -46,10 +46,12 @@ def compose_plainly() -> None:
         setattr(owner, name, plain)
 
 
-def parse_all() -> None:
-    """Parses all files of `conf/`, for processes that are forked from this one."""
+def read_all() -> None:
+    """Reads all files of `conf/`, for processes that are forked from this one."""
+    repo = ConfigRepository.__new__(ConfigRepository)
+    repo.sources = [FileConfigSource("main", f"file://{CONF}")]
     for file in CONF.rglob("*.yaml"):
-        _load(io.StringIO(file.read_text()), get_yaml_loader())
+        repo.load_config(config_path=str(file.relative_to(CONF).with_suffix("")))
 
 
 def _load(stream: Any, Loader: Any) -> Any:

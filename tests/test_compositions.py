@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+
 import pytest
 import torch
 from analytic import ALL_SCHEDULES
@@ -51,6 +54,14 @@ TIME_SAMPLERS = [
 WEIGHTINGS: list[Weighting] = [Unit(), Simple(), MinSNR(), SoftMinSNR(), P2(), EDM(), Likelihood()]
 
 
+def pairs(prediction: Prediction) -> Iterable[tuple[TimeSampler, Weighting]]:
+    """All pairs for one prediction; for each other one, each time sampler and weighting once, in other pairs."""
+    if isinstance(prediction, VPrediction):
+        return itertools.product(TIME_SAMPLERS, WEIGHTINGS)
+    turned = PREDICTIONS.index(prediction)
+    return zip(TIME_SAMPLERS, [*WEIGHTINGS[turned:], *WEIGHTINGS[:turned]], strict=True)
+
+
 def draws_steps(time_sampler: TimeSampler) -> bool:
     return isinstance(getattr(time_sampler, "law", time_sampler), DiscreteUniform)
 
@@ -67,21 +78,20 @@ def test_every_composition_trains_a_step_or_says_why_not(schedule: Schedule, pre
         return
     denoiser = NetworkDenoiser(network, schedule, prediction)
     x_0, generators = torch.randn(6, 2), Generators.from_positions(0, range(6))
-    for time_sampler in TIME_SAMPLERS:
-        for weighting in WEIGHTINGS:
-            loss = DenoisingLoss(time_sampler, weighting)
-            if draws_steps(time_sampler) and schedule.num_timesteps is None:
-                with pytest.raises(ValueError, match="time_sampler=uniform"):
-                    loss.check(denoiser)
-                continue
-            loss.check(denoiser)
-            before = [weight.clone() for weight in network.parameters()]
-            network.zero_grad()
-            value = loss(denoiser, Example(x_0), generators).loss.mean()
-            value.backward()
-            gradients = [weight.grad for weight in network.parameters()]
-            assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
-            torch.optim.SGD(network.parameters(), 1e-3 / (1 + torch.nn.utils.get_total_norm(gradients))).step()
-            moved = any(not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
-            assert moved, (time_sampler, weighting)
-            assert value.isfinite(), (time_sampler, weighting)
+    for time_sampler, weighting in pairs(prediction):
+        loss = DenoisingLoss(time_sampler, weighting)
+        if draws_steps(time_sampler) and schedule.num_timesteps is None:
+            with pytest.raises(ValueError, match="time_sampler=uniform"):
+                loss.check(denoiser)
+            continue
+        loss.check(denoiser)
+        before = [weight.clone() for weight in network.parameters()]
+        network.zero_grad()
+        value = loss(denoiser, Example(x_0), generators).loss.mean()
+        value.backward()
+        gradients = [weight.grad for weight in network.parameters()]
+        assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
+        torch.optim.SGD(network.parameters(), 1e-3 / (1 + torch.nn.utils.get_total_norm(gradients))).step()
+        moved = any(not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+        assert moved, (time_sampler, weighting)
+        assert value.isfinite(), (time_sampler, weighting)

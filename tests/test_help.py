@@ -50,7 +50,7 @@ def test_help_lists_and_explains_groups_of_which_several_are_taken() -> None:
     assert lines["metric.kernel.subset_size=1000"][:3] == ["items", "of", "a"]
     assert lines["guidance.static_threshold.low=-1.0"] == ["smallest", "value"]
     output = completed("sample.py", "--help").stdout
-    assert re.search(r"^  metric +accuracy_score  cmmd ", output, re.MULTILINE)
+    assert re.search(r"^  metric +accuracy_score  clip_score ", output, re.MULTILINE)
 
 
 def test_help_of_a_wrong_choice_names_the_choices() -> None:

@@ -122,7 +122,7 @@ def test_schedulers_of_torch_follow_their_own_curve(name: str, number: int, kind
     saved = Checkpoint(Every(steps=1), str(tmp_path / "c"), keep=100)
     fit(task_with(name, options, kind), STEPS, [seen, saved], tmp_path)
     assert seen.states == expected
-    for step in (1, 7):
+    for step in (1, 7) if number == 0 and kind == "SGD" else (7,):
         again = Seen()
         file = tmp_path / "c" / f"step-{step:08d}.ckpt"
         fit(task_with(name, options, kind), STEPS, [again, Checkpoint(Every(steps=99), str(tmp_path / "d"))],

@@ -327,7 +327,7 @@ if __name__ == "__main__":
     import composing
 
     composing.compose_faster()
-    composing.parse_all()
+    composing.read_all()
     gc.collect()
     gc.freeze()  # collecting what libraries hold would copy all of it in each fork
     request = serve(socket.socket(fileno=int(sys.argv[1])))
