@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import differing, interrupted, run, sampled
+from runs import arrays_of, differing, interrupted, run, sampled
 from torch import Tensor, nn
 
 import inkdrop
@@ -317,9 +317,9 @@ def latent(codes: Path) -> list[str]:
 
 
 def test_a_latent_model_needs_its_checkpoint_alone(runs_of: Path, tmp_path: Path) -> None:
-    then = np.load(runs_of / "before" / "samples.npz")
+    then = arrays_of(runs_of / "before")
     now, _ = sampled(runs_of / "latent", tmp_path / "now", "num_samples=6")
-    assert all(np.array_equal(now[name], then[name]) for name in then.files)
+    assert all(np.array_equal(now[name], then[name]) for name in then)
     pipeline = inkdrop.load(runs_of / "latent")
     assert pipeline.shape == (4, 4, 4)
     assert pipeline({"label": torch.arange(2)}, range(2)).shape == (2, 1, 8, 8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import POINTS, STEPS, TINY, differing, interrupted, run, sampled, trained
+from runs import POINTS, STEPS, TINY, arrays_of, differing, interrupted, run, sampled, trained
 
 import inkdrop
 from inkdrop.checkpoints import read_checkpoint
@@ -56,13 +56,13 @@ def test_weights_of_a_guide_are_kept_once_and_apart_from_what_is_trained(runs: P
 
 @pytest.mark.parametrize("options", [[], ["guidance.scale=3"], ["weights=0.9", "guidance.interval=null"]])
 def test_samples_need_no_file_of_the_guide(options: list[str], runs: Path, tmp_path: Path) -> None:
-    then = np.load(runs / "before" / "samples.npz")
+    then = arrays_of(runs / "before")
     now, _ = sampled(runs / "strong", tmp_path / "now", "num_samples=5", *options)
     assert np.array_equal(now["x"], then["x"])
 
 
 def test_a_pipeline_needs_no_file_of_the_guide(runs: Path) -> None:
-    then = np.load(runs / "before" / "samples.npz")
+    then = arrays_of(runs / "before")
     pipeline = inkdrop.load(runs / "strong")
     assert torch.allclose(pipeline({}, range(5)), torch.from_numpy(then["x"]), atol=1e-6)
     pipeline.guidance = {}
@@ -77,7 +77,7 @@ def test_a_run_resumes_to_the_bit_without_the_guide(runs: Path, tmp_path: Path) 
 
 
 def test_another_file_in_the_place_of_the_guide(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    then = np.load(runs / "before" / "samples.npz")
+    then = arrays_of(runs / "before")
     here = f"guidance.checkpoint={runs / 'weak'}"
     interrupted(runs / "strong", 9, tmp_path / "again")
     shutil.copytree(runs / "other", runs / "weak")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import POINTS, STEPS, differing, interrupted, run, sampled
+from runs import POINTS, STEPS, arrays_of, differing, interrupted, run, sampled
 from safetensors.torch import load_file, save_file
 from text_models import CLIP, changed, made, model, tokenizer
 from torch import Tensor
@@ -257,9 +257,9 @@ def _tensors(node: Any, name: str = "") -> list[str]:
 
 
 def test_samples_need_no_other_file(folder: Path, tmp_path: Path) -> None:
-    then = np.load(folder / "before" / "samples.npz")
+    then = arrays_of(folder / "before")
     now, _ = sampled(folder / "run", tmp_path / "now", "num_samples=4", "condition.caption=[red,'größer']")
-    assert all(np.array_equal(now[each], then[each]) for each in then.files)
+    assert all(np.array_equal(now[each], then[each]) for each in then)
     assert json.loads((folder / "run" / "run.json").read_text())["config"]["conditioner"]["length"] == 10
 
 
