@@ -51,6 +51,7 @@ def example(x: Tensor, **fields: Any) -> Example:
     return Example(x, **fields)
 
 
+@pytest.mark.slow
 def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca() -> None:
     """The best linear VAE is tight: its ELBO is the likelihood, whose maximum Tipping and Bishop gave in 1999."""
     torch.manual_seed(0)
@@ -361,6 +362,7 @@ def test_another_autoencoder_in_its_place_is_refused(
     assert "is not the file that the run was started with" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_vq_and_plain_bottlenecks_train_and_resume_to_the_bit(tmp_path: Path) -> None:
     model = [*DIGITS, *SMALL, *STEPS, "bottleneck=vq", "callbacks.evaluate=null"]
     whole = run(tmp_path / "vq", model=[*model, "bottleneck.num_codes=16", "callbacks.pictures=null"])

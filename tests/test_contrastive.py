@@ -202,6 +202,7 @@ def test_metrics_of_texts_count_the_nearest_and_average_the_cosine() -> None:
         TextRetrieval().check({"x": torch.zeros(2, 1)}, {"x": torch.zeros(2, 1)}, Thumbnail(3))
 
 
+@pytest.mark.slow
 def test_a_clip_of_scenes_is_trained_measures_and_guides(tmp_path: Path) -> None:
     run(tmp_path / "clip", model=CLIP)
     assert '"validation/accuracy"' in (tmp_path / "clip/metrics.jsonl").read_text()
@@ -226,6 +227,7 @@ def test_a_clip_of_scenes_is_trained_measures_and_guides(tmp_path: Path) -> None
     assert 0 <= result["metrics"]["retrieval_contrastive_20"] <= 1
 
 
+@pytest.mark.slow
 def test_unclip_draws_vectors_of_captions_and_images_of_vectors(tmp_path: Path) -> None:
     run(tmp_path / "clip", model=CLIP)
     short = [

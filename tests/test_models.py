@@ -162,6 +162,7 @@ def test_each_player_has_its_own_norm_and_is_clipped_by_it(folder: Path, tmp_pat
     assert "loss_by_t" not in text
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit(folder: Path, tmp_path: Path) -> None:
     short = ["trainer.max_steps=6", "callbacks.evaluate=null", "callbacks.pictures=null", "scheduler.warmup_steps=2"]
     short += ["callbacks.checkpoint.every.steps=3", "trainer.gradient_clip_val=0.1"]

@@ -283,6 +283,7 @@ def test_settings_with_a_degradation_are_plain() -> None:
     assert Consistency().settings()["degradation"] is None
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_by_pairs(tmp_path: Path, script: Script) -> None:
     options = ["data=scenes", "data.num_scenes=64", "data.num_held_out=10", "+data.fields.image=small", "logger=none"]
     options += ["+data.fields.hole=unchanged", "conditioner=image", "conditioner.concat_channels=4", "guidance=none"]

@@ -324,6 +324,7 @@ EVIL = ["\x1b[2J\x1b]0;title\x07", "# heading\n## another", "| a | b |", "<scrip
         "a,b\"c", "x" * 10**5, "---", "1. a"]  # fmt: skip
 
 
+@pytest.mark.many
 @pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("evil", EVIL, ids=range(len(EVIL)))
 def test_nothing_in_a_result_does_anything_where_it_is_shown(evil: str, tmp_path: Path) -> None:

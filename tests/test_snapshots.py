@@ -163,6 +163,7 @@ def test_a_run_with_snapshots_goes_on_to_the_bit(tmp_path: Path) -> None:
             assert found[name]["metrics"] == expected[name]["metrics"]
 
 
+@pytest.mark.slow
 def test_snapshots_of_a_future_that_was_left_are_gone(tmp_path: Path) -> None:
     run(tmp_path / "whole", LENGTHS, every(4))
     folder = interrupted(tmp_path / "whole", 9, tmp_path / "9")

@@ -263,6 +263,7 @@ def test_samples_need_no_other_file(folder: Path, tmp_path: Path) -> None:
     assert json.loads((folder / "run" / "run.json").read_text())["config"]["conditioner"]["length"] == 10
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit_without_the_folder(folder: Path, tmp_path: Path) -> None:
     whole = read_checkpoint(folder / "run")
     interrupted(folder / "run", 9, tmp_path / "run")
