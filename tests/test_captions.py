@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from image_files import encoded, folder, pixels, write
+from runs import sampled, trained
 
 from inkdrop.commands.check_data.inspection import inspect
 from inkdrop.conditioners import Words
@@ -206,6 +207,18 @@ def test_images_without_a_valid_caption_are_counted_and_may_be_left_out(tmp_path
     assert by_image(data) | by_image(data, "validation") == expected
     lazy = captioned(tmp_path, "txt", max_broken=0.4, memory_limit=0.0)
     assert torch.equal(collect(lazy.splits["train"])["x"], collect(data.splits["train"])["x"])
+
+
+def test_a_folder_with_captions_is_trained_on_and_asked_for_texts(tmp_path: Path) -> None:
+    write(tmp_path / "in", IMAGES | jsonl())
+    small = ["experiment=text_to_image", "network.base_channels=8", "data.batch_size=4", "data.held_out=0.25"]
+    small += ["~callbacks.evaluate", "callbacks.pictures.num_samples=2", "time_grid.num_steps=2", "trainer.max_steps=2"]
+    trained(tmp_path / "run", f"data.path={tmp_path / 'in'}", options=small)
+    arrays, _ = sampled(tmp_path / "run", tmp_path / "out", "num_samples=2", "condition.caption=[a fox,'größer']")
+    assert arrays["caption"].tolist() == ["a fox", "größer"]
+    with pytest.raises(SystemExit) as end:
+        trained(tmp_path / "none", f"data.path={tmp_path / 'in'}", "data.captions=txet", options=small)
+    assert end.value.code == 3
 
 
 def test_check_data_reports_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
