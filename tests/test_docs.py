@@ -241,6 +241,8 @@ def test_verbs_of_pages_are_known(page: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(sys, "argv", ["inkdrop", words[3], "--help"])
         with pytest.raises(SystemExit, match=r"^0$"):
             inkdrop_main()
+        if words[3] == "export":  # it has no configuration
+            continue
         overrides = [
             word for word in words[4:] if "=" in word and word not in ("data=NAME", "network=NAME", "data=stripes")
         ]

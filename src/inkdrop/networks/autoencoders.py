@@ -193,6 +193,16 @@ class ConvolutionalAutoencoder(nn.Module):
         self.decoder = ConvolutionalDecoder(shape, bottleneck.channels, *options)
         self.bottleneck = bottleneck
 
+    @classmethod
+    def joined(
+        cls, encoder: ConvolutionalEncoder, decoder: ConvolutionalDecoder, bottleneck: Bottleneck
+    ) -> ConvolutionalAutoencoder:
+        """Returns the autoencoder of these parts."""
+        whole = cls.__new__(cls)
+        nn.Module.__init__(whole)
+        whole.encoder, whole.decoder, whole.bottleneck = encoder, decoder, bottleneck
+        return whole
+
 
 def _layers(sizes: Sequence[int]) -> list[nn.Module]:
     """Linear layers between these numbers, with SiLU between them."""

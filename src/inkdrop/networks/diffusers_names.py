@@ -34,7 +34,6 @@ _TRANSFORMER_LAYER = {
 _TOP = {
     "time.0": "time_embedding.linear_1",
     "time.2": "time_embedding.linear_2",
-    "vector": "class_embedding",
     "conv_in": "conv_in",
     "norm_out": "conv_norm_out",
     "conv_out": "conv_out",
@@ -74,6 +73,8 @@ def _rename_unet(network: Any) -> Callable[[str], str | None]:
         stem, kind = key.rsplit(".", 1)
         if stem in _TOP:
             return f"{_TOP[stem]}.{kind}"
+        if stem == "vector" and type(network) is LatentUNet:  # that of UNet2DModel is a table
+            return f"class_embedding.{kind}"
         if match := re.fullmatch(r"(down|up)\.(\d+)\.resample\.conv", stem):
             direction, level = match.groups()
             return f"{direction}_blocks.{level}.{direction}samplers.0.conv.{kind}"

@@ -1,0 +1,247 @@
+"""The command `export`: writes the model of a run as a folder that diffusers loads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inkdrop.errors import ConfigurationError
+from inkdrop.files.showing import harmless
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from inkdrop.models import Autoencoder, Latent
+
+_OPTIONS = ("checkpoint", "folder", "weights")
+_PREDICTIONS = {"NoisePrediction": "epsilon", "DataPrediction": "sample", "VPrediction": "v_prediction"}
+_EPILOG = """\
+checkpoint=RUN  run folder or checkpoint
+folder=OUT      the folder to write, which must not exist
+weights=ema     ema, raw, or another average of the weights
+
+The model of a run with network=unet becomes a DDIMPipeline, one with network=latent_unet and a codec of an autoencoder
+a StableDiffusionPipeline without text encoder, which takes prompt_embeds, and the one of task=autoencoder an
+AutoencoderKL.
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes the folder, and prints how diffusers loads it."""
+    parser = argparse.ArgumentParser(
+        prog="inkdrop export",
+        description="Writes the model of a run as a folder that diffusers loads.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("options", nargs="*", metavar="option=value")
+    options = _read(parser.parse_args(arguments).options)
+    from inkdrop.commands.command import for_the_user
+
+    with for_the_user():
+        code = export(**options)
+    print(f"{options['folder']}: {code}")
+
+
+def _read(arguments: Sequence[str]) -> dict[str, str]:
+    options = {"weights": "ema"}
+    for each in arguments:
+        name, equals, value = each.partition("=")
+        if name not in _OPTIONS or not equals or not value:
+            raise ConfigurationError(
+                f"unknown option {harmless(each)}: export takes checkpoint=RUN folder=OUT and weights=ema"
+            )
+        options[name] = value
+    for name in _OPTIONS:
+        if name not in options:
+            raise ConfigurationError(f"{name}=... is needed: export takes checkpoint=RUN folder=OUT and weights=ema")
+    return options
+
+
+def export(checkpoint: str, folder: str, weights: str = "ema") -> str:
+    """Writes the model of a run in the format of diffusers, and returns the Python code that loads it.
+
+    Raises `ValueError` for a model that diffusers does not have, or if the folder exists.
+    """
+    from safetensors.torch import save
+
+    from inkdrop.files.writing import write_bytes, write_text
+    from inkdrop.models import Autoencoder
+    from inkdrop.pipeline import load
+
+    out = Path(folder)
+    if out.exists():
+        raise ConfigurationError(f"folder={harmless(folder)} exists: choose a new one")
+    model: Any = load(checkpoint, weights)
+    if isinstance(model, Autoencoder):
+        published, texts, networks = "AutoencoderKL", dict[str, dict[str, Any]](), {".": autoencoder(model)}
+    else:
+        published, texts, networks = _pipeline(model)
+    for name, (config, state) in networks.items():
+        (out / name).mkdir(parents=True, exist_ok=True)
+        content = {key: value.detach().float().contiguous() for key, value in state.items()}
+        write_bytes(out / name / "diffusion_pytorch_model.safetensors", save(content, {"format": "pt"}))
+        write_text(out / name / "config.json", _json(config))
+    for name, text in texts.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        write_text(out / name, _json(text))
+    given = ", text_encoder=None, tokenizer=None" if published == "StableDiffusionPipeline" else ""
+    return f"diffusers.{published}.from_pretrained({json.dumps(folder)}{given})"
+
+
+_Network = tuple[dict[str, Any], dict[str, "Tensor"]]
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _pipeline(model: Any) -> tuple[str, dict[str, dict[str, Any]], dict[str, _Network]]:
+    """The class of a diffusion model, its JSON files, and its networks."""
+    from inkdrop.denoiser.network import NetworkDenoiser
+    from inkdrop.networks import LatentUNet, UNet
+
+    denoiser = getattr(model, "denoiser", None)
+    if type(denoiser) is not NetworkDenoiser:
+        kind = type(model if denoiser is None else denoiser).__name__
+        raise ValueError(
+            f"the checkpoint holds a {kind}, which cannot be exported: choose a run of task=diffusion with "
+            "denoiser=network, or of task=autoencoder"
+        )
+    kinds: dict[Any, Callable[..., Any]] = {UNet: _pixel_pipeline, LatentUNet: _latent_pipeline}
+    if (made := kinds.get(type(denoiser.network))) is None:
+        raise ValueError(
+            f"the network is a {type(denoiser.network).__name__}, which cannot be exported: choose a run with "
+            "network=unet or network=latent_unet"
+        )
+    scheduler = _scheduler(denoiser)
+    published, networks, further = made(model, denoiser.network)
+    parts = {name: ["diffusers", config["_class_name"]] for name, (config, _) in networks.items()}
+    index = {"_class_name": published, **parts, "scheduler": ["diffusers", "DDIMScheduler"], **further}
+    return published, {"model_index.json": index, "scheduler/scheduler_config.json": scheduler}, networks
+
+
+def _scheduler(denoiser: Any) -> dict[str, Any]:
+    """The configuration of a DDIMScheduler with the betas of a discrete chain."""
+    import torch
+
+    schedule, count = denoiser.schedule, denoiser.schedule.num_timesteps
+    if (prediction := _PREDICTIONS.get(type(denoiser.prediction).__name__)) is None:
+        raise ValueError(
+            f"{type(denoiser.prediction).__name__} is not a prediction of DDIMScheduler: choose a run with "
+            "prediction=noise, v or data"
+        )
+    times = torch.arange(1, (count or 1) + 1, dtype=torch.float64) / (count or 1)
+    point = schedule.point(times)
+    alpha, sigma, c_noise = (torch.as_tensor(each) for each in (point.alpha, point.sigma, point.c_noise))
+    whole = torch.arange(len(times), dtype=torch.float64)
+    if not count or (alpha**2 + sigma**2 - 1).abs().max() > 1e-6 or (c_noise - whole).abs().max() > 1e-6:
+        raise ValueError(
+            f"{type(schedule).__name__} is not a discrete chain with alpha^2 + sigma^2 = 1, which DDIMScheduler needs: "
+            "choose a run with schedule=linear_beta, scaled_linear or cosine"
+        )
+    kept = alpha**2
+    return {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": count,
+        "trained_betas": (1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])).tolist(),
+        "prediction_type": prediction,
+        "clip_sample": False,
+        "set_alpha_to_one": True,
+        "steps_offset": 1,  # StableDiffusionPipeline asks for it, and trailing does not use it
+        "timestep_spacing": "trailing",
+    }
+
+
+def _pixel_pipeline(model: Any, network: Any) -> tuple[str, dict[str, _Network], dict[str, Any]]:
+    """A UNet of images in [-1, 1]; the vectors of classes become a table."""
+    import torch
+
+    from inkdrop.codecs import Pixels
+    from inkdrop.conditioners import Label
+
+    if type(model.codec) is not Pixels:
+        raise ValueError(
+            f"the codec is {type(model.codec).__name__}, but a UNet2DModel is of pixels: choose a run with "
+            "codec=pixels, or with network=latent_unet"
+        )
+    vector, classes = network.vector, {}
+    if vector is not None and type(model.conditioner) is Label:
+        network.vector = None
+        with torch.no_grad():
+            classes = {"class_embedding.weight": vector(model.conditioner.embedding.weight)}
+    config, state = _published(network)
+    if classes:
+        config["num_class_embeds"] = len(classes["class_embedding.weight"])
+    return "DDIMPipeline", {"unet": (config, {**state, **classes})}, {}
+
+
+def _latent_pipeline(model: Any, network: Any) -> tuple[str, dict[str, _Network], dict[str, Any]]:
+    """A UNet of codes with tokens, and their autoencoder; nothing says how a text becomes tokens."""
+    from inkdrop.models import Autoencoder, Latent
+
+    if type(model.codec) is not Latent or type(model.codec.model.model) is not Autoencoder:
+        raise ValueError(
+            "a StableDiffusionPipeline needs codes of an autoencoder: choose a run with codec=latent or "
+            "codec=latent_published"
+        )
+    if not network.doors["tokens"]:
+        raise ValueError(
+            "a UNet2DConditionModel attends to tokens, but this network takes none: choose a run with a conditioner "
+            "that makes tokens, such as conditioner=words or conditioner=text"
+        )
+    inner = model.codec.model.model
+    networks = {"unet": _published(network), "vae": autoencoder(inner, model.codec)}
+    return "StableDiffusionPipeline", networks, {"requires_safety_checker": False}
+
+
+def _published(network: Any) -> _Network:
+    from inkdrop.networks.diffusers_format import config_for_diffusers, to_diffusers
+
+    if network.conv_in.weight.dim() != 4:
+        raise ValueError(f"the network has {network.conv_in.weight.dim() - 2} dimensions, but diffusers' has 2")
+    return config_for_diffusers(network), to_diffusers(network)
+
+
+def autoencoder(model: Autoencoder, codec: Latent | None = None) -> _Network:
+    """Returns configuration and weights of an `AutoencoderKL`, whose codes are those of the codec.
+
+    Mean and deviation of a channel become a part of the maps before and after the codes; a published scale stays the
+    `scaling_factor`. Raises `ValueError` for parts that `AutoencoderKL` lacks.
+    """
+    import torch
+
+    from inkdrop.codecs import Pixels
+    from inkdrop.models.observations import Observation
+    from inkdrop.networks.autoencoders import ConvolutionalAutoencoder, ConvolutionalEncoder
+    from inkdrop.networks.bottlenecks import KL
+    from inkdrop.networks.diffusers_format import config_for_diffusers, to_diffusers
+
+    fits = type(model.encoder) is ConvolutionalEncoder and type(model.bottleneck) is KL and type(model.codec) is Pixels
+    if not fits or type(model.observation).mean is not Observation.mean:
+        raise ValueError(
+            "an AutoencoderKL is convolutional, of pixels, with a normal law of codes: choose an autoencoder with "
+            "network=autoencoder bottleneck=kl observation=gaussian and images of 8 bits"
+        )
+    if model.encoder.norm_out.eps != 1e-6:
+        raise ValueError(f"an AutoencoderKL has norm_eps=1e-6, but this network has {model.encoder.norm_out.eps}")
+    decoder: Any = model.network
+    network = ConvolutionalAutoencoder.joined(model.encoder, decoder, model.bottleneck)
+    config, state = config_for_diffusers(network), to_diffusers(network)
+    if codec is None:
+        return config, state
+    if codec.scale is not None:
+        return {**config, "scaling_factor": codec.scale}, state
+    mean, std, half = codec.mean, codec.std, len(codec.mean)
+    factor, shift = torch.cat([1 / std, std.new_ones(half)]), torch.cat([-mean / std, -2 * std.log()])
+    before, after = state["quant_conv.weight"], state["post_quant_conv.weight"]
+    state |= {
+        "quant_conv.weight": before * factor[:, None, None, None],
+        "quant_conv.bias": state["quant_conv.bias"] * factor + shift,
+        "post_quant_conv.weight": after * std[:, None, None],
+        "post_quant_conv.bias": state["post_quant_conv.bias"] + (after[:, :, 0, 0] @ mean),
+    }
+    return config, state
