@@ -429,7 +429,8 @@ def test_pictures_in_training_show_held_out_conditions_where_only_a_user_could_s
     held_out = {"x": torch.zeros(3, 1), "label": torch.tensor([1, 1, 1]), "size": rows}
 
     def shown(conditioner: Conditioner) -> dict[str, Tensor]:
-        return conditions(SimpleNamespace(request=conditioner.request), range(5), held_out)  # type: ignore[arg-type]
+        pipeline = SimpleNamespace(request=conditioner.request, names=conditioner.names)
+        return conditions(pipeline, range(5), held_out)  # type: ignore[arg-type]
 
     assert torch.equal(shown(Attributes(2, 4, name="size"))["size"], rows[[0, 1, 2, 0, 1]])
     assert shown(Label(2, 4))["label"].tolist() == [0, 1, 0, 1, 0]

@@ -1,14 +1,15 @@
 """Metrics of features against independent libraries and closed forms, and through the collector of all ranks."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch_fidelity
-import yaml
 from fidelity import Images, random_inception
 from observed import ALL, Scores, clouds, observed, one_of_two, value
+from omegaconf import OmegaConf
 from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
 from torch import Tensor
@@ -242,7 +243,7 @@ def test_collector_brings_two_processes_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted(set(CONF.glob("*.yaml")) - {CONF / "none.yaml"}), ids=lambda file: file.stem)
 def test_options_in_yaml_are_the_defaults_and_may_stand_in_checkpoints(file: Path) -> None:
-    node = yaml.safe_load(file.read_text())
+    node: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     check(node, CHECKPOINT_TARGETS)
     ((name, metric),) = build(node, CHECKPOINT_TARGETS).items()
     assert name == file.stem

@@ -133,6 +133,8 @@ FRECHET = {"frechet": FrechetDistance()}
 class Copycat(torch.nn.Module):
     """A pipeline whose samples are given images."""
 
+    names = ("label",)
+
     def __init__(self, images: Tensor):
         super().__init__()
         self.images, self.anchor = images, torch.nn.Parameter(torch.zeros(1))

@@ -38,6 +38,7 @@ PIPE = {
         "cache_size": 10,
         "x": ["npy"],
         "label": None,
+        "captions": None,
     },
     "shards": [
         {
@@ -46,6 +47,7 @@ PIPE = {
             "offsets": {"_target_": "numpy.zeros", "shape": 1, "dtype": "int64"},
             "sizes": {"_target_": "numpy.ones", "shape": 1, "dtype": "int64"},
             "labels": {"_target_": "numpy.zeros", "shape": 1, "dtype": "int64"},
+            "texts": [],
         }
     ],
     "shape": [1],
