@@ -5,8 +5,9 @@ from inkdrop.networks.edm2 import EDM2UNet
 from inkdrop.networks.encoder import Encoder
 from inkdrop.networks.latent_unet import LatentUNet
 from inkdrop.networks.mlp import MLP
+from inkdrop.networks.mmdit import MMDiT
 from inkdrop.networks.ncsnpp import NCSNpp
 from inkdrop.networks.unet import UNet
 from inkdrop.networks.variance import LearnedVariance
 
-__all__ = ["MLP", "DiT", "EDM2UNet", "Encoder", "LatentUNet", "LearnedVariance", "NCSNpp", "UNet"]
+__all__ = ["MLP", "DiT", "EDM2UNet", "Encoder", "LatentUNet", "LearnedVariance", "MMDiT", "NCSNpp", "UNet"]

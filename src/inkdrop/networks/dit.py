@@ -20,22 +20,26 @@ from inkdrop.networks.positions import MakePositions, SineCosine
 _NUM_FREQUENCIES = 256
 
 
-def _patches(x: Tensor, size: int) -> Tensor:
-    """(B, C, *) -> (B, N, C size^axes), so that a linear layer is a convolution that steps from patch to patch."""
+def patches_of(x: Tensor, size: int) -> Tensor:
+    """Returns the patches (B, N, C size^axes) of x (B, C, *).
+
+    A linear layer on them is a convolution that steps from patch to patch.
+    """
     axes = x.dim() - 2
     x = x.reshape(*x.shape[:2], *(part for length in x.shape[2:] for part in (length // size, size)))
     return x.permute(0, *range(2, x.dim(), 2), 1, *range(3, x.dim(), 2)).flatten(1, axes).flatten(2)
 
 
-def _image(patches: Tensor, grid: Sequence[int], size: int) -> Tensor:
-    """(B, N, C size^axes) -> (B, C, *), the inverse of `_patches`."""
+def grid_of(patches: Tensor, grid: Sequence[int], size: int) -> Tensor:
+    """Returns x (B, C, *) of its patches (B, N, C size^axes), the inverse of `patches_of`."""
     axes = len(grid)
     x = patches.unflatten(2, (-1, *(size,) * axes)).unflatten(1, grid)
     x = x.permute(0, axes + 1, *(axis for i in range(1, axes + 1) for axis in (i, axes + 1 + i)))
     return x.reshape(*x.shape[:2], *(size * length for length in grid))
 
 
-def _norm(h: Tensor, shift: Tensor | float = 0.0, scale: Tensor | float = 0.0) -> Tensor:
+def modulated(h: Tensor, shift: Tensor | float = 0.0, scale: Tensor | float = 0.0) -> Tensor:
+    """Returns h (B, N, W) normalised over its features, then scaled by `1 + scale` and shifted."""
     return nn.functional.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
@@ -88,11 +92,11 @@ class _Block(nn.Module):
         rotate: Callable[[Tensor], Tensor],
     ) -> Tensor:
         shift, scale, gate, shift_2, scale_2, gate_2 = self.modulation(embedding)[:, None].chunk(6, dim=2)
-        y = _norm(h, shift, scale)
+        y = modulated(h, shift, scale)
         h = h + gate * self.dropout(self.attention(y, y, rotate=rotate))
         if self.cross_attention is not None:
-            h = h + self.dropout(self.cross_attention(_norm(h), tokens, mask))
-        return h + gate_2 * self.dropout(self.layers(_norm(h, shift_2, scale_2)))
+            h = h + self.dropout(self.cross_attention(modulated(h), tokens, mask))
+        return h + gate_2 * self.dropout(self.layers(modulated(h, shift_2, scale_2)))
 
 
 class DiT(nn.Module):
@@ -173,9 +177,9 @@ class DiT(nn.Module):
         if vector is not None:
             embedding = embedding + self.vector(vector)
         embedding = nn.functional.silu(embedding)
-        h = self.patch(_patches(x if concat is None else torch.cat([x, concat], dim=1), self.patch_size))
+        h = self.patch(patches_of(x if concat is None else torch.cat([x, concat], dim=1), self.patch_size))
         h = self.positions(h)
         for block in self.blocks:
             h = block(h, embedding, tokens, mask, self.positions.rotate)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=2)
-        return _image(self.out(_norm(h, shift, scale)), self.grid, self.patch_size)
+        return grid_of(self.out(modulated(h, shift, scale)), self.grid, self.patch_size)

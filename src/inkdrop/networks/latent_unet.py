@@ -5,7 +5,6 @@ B batch, C channels, * spatial sizes, N positions, W width, E width of the embed
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Len, Lt
 from torch import Tensor, nn
 
-from inkdrop.networks.layers import CONVOLUTION, Attend, doors, resolutions, scaled_dot_product, zeroed
+from inkdrop.networks.layers import CONVOLUTION, Attend, doors, resolutions, scaled_dot_product, waves, zeroed
 from inkdrop.networks.u_shaped import UShaped, channels, level
 from inkdrop.networks.unet import Residual, Upsample
 
@@ -200,7 +199,7 @@ class LatentUNet(UShaped):
         self.conv_out = zeroed(convolution(widths[0], out_channels or in_channels, 3, padding=1))
 
     def embed(self, c_noise: Tensor, vector: Tensor | None, dtype: torch.dtype) -> Tensor:
-        embedding = self.time(_waves(c_noise, self.base_channels).to(dtype))
+        embedding = self.time(waves(c_noise, self.base_channels).to(dtype))
         return embedding if self.vector is None else embedding + self.vector(vector)
 
     def output(self, h: Tensor, outputs: Sequence[Tensor]) -> Tensor:
@@ -217,15 +216,3 @@ def _heads(widths: Sequence[int], num_heads: int | None, head_dim: int | None) -
             f"network.num_heads={num_heads} does not divide the channels {list(widths)}: change one of them"
         )
     return heads
-
-
-def _waves(c_noise: Tensor, dim: int) -> Tensor:
-    """Cosines, then sines of c_noise (B) at dim / 2 frequencies from 1 to 1e-4, the last one excluded: (B, dim).
-
-    Source: the reference code of Rombach et al. 2022, arXiv 2112.10752.
-    """
-    c_noise = c_noise.to(torch.promote_types(c_noise.dtype, torch.float32))
-    half = dim // 2
-    rates = torch.exp(torch.arange(half, device=c_noise.device, dtype=c_noise.dtype) * (-math.log(1e4) / half))
-    angles = c_noise[:, None] * rates
-    return torch.cat([angles.cos(), angles.sin()], dim=1)

@@ -32,6 +32,18 @@ def sinusoidal(c_noise: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def waves(c_noise: Tensor, dim: int) -> Tensor:
+    """Returns cosines, then sines of c_noise (B) at dim / 2 frequencies from 1 to 1e-4, which is excluded: (B, dim).
+
+    Source: the reference code of Rombach et al. 2022, arXiv 2112.10752.
+    """
+    c_noise = c_noise.to(torch.promote_types(c_noise.dtype, torch.float32))
+    half = dim // 2
+    rates = torch.exp(torch.arange(half, device=c_noise.device, dtype=c_noise.dtype) * (-math.log(1e4) / half))
+    angles = c_noise[:, None] * rates
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
 def initialised(layer: Any) -> nn.Module:
     """Initialises a convolution or linear layer with uniform weights of variance 2 / (fan in + fan out) and biases 0.
 
