@@ -125,7 +125,9 @@ def of_latents(folder: Path) -> None:
 
 
 def _clip(folder: Path) -> Path:
-    return trained(folder, "clip", "experiment=clip")
+    """A CLIP of clean scenes."""
+    clean = ["loss.time_sampler=null", "callbacks.loss_by_noise_level=null", "trainer.max_steps=1500"]
+    return trained(folder, "clip", "experiment=clip", *clean)
 
 
 def of_clip(folder: Path) -> None:
@@ -150,7 +152,7 @@ def of_clip(folder: Path) -> None:
 
 def of_guidance(folder: Path) -> None:
     """An unconditional model of scenes under guidance by the CLIP."""
-    clip = _clip(folder)
+    clip = trained(folder, "noised_clip", "experiment=clip")
     options = ["conditioner=none", "guidance=none", "extractor=none", "metric=scene_judge", "optimizer.lr=2e-3"]
     network = ["network.base_channels=16", "network.channel_multipliers=[1,2,4]", "network.attention_resolutions=[4]"]
     run = trained(folder, "free", *SCENES, *options, *network, "trainer.max_steps=2500", "callbacks.evaluate=null")
