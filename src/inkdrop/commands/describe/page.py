@@ -24,8 +24,9 @@ def _process(found: Mapping[str, Any]) -> Iterator[str]:
     if found["coefficients"]:
         yield item("process", "x_t = alpha(t) x_0 + sigma(t) eps, with t from 0 (data) to 1 (noise)")
     yield item("estimate", found["estimate"])
-    inputs = ["c_noise", *(f"{name} {shape}" for name, shape in found["conditions"].items())]
-    yield item("shape", f"x is {found['shape']}; the network receives {', '.join(inputs)}")
+    inputs = ["c_noise"] if found["coefficients"] else []  # which a model without times does not have
+    inputs += [f"{name} {shape}" for name, shape in found["conditions"].items()]
+    yield item("shape", f"x is {found['shape']}" + (f"; the network receives {', '.join(inputs)}" if inputs else ""))
     for name, part in found["parts"].items():
         yield item(name, f"{part['is']}: {part['does']}")
 
