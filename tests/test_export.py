@@ -10,7 +10,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMPipeline, UNet2DModel
+from diffusers import AutoencoderKL, DDIMPipeline, UNet2DConditionModel, UNet2DModel
 from runs import run
 from torch import Tensor, nn
 
@@ -130,6 +130,28 @@ def test_a_pixel_model_of_classes_is_a_unet_with_a_table(runs_of: Path, tmp_path
     kept = pipe.scheduler.alphas_cumprod[[0, 499, 999]]
     assert torch.allclose(kept, torch.tensor([each.alpha**2 for each in point]).float(), atol=1e-6)
     assert isinstance(UNet2DModel.from_pretrained(tmp_path / "out" / "unet"), UNet2DModel)
+
+
+def test_a_published_unet_is_where_training_begins(runs_of: Path, tmp_path: Path) -> None:
+    peer = UNet2DConditionModel(
+        sample_size=4,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=64,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        use_linear_projection=True,
+    )
+    peer.save_pretrained(tmp_path / "published" / "unet")
+    codec = ["codec=latent", f"codec.model.checkpoint={runs_of / 'codes'}"]
+    options = [f"init_from={tmp_path / 'published'}", "optimizer.lr=0.0"]
+    run(tmp_path / "run", *options, model=latent(runs_of, codec))
+    export(str(tmp_path / "run"), str(tmp_path / "out"))
+    unet: Any = UNet2DConditionModel.from_pretrained(tmp_path / "out" / "unet")
+    weights = unet.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in peer.state_dict().items())
 
 
 def test_the_command_prints_how_diffusers_loads_it(
