@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ from torch import Tensor, nn
 import inkdrop
 from inkdrop.__main__ import main
 from inkdrop.commands.export import export
+from inkdrop.denoiser import SelfConditioned
 from inkdrop.files.texts import encoded
+from inkdrop.networks import DiT, LatentUNet
+from inkdrop.predictions import KarrasPrediction
 from inkdrop.samplers import DDIM
+from inkdrop.schedules import VP
 from inkdrop.time_grids import Trailing
 
 STEPS = ["logger=none", "trainer.max_steps=2", "callbacks.evaluate=null", "callbacks.pictures=null", "extractor=none"]
@@ -192,19 +197,36 @@ def test_options_are_checked(
     assert words in capsys.readouterr().err
 
 
+def replaced(denoiser: Any, **parts: Any) -> Any:
+    """A denoiser with another network, schedule or prediction."""
+    for name, part in parts.items():
+        setattr(denoiser, name, part)
+    return denoiser
+
+
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("change", "words"),
     [
-        (["network=dit", "network.depth=1"], "the network is a DiT, which cannot be exported"),
-        (["schedule=vp", "time_sampler=uniform"], "is not a discrete chain"),
-        (["prediction=karras"], "KarrasPrediction is not a prediction of DDIMScheduler"),
-        (["denoiser=self_conditioned"], "holds a SelfConditioned,"),
-        (["network=latent_unet"], "a StableDiffusionPipeline needs codes of an autoencoder"),
+        (
+            lambda it: replaced(it, network=DiT([1, 8, 8], 4, 16, 1, 2)),
+            "the network is a DiT, which cannot be exported",
+        ),
+        (lambda it: replaced(it, schedule=VP()), "VP is not a discrete chain"),
+        (lambda it: replaced(it, prediction=KarrasPrediction()), "KarrasPrediction is not a prediction of DDIM"),
+        (lambda it: SelfConditioned(it.network, it.schedule, it.prediction, 1), "holds a SelfConditioned, which"),
+        (
+            lambda it: replaced(it, network=LatentUNet([1, 8, 8], 8, [1], 1, 2)),
+            "a StableDiffusionPipeline needs codes of an autoencoder",
+        ),
     ],
+    ids=["network", "schedule", "prediction", "denoiser", "codec"],
 )
-def test_what_diffusers_lacks_is_refused_before_a_folder_exists(options: list[str], words: str, tmp_path: Path) -> None:
-    model = [each for each in DIGITS if "norm_groups" not in each and "base_channels" not in each]
-    run(tmp_path / "run", *options, "trainer.max_steps=1", model=model)
+def test_what_diffusers_lacks_is_refused_before_a_folder_exists(
+    change: Callable[[Any], Any], words: str, runs_of: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = inkdrop.load(runs_of / "pixels")
+    model.denoiser = change(model.denoiser)
+    monkeypatch.setattr("inkdrop.pipeline.load", lambda *_: model)
     with pytest.raises(ValueError, match=words):
-        export(str(tmp_path / "run"), str(tmp_path / "out"))
+        export("RUN", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
