@@ -135,7 +135,10 @@ def cascades(folder: Path, steps: int) -> None:
 
 
 MASKS = ["experiment=segmentation"]
-ANNOTATED = [*MASKS, "data.batch_size=32", "data.fields.x=annotated", "+data.fields.annotators=annotators"]
+ANNOTATED = [
+    *(*MASKS, "data.batch_size=16", "trainer.max_steps=1000"),
+    *("data.fields.x=annotated", "+data.fields.annotators=annotators"),
+]
 
 
 def _crossed(out: Tensor, x: Tensor) -> Tensor:
@@ -181,7 +184,7 @@ def _energy(mask: Tensor, marked: Tensor) -> float:
     return float((2 * apart(marked, mask).mean(1) - between).mean())
 
 
-STYLE = ["experiment=scenes_unconditional", "data.batch_size=32", "trainer.max_steps=1500"]
+STYLE = ["experiment=scenes_unconditional", "data.batch_size=16", "trainer.max_steps=1000"]
 
 
 def of_styles(folder: Path) -> None:
