@@ -83,6 +83,17 @@ def test_tokens_depend_on_the_words_of_their_own_text_alone() -> None:
     assert torch.equal(tokens[3, 2:], torch.zeros(4, 8))
 
 
+def test_the_order_of_words_is_as_loud_as_the_words_themselves() -> None:
+    """With quiet positions, "a left of b" and "b left of a" looked alike, and relations stayed at chance."""
+    torch.manual_seed(0)
+    conditioner = fitted(["a red circle left of a blue square"], depth=0, length=8)
+    first, swapped, other = (
+        conditioner(batch(text))["tokens"][0] for text in ("red circle left", "left circle red", "blue square of")
+    )
+    order = (first[1] - swapped[3]).norm()  # of the same word at another place
+    assert order > 0.5 * (first[1] - other[1]).norm()  # and of another word at the same place
+
+
 def test_unknown_words_are_one_token_and_long_texts_are_cut() -> None:
     words = fitted(CAPTIONS[:1])
     tokens = words(batch("a green circle", "a dark circle", "a red circle"))["tokens"]

@@ -92,7 +92,8 @@ class Words(Conditioner):
         self.register_buffer("vocabulary", torch.zeros(num_words, _BYTES, dtype=torch.uint8))
         self.embedding = nn.Embedding(_FIRST + num_words, token_dim)
         nn.init.zeros_(self.embedding.weight[_UNKNOWN])  # no training may ever reach it
-        self.positions = nn.Parameter(0.02 * torch.randn(length + 1, token_dim))
+        # As large as those of words: with small ones the order of words is learned late or not at all.
+        self.positions = nn.Parameter(torch.randn(length + 1, token_dim))
         self.blocks = nn.ModuleList(_Block(token_dim, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(token_dim)
         self.map = nn.Linear(token_dim, dim) if dim else None
