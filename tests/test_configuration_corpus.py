@@ -35,7 +35,7 @@ def assert_refused(ended: Ended, *parts: str, code: int = 2) -> None:
     assert ended.err.startswith("error: ")
     assert "Traceback" not in ended.err
     assert "Warning" not in ended.err
-    assert len(ended.err.splitlines()) < 24
+    assert len(ended.err.splitlines()) < 32
     for part in parts:
         assert part in ended.err
     assert not list(Path.cwd().iterdir())

@@ -82,9 +82,14 @@ OF_A_RUN = {
 @pytest.mark.parametrize("name", [pytest.param(each, marks=LARGE.get(each, ())) for each in EXPERIMENTS])
 def test_every_experiment_is_described_without_its_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INKDROP_DATA_DIR", "nowhere")
-    shapes = {"photos": "[3,64,96]", "series": "[3,64]", "table": "[8]"}  # of data of the user's own
+    shapes = {
+        "photos": "[3,64,96]",
+        "series": "[3,64]",
+        "table": "[8]",
+        "text_to_image": "[3,32,32]",
+    }  # of data of the user's own
     own = (
-        [f"data.path=nowhere{'' if name == 'photos' else '.npz'}", f"data.shape={shapes[name]}"]
+        [f"data.path=nowhere{'' if name in ('photos', 'text_to_image') else '.npz'}", f"data.shape={shapes[name]}"]
         if name in shapes
         else []
     )

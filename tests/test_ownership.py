@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from checkpoint_files import content
+from omegaconf import OmegaConf
 from runs import SHORT, differing, files
 from runs import run as trained
 
@@ -20,7 +22,7 @@ import inkdrop
 from inkdrop.checkpoints import CheckpointFolder, find_checkpoint
 from inkdrop.checkpoints.files import complete, places, read_record
 from inkdrop.errors import CheckpointError, ConfigurationError
-from inkdrop.runs.ownership import claim, locked, owner, refuse_foreign, run_id_of
+from inkdrop.runs.ownership import claim, locked, new_run_id, owner, refuse_foreign, run_id_of
 
 
 def config(run: Path, **folders: Path | str) -> dict[str, Any]:
@@ -224,6 +226,14 @@ def test_the_configuration_of_an_earlier_version_is_not_trained_into_its_run(
     assert stopped.value.code == 2
     assert "callbacks.checkpoint.folder" in capsys.readouterr().err
     assert files(tmp_path / "run") == before
+
+
+def test_the_name_of_a_run_is_no_number_to_any_reader() -> None:
+    for name in {new_run_id() for _ in range(2000)}:
+        assert re.fullmatch("[a-f][0-9a-f]{7}", name)
+        with pytest.raises(ValueError, match="could not convert"):
+            float(name)
+        assert OmegaConf.create(f"id: {name}").id == name
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["inside", "elsewhere"])

@@ -11,6 +11,7 @@ import fcntl
 import importlib
 import json
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,6 +45,11 @@ class Owner(NamedTuple):
 
     def __str__(self) -> str:
         return f"run {self.run_id}" + (f" in {self.run}" if self.run else "")
+
+
+def new_run_id() -> str:
+    """Returns a drawn name of a run: a letter and seven hexadecimal digits, which no reader takes for a number."""
+    return secrets.choice("abcdf") + secrets.token_hex(4)[1:]  # 12345678 and 5571e376 are numbers in YAML
 
 
 def run_id_of(run: Path) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from inkdrop.metrics.checks import VALIDATION
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
 from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.runs.machine import check_batch_size, check_devices, refused_devices, whole_steps
-from inkdrop.runs.ownership import LOCK, locked, refuse_shared, run_id_of
+from inkdrop.runs.ownership import LOCK, locked, new_run_id, refuse_shared, run_id_of
 from inkdrop.runs.rerun import startable
 from inkdrop.runs.resumption import Resumed, holds_run, refuse_results, refuse_unusable, resumed
 from inkdrop.runs.sweep_of import sweep_of
@@ -87,7 +86,7 @@ def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any], list[DataModule]]
     OmegaConf.set_struct(config, False)
     earlier: dict[str, Any] | None = None
     given = None if asked.in_sweep or sweep_of(asked.path) else agent_run_id()  # it is of one run
-    config.run_id = run_id_of(asked.folder) or config.get("run_id") or given or secrets.token_hex(4)
+    config.run_id = run_id_of(asked.folder) or config.get("run_id") or given or new_run_id()
     with contextlib.suppress(CheckpointError):  # which is raised where it matters
         earlier = read_record(asked.folder).get("config")
     found: list[DataModule] = []
