@@ -267,5 +267,7 @@ def test_unclip_draws_vectors_of_captions_and_images_of_vectors(tmp_path: Path) 
     held: Any = pipeline.conditioner.model.model
     one, other = pipeline.conditioner({"x": given}), pipeline.conditioner({"x": held.encoded({"x": given})})
     assert torch.allclose(one["vector"], other["vector"], atol=1e-5)
+    with pytest.raises(ValueError, match="vectors of a contrastive model have no decoder to data"):
+        inkdrop.load(tmp_path / "prior").codec.reconstruct(torch.zeros(1, 8))
     with pytest.raises(ValueError, match="which has no vectors: choose a run of task=contrastive"):
         Embedding(pipeline)

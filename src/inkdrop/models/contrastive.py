@@ -101,6 +101,10 @@ class ContrastiveModel(Model):
         """Returns vectors (B, D) with a length of 1, which are not decoded further."""
         return nn.functional.normalize(z, dim=1)
 
+    def output(self, z: Tensor) -> Tensor:
+        """Raises `ValueError`: vectors do not determine data."""
+        raise ValueError("vectors of a contrastive model have no decoder to data: choose a run of task=autoencoder")
+
     def texts(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the unit vectors (B, D) of the texts of a raw batch."""
         return nn.functional.normalize(self.text(self.conditioner(batch)["vector"]), dim=1)
