@@ -226,12 +226,12 @@ def test_check_data_reports_captions(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "in" / "11.txt").write_text("a b c d")
     data = captioned(tmp_path / "in", "txt", validation=str(tmp_path / "in"))
     assert inspect(data, tmp_path / "out", None, Words(8, num_heads=2, length=3))
-    told = capsys.readouterr().out
-    assert "  caption            16 texts of 12 items of 1 to 4 words, 5 to 10 bytes\n" in told
-    assert "  vocabulary         14 words (picture, a, fox, größer, 1, ...), 10 of which occur once\n" in told
-    assert "skipped" not in told
-    assert "  repeated texts     6: a fox 4 times\n" in told
-    assert "  cut texts          1, which are longer than what the conditioner reads\n" in told
+    printed = capsys.readouterr().out
+    assert "  caption            16 texts of 12 items of 1 to 4 words, 5 to 10 bytes\n" in printed
+    assert "  vocabulary         14 words (picture, a, fox, größer, 1, ...), 10 of which occur once\n" in printed
+    assert "skipped" not in printed
+    assert "  repeated texts     6: a fox 4 times\n" in printed
+    assert "  cut texts          1, which are longer than what the conditioner reads\n" in printed
     write(tmp_path / "in", {"10.txt": b""})
     assert not inspect(captioned(tmp_path / "in", "txt"), tmp_path / "out")
     assert "10.txt: it has no caption" in capsys.readouterr().out

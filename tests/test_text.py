@@ -144,8 +144,8 @@ def test_check_data_counts_the_texts_that_the_tokenizer_cuts(
     np.savez(tmp_path / "data.npz", x=np.zeros((20, 2), np.float32), caption=np.array([*TEXTS, "red"] * 4))
     data = Arrays(str(tmp_path / "data.npz"), {"x": "x", "caption": "caption"}, None, 0, 4, held_out=0.2)
     inspect(data, tmp_path, None, text(folders["T5EncoderModel"], length=5))
-    told = capsys.readouterr().out
-    cut = [int(line.split()[2].rstrip(",")) for line in told.splitlines() if "cut texts" in line]
+    printed = capsys.readouterr().out
+    cut = [int(line.split()[2].rstrip(",")) for line in printed.splitlines() if "cut texts" in line]
     assert (len(cut), sum(cut)) == (2, 4)
 
 

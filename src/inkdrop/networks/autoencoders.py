@@ -60,7 +60,7 @@ def _called(blocks: Sequence[nn.Module], h: Tensor) -> Tensor:
     return h
 
 
-def _checked(shape: Sequence[int], widths: Sequence[int], norm_groups: int) -> None:
+def _check_groups(widths: Sequence[int], norm_groups: int) -> None:
     if any(width % norm_groups for width in widths):
         raise ValueError(
             f"network.norm_groups={norm_groups} does not divide the channels {list(widths)}: change one of them"
@@ -89,7 +89,7 @@ class ConvolutionalEncoder(nn.Module):
         channels, *sizes = shape
         dims = len(sizes)
         widths, _ = resolutions(sizes, base_channels, channel_multipliers, [], None)
-        _checked(shape, widths, norm_groups)
+        _check_groups(widths, norm_groups)
         self.widths, self.num_blocks, self.sizes = widths, num_blocks, sizes
         self.conv_in = CONVOLUTION[dims](channels, widths[0], 3, padding=1)
         blocks: list[nn.Module] = []
@@ -135,7 +135,7 @@ class ConvolutionalDecoder(nn.Module):
         channels, *sizes = shape
         dims = len(sizes)
         widths, _ = resolutions(sizes, base_channels, channel_multipliers, [], None)
-        _checked(shape, widths, norm_groups)
+        _check_groups(widths, norm_groups)
         levels = len(widths) - 1
         self.num_blocks = num_blocks
         self.latent_shape = (latent_channels, *(size >> levels for size in sizes))
