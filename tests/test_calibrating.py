@@ -149,8 +149,8 @@ def test_times_that_do_not_fall_in_so_many_steps_are_refused(grid: str, run: Pat
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["calibrate"], "error: Missing mandatory value: checkpoint"),
-        (["make-extractor"], "error: Missing mandatory value: output"),
+        (["calibrate"], "error: checkpoint is needed and has no default: add checkpoint=..., which"),
+        (["make-extractor"], "error: output is needed and has no default"),
         (["make-extractor", "extractor=identity", "output=x"], "Identity cannot be fitted: choose a classifier"),
         (["make-extractor", "extractor=inception", "output=x"], "Inception cannot be fitted: choose a classifier"),
     ],

@@ -297,7 +297,7 @@ def test_check_data_ends_with_its_code(
     for wrong, message in (
         ([*options, "+data.bach_size=4"], "did you mean batch_size"),
         (["data=nothing"], "Could not find 'data/nothing'"),
-        (["data=image_folder"], "Missing mandatory value: path"),
+        (["data=image_folder"], "data.path is needed and has no default: add data.path=..."),
         (["--unknown"], "unrecognized arguments: --unknown"),
     ):
         code, _, error = check_data(*wrong)

@@ -8,10 +8,26 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from inkdrop.errors import ConfigurationError
 
 _RAW = "${data.shape}"
 _CODEC = re.compile(r"\$\{(oc\.select:)?codec\b")  # a reference to the codec
+
+
+def plain_data(config: DictConfig) -> dict[str, Any]:
+    """Returns a configuration as plain data with every reference resolved.
+
+    Raises `ConfigurationError` for an option that has no default and was not given.
+    """
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigurationError(
+            f"{error.full_key} is needed and has no default: add {error.full_key}=..., which --help describes"
+        ) from None
+    return plain
 
 
 def find_facts(data: DictConfig, allow_targets: Iterable[str]) -> Any:
@@ -25,7 +41,7 @@ def find_facts(data: DictConfig, allow_targets: Iterable[str]) -> Any:
     if not (unknown := [name for name in ("shape", "num_classes") if data.get(name, 0) is None]):
         return None
     allowed = (*USER_TARGETS, *allow_targets)
-    node: Any = OmegaConf.to_container(data, resolve=True, throw_on_missing=True)
+    node = plain_data(data)
     typed: Any = OmegaConf.to_container(data, resolve=False)
     left_out = [
         name
@@ -56,7 +72,7 @@ def find_codec(config: DictConfig, data: Any = None) -> Any:
     allowed = (*USER_TARGETS, *(config.get("allow_targets") or []))
     with contextlib.suppress(Exception):  # what names no data at all is refused later too
         if data is None:
-            node: Any = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
+            node = plain_data(config.data)
             check(node, allowed, "data")
             data = build(node, allowed)
         if not Pixels.fits(data.example()):
@@ -81,7 +97,7 @@ def find_encoded_shape(config: DictConfig, earlier: Mapping[str, Any]) -> None:
     target = located(codec.get("_target_"), allowed, "codec")
     if typed.get("shape") != _RAW or getattr(target, "shape", Codec.shape) is Codec.shape:
         return
-    node: Any = OmegaConf.to_container(codec, resolve=True, throw_on_missing=True)
+    node = plain_data(codec)
     raw = list(config.data.shape)
     if _codec_of(earlier) == node and earlier["data"].get("shape") == raw:
         pipeline.shape = list(earlier["pipeline"]["shape"])

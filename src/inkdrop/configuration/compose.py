@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from inkdrop.configuration.completion import find_codec, find_encoded_shape, find_facts
+from inkdrop.configuration.completion import find_codec, find_encoded_shape, find_facts, plain_data
 from inkdrop.configuration.guides import guides
 from inkdrop.configuration.moved import renamed_options
 from inkdrop.configuration.secrets import masked_override
@@ -168,8 +168,7 @@ def resolved(
     empty: Iterable[str] = GROUPS,
 ) -> dict[str, Any]:
     """Returns the configuration as plain data with every reference resolved; the arguments are those of `settled`."""
-    plain: Any = OmegaConf.to_container(settled(config, output_dir, data, empty), resolve=True, throw_on_missing=True)
-    return plain
+    return plain_data(settled(config, output_dir, data, empty))
 
 
 def settled(

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from inkdrop.codecs import Codec
-from inkdrop.errors import require_finite
 from inkdrop.files.pictures import read_in_turn
 from inkdrop.models.base import Model
 from inkdrop.models.observations import Observation
@@ -126,7 +125,6 @@ class Autoencoder(Model):
         if output.shape != x.shape:
             raise ValueError(f"the decoder returns {list(output.shape[1:])}, but x is {list(self.shape)}")
 
-    @torch.no_grad()
     def forward(
         self,
         batch: Mapping[str, Tensor],
@@ -134,17 +132,12 @@ class Autoencoder(Model):
         progress: Callable[[int, int, Tensor], None] | None = None,
     ) -> Tensor:
         """Draws raw data (B, *) of these seeds, or reconstructs those of the batch where the model has no prior."""
-        training = self.training
-        self.eval()
-        try:
+
+        def make() -> Tensor:
             if self.prior is not None:
                 z = self.prior(self.latent_shape, Generators.from_seeds(seeds).at("start")).to(self.device)
             else:
-                z = self.code(self.encoded({name: value.to(self.device) for name, value in batch.items()})).z
-            x = self.output(z)
-        finally:
-            self.train(training)
-        require_finite(x, "the samples with seeds", list(seeds))
-        if progress is not None:
-            progress(1, 1, x)
-        return self.codec.decode(x, batch)
+                z = self.codes(self.encoded({name: value.to(self.device) for name, value in batch.items()}))
+            return self.output(z)
+
+        return self.in_one_call(make, batch, seeds, progress)

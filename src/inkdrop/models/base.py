@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from inkdrop.codecs import Batches, Codec
+from inkdrop.errors import require_finite
 from inkdrop.pictures import Automatic, View
 
 
@@ -70,3 +71,30 @@ class Model(nn.Module):
 
     def check(self) -> None:
         """Raises `ValueError` if the parts of the model do not fit each other."""
+
+    @torch.no_grad()
+    def in_one_call(
+        self,
+        make: Callable[[], Tensor],
+        batch: Mapping[str, Tensor],
+        seeds: Sequence[int],
+        progress: Callable[[int, int, Tensor], None] | None,
+    ) -> Tensor:
+        """Returns raw data (B, *) of the x (B, *) that `make` returns, for a model that draws without steps.
+
+        - `make`: returns x; the model is in evaluation mode meanwhile.
+        - `batch`, `seeds`: what the model was called with.
+        - `progress`: is called once, as after the only step.
+
+        Raises `NonFiniteError` with the seeds of samples that are not finite.
+        """
+        training = self.training
+        self.eval()
+        try:
+            x = make()
+        finally:
+            self.train(training)
+        require_finite(x, "the samples with seeds", list(seeds))
+        if progress is not None:
+            progress(1, 1, x)
+        return self.codec.decode(x, batch)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from inkdrop.codecs import Codec
-from inkdrop.errors import require_finite
 from inkdrop.models.base import Model
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.pictures import Automatic, View
@@ -63,7 +62,6 @@ class Generator(Model):
         if found != list(self.shape):
             raise ValueError(f"the generator returns {found}, but x is {list(self.shape)}: make them equal")
 
-    @torch.no_grad()
     def forward(
         self,
         batch: Mapping[str, Tensor],
@@ -71,13 +69,4 @@ class Generator(Model):
         progress: Callable[[int, int, Tensor], None] | None = None,
     ) -> Tensor:
         """Draws raw data (B, *), one sample for each seed."""
-        training = self.training
-        self.eval()
-        try:
-            x = self.made(Generators.from_seeds(seeds).at("start"))
-        finally:
-            self.train(training)
-        require_finite(x, "the samples with seeds", list(seeds))
-        if progress is not None:
-            progress(1, 1, x)
-        return self.codec.decode(x, batch)
+        return self.in_one_call(lambda: self.made(Generators.from_seeds(seeds).at("start")), batch, seeds, progress)

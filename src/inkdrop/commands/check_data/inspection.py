@@ -18,7 +18,7 @@ from inkdrop.commands.check_data.texts import about_texts
 from inkdrop.commands.command import for_the_user
 from inkdrop.conditioners import Conditioner
 from inkdrop.configuration import USER_TARGETS, build, check
-from inkdrop.configuration.completion import find_facts
+from inkdrop.configuration.completion import find_facts, plain_data
 from inkdrop.configuration.compose import composed
 from inkdrop.data.findings import Findings
 from inkdrop.data.loaders import OrderedLoader, ShuffledLoader, Split
@@ -41,13 +41,13 @@ def check_data(overrides: list[str], output: Path) -> None:
         config = composed("train", overrides)
         allowed = (*USER_TARGETS, *config.allow_targets)
         found = find_facts(config.data, config.allow_targets)
-        node = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
+        node = plain_data(config.data)
         check(node, allowed, "data")
         shown = OmegaConf.to_container(config.get("view") or OmegaConf.create({}), resolve=True)
         check(shown, allowed, "view")
         data, conditioner = found or build(node, allowed), None
         if any(option.lstrip("+").startswith(_CONDITIONED) for option in overrides):
-            plain = OmegaConf.to_container(config.conditioner, resolve=True, throw_on_missing=True)
+            plain = plain_data(config.conditioner)
             check(plain, allowed, "conditioner")
             conditioner = build(plain, allowed)
         fine = inspect(data, output, build(shown, allowed) or Automatic(), conditioner)

@@ -23,6 +23,7 @@ from inkdrop.commands.command import Asked, Prepared
 from inkdrop.commands.sweep.objectives import objectives_of
 from inkdrop.commands.terminal import quiet
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
+from inkdrop.configuration.completion import plain_data
 from inkdrop.configuration.compose import refuse_foreign_targets, refuse_unread, settled
 from inkdrop.configuration.once import options_once
 from inkdrop.configuration.secrets import from_environment, hiding, masked, refuse_masked
@@ -91,7 +92,7 @@ def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any], list[DataModule]]
         earlier = read_record(asked.folder).get("config")
     found: list[DataModule] = []
     config = settled(config, str(asked.path), earlier=earlier, found=found)
-    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    plain = plain_data(config)
     with hiding(config):
         check_settings(plain)
         check(plain, (*USER_TARGETS, *plain["allow_targets"]))
