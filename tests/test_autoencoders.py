@@ -265,7 +265,9 @@ def test_what_cannot_be_reconstructed_is_refused(tmp_path: Path) -> None:
         Latent(model).shape([7])
 
 
-def test_latents_are_standardised_by_channel_and_an_item_is_encoded_once() -> None:
+def test_latents_are_standardised_by_channel_and_an_item_is_encoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     model = Autoencoder(ConvolutionalAutoencoder([1, 8, 8], KL(2), 8, [1, 2]), Gaussian(), Pixels(), [1, 8, 8])
     images = torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8)
@@ -284,6 +286,7 @@ def test_latents_are_standardised_by_channel_and_an_item_is_encoded_once() -> No
     order = torch.randperm(40)
     assert torch.allclose(kept_none.encode({"x": images}, streams(40)), drawn, atol=1e-4)
     assert calls == [64]
+    monkeypatch.setenv("INKDROP_CACHE_DIR", str(tmp_path / "empty"))
     again = Latent(model, batch_size=7)
     again.load_state_dict(codec.state_dict())
     assert torch.equal(again.encode({"x": images[order]}), x[order]), "codes depend on the order in which they are made"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt
@@ -14,6 +13,7 @@ from inkdrop.codecs import Batches, Codec
 from inkdrop.codecs.base import NOTHING
 from inkdrop.models.autoencoder import Autoencoder
 from inkdrop.models.base import Model
+from inkdrop.models.code_cache import CodeCache, key_of
 from inkdrop.models.holding import Frozen
 from inkdrop.randomness import Generators
 
@@ -22,15 +22,15 @@ class Latent(Codec):
     """Encodes data to the codes of a trained model: `x = (z - mean) / std` by channel, over the training data.
 
     The model is an autoencoder, or a contrastive model, whose vectors are not decoded further. It is a part of the
-    checkpoint, which is then enough on its own. What its encoder returned is kept by content, on the CPU, so that an
-    item is encoded once in a run.
+    checkpoint, which is then enough on its own. What its encoder returned is kept by the content of an item, in memory
+    and in `INKDROP_CACHE_DIR`, so that an item is encoded once, also by later runs with this model on such a device.
 
     - `model`: the model with an encoder.
     - `scale`: x is `scale z`, as published models have it; None standardises instead.
     - `batch_size`: the items that it encodes or decodes at a time; fewer ones are filled up, so that an item has the
       same code, to the bit, in any batch.
     - `num_items`: the training items of which statistics are taken, at most.
-    - `cache_mib`: the memory for what the encoder returned; 0 keeps nothing.
+    - `cache_mib`: the memory for what the encoder returned, and the space in the file; 0 keeps nothing.
 
     Raises `ValueError` for a model without codes. Source: Rombach et al. 2022, arXiv 2112.10752, section 3.1.
     """
@@ -56,7 +56,8 @@ class Latent(Codec):
         channels = self._inner.latent_shape[0]
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.full((channels,), 1 / (scale or 1.0)))
-        self._kept: dict[bytes, Tensor] = {}
+        self._cache = CodeCache(cache_mib * 2**20)
+        self.register_load_state_dict_post_hook(lambda module, _: module._cache.clear())
 
     @property
     def _inner(self) -> Autoencoder:
@@ -86,6 +87,7 @@ class Latent(Codec):
             total, squares = total + z.sum(1).cpu(), squares + z.square().sum(1).cpu()
             if count >= self.num_items * (z.shape[1] // len(batch["x"])):
                 break
+        self._cache.write()
         mean = total / count
         self.mean.copy_(mean)
         self.std.copy_((squares / count - mean**2).clamp(min=0).sqrt())
@@ -113,25 +115,25 @@ class Latent(Codec):
         return x.float() * self._along(self.std, x) + self._along(self.mean, x)
 
     def _encoded(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """What the encoder returns for raw data, which is computed for items that are not kept."""
+        """What the encoder returns for raw data, in float32, which is computed for items that are not kept."""
         data, device = batch["x"], self.mean.device
-        keys = [hashlib.blake2b(item.tobytes(), digest_size=16).digest() for item in data.cpu().numpy()]
-        new = list({key: row for row, key in enumerate(keys) if key not in self._kept}.values())
+        self._cache.belongs_to(self._inner, self.mean)
+        keys = [key_of(item) for item in data.cpu().numpy()]
+        known = {key: self._cache.get(key) for key in keys}
+        new = list({key: row for row, key in enumerate(keys) if known[key] is None}.values())
         made: dict[bytes, Tensor] = {}
-        for start in range(0, len(new), self.batch_size):
-            rows = new[start : start + self.batch_size]
-            filled = rows + rows[-1:] * (self.batch_size - len(rows))  # rounding depends on the size of a batch
-            encoded = self._inner.encoded({"x": data[filled].to(device)}).float().cpu()
-            made |= {keys[row]: each.clone() for row, each in zip(rows, encoded, strict=False)}
-        for key, each in made.items():
-            if (len(self._kept) + 1) * each.nbytes <= self.cache_mib * 2**20:
-                self._kept[key] = each
-        return torch.stack([made[key] if key in made else self._kept[key] for key in keys]).to(device)
+        with torch.autocast(device.type, enabled=False):  # what is kept has the same type in every precision
+            for start in range(0, len(new), self.batch_size):
+                rows = new[start : start + self.batch_size]
+                filled = rows + rows[-1:] * (self.batch_size - len(rows))  # rounding depends on the size of a batch
+                encoded = self._inner.encoded({"x": data[filled].to(device)}).float().cpu()
+                made |= {keys[row]: each.flatten().clone() for row, each in zip(rows, encoded, strict=False)}
+        self._cache.add(made)
+        found = {**known, **made}
+        flat = torch.stack([each for key in keys if (each := found[key]) is not None])
+        return flat.reshape(len(keys), -1, *self._inner.latent_shape[1:]).to(device)
 
     @staticmethod
     def _along(statistic: Tensor, z: Tensor) -> Tensor:
         """A statistic of channels that broadcasts to z (B, Z, *)."""
         return statistic.reshape(-1, *(1,) * (z.dim() - 2))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}}  # copies and workers encode anew
