@@ -8,7 +8,7 @@ import torch
 from analytic import BatchGaussian, ExactDenoiser, Plain, mixture
 from torch import Tensor, nn
 
-from inkdrop.classifier import NoisyClassifier
+from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.conditioners import Label
 from inkdrop.denoiser import Condition, Denoiser, Estimate
 from inkdrop.guidance import Guidance

@@ -30,7 +30,6 @@ ORDER = [
     "codecs",
     "pictures",
     "models",
-    "classifier",
     "losses",
     "constraints",
     "samplers",

@@ -10,7 +10,7 @@ from analytic import SCHEDULES, Plain, mixture
 from labelled import ExactClassifier
 from torch import Tensor, nn
 
-from inkdrop.classifier import NoisyClassifier
+from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.losses import Example, NoisyCrossEntropy
 from inkdrop.networks import Encoder, UNet
 from inkdrop.predictions import KarrasPrediction, NoisePrediction

@@ -8,6 +8,7 @@ from typing import Any
 
 # Modules.
 MOVED = {
+    "classifier": "models.classifier",
     "experiment": "commands.check",
     "masking": "configuration.secrets",
     "metrics.distances": "metrics.frechet",

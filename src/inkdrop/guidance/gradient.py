@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from inkdrop.classifier import NoisyClassifier
+from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.conditioners.label import labels
 from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.guidance.base import Guidance, Guided

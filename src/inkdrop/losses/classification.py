@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inkdrop.classifier import NoisyClassifier
+from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.randomness import Generators
 from inkdrop.schedules import over

@@ -12,7 +12,7 @@ from inkdrop.checkpoints import checked_guidance, checked_part, model_weights, o
 from inkdrop.checkpoints.building import built, opened
 from inkdrop.checkpoints.content import require_fit
 from inkdrop.checkpoints.models import digest_of_snapshots, foreign_files, note, note_files
-from inkdrop.classifier import NoisyClassifier
+from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.configuration import CHECKPOINT_TARGETS
 from inkdrop.configuration.building import foreign_targets
 from inkdrop.errors import CheckpointError

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from inkdrop.codecs import Codec
-from inkdrop.models import Model
+from inkdrop.models.base import Model
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.predictions import Prediction
 from inkdrop.schedules import Point, Scalar, Schedule, over
