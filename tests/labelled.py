@@ -8,10 +8,10 @@ import torch
 from analytic import BatchGaussian, ExactDenoiser, Plain, mixture
 from torch import Tensor, nn
 
-from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.conditioners import Label
 from inkdrop.denoiser import Condition, Denoiser, Estimate
 from inkdrop.guidance import Guidance
+from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.pipeline import Pipeline
 from inkdrop.predictions import DataPrediction
 from inkdrop.samplers import Sampler

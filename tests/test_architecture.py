@@ -36,6 +36,7 @@ ORDER = [
     "conditioners",
     "guidance",
     "networks",
+    "adapters",
     "averaging",
     "configuration",
     "checkpoints",

@@ -10,8 +10,8 @@ from analytic import SCHEDULES, Plain, mixture
 from labelled import ExactClassifier
 from torch import Tensor, nn
 
-from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.losses import Example, NoisyCrossEntropy
+from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.networks import Encoder, UNet
 from inkdrop.predictions import KarrasPrediction, NoisePrediction
 from inkdrop.randomness import Generators

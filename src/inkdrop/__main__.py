@@ -16,6 +16,7 @@ VERBS = {
     "sweep": "show how the trials of a sweep stand: runs/my-sweep",
     "report": "compare the results in folders: tables with intervals over seeds, plots and a page",
     "calibrate": "fit a sampler of few steps to a network: checkpoint=RUN time_grid.num_steps=6",
+    "merge": "add the adapters of a run to the weights of its base: checkpoint=RUN folder=OUT",
     "export": "write a model as a folder that diffusers loads: checkpoint=RUN folder=OUT",
     "make-extractor": "train the classifier that serves as feature extractor: data=mnist extractor=mnist output=FILE",
     "plot-schedules": "plot alpha, sigma and log-SNR of every schedule in conf/schedule",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -102,8 +102,14 @@ def opened(path: str | Path) -> Iterator[None]:
                 room.paused = False
 
 
-def built(path: str | Path, node: Any, allowed: Iterable[str], weights: Mapping[str, Tensor] | None = None) -> Any:
-    """Builds a part of a checkpoint's configuration with these weights.
+def built(
+    path: str | Path,
+    node: Any,
+    allowed: Iterable[str],
+    weights: Mapping[str, Tensor] | None = None,
+    complete: Callable[[Any], object] = lambda part: None,
+) -> Any:
+    """Builds a part of a checkpoint's configuration with these weights, and calls `complete` with it.
 
     Raises `CheckpointError` if it would take much more memory than its weights, or cannot be built.
     """
@@ -112,7 +118,9 @@ def built(path: str | Path, node: Any, allowed: Iterable[str], weights: Mapping[
         now.rooms.append(_Room(ROOM + _FACTOR * sum(max(_LEAST, size) for size in sizes)))
         try:
             with now.rooms[-1]:
-                return build(node, allowed)
+                part = build(node, allowed)
+                complete(part)
+                return part
         except _TooLargeError:
             fault = "its configuration describes a model larger than its weights, which would take too much memory"
             raise CheckpointError(f"{harmless(path)} is not an inkdrop checkpoint: {fault}") from None

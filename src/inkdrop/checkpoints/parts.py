@@ -49,6 +49,18 @@ def checked_guidance(
     return node
 
 
+def checked_adapters(
+    path: str | Path, content: Mapping[str, Any], allow_targets: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Returns the checked adapters in the configuration of a checkpoint by name; raises as `checked_part` does."""
+    node = content["config"].get("pipeline")
+    found = (node.get("adapters") or {}) if isinstance(node, dict) else {}
+    if not isinstance(found, dict) or not all(isinstance(each, dict) and "_target_" in each for each in found.values()):
+        raise CheckpointError(f"{harmless(path)} is not an inkdrop checkpoint: its adapters are not parts to build")
+    _check(found, path, "pipeline.adapters", allow_targets)
+    return found
+
+
 def _check(node: Any, path: str | Path, name: str, allow_targets: Sequence[str]) -> None:
     if _refers(node):  # as part of another configuration, it would read the environment
         raise CheckpointError(f"{path} is not an inkdrop checkpoint: its configuration has a reference in {name}")

@@ -1,4 +1,4 @@
-"""The command `export`: writes the model of a run as a folder that diffusers loads."""
+"""The command `export`: writes the model of a run as a folder that diffusers loads, or its adapter alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inkdrop.commands.merge import read_options
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import harmless
 
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 
     from inkdrop.models import Autoencoder, Latent
 
-_OPTIONS = ("checkpoint", "folder", "weights")
+_OPTIONS = {"checkpoint": "", "folder": "", "weights": "ema", "format": "diffusers"}
 _PREDICTIONS = {"NoisePrediction": "epsilon", "DataPrediction": "sample", "VPrediction": "v_prediction"}
 _EPILOG = """\
 checkpoint=RUN  run folder or checkpoint
 folder=OUT      the folder to write, which must not exist
 weights=ema     ema, raw, or another average of the weights
+format=...      diffusers, or adapter: the adapter of a run without its base, in the layout of peft
 
 The model of a run with network=unet becomes a DDIMPipeline, one with network=latent_unet and a codec of an autoencoder
 a StableDiffusionPipeline without text encoder, which takes prompt_embeds, and the one of task=autoencoder an
@@ -33,12 +35,12 @@ def main(arguments: Sequence[str]) -> None:
     """Writes the folder, and prints how diffusers loads it."""
     parser = argparse.ArgumentParser(
         prog="inkdrop export",
-        description="Writes the model of a run as a folder that diffusers loads.",
+        description="Writes the model of a run as a folder that diffusers loads, or its adapter alone.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("options", nargs="*", metavar="option=value")
-    options = _read(parser.parse_args(arguments).options)
+    options = read_options(parser.parse_args(arguments).options, _OPTIONS, "export")
     from inkdrop.commands.command import for_the_user
 
     with for_the_user():
@@ -46,26 +48,32 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{options['folder']}: {code}")
 
 
-def _read(arguments: Sequence[str]) -> dict[str, str]:
-    options = {"weights": "ema"}
-    for each in arguments:
-        name, equals, value = each.partition("=")
-        if name not in _OPTIONS or not equals or not value:
-            raise ConfigurationError(
-                f"unknown option {harmless(each)}: export takes checkpoint=RUN folder=OUT and weights=ema"
-            )
-        options[name] = value
-    for name in _OPTIONS:
-        if name not in options:
-            raise ConfigurationError(f"{name}=... is needed: export takes checkpoint=RUN folder=OUT and weights=ema")
-    return options
+def export(checkpoint: str, folder: str, weights: str = "ema", format: str = "diffusers") -> str:
+    """Writes the model of a run in a format, and returns the Python code that loads it.
 
-
-def export(checkpoint: str, folder: str, weights: str = "ema") -> str:
-    """Writes the model of a run in the format of diffusers, and returns the Python code that loads it.
-
-    Raises `ValueError` for a model that diffusers does not have, or if the folder exists.
+    Raises `ValueError` for a model that the format does not have, or if the folder exists.
     """
+    if format not in (known := {"diffusers": _to_diffusers, "adapter": _to_adapter}):
+        raise ConfigurationError(f"format={harmless(format)} is unknown: available: {', '.join(known)}")
+    if Path(folder).exists():
+        raise ConfigurationError(f"folder={harmless(folder)} exists: choose a new one")
+    return known[format](checkpoint, folder, weights)
+
+
+def _to_adapter(checkpoint: str, folder: str, weights: str) -> str:
+    """Writes the one adapter of a run without its base."""
+    from inkdrop.checkpoints.adapters import adapters_of, write_adapter
+    from inkdrop.configuration import build
+
+    found = adapters_of(checkpoint, weights)
+    if len(found) > 1:
+        raise ConfigurationError(f"the run has the adapters {', '.join(found)}, but a folder holds one")
+    (shared,) = found.values()
+    write_adapter(Path(folder), shared, getattr(build(shared.node), "published", None))
+    return f"inkdrop.pipeline.add_adapters(inkdrop.load(BASE), {json.dumps(folder)})"
+
+
+def _to_diffusers(checkpoint: str, folder: str, weights: str) -> str:
     from safetensors.torch import save
 
     from inkdrop.files.writing import write_bytes, write_text
@@ -73,9 +81,12 @@ def export(checkpoint: str, folder: str, weights: str = "ema") -> str:
     from inkdrop.pipeline import load
 
     out = Path(folder)
-    if out.exists():
-        raise ConfigurationError(f"folder={harmless(folder)} exists: choose a new one")
     model: Any = load(checkpoint, weights)
+    if model.adapters:
+        raise ConfigurationError(
+            f"checkpoint={harmless(checkpoint)} has adapters: merge them first by `python -m inkdrop merge`, or write "
+            "them alone by format=adapter"
+        )
     if isinstance(model, Autoencoder):
         published, texts, networks = "AutoencoderKL", dict[str, dict[str, Any]](), {".": autoencoder(model)}
     else:

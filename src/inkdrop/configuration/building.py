@@ -22,6 +22,7 @@ USER_TARGETS = ("inkdrop.", "torch.optim.", "lightning.pytorch.")
 # annotated to return one, or a function with the signature of the kind; where a kind is a function, only that function
 # is a part. Building a part opens no file, except for `loaded`, which reads another checkpoint.
 KINDS: dict[str, tuple[str, ...]] = {
+    "inkdrop.adapters": ("inkdrop.adapters.Adapter",),
     "inkdrop.codecs": ("inkdrop.codecs.Codec",),
     "inkdrop.conditioners": ("inkdrop.conditioners.Conditioner",),
     "inkdrop.constraints": (

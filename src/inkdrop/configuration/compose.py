@@ -98,6 +98,8 @@ def searching(main: Path, folder: str | None) -> Iterator[None]:
 _COMPOSING = threading.RLock()  # Hydra has one state for all threads
 # Groups of differences from the other options, in the order in which they are laid over these.
 GLOBAL = ("experiment", "budget", "debug")
+# Options that configurations of earlier versions lack.
+_LATER = ("adapter", "adapters", "base")
 # Null means an empty group here.
 GROUPS = ("callbacks", "guidance", "likelihood", "logger", "metric")
 
@@ -251,7 +253,7 @@ def refuse_unread(config: DictConfig, base: str, name: str | None = None) -> Non
     for key in further:
         if not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text):
             raise ConfigurationError(unknown_option(key, [*content, *groups], "; see --help"))
-    if missing := sorted(set(content) - {"hydra"} - set(config)):
+    if missing := sorted(set(content) - {"hydra", *_LATER} - set(config)):
         own = name not in (None, base)
         advice = f"add `defaults: [{base}, _self_]` to {name}" if own else f"remove ~{missing[0]}"
         raise ConfigurationError(f"{missing[0]} is missing, but {base}.yaml has it: {advice}")

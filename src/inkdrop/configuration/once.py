@@ -13,7 +13,7 @@ from inkdrop.configuration.secrets import MASK, Path, masked, masked_override
 
 _REFERENCE = re.compile(r"\$\{.*\}", re.DOTALL)  # the whole value, which another option or the environment has
 _PATH = re.compile(r"(?<![\w:/.}])(?:~|\.{0,2})/[\w.]|(?<!\w)file:|(?<!\w)[A-Za-z]:\\")  # also within a longer text
-_NAMES = "paths?|roots?|folders?|files?|dirs?|checkpoint|init_from|validation"
+_NAMES = "paths?|roots?|folders?|files?|dirs?|checkpoint|base|init_from|validation"
 _NAME = re.compile(rf"(?:^|[._])(?:{_NAMES})$|^data\.train$")
 _ABSENT: Any = object()
 

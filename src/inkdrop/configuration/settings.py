@@ -34,7 +34,7 @@ _MAPPING = dict[str, Any]
 _PART = Annotated[dict[str, Any], AfterValidator(_check_part)]
 
 SETTINGS: dict[str, Any] = {
-    **dict.fromkeys(("guidance", "time_grid"), _MAPPING | None),
+    **dict.fromkeys(("adapter", "guidance", "time_grid"), _MAPPING | None),
     **dict.fromkeys(("data", "optimizer", "pipeline", "scheduler", "task"), _PART),
     **dict.fromkeys(("evaluation", "extractor", "origin", "sampler", "view"), _PART | None),
     **dict.fromkeys(("callbacks", "derive", "likelihood", "logger", "metric"), dict[str, _PART] | None),
@@ -51,7 +51,7 @@ SETTINGS: dict[str, Any] = {
     "cuda_graphs": bool,
     "channels_last": bool,
     "output_dir": str,
-    "init_from": str | None,
+    **dict.fromkeys(("base", "init_from"), str | None),
     "resume": Literal["auto", "must", "never"],
     "resume_allow": list[str],
     "run_id": str | None,
@@ -66,6 +66,8 @@ SETTINGS: dict[str, Any] = {
     "num_samples": Annotated[int, Ge(1), Le(10_000_000)],
     "batch_size": Annotated[int, Ge(1)],
     "cascade": list[dict[str, Any]],
+    "adapter.scale": Annotated[float, Ge(0)] | Literal["as_run"],
+    "adapters": list[dict[str, Any]],
     **dict.fromkeys(("save_images", "save_stages"), bool),
     **dict.fromkeys(("save_gif", "save_trajectory", "save_neighbours", "save_features"), bool),
     "evaluate": bool,

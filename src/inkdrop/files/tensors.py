@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inkdrop.errors import UnreadableError
-from inkdrop.files.plain import misfit, open_regular, read_bytes
+from inkdrop.files.plain import json_of, misfit, open_regular, read_bytes
 from inkdrop.files.showing import harmless
 
 MAX_TENSORS_BYTES = 2**40
@@ -140,6 +140,15 @@ def require_numbers(tensor: Tensor, path: str) -> None:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.dtype not in TYPES:
         kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}".replace("torch.", "")
         raise ForeignError(f"contains a tensor of {kind} in {harmless(path)}, where only plain numbers are allowed")
+
+
+def safetensors_metadata(path: str | Path, error: type[ValueError] = UnreadableError) -> dict[str, str]:
+    """Returns the texts by name in the header of a safetensors file; raises `error` for any other file."""
+    content = read_bytes(path, MAX_TENSORS_BYTES, error)
+    length = int.from_bytes(content[:8], "little")
+    header = json_of(content[8 : 8 + length], path, error=error)
+    found = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
 
 
 def read_safetensors(path: str | Path, error: type[ValueError] = UnreadableError) -> dict[str, Tensor]:

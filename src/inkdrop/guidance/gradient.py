@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.conditioners.label import labels
 from inkdrop.denoiser import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.guidance.base import Guidance, Guided
 from inkdrop.guidance.scales import Interval, Scale, Within
+from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.schedules import Point, Schedule
 
 # energy(x_0 (B, *), raw batch) -> (B): low where samples should be.

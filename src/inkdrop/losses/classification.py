@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.losses.base import Example, Loss, LossTerms
+from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.randomness import Generators
 from inkdrop.schedules import over
 from inkdrop.time_samplers import Times, TimeSampler

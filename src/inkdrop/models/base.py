@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ class Model(nn.Module):
     - `draws`: whether `model(batch, seeds)` draws raw data, so that pictures, evaluations and sample.py can call it.
     - `guides`: the choice of `guidance` that takes the model, if it guides others.
     - `view`: how its data are looked at and written.
+    - `adapters`: the changes of a trained model by name; none where `adapt` has not been called.
     - `estimate`: what its network estimates, as a formula, for a model without times.
     """
 
@@ -34,6 +36,7 @@ class Model(nn.Module):
     draws: bool = False
     guides: str | None = None
     view: View = Automatic()
+    adapters: Mapping[str, Any] = MappingProxyType({})
     estimate: str = ""
 
     @property
@@ -45,6 +48,9 @@ class Model(nn.Module):
     def names(self) -> list[str]:
         """The names of the conditions that the model takes."""
         return []
+
+    def adapt(self) -> None:
+        """Changes the model by its adapters, if it has some, once the weights of the base are in it."""
 
     def fit(self, batches: Batches, device: torch.device) -> None:
         """Fits the codec to the training data."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from inkdrop.adapters import Adapter, digest
 from inkdrop.codecs import Batches, Codec
 from inkdrop.conditioners import Conditioner
 from inkdrop.conditioners.label import class_numbers
@@ -38,6 +38,7 @@ class Pipeline(Model):
     - `guidance`: guides by name, which wrap the denoiser in this order. They may be replaced at any time.
     - `constraint`: makes the constraint of each sampling call, if there is one. It may be replaced at any time.
     - `view`: how samples are looked at and written; None finds it from their type and shape. It may be replaced too.
+    - `adapters`: changes of the trained model by name, which `adapt` makes in this order.
 
     `classes` are the names of the classes in the order of their numbers; it is empty for an older checkpoint that has
     no names. Raises `ValueError` for a shape of no or of too many numbers.
@@ -55,6 +56,7 @@ class Pipeline(Model):
         guidance: dict[str, Guidance] | None = None,
         constraint: ConstraintFactory | None = None,
         view: View | None = None,
+        adapters: dict[str, Adapter] | None = None,
     ):
         super().__init__()
         if not all(length >= 1 for length in shape) or math.prod(shape) > MAX_NUMBERS:
@@ -62,6 +64,8 @@ class Pipeline(Model):
         self.denoiser, self.conditioner, self.codec = denoiser, conditioner, codec
         self.sampler, self.guidance, self.shape = sampler, dict(guidance or {}), tuple(shape)
         self.constraint, self.view = constraint, view or Automatic()
+        self.adapters: dict[str, Adapter] = {}
+        self._to_adapt = dict(adapters or {})
 
     @property
     def network(self) -> nn.Module:  # type: ignore[override]
@@ -78,6 +82,36 @@ class Pipeline(Model):
         """Fits codec and conditioner to the training data."""
         self.codec.fit(batches, device)
         self.conditioner.fit(batches)
+
+    def adapt(self) -> None:
+        """Freezes the model, and changes it by its adapters, whose weights alone are then trained; once.
+
+        The weights of the base must be in the model. Its state then has `base_digest`, the SHA-256 of the base.
+        """
+        if self._to_adapt:
+            self.attach(self._to_adapt)
+        self._to_adapt = {}
+
+    def attach(self, adapters: Mapping[str, Adapter]) -> None:
+        """Changes the model by further adapters."""
+        self.sign()
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad and self.adapters]
+        self.requires_grad_(False)
+        trained += [parameter for name, adapter in adapters.items() for parameter in adapter(self, name)]
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        self.adapters |= adapters
+
+    def sign(self) -> Tensor:
+        """Returns the SHA-256 of the model without adapters, as (32), uint8; its state has it from now on."""
+        if "base_digest" not in self._buffers:
+            self.register_buffer("base_digest", digest(self.state_dict()))
+        return self.get_buffer("base_digest")
+
+    @property
+    def trained(self) -> list[str]:
+        """The names of the weights of adapters in the state of the model."""
+        return [name for name, parameter in self.named_parameters() if parameter.requires_grad and self.adapters]
 
     def _askers(self) -> list[Any]:
         return [self.conditioner, *self.guidance.values(), *([self.constraint] if self.constraint else [])]
@@ -258,35 +292,3 @@ class _LastExtras(Wrapper):
     def select(self, index: Tensor) -> None:
         super().select(index)
         self.extras = {name: value[index] for name, value in self.extras.items()}
-
-
-class _Counted(nn.Module):
-    """A network that counts the samples it is called for. A hook would be compiled together with the network."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network, self.num_samples = network, 0
-
-    def forward(self, x: Tensor, *args: Tensor, **cond: Tensor) -> Any:
-        self.num_samples += len(x)
-        return self.network(x, *args, **cond)
-
-
-@contextmanager
-def calls_counted(model: Model) -> Iterator[Callable[[int], int]]:
-    """Counts the network evaluations within the block; yields a function from the number of samples to the NFE of each.
-
-    A call with 2 B rows, as in classifier-free guidance, counts as two evaluations for each of B samples.
-    """
-    holder: Any = getattr(model, "denoiser", model)
-    network, counted = holder.network, _Counted(holder.network)
-    holder.network = counted
-    try:
-        yield lambda num_samples: counted.num_samples // max(1, num_samples)
-    finally:
-        holder.network = network
-
-
-def compile_network(pipeline: Model, cuda_graphs: bool = False) -> None:
-    """Compiles the network in place, which keeps the names of its weights; CUDA graphs replay its kernel launches."""
-    pipeline.network.compile(mode="reduce-overhead" if cuda_graphs else None)

@@ -12,7 +12,6 @@ from inkdrop.checkpoints import checked_guidance, checked_part, model_weights, o
 from inkdrop.checkpoints.building import built, opened
 from inkdrop.checkpoints.content import require_fit
 from inkdrop.checkpoints.models import digest_of_snapshots, foreign_files, note, note_files
-from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.configuration import CHECKPOINT_TARGETS
 from inkdrop.configuration.building import foreign_targets
 from inkdrop.errors import CheckpointError
@@ -20,6 +19,7 @@ from inkdrop.files.showing import warn
 from inkdrop.files.tensors import tensors
 from inkdrop.guidance import Guidance
 from inkdrop.models import ForeignFiles, Model
+from inkdrop.models.classifier import NoisyClassifier
 from inkdrop.pipeline.base import Pipeline
 
 
@@ -98,6 +98,7 @@ def embedded(
     `weights` are those of a model that is not a part of the checkpoint's own model, such as a guide. Raises
     `CheckpointError` if they do not fit.
     """
+    getattr(model, "adapt", lambda: None)()
     if weights is not None:
         set_weights(model, weights, "a model within the checkpoint")
     model.classes = classes
@@ -128,10 +129,15 @@ def restored(
     config = {**checked_part(path, checkpoint, "pipeline", allow_targets)}
     config.pop("guidance", None)
     targets = (*CHECKPOINT_TARGETS, *allow_targets)
-    pipeline: Pipeline = built(path, config, targets, {**checkpoint["state_dict"], **dict(tensors(config))})
+    weights_of_parts = {**checkpoint["state_dict"], **dict(tensors(config))}
+    pipeline: Pipeline = built(path, config, targets, weights_of_parts, _adapt)
     set_weights(pipeline, model_weights(checkpoint, weights), str(path))
     pipeline.classes = checkpoint.get("classes", [])
     return pipeline.eval()
+
+
+def _adapt(model: Model) -> None:
+    model.adapt()
 
 
 def set_weights(pipeline: Model, weights: Mapping[str, Tensor], source: str) -> None:

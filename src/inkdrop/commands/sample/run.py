@@ -102,6 +102,7 @@ def _result(fabric: Fabric, prepared: PreparedSampling, drawn: Drawn) -> tuple[d
     plain, measured, features = prepared.plain, prepared.measured, None
     result = {
         **prepared.stages[0].source,
+        **prepared.stages[0].adapters(),
         **_cascade_facts(prepared.stages),
         **drawn.facts,
         **_origin_facts(prepared, drawn),
@@ -212,6 +213,7 @@ def _values(task: PreparedSampling, measured: Measured, samples: Tensor, result:
     sampling = sampling_facts(
         {**plain, "origin": origin}, result["weights"], plain["seed"], result["network_calls"], precision
     )
+    sampling |= task.stages[0].adapted()
     if len(task.stages) > 1:
         sampling["cascade"] = [stage.settings() for stage in task.stages]
     return {

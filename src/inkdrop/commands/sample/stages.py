@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
+from inkdrop.adapters import digest
 from inkdrop.checkpoints import Checkpoint, reconstructed
 from inkdrop.commands.command import Asked, Session
 from inkdrop.commands.sample.options import built_guides, check_average, check_grid
 from inkdrop.configuration import USER_TARGETS, build
 from inkdrop.configuration.compose import raw
+from inkdrop.configuration.guides import AS_RUN
+from inkdrop.configuration.schema import check_value
 from inkdrop.configuration.suggestions import written
 from inkdrop.errors import ConfigurationError
-from inkdrop.pipeline import Pipeline, restored
+from inkdrop.pipeline import Pipeline, add_adapters, restored
 
 # Options of a later stage; those that are groups of options are given as such: {time_grid: {num_steps: 20}}.
-_OPTIONS = ("checkpoint", "weights", "sampler", "constraint", "batch_size")
-_GROUPS = ("ema", "time_grid", "guidance", "condition")
+_OPTIONS = ("checkpoint", "weights", "sampler", "constraint", "batch_size", "adapters")
+_GROUPS = ("ema", "time_grid", "guidance", "condition", "adapter")
 # Options of the run that hold for its last stage too, which is the one that is measured.
 _SHARED = (
     *("seed", "num_samples", "repeats", "trainer", "allow_targets", "data_folders"),
@@ -74,11 +78,27 @@ class Stage:
     def facts(self) -> dict[str, Any]:
         """Returns how this stage samples, for `result.json`."""
         options = ("sampler", "guidance", "constraint", "condition")
-        return {**self.source, **{name: self.plain[name] for name in options if self.plain[name]}}
+        return {**self.source, **self.adapters(), **{name: self.plain[name] for name in options if self.plain[name]}}
+
+    def adapters(self) -> dict[str, Any]:
+        """Returns the adapters that sampling changes or adds, for `result.json`; nothing without any."""
+        scale, further = _adapters(self.plain)
+        named = {} if scale == AS_RUN else {"adapter": {"scale": scale}}
+        return {**named, **({"adapters": further} if further else {})}
 
     def settings(self) -> dict[str, Any]:
         """Returns what samples depend on, for the protocol, with a digest in place of a path."""
-        return {**self.facts(), "checkpoint": self.checkpoint.digest}
+        return {**self.facts(), "checkpoint": self.checkpoint.digest, **self.adapted()}
+
+    def adapted(self) -> dict[str, Any]:
+        """Returns the adapters that sampling changes or adds, for the protocol, with a digest in place of paths."""
+        changed = self.adapters()
+        if "adapters" in changed:
+            state = self.pipeline.state_dict()
+            weights = digest({name: state[name] for name in self.pipeline.trained})
+            scales = [entry.get("scale", 1.0) for entry in changed["adapters"]]
+            changed["adapters"] = {"sha256": bytes(weights.tolist()).hex(), "scales": scales}
+        return changed
 
 
 def stage_of(plain: dict[str, Any], checkpoint: Checkpoint, asked: Asked, session: Session, number: int = 0) -> Stage:
@@ -155,10 +175,44 @@ def _pipeline(
     """Returns the model with what samples it; `chosen` is the guidance that the command chooses itself."""
     weights, targets, path = str(plain["weights"]), plain["allow_targets"], plain["checkpoint"]
     allowed = (*USER_TARGETS, *targets)
-    pipeline = session.keep("pipeline", [source, targets, number], lambda: restored(content, weights, targets, path))
+    key = [source, targets, number, *_adapters(plain)[1]]
+    pipeline = session.keep("pipeline", key, lambda: _adapted(restored(content, weights, targets, path), plain))
+    _rescale(pipeline, plain, content)
     if plain["sampler"] is not None:
         pipeline.sampler = build(plain["sampler"], allowed)
         pipeline.guidance = built_guides(plain, chosen, content)
         pipeline.constraint = build(plain["constraint"], allowed)
     pipeline.view = build(plain["view"], allowed) or type(pipeline).view
     return pipeline
+
+
+def _adapters(plain: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
+    """Returns the strength of the adapters of the run, and further adapters; earlier versions had neither."""
+    return (plain.get("adapter") or {}).get("scale", AS_RUN), plain.get("adapters") or []
+
+
+def _adapted(pipeline: Pipeline, plain: Mapping[str, Any]) -> Pipeline:
+    """Returns the model with the adapters that the command adds."""
+    for entry in _adapters(plain)[1]:
+        if unknown := sorted(set(entry) - {"checkpoint", "scale", "weights"}):
+            raise ConfigurationError(
+                f"adapters: an entry has no option {unknown[0]} (available: checkpoint, scale, weights)"
+            )
+        if "checkpoint" not in entry:
+            raise ConfigurationError("adapters: an entry has no checkpoint: set {checkpoint: RUN}")
+        scale, weights = entry.get("scale", 1.0), str(entry.get("weights", "ema"))
+        check_value("adapters.scale", Annotated[float, Ge(0)], scale)
+        if not hasattr(pipeline, "attach"):
+            raise ConfigurationError(f"adapters change diffusion models, but this one is a {type(pipeline).__name__}")
+        add_adapters(pipeline, entry["checkpoint"], scale, weights, plain["allow_targets"])
+    return pipeline
+
+
+def _rescale(pipeline: Pipeline, plain: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    """Sets the strength of the adapters of the run, which an earlier trial may have changed."""
+    nodes, scale = content["config"]["pipeline"].get("adapters") or {}, _adapters(plain)[0]
+    if scale != AS_RUN and not nodes:
+        raise ConfigurationError(f"adapter.scale={scale} has no effect: the run has no adapter; see adapters")
+    for name in nodes:
+        adapter = pipeline.adapters[name]
+        adapter.rescale(pipeline, name, nodes[name].get("scale", 1.0) if scale == AS_RUN else scale)

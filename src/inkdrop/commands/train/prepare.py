@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from inkdrop.callbacks import StopOnSignal
 from inkdrop.checkpoints import model_weights, read_checkpoint
@@ -22,6 +21,7 @@ from inkdrop.checkpoints.models import embedded, inner_models, loads_noted
 from inkdrop.commands.command import Asked, Prepared
 from inkdrop.commands.sweep.objectives import objectives_of
 from inkdrop.commands.terminal import quiet
+from inkdrop.commands.train.based import based, refuse_another_model
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.configuration.completion import plain_data
 from inkdrop.configuration.compose import refuse_foreign_targets, refuse_unread, settled
@@ -36,6 +36,7 @@ from inkdrop.loggers.wandb_runs import agent_run_id
 from inkdrop.metrics.checks import VALIDATION
 from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
 from inkdrop.networks.recomputing import recompute_activations
+from inkdrop.pipeline import set_weights
 from inkdrop.runs.machine import check_batch_size, check_devices, refused_devices, whole_steps
 from inkdrop.runs.ownership import LOCK, locked, new_run_id, refuse_shared, run_id_of
 from inkdrop.runs.rerun import startable
@@ -55,7 +56,7 @@ class PreparedTraining(Prepared):
     - `start_again`: YAML text from which the run can be started again.
     - `before`: the earlier part of the run in the folder, or None for a fresh run.
     - `data`, `task`, `trainer`: the built parts.
-    - `initial`: initial weights by name, or None.
+    - `is_fitted`: whether the model has the statistics of an earlier run.
     - `held_run`: whether the folder held a run at the time of the check.
     - `is_locked`: whether the folder is already locked for this process.
     - `flops`: operations of training on one sample, once they are counted, or 0 where they cannot be.
@@ -68,7 +69,7 @@ class PreparedTraining(Prepared):
     data: DataModule
     task: Task
     trainer: Trainer
-    initial: dict[str, Tensor] | None
+    is_fitted: bool
     held_run: bool = False
     is_locked: bool = False
     flops: int = 0
@@ -91,12 +92,14 @@ def resolve(asked: Asked) -> tuple[DictConfig, dict[str, Any], list[DataModule]]
     with contextlib.suppress(CheckpointError):  # which is raised where it matters
         earlier = read_record(asked.folder).get("config")
     found: list[DataModule] = []
+    config, base = based(config, asked.overrides, earlier)
     config = settled(config, str(asked.path), earlier=earlier, found=found)
     plain = plain_data(config)
     with hiding(config):
         check_settings(plain)
         check(plain, (*USER_TARGETS, *plain["allow_targets"]))
     refuse_masked(plain)
+    refuse_another_model(plain, base)
     return config, plain, found
 
 
@@ -128,6 +131,8 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
         asked.config.run_id = before.run_id
         config, plain, found = resolve(asked)
     data, task, trainer = _build(plain, asked.path, before, found)
+    is_fitted = before is not None or _begins_with_weights(plain, task.pipeline)
+    _adapt(plain, task, before)
     _check_fit(plain, data, task, trainer, missing)
     output_dir = OmegaConf.to_container(asked.config, resolve=False)["output_dir"]  # type: ignore[index, call-overload]
     return PreparedTraining(
@@ -144,7 +149,7 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
         data=data,
         task=task,
         trainer=trainer,
-        initial=_initial(plain, task.pipeline.network),
+        is_fitted=is_fitted,
     )
 
 
@@ -239,21 +244,38 @@ def _only_checked(plain: Mapping[str, Any]) -> bool:
     return True
 
 
-def _initial(plain: Mapping[str, Any], network: Any) -> dict[str, Tensor] | None:
-    """Returns initial weights from a run folder or checkpoint of inkdrop, or loads those of a diffusers folder.
+def _begins_with_weights(plain: Mapping[str, Any], pipeline: Any) -> bool:
+    """Loads initial weights, and returns whether they are those of a whole model with its statistics.
 
-    Weights of diffusers are for the network alone, and are loaded into it.
+    Those of a run may be of a larger model; those of a folder of diffusers are for the network alone.
     """
-    if not plain["init_from"]:
-        return None
-    path = Path(plain["init_from"])
+    option = "base" if plain.get("base") else "init_from"
+    if not plain[option]:
+        return False
+    path = Path(plain[option])
     if not is_diffusers_folder(path):
-        return model_weights(read_checkpoint(plain["init_from"], "init_from"))
+        names, initial = pipeline.state_dict(), model_weights(read_checkpoint(path, option))
+        kept = {name: value for name, value in initial.items() if name in names}
+        set_weights(pipeline, kept, f"{option}={plain[option]}")
+        return True
     try:
-        network.load_state_dict(read_diffusers_folder(path, network))
+        pipeline.network.load_state_dict(read_diffusers_folder(path, pipeline.network))
     except ValueError as error:
-        raise CheckpointError(f"init_from={harmless(path)}: {error}") from None
-    return None
+        raise CheckpointError(f"{option}={harmless(path)}: {error}") from None
+    return False
+
+
+def _adapt(plain: Mapping[str, Any], task: Task, before: Resumed | None) -> None:
+    """Changes the model by its adapters; raises `ConfigurationError` for a model that was never trained."""
+    adapters = plain.get("adapter") or {}
+    if adapters and before is None and not (plain.get("base") or plain["init_from"]):
+        raise ConfigurationError(
+            f"adapter={next(iter(adapters))} changes a trained model: name it by base=RUN, which also has its options, "
+            "or by init_from=RUN"
+        )
+    if adapters and "adapters" not in plain["pipeline"]:
+        raise ConfigurationError(f"adapter={next(iter(adapters))} changes diffusion models only: remove it")
+    task.pipeline.adapt()
 
 
 def check_sweep(folder: Path, config: DictConfig) -> None:

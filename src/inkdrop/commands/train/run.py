@@ -36,7 +36,7 @@ from inkdrop.files.writing import write_text
 from inkdrop.loggers.csv import CSV
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.metrics.protocol import summary
-from inkdrop.pipeline import compile_network, set_weights
+from inkdrop.pipeline import compile_network
 from inkdrop.runs.machine import check_held_out, check_items
 from inkdrop.runs.ownership import claim, locked, outside, refuse_foreign
 from inkdrop.runs.record import facts, write_json
@@ -121,14 +121,9 @@ def _fill(prepared: PreparedTraining) -> None:
     check_held_out(data, trainer.world_size)
     if prepared.before is not None and prepared.before.data_fingerprint != data.fingerprint:
         raise DataError("the data are not those that the run was started with: their fingerprints differ")
-    if prepared.before is None:  # a checkpoint has the statistics
+    if not prepared.is_fitted:
         pipeline.fit(partial(in_batches, data.splits["train"]), trainer.strategy.root_device)
     pipeline.check_batch({name: column[torch.arange(1)] for name, column in data.splits["train"].items()})
-    if prepared.initial is not None:
-        own = pipeline.state_dict()  # weights of a larger model are accepted
-        weights = {name: value for name, value in prepared.initial.items() if name in own}
-        set_weights(pipeline, weights, f"init_from={plain['init_from']}")
-        prepared.initial = None
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         getattr(callback, "check", lambda data: None)(data)
     if isinstance(trainer.strategy, DDPStrategy):

@@ -1,0 +1,6 @@
+"""Adapters: small trained changes of a model whose other weights stay as they are."""
+
+from inkdrop.adapters.base import Adapter, digest
+from inkdrop.adapters.lora import LoRA
+
+__all__ = ["Adapter", "LoRA", "digest"]
