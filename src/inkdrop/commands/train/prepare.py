@@ -254,7 +254,7 @@ def _begins_with_weights(plain: Mapping[str, Any], pipeline: Any) -> bool:
         return False
     path = Path(plain[option])
     if not is_diffusers_folder(path):
-        names, initial = pipeline.state_dict(), model_weights(read_checkpoint(path, option))
+        names, initial = pipeline.state_dict(), model_weights(read_checkpoint(plain[option], option))
         kept = {name: value for name, value in initial.items() if name in names}
         set_weights(pipeline, kept, f"{option}={plain[option]}")
         return True
