@@ -1,6 +1,6 @@
 """What latents and texts reach: `python benchmarks/latents.py FOLDER [PART ...]` prints a table for each part.
 
-Parts: autoencoder, pixels, latents, clip, guidance, unclip, bounds, gan, families; without any, all of them. Runs are
+Parts: autoencoder, pixels, latents, clip, guidance, unclip, imagen, bounds, gan, families; without any, all of them. Runs are
 trained into FOLDER once, by their experiments: about an hour and a half of CPU time in all. `SEEDS=3` in the
 environment trains text-to-image three times. The last column says whether a figure meets what its row asks for; the
 command ends with code 1 if one does not.
@@ -206,6 +206,20 @@ def _drawn(pipeline: Any, batch: dict[str, Tensor], seed: int) -> Tensor:
     for rows in torch.arange(len(batch["x"])).split(256):
         parts.append(pipeline({name: each[rows] for name, each in batch.items()}, [seed + i for i in rows.tolist()]))
     return torch.cat(parts)
+
+
+def of_imagen(folder: Path) -> None:
+    """Captions to 8 x 8 pixels to 16 x 16 pixels, 480 samples, with dynamic thresholding in the first stage or none."""
+    base = trained(folder, "imagen", "experiment=imagen")
+    large = trained(folder, "imagen_enlarging", "experiment=imagen_enlarging")
+    chain = f"cascade=[{{checkpoint: {large}, condition: {{image_noise: 0.1}}}}]"
+    for scale in (2.0, 6.0):
+        for name, guides in (
+            ("dynamic thresholding", "[classifier_free,dynamic_threshold]"),
+            ("none", "classifier_free"),
+        ):
+            share = judged(base, "validation", scale, f"guidance={guides}", chain)
+            row(f"all right, validation captions, guidance {scale:g}, {name}", f"{100 * share:.1f}%")
 
 
 def of_bounds(folder: Path) -> None:

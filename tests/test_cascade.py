@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import sampled, trained
+from runs import run, sampled, trained
 
 import inkdrop
 
@@ -106,3 +106,30 @@ def test_a_stage_needs_an_image_of_the_size_before_it(runs: Path, tmp_path: Path
         inkdrop.sample(*first, f"cascade=[{{checkpoint:{runs / 'small'}}}]")
     with pytest.raises(ValueError, match="stage 1 has no checkpoint"):
         inkdrop.sample(*first, "cascade=[{sampler:heun}]")
+
+
+def test_a_text_is_passed_on_to_a_later_stage_that_takes_one(tmp_path: Path) -> None:
+    small = [*SMALL, "logger=none", "trainer.max_steps=2", "data.num_scenes=80", "data.num_held_out=16"]
+    small += ["network.base_channels=8"]
+    run(tmp_path / "first", model=["experiment=imagen", *small])
+    run(tmp_path / "second", model=["experiment=imagen_enlarging", *small])
+    pipeline = inkdrop.load(tmp_path / "second")
+    heard: list[list[str]] = []
+    request = type(pipeline).request
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            type(pipeline),
+            "request",
+            lambda self, seeds, **given: heard.append(sorted(given)) or request(self, seeds, **given),
+        )
+        chain = f"cascade=[{{checkpoint:{tmp_path / 'second'}}}]"
+        drawn, _ = sampled(
+            tmp_path / "first",
+            tmp_path / "out",
+            chain,
+            "num_samples=3",
+            "condition.caption=[a red circle,a blue cross]",
+        )
+    assert drawn["caption"].tolist() == ["a red circle", "a blue cross", "a red circle"]
+    assert drawn["x"].shape == (3, 16, 16, 3)
+    assert ["caption", "image"] in heard

@@ -21,6 +21,7 @@ from inkdrop.configuration.guides import AS_RUN
 from inkdrop.configuration.schema import check_value
 from inkdrop.configuration.suggestions import written
 from inkdrop.errors import ConfigurationError
+from inkdrop.files.texts import decoded, is_text
 from inkdrop.pipeline import Pipeline, add_adapters, restored
 
 # Options of a later stage; those that are groups of options are given as such: {time_grid: {num_steps: 20}}.
@@ -72,7 +73,8 @@ class Stage:
         """Returns the raw conditions of a later stage: the samples before it, its own words, and what stages share."""
         name = self.image()
         named = {key: values for key, values in shared.items() if key in self.pipeline.names and key != name}
-        own = self.pipeline.request(seeds, **self.condition, **{name: before})
+        texts = {key: decoded(values) for key, values in named.items() if is_text(values)}  # which have no default
+        own = self.pipeline.request(seeds, **{**texts, **self.condition}, **{name: before})
         return {**own, **{key: values for key, values in named.items() if key not in self.condition}}
 
     def facts(self) -> dict[str, Any]:
