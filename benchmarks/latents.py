@@ -1,7 +1,7 @@
 """What latents and texts reach: `python benchmarks/latents.py FOLDER [PART ...]` prints a table for each part.
 
-Parts: autoencoder, pixels, latents, clip, guidance, unclip, imagen, bounds, gan, families; without any, all of them. Runs are
-trained into FOLDER once, by their experiments: about an hour and a half of CPU time in all. `SEEDS=3` in the
+Parts: autoencoder, pixels, latents, clip, guidance, unclip, imagen, bounds, gan, families; without any, all of them.
+Runs are trained into FOLDER once, by their experiments: about two hours of CPU time in all. `SEEDS=3` in the
 environment trains text-to-image three times. The last column says whether a figure meets what its row asks for; the
 command ends with code 1 if one does not.
 """

@@ -31,6 +31,7 @@ _NAMES = (
     *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model"),
 )
+_ENCODER = "text_encoder"  # the folder of diffusers; a second one is text_encoder_2, with tokenizer_2
 _KEPT: dict[str, Any] = {
     "config": dict[str, Any],
     "classes": list[str],
@@ -91,10 +92,16 @@ def note_files(path: str, files: Mapping[str, Tensor]) -> None:
 def foreign_files(path: str | Path) -> dict[str, Tensor]:
     """Returns the content (N), uint8, of the files of a foreign model by name, without its weights.
 
+    The tokenizer of a `text_encoder` is in the folder `tokenizer` next to it, as diffusers has it, if not in it.
+
     Raises `CheckpointError` if there is no `config.json`, or for files that are too large.
     """
-    there = [name for name in _NAMES if (Path(path) / name).is_file() or name == "config.json"]
-    contents = {name: read_bytes(Path(path) / name, MAX_FOREIGN_BYTES, CheckpointError) for name in there}
+    folder = Path(path)
+    places = {name: folder / name for name in _NAMES if (folder / name).is_file() or name == "config.json"}
+    if "tokenizer.json" not in places and folder.name.startswith(_ENCODER):
+        beside = folder.with_name(folder.name.replace(_ENCODER, "tokenizer", 1))
+        places |= {name: beside / name for name in _NAMES if name != "config.json" and (beside / name).is_file()}
+    contents = {name: read_bytes(place, MAX_FOREIGN_BYTES, CheckpointError) for name, place in places.items()}
     return {name: torch.frombuffer(bytearray(content), dtype=torch.uint8) for name, content in contents.items()}
 
 

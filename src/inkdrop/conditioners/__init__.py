@@ -8,7 +8,7 @@ from inkdrop.conditioners.embedding import Embedding
 from inkdrop.conditioners.image import Image
 from inkdrop.conditioners.label import Label
 from inkdrop.conditioners.masked import Masked
-from inkdrop.conditioners.text import Text
+from inkdrop.conditioners.text import PublishedText, Text
 from inkdrop.conditioners.words import Words
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Image",
     "Label",
     "Masked",
+    "PublishedText",
     "Text",
     "Unconditional",
     "Words",

@@ -33,10 +33,15 @@ class ForeignFiles:
         self._files, self._folder = files, folder
         self.config: dict[str, Any] = self.json("config.json")
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the files."""
+        return sorted(self._files)
+
     def content(self, name: str) -> bytes:
         """Returns the content of a file; raises `ValueError` with the names of the files for an unknown one."""
         if name not in self._files:
-            available = harmless(", ".join(sorted(self._files)) or "none")
+            available = harmless(", ".join(self.names) or "none")
             raise ValueError(f"the foreign model has no {name} (available: {available}): use its original folder")
         return self._files[name].numpy().tobytes()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inkdrop.commands.merge import read_options
+from inkdrop.commands.export.texts import as_json, text_parts
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import harmless
 
@@ -26,7 +27,7 @@ weights=ema     ema, raw, or another average of the weights
 format=...      diffusers, or adapter: the adapter of a run without its base, in the layout of peft
 
 The model of a run with network=unet becomes a DDIMPipeline, one with network=latent_unet and a codec of an autoencoder
-a StableDiffusionPipeline without text encoder, which takes prompt_embeds, and the one of task=autoencoder an
+a StableDiffusionPipeline, with its text encoder if conditioner=text_published, and the one of task=autoencoder an
 AutoencoderKL.
 """
 
@@ -76,7 +77,7 @@ def _to_adapter(checkpoint: str, folder: str, weights: str) -> str:
 def _to_diffusers(checkpoint: str, folder: str, weights: str) -> str:
     from safetensors.torch import save
 
-    from inkdrop.files.writing import write_bytes, write_text
+    from inkdrop.files.writing import write_bytes
     from inkdrop.models import Autoencoder
     from inkdrop.pipeline import load
 
@@ -88,30 +89,27 @@ def _to_diffusers(checkpoint: str, folder: str, weights: str) -> str:
             "them alone by format=adapter"
         )
     if isinstance(model, Autoencoder):
-        published, texts, networks = "AutoencoderKL", dict[str, dict[str, Any]](), {".": autoencoder(model)}
+        published, files, networks = "AutoencoderKL", dict[str, bytes](), {".": autoencoder(model)}
     else:
-        published, texts, networks = _pipeline(model)
+        published, files, networks = _pipeline(model)
     for name, (config, state) in networks.items():
         (out / name).mkdir(parents=True, exist_ok=True)
-        content = {key: value.detach().float().contiguous() for key, value in state.items()}
-        write_bytes(out / name / "diffusion_pytorch_model.safetensors", save(content, {"format": "pt"}))
-        write_text(out / name / "config.json", _json(config))
-    for name, text in texts.items():
+        weights_of = {key: value.detach().float().contiguous() for key, value in state.items()}
+        write_bytes(out / name / "diffusion_pytorch_model.safetensors", save(weights_of, {"format": "pt"}))
+        write_bytes(out / name / "config.json", as_json(config))
+    for name, content in files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        write_text(out / name, _json(text))
-    given = ", text_encoder=None, tokenizer=None" if published == "StableDiffusionPipeline" else ""
+        write_bytes(out / name, content)
+    needs_texts = published == "StableDiffusionPipeline" and "text_encoder/config.json" not in files
+    given = ", text_encoder=None, tokenizer=None" if needs_texts else ""
     return f"diffusers.{published}.from_pretrained({json.dumps(folder)}{given})"
 
 
 _Network = tuple[dict[str, Any], dict[str, "Tensor"]]
 
 
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2) + "\n"
-
-
-def _pipeline(model: Any) -> tuple[str, dict[str, dict[str, Any]], dict[str, _Network]]:
-    """The class of a diffusion model, its JSON files, and its networks."""
+def _pipeline(model: Any) -> tuple[str, dict[str, bytes], dict[str, _Network]]:
+    """The class of a diffusion model, its files but for those of networks, and its networks."""
     from inkdrop.denoiser.network import NetworkDenoiser
     from inkdrop.networks import LatentUNet, UNet
 
@@ -129,10 +127,11 @@ def _pipeline(model: Any) -> tuple[str, dict[str, dict[str, Any]], dict[str, _Ne
             "network=unet or network=latent_unet"
         )
     scheduler = _scheduler(denoiser)
-    published, networks, further = made(model, denoiser.network)
+    published, networks, further, files = made(model, denoiser.network)
     parts = {name: ["diffusers", config["_class_name"]] for name, (config, _) in networks.items()}
     index = {"_class_name": published, **parts, "scheduler": ["diffusers", "DDIMScheduler"], **further}
-    return published, {"model_index.json": index, "scheduler/scheduler_config.json": scheduler}, networks
+    files |= {"model_index.json": as_json(index), "scheduler/scheduler_config.json": as_json(scheduler)}
+    return published, files, networks
 
 
 def _scheduler(denoiser: Any) -> dict[str, Any]:
@@ -167,7 +166,10 @@ def _scheduler(denoiser: Any) -> dict[str, Any]:
     }
 
 
-def _pixel_pipeline(model: Any, network: Any) -> tuple[str, dict[str, _Network], dict[str, Any]]:
+_Parts = tuple[str, dict[str, _Network], dict[str, Any], dict[str, bytes]]
+
+
+def _pixel_pipeline(model: Any, network: Any) -> _Parts:
     """A UNet of images in [-1, 1]; the vectors of classes become a table."""
     import torch
 
@@ -187,11 +189,11 @@ def _pixel_pipeline(model: Any, network: Any) -> tuple[str, dict[str, _Network],
     config, state = _published(network)
     if classes:
         config["num_class_embeds"] = len(classes["class_embedding.weight"])
-    return "DDIMPipeline", {"unet": (config, {**state, **classes})}, {}
+    return "DDIMPipeline", {"unet": (config, {**state, **classes})}, {}, {}
 
 
-def _latent_pipeline(model: Any, network: Any) -> tuple[str, dict[str, _Network], dict[str, Any]]:
-    """A UNet of codes with tokens, and their autoencoder; nothing says how a text becomes tokens."""
+def _latent_pipeline(model: Any, network: Any) -> _Parts:
+    """A UNet of codes with tokens, their autoencoder, and the text encoder if diffusers knows it."""
     from inkdrop.models import Autoencoder, Latent
 
     if type(model.codec) is not Latent or type(model.codec.model.model) is not Autoencoder:
@@ -206,7 +208,8 @@ def _latent_pipeline(model: Any, network: Any) -> tuple[str, dict[str, _Network]
         )
     inner = model.codec.model.model
     networks = {"unet": _published(network), "vae": autoencoder(inner, model.codec)}
-    return "StableDiffusionPipeline", networks, {"requires_safety_checker": False}
+    entries, files = text_parts(model.conditioner)
+    return "StableDiffusionPipeline", networks, {"requires_safety_checker": False, **entries}, files
 
 
 def _published(network: Any) -> _Network:

@@ -1,0 +1,150 @@
+"""What conditioners of texts by a frozen text encoder share.
+
+B batch, L tokens of a text (`length`), E width of the encoder.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inkdrop.codecs import Batches
+from inkdrop.conditioners.base import Conditioner
+from inkdrop.conditioners.encoders import text_encoder
+from inkdrop.conditioners.encodings import TextCache, tokenizer_of
+from inkdrop.files.texts import decoded, encoded, is_text, requested
+from inkdrop.models import ForeignFiles, Frozen
+
+# Texts that are encoded together. It is always this number, one of which is a filling of one token, so that the same
+# kernels encode a text with whatever others, and it becomes the same numbers.
+_TOGETHER = 8
+
+
+class FrozenText(Conditioner):
+    """A text by a frozen encoder of transformers, whose files and weights travel in the checkpoint.
+
+    Encodings are kept by content, so that each text is encoded once.
+
+    - `files`: the configuration, tokenizer and weights of a CLIP text model or of a T5 encoder.
+    - `length`: the largest number L of tokens of a text; the rest is cut off.
+    - `dropout`: the probability with which training drops the text of a sample.
+    - `cache`: GiB of encodings that are kept.
+    - `name`: the key of the texts in a batch.
+
+    Raises `ValueError` for data without texts of this name, for an encoder that is not supported, and if transformers
+    is not installed. A request with more tokens than `length` produces a warning.
+    """
+
+    def __init__(self, files: ForeignFiles, length: int, dropout: float, cache: float, name: str):
+        super().__init__()
+        self.files, self.length, self.dropout, self.names = files, length, dropout, (name,)
+        model = text_encoder(files)
+        if model.max_length is not None and length > model.max_length:
+            raise ValueError(
+                f"conditioner.length={length} is more than the {model.max_length} tokens that the encoder reads: lower "
+                "it"
+            )
+        self._tokenizer = tokenizer_of(files, model.num_tokens)
+        self.encoder, self._cache = Frozen(model), TextCache(int(cache * 2**30))
+        self.register_load_state_dict_post_hook(lambda module, _: module._cache.clear())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenText:
+        self._cache.clear()
+        return super()._apply(fn, recurse)
+
+    def fit(self, batches: Batches) -> None:
+        (name,) = self.names
+        first = next(iter(batches(1, [name])), None)
+        if first is None:
+            raise ValueError(
+                f"the data have no {name}, which the conditioner reads: add it to the data, by data.captions or "
+                f"+data.fields.{name}=..., or set conditioner.name to a field with texts"
+            )
+        self._keys(first)
+
+    @property
+    def dropouts(self) -> Mapping[str, float]:
+        return {self.names[0]: self.dropout}
+
+    def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:
+        """Returns a raw batch from a text, a list of texts that samples take in turn, or `@FILE` with one per line."""
+        (name,) = self.names
+        self.require_known(condition)
+        texts = requested(condition.get(name), name, seeds)
+        for text in dict.fromkeys(decoded(texts)):
+            if (length := len(self._tokenizer.encode(text).ids)) > self.length:
+                warnings.warn(
+                    f"condition.{name} has a text of {length} tokens, of which the model reads the first {self.length}",
+                    stacklevel=4,
+                )
+        return {name: texts}
+
+    def example(self, count: int) -> dict[str, Tensor]:
+        return {self.names[0]: encoded(["a"] * count)}
+
+    def cut(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        texts = (key.decode("utf-8", "replace") for key in self._keys(batch))
+        lengths = torch.tensor([len(self._tokenizer.encode(text).ids) for text in texts])
+        return {self.names[0]: lengths > self.length}
+
+    def token_words(self, batch: Mapping[str, Tensor]) -> list[list[str]]:
+        return [self._words(text) for text in (key.decode("utf-8", "replace") for key in self._keys(batch))]
+
+    def _words(self, text: str) -> list[str]:
+        """The word of a text that each of its L tokens stands for, or is a part of."""
+        encoding = self._tokenizer.encode(text)
+        spans: dict[int, tuple[int, int]] = {}
+        for number, (start, end) in zip(encoding.word_ids, encoding.offsets, strict=True):
+            if number is not None:
+                spans[number] = (spans.get(number, (start, end))[0], end)
+        words = ["" if number is None else text[slice(*spans[number])].strip() for number in encoding.word_ids]
+        words = self._shortened(words, encoding)
+        return [*words, *[""] * (self.length - len(words))]
+
+    def _keys(self, batch: Mapping[str, Tensor]) -> list[bytes]:
+        """The texts in UTF-8."""
+        (name,) = self.names
+        if not is_text(batch[name]):
+            raise ValueError(f"{name} is not a text, which the conditioner reads: set conditioner.name to one")
+        return [row.tobytes().rstrip(b"\0") for row in batch[name].cpu().numpy()]
+
+    def _replaced(self, keys: Sequence[bytes], emptied: Tensor | None, null: str) -> list[bytes]:
+        """The texts, of which those that are emptied (B), bool, become `null`."""
+        drops = [False] * len(keys) if emptied is None else emptied.tolist()
+        return [null.encode() if drop else key for key, drop in zip(keys, drops, strict=True)]
+
+    def _encoded(self, keys: Sequence[bytes]) -> tuple[Tensor, Tensor]:
+        """Encodings (B, L + 1, E), whose last row is that of the whole text, and a mask (B, L) of their tokens."""
+        # What is kept outlives an evaluation in inference mode, and has the same type in every precision.
+        device = next(self.encoder.parameters()).device
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            missing = self._cache.missing(keys)
+            for first in range(0, len(missing), _TOGETHER - 1):
+                texts = missing[first : first + _TOGETHER - 1]
+                self._cache.add(texts, self._encode(texts, device))
+        return self._cache.rows(keys, self.length)
+
+    def _encode(self, texts: Sequence[bytes], device: torch.device) -> list[Tensor]:
+        """The tokens of each text and its vector (l + 1, E)."""
+        numbers = [self._numbers(text) for text in texts]
+        filled = [*numbers, *[[0]] * (_TOGETHER - len(numbers))]
+        mask = torch.arange(self.length) < torch.tensor([[len(each)] for each in filled])
+        rows = torch.zeros(_TOGETHER, self.length, dtype=torch.int64)
+        rows[mask] = torch.tensor([number for each in filled for number in each])
+        tokens, vectors = self.encoder(rows.to(device), mask.to(device))
+        return [torch.cat([tokens[i, : len(each)], vectors[i, None]]) for i, each in enumerate(numbers)]
+
+    def _numbers(self, text: bytes) -> list[int]:
+        """The numbers of the tokens of a text, at least one and at most `length`."""
+        encoding = self._tokenizer.encode(text.decode("utf-8", "replace"))
+        return self._shortened(encoding.ids, encoding) or [0]
+
+    def _shortened(self, values: list[Any], encoding: Any) -> list[Any]:
+        """At most `length` values of tokens; one that ends every text stays the last."""
+        if len(values) > self.length and encoding.special_tokens_mask[-1]:
+            return [*values[: self.length - 1], values[-1]]
+        return values[: self.length]
