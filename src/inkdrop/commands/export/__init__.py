@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inkdrop.commands.merge import read_options
 from inkdrop.commands.export.texts import as_json, text_parts
+from inkdrop.commands.merge import read_options
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import harmless
 
