@@ -93,6 +93,7 @@ PUBLISHED = torch.tensor(
 )
 # Arguments of the parts that no YAML file names.
 OTHERS: dict[str, dict[str, Any]] = {
+    "inkdrop.conditioners.hint.Hint": {"name": "hint", "door": "hint_a", "shape": [1, 8, 8]},
     "inkdrop.constraints.particles.Residual": {},
     "inkdrop.constraints.prompt_to_prompt.Refine": {},
     "inkdrop.guidance.scales.Ramp": {"start": 0.0, "end": 1.0},

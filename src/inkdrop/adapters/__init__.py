@@ -1,6 +1,7 @@
 """Adapters: small trained changes of a model whose other weights stay as they are."""
 
 from inkdrop.adapters.base import Adapter, digest
+from inkdrop.adapters.hints import ControlNet, Hinted, T2IAdapter
 from inkdrop.adapters.lora import LoRA
 
-__all__ = ["Adapter", "LoRA", "digest"]
+__all__ = ["Adapter", "ControlNet", "Hinted", "LoRA", "T2IAdapter", "digest"]

@@ -32,6 +32,16 @@ class Adapter(ABC):
     def rescale(self, model: nn.Module, name: str, scale: float) -> None:
         """Sets the strength with which the adapter of this name acts on the model that it has changed."""
 
+    def limit(self, model: nn.Module, name: str, interval: tuple[float, float] | None) -> None:
+        """Sets the noise levels sigma / alpha at which the adapter of this name acts; None is all.
+
+        Raises `ValueError` for an adapter that acts at all of them.
+        """
+        if interval is not None:
+            raise ValueError(
+                f"adapter.interval has no effect on {type(self).__name__}, which changes the weights: remove it"
+            )
+
     def merge(self, model: nn.Module, name: str) -> None:
         """Adds the adapter to the weights of the base, and removes its layers; only for adapters with `merges`."""
         raise ValueError(f"{type(self).__name__} is more than a change of weights: it cannot be merged")

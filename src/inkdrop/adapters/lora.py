@@ -71,10 +71,10 @@ class LoRA(Adapter):
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:
             raise ValueError("adapter=lora needs the package peft: install inkdrop[adapters]") from None
-        self._check(model)
+        chosen = self._chosen(model)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
-            inject_adapter_in_model(LoraConfig(**self._options), model, adapter_name=name)
+            inject_adapter_in_model(LoraConfig(**{**self._options, "target_modules": chosen}), model, adapter_name=name)
         self.rescale(model, name, self.scale)
         return [
             parameter
@@ -82,7 +82,8 @@ class LoRA(Adapter):
             if re.search(rf"\.lora_[^.]+\.{re.escape(name)}(\.|$)", path)
         ]
 
-    def _check(self, model: nn.Module) -> None:
+    def _chosen(self, model: nn.Module) -> list[str]:
+        """The names of the layers that change, without those of other adapters."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, BaseTunerLayer)
@@ -98,6 +99,7 @@ class LoRA(Adapter):
                     f"adapter: modules={self.modules} chooses {path}, which is a {type(layer).__name__}, but LoRA "
                     f"changes linear and convolutional layers, such as {shown}"
                 )
+        return [path for path, _ in chosen]
 
     def rescale(self, model: nn.Module, name: str, scale: float) -> None:
         self.scale = scale
@@ -119,7 +121,7 @@ class LoRA(Adapter):
 
 def _within(path: str) -> bool:
     """Whether a module is a part of an adapter, or the layer that one has changed."""
-    return bool(re.search(r"\.(lora_[^.]+|base_layer)(\.|$)", path))
+    return bool(re.search(r"\.(lora_[^.]+|base_layer|controls)(\.|$)", path))
 
 
 def _has(layer: Any, name: str) -> bool:

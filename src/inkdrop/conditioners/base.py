@@ -33,6 +33,11 @@ class Conditioner(nn.Module):
     token_dim: int = 0
 
     @property
+    def emptied(self) -> tuple[str, ...]:
+        """Those of `names` that classifier-free guidance empties unless it names others."""
+        return self.names
+
+    @property
     def dropouts(self) -> Mapping[str, float]:
         """The probability with which training empties each of `names`; the null value of 0 is untrained."""
         return dict.fromkeys(self.names, 0.0)

@@ -64,6 +64,10 @@ class Combined(Conditioner):
             part.fit(batches)
 
     @property
+    def emptied(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts.values() for name in part.emptied)
+
+    @property
     def dropouts(self) -> Mapping[str, float]:
         rates = {name: rate for part in self.parts.values() for name, rate in part.dropouts.items()}
         return {name: 1 - (1 - rate) * (1 - self.dropout) for name, rate in rates.items()}

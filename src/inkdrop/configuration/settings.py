@@ -67,6 +67,7 @@ SETTINGS: dict[str, Any] = {
     "batch_size": Annotated[int, Ge(1)],
     "cascade": list[dict[str, Any]],
     "adapter.scale": Annotated[float, Ge(0)] | Literal["as_run"],
+    "adapter.interval": list[Annotated[float, Ge(0)]] | Literal["as_run"] | None,
     "adapters": list[dict[str, Any]],
     **dict.fromkeys(("save_images", "save_stages"), bool),
     **dict.fromkeys(("save_gif", "save_trajectory", "save_neighbours", "save_features"), bool),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -102,7 +102,7 @@ class ClassifierFree(Guidance):
 
     - `scale`: the guidance scale w. 0 is the unconditional and 1 the conditional model; None is 1 at no further cost.
     - `interval`: the noise levels sigma / alpha at which guidance acts; elsewhere the conditional model is used.
-    - `names`: the conditions that are emptied in D_u; None is all of them.
+    - `names`: the conditions that are emptied in D_u; None is all of them but hints.
     - `mix`: how the two estimates are combined; linear by default.
 
     Raises `ValueError` for a model that was not trained without these conditions. Source: Ho and Salimans 2022, arXiv
@@ -122,13 +122,13 @@ class ClassifierFree(Guidance):
         if self.scale.scale is None:
             return denoiser
         conditioner = pipeline.conditioner
-        null = conditioner.null(batch, self.emptied)
-        check_trained(conditioner, self.emptied)
+        emptied = conditioner.emptied if self.emptied is None else self.emptied
+        check_trained(conditioner, emptied)
+        null = conditioner.null(batch, emptied)
         if any(isinstance(getattr(each, "pair", None), _Two) for each in denoiser.modules()):
             raise ValueError("a weaker model keeps its condition: put classifier_free before autoguidance in the list")
         if any(hasattr(each, "stages") for each in denoiser.modules()):
             raise ValueError("staged has a scale for each condition already: remove classifier_free from the list")
-        emptied = conditioner.names if self.emptied is None else self.emptied
         pairs = (getattr(each, "pair", None) for each in denoiser.modules())
         for kept in (sorted(set(emptied) - pair.emptied) for pair in pairs if isinstance(pair, _Halves)):
             if kept:
@@ -141,15 +141,14 @@ class ClassifierFree(Guidance):
 
 
 def check_trained(
-    conditioner: Conditioner, names: list[str] | None, instead: str = "sample with guidance.scale=null"
+    conditioner: Conditioner, names: Sequence[str], instead: str = "sample with guidance.scale=null"
 ) -> None:
     """Raises `ValueError`, which ends with what to do `instead`, if training never emptied just these conditions."""
-    if not conditioner.names:
+    if not names:
         raise ValueError("classifier-free guidance needs a condition, and this model has none: set guidance.scale=null")
-    chosen = conditioner.names if names is None else names
-    if not conditioner.empties(chosen):
+    if not conditioner.empties(names):
         raise ValueError(
-            f"the model was never trained without {' and '.join(chosen)} alone, as this guidance needs: train it with "
+            f"the model was never trained without {' and '.join(names)} alone, as this guidance needs: train it with "
             f"conditioner.dropout=0.1, or {instead}"
         )
 

@@ -102,8 +102,8 @@ class _Block(nn.Module):
 class DiT(nn.Module):
     """The diffusion transformer, for data on a grid of any number of dimensions; it needs longer training than a UNet.
 
-    `network(x (B, C, *), c_noise (B), vector, tokens, concat, mask) -> (B, out_channels, *)`. Initially the output is 0
-    and each block is the identity.
+    `network(x (B, C, *), c_noise (B), vector, tokens, concat, mask, residuals) -> (B, out_channels, *)`. Initially the
+    output is 0 and each block is the identity. `residuals` (B, N, W) are added to the outputs of the first blocks.
 
     - `shape`: [C, *] of x.
     - `patch_size`: length of a patch along every axis.
@@ -149,6 +149,7 @@ class DiT(nn.Module):
             )
         if width % num_heads:
             raise ValueError(f"network.num_heads={num_heads} does not divide network.width={width}: change one of them")
+        self.feature_axis = -1
         self.patch_size, self.grid = patch_size, [size // patch_size for size in sizes]
         self.doors = doors(vector_dim, token_dim, concat_channels + shown_channels)
         pixels = patch_size ** len(sizes)
@@ -171,15 +172,51 @@ class DiT(nn.Module):
         tokens: Tensor | None = None,
         concat: Tensor | None = None,
         mask: Tensor | None = None,
+        residuals: Sequence[Tensor] | None = None,
     ) -> Tensor:
+        h, embedding = self._enter(x, c_noise, vector, tokens, concat, mask)
+        for number, block in enumerate(self.blocks):
+            h = block(h, embedding, tokens, mask, self.positions.rotate)
+            if residuals is not None and number < len(residuals):
+                h = h + residuals[number]
+        shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=2)
+        return grid_of(self.out(modulated(h, shift, scale)), self.grid, self.patch_size)
+
+    def _enter(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        vector: Tensor | None,
+        tokens: Tensor | None,
+        concat: Tensor | None,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The patches (B, N, W) with their positions, and the embedding (B, W)."""
         check_doors(self.doors, vector=vector, tokens=tokens, concat=concat, mask=mask)
         embedding = self.time(sinusoidal(c_noise, _NUM_FREQUENCIES).to(x.dtype))
         if vector is not None:
             embedding = embedding + self.vector(vector)
-        embedding = nn.functional.silu(embedding)
         h = self.patch(patches_of(x if concat is None else torch.cat([x, concat], dim=1), self.patch_size))
-        h = self.positions(h)
-        for block in self.blocks:
+        return self.positions(h), nn.functional.silu(embedding)
+
+    def encode(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        vector: Tensor | None = None,
+        tokens: Tensor | None = None,
+        concat: Tensor | None = None,
+        mask: Tensor | None = None,
+        hint: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Runs the first half of the blocks: the last features (B, N, W), those before, and the embedding (B, W).
+
+        `hint` (B, W, *), of the sizes of the grid of patches, is added to the patches.
+        """
+        h, embedding = self._enter(x, c_noise, vector, tokens, concat, mask)
+        h = h if hint is None else h + hint.flatten(2).transpose(1, 2)
+        features = []
+        for block in self.blocks[: (len(self.blocks) + 1) // 2]:
             h = block(h, embedding, tokens, mask, self.positions.rotate)
-        shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=2)
-        return grid_of(self.out(modulated(h, shift, scale)), self.grid, self.patch_size)
+            features.append(h)
+        return h, features[:-1], embedding

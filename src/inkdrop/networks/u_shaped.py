@@ -131,12 +131,17 @@ class UShaped(nn.Module, ABC):
         tokens: Tensor | None = None,
         concat: Tensor | None = None,
         mask: Tensor | None = None,
+        hint: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Runs the first half and returns the features of the middle (B, C, *), the skips, and the embedding (B, E)."""
+        """Runs the first half and returns the features of the middle (B, C, *), the skips, and the embedding (B, E).
+
+        `hint` (B, C, *) is added to the features of the first convolution.
+        """
         check_doors(self.doors, vector=vector, tokens=tokens, concat=concat, mask=mask)
         embedding = self.embed(c_noise, vector, x.dtype)
         pyramid = self.input(x, concat)
         h = self.conv_in(pyramid)
+        h = h if hint is None else h + hint
         skips = [h]
         for step, beside in self.descent():
             h = step(h, embedding, tokens, mask)

@@ -189,7 +189,7 @@ def _followed(task: Task) -> tuple[int, int]:
         raise Called(args, conditions)
 
     network = task.pipeline.network
-    handle = network.register_forward_pre_hook(stop, with_kwargs=True)
+    handle = network.register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
     try:
         _loss(task, random_batch(task.pipeline, 1))
     except Called as call:

@@ -19,7 +19,7 @@ from inkdrop.configuration import USER_TARGETS, build
 from inkdrop.configuration.compose import raw
 from inkdrop.configuration.guides import AS_RUN
 from inkdrop.configuration.schema import check_value
-from inkdrop.configuration.suggestions import written
+from inkdrop.configuration.suggestions import options, written
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.texts import decoded, is_text
 from inkdrop.pipeline import Pipeline, add_adapters, restored
@@ -84,9 +84,8 @@ class Stage:
 
     def adapters(self) -> dict[str, Any]:
         """Returns the adapters that sampling changes or adds, for `result.json`; nothing without any."""
-        scale, further = _adapters(self.plain)
-        named = {} if scale == AS_RUN else {"adapter": {"scale": scale}}
-        return {**named, **({"adapters": further} if further else {})}
+        parts = {"adapter": _changes(self.plain), "adapters": self.plain.get("adapters")}
+        return {name: part for name, part in parts.items() if part}
 
     def settings(self) -> dict[str, Any]:
         """Returns what samples depend on, for the protocol, with a digest in place of a path."""
@@ -177,9 +176,9 @@ def _pipeline(
     """Returns the model with what samples it; `chosen` is the guidance that the command chooses itself."""
     weights, targets, path = str(plain["weights"]), plain["allow_targets"], plain["checkpoint"]
     allowed = (*USER_TARGETS, *targets)
-    key = [source, targets, number, *_adapters(plain)[1]]
+    key = [source, targets, number, *(plain.get("adapters") or [])]
     pipeline = session.keep("pipeline", key, lambda: _adapted(restored(content, weights, targets, path), plain))
-    _rescale(pipeline, plain, content)
+    _change(pipeline, plain, content)
     if plain["sampler"] is not None:
         pipeline.sampler = build(plain["sampler"], allowed)
         pipeline.guidance = built_guides(plain, chosen, content)
@@ -188,14 +187,14 @@ def _pipeline(
     return pipeline
 
 
-def _adapters(plain: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
-    """Returns the strength of the adapters of the run, and further adapters; earlier versions had neither."""
-    return (plain.get("adapter") or {}).get("scale", AS_RUN), plain.get("adapters") or []
+def _changes(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of the adapters of the run that the command changes; earlier versions had none."""
+    return {name: value for name, value in (plain.get("adapter") or {}).items() if value != AS_RUN}
 
 
 def _adapted(pipeline: Pipeline, plain: Mapping[str, Any]) -> Pipeline:
     """Returns the model with the adapters that the command adds."""
-    for entry in _adapters(plain)[1]:
+    for entry in plain.get("adapters") or []:
         if unknown := sorted(set(entry) - {"checkpoint", "scale", "weights"}):
             raise ConfigurationError(
                 f"adapters: an entry has no option {unknown[0]} (available: checkpoint, scale, weights)"
@@ -210,11 +209,13 @@ def _adapted(pipeline: Pipeline, plain: Mapping[str, Any]) -> Pipeline:
     return pipeline
 
 
-def _rescale(pipeline: Pipeline, plain: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-    """Sets the strength of the adapters of the run, which an earlier trial may have changed."""
-    nodes, scale = content["config"]["pipeline"].get("adapters") or {}, _adapters(plain)[0]
-    if scale != AS_RUN and not nodes:
-        raise ConfigurationError(f"adapter.scale={scale} has no effect: the run has no adapter; see adapters")
-    for name in nodes:
-        adapter = pipeline.adapters[name]
-        adapter.rescale(pipeline, name, nodes[name].get("scale", 1.0) if scale == AS_RUN else scale)
+def _change(pipeline: Pipeline, plain: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    """Sets strength and noise levels of the adapters of the run, which an earlier trial may have changed."""
+    nodes, changes = content["config"]["pipeline"].get("adapters") or {}, _changes(plain)
+    if changes and not nodes:
+        named = options({f"adapter.{name}": value for name, value in changes.items()})
+        raise ConfigurationError(f"{named} has no effect: the run has no adapter; see adapters")
+    for name, node in nodes.items():
+        chosen = {"scale": node.get("scale", 1.0), "interval": node.get("interval"), **changes}
+        pipeline.adapters[name].rescale(pipeline, name, chosen["scale"])
+        pipeline.adapters[name].limit(pipeline, name, chosen["interval"])
