@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel
-from torch import Tensor, nn
+from torch import nn
 
 from inkdrop.networks import MMDiT
+from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
+from inkdrop.networks.layers import root_mean_square
+from inkdrop.networks.positions import Learned
 
 SMALL: dict[str, Any] = {"shape": [3, 8, 8], "patch_size": 2, "width": 24, "depth": 2, "num_heads": 2, "token_dim": 6}
 
@@ -22,63 +26,52 @@ def randomised(network: Any) -> Any:
     return network.eval()
 
 
-def theirs_as_ours(state: dict[str, Tensor], depth: int, patch_size: int) -> dict[str, Tensor]:
-    """Weights of `SD3Transformer2DModel` under the names of `MMDiT`."""
-    names = {"patch": "pos_embed.proj", "tokens": "context_embedder", "modulation": "norm_out.linear"}
-    names |= {"out": "proj_out"}
-    for ours, theirs in (("time", "timestep_embedder"), ("vector", "text_embedder")):
-        names |= {f"{ours}.{2 * i}": f"time_text_embed.{theirs}.linear_{i + 1}" for i in (0, 1)}
-    for i in range(depth):
-        ours, theirs = f"blocks.{i}", f"transformer_blocks.{i}"
-        names |= {f"{ours}.image.{each}": f"{theirs}.attn.to_{each}" for each in "qkv"}
-        names |= {f"{ours}.text.{each}": f"{theirs}.attn.add_{each}_proj" for each in "qkv"}
-        names |= {f"{ours}.image.modulation": f"{theirs}.norm1.linear"}
-        names |= {f"{ours}.text.modulation": f"{theirs}.norm1_context.linear"}
-        names |= {f"{ours}.image.out": f"{theirs}.attn.to_out.0", f"{ours}.text.out": f"{theirs}.attn.to_add_out"}
-        for side, layers in (("image", "ff"), ("text", "ff_context")):
-            names |= {f"{ours}.{side}.layers.0": f"{theirs}.{layers}.net.0.proj"}
-            names |= {f"{ours}.{side}.layers.2": f"{theirs}.{layers}.net.2"}
-    kinds = ("weight", "bias")
-    found = {
-        f"{our}.{kind}": state[f"{their}.{kind}"]
-        for our, their in names.items()
-        for kind in kinds
-        if f"{their}.{kind}" in state
-    }
-    found["patch.weight"] = found["patch.weight"].flatten(1)
-    for kind in kinds:
-        # A pixel's channels are together in theirs, and without gates they have the scale before the shift.
-        split = found[f"out.{kind}"].unflatten(0, (patch_size**2, -1))
-        found[f"out.{kind}"] = split.transpose(0, 1).flatten(0, 1).contiguous()
-        for name in ("modulation", f"blocks.{depth - 1}.text.modulation"):
-            scale, shift = found[f"{name}.{kind}"].chunk(2)
-            found[f"{name}.{kind}"] = torch.cat([shift, scale])
-    return found
-
-
-def test_it_is_the_function_of_diffusers() -> None:
-    peer = randomised(
-        SD3Transformer2DModel(
-            sample_size=8,
-            patch_size=2,
-            in_channels=3,
-            out_channels=3,
-            num_layers=3,
-            attention_head_dim=12,
-            num_attention_heads=2,
-            joint_attention_dim=6,
-            caption_projection_dim=24,
-            pooled_projection_dim=5,
-            pos_embed_max_size=4,
-        )
+def theirs(**options: Any) -> Any:
+    sizes = {"sample_size": 8, "patch_size": 2, "in_channels": 3, "out_channels": 3, "num_layers": 3}
+    sizes |= {"attention_head_dim": 12, "num_attention_heads": 2, "joint_attention_dim": 6, "pos_embed_max_size": 4}
+    return randomised(
+        SD3Transformer2DModel(**{**sizes, "caption_projection_dim": 24, "pooled_projection_dim": 5, **options})
     )
-    network = MMDiT(**{**SMALL, "depth": 3}, vector_dim=5).eval()
-    network.load_state_dict(theirs_as_ours(peer.state_dict(), 3, 2))
+
+
+@pytest.mark.parametrize("qk_norm", [None, "rms_norm"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_it_is_the_function_of_diffusers_with_its_published_weights(
+    qk_norm: str | None, wide: bool, tmp_path: Path
+) -> None:
+    # Published models have a table of positions that is wider and finer than an image.
+    peer = theirs(qk_norm=qk_norm, **({"pos_embed_max_size": 11} if wide else {}))
+    peer.save_pretrained(tmp_path / "transformer")
+    options = {**SMALL, "depth": 3, "vector_dim": 5, "qk_norm": root_mean_square if qk_norm else None}
+    network = MMDiT(**options, **({"positions": Learned} if wide else {})).eval()
+    assert is_diffusers_folder(tmp_path)
+    network.load_state_dict(read_diffusers_folder(tmp_path, network))
     x, c_noise = torch.randn(2, 3, 8, 8), torch.tensor([3.0, 900.0])
     tokens, vector = torch.randn(2, 5, 6), torch.randn(2, 5)
     with torch.no_grad():
         expected = peer(x, tokens, vector, c_noise).sample
         assert (network(x, c_noise, vector, tokens) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("published", "ours", "words"),
+    [
+        ({"pos_embed_max_size": 11}, {}, "choose network.positions._target_=inkdrop.networks.positions.Learned"),
+        ({"pos_embed_max_size": 3}, {"positions": Learned}, r"those of 3 x 3 patches, but the network has \[4, 4\]"),
+        ({"qk_norm": "rms_norm"}, {}, "qk_norm=rms_norm, but this network has None"),
+        ({"dual_attention_layers": (0,)}, {}, r"dual_attention_layers=\[0\], but this network has \[\]"),
+        ({"num_attention_heads": 4, "attention_head_dim": 6}, {}, r"\[4\] attention heads, but this network has \[2\]"),
+        ({"joint_attention_dim": 7}, {}, r"tokens.weight has the shape \(24, 6\), but the file has \(24, 7\)"),
+        ({"num_layers": 2}, {}, "missing"),
+    ],
+)
+def test_published_weights_of_another_network_are_refused(
+    published: dict[str, Any], ours: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    theirs(**published).save_pretrained(tmp_path)
+    network = MMDiT(**{**SMALL, "depth": 3, "vector_dim": 5, **ours})
+    with pytest.raises(ValueError, match=words):
+        read_diffusers_folder(tmp_path, network)
 
 
 def test_nothing_comes_out_at_first_and_every_weight_learns() -> None:

@@ -98,6 +98,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.constraints.prompt_to_prompt.Refine": {},
     "inkdrop.guidance.scales.Ramp": {"start": 0.0, "end": 1.0},
     "inkdrop.guidance.scales.Within": {"scale": 1.0, "interval": None},
+    "inkdrop.networks.layers.root_mean_square": {"dim": 4},
     "inkdrop.networks.layers.scaled_dot_product": {"_partial_": True},
     "inkdrop.networks.layers.Attention": {
         "channels": 4,

@@ -1,7 +1,7 @@
 """Weights of our networks in the format of diffusers, both ways.
 
 A published folder holds `config.json` and `diffusion_pytorch_model.safetensors` or `.bin`, at its top or, for the
-denoiser of a pipeline, under `unet/`.
+denoiser of a pipeline, under `unet/` or `transformer/`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from inkdrop.files import read_json
@@ -54,11 +53,8 @@ def from_diffusers(state: Mapping[str, Tensor], network: nn.Module) -> dict[str,
     theirs = {
         re.sub(r"\b(" + "|".join(_LEGACY) + r")\b", lambda m: _LEGACY[m[1]], str(key)): v for key, v in state.items()
     }
+    theirs = {**layout_of(network).arranged(network, theirs)}
     names, shapes = _names(network), {key: value.shape for key, value in network.state_dict().items()}
-    for name in ("quant_conv", "post_quant_conv"):  # which an autoencoder may lack
-        if f"{name}.weight" in names and f"{name}.weight" not in theirs:
-            shape = shapes[names[f"{name}.weight"]]
-            theirs[f"{name}.weight"], theirs[f"{name}.bias"] = torch.eye(shape[0]), torch.zeros(shape[0])
     missing, extra = sorted(set(names) - set(theirs)), sorted(set(theirs) - set(names))
     if missing or extra:
         raise ValueError(
@@ -108,8 +104,12 @@ def _check_heads(config: Mapping[str, Any], network: nn.Module, path: Path) -> N
 
 
 def is_diffusers_folder(path: Path) -> bool:
-    """Returns whether `path` or `path/unet` holds a published network."""
-    return any((path / part / "config.json").is_file() for part in (".", "unet"))
+    """Returns whether `path`, `path/unet` or `path/transformer` holds a published network."""
+    return _place(path) is not None
+
+
+def _place(path: Path) -> Path | None:
+    return next((path / part for part in (".", "unet", "transformer") if (path / part / "config.json").is_file()), None)
 
 
 def read_diffusers_folder(path: Path, network: nn.Module) -> dict[str, Tensor]:
@@ -118,7 +118,7 @@ def read_diffusers_folder(path: Path, network: nn.Module) -> dict[str, Tensor]:
     Raises `ValueError` if the files cannot be read, if the weights do not fit, or if config.json states options that
     this network does not have.
     """
-    folder = path if (path / "config.json").is_file() else path / "unet"
+    folder = _place(path) or path
     config = read_json(folder / "config.json")
     check_config(config, network, folder / "config.json")
     weights = from_diffusers(_read_weights(folder), network)

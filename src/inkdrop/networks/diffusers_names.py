@@ -1,4 +1,4 @@
-"""Names and configurations of our networks in diffusers: `UNet2DModel`, `UNet2DConditionModel`, `AutoencoderKL`."""
+"""Names and configurations of our networks in diffusers: its UNets, `AutoencoderKL` and `SD3Transformer2DModel`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from inkdrop.networks import diffusers_mmdit as mmdit
 from inkdrop.networks.autoencoders import ConvolutionalAutoencoder
 from inkdrop.networks.latent_unet import LatentUNet
+from inkdrop.networks.mmdit import MMDiT
 from inkdrop.networks.unet import UNet
 
 # Names of a residual block, of an attention layer and of a transformer, ours and theirs.
@@ -50,6 +53,7 @@ class Layout:
     - `config`: returns the content of config.json.
     - `heads`: returns the heads of attention layers, ours and those of a config.json.
     - `free`: options of config.json that are not compared.
+    - `arranged`: returns weights under their names in the arrangement of ours.
     """
 
     published: str
@@ -58,6 +62,7 @@ class Layout:
     config: Callable[[Any], dict[str, Any]]
     heads: Callable[[Any, Mapping[str, Any]], tuple[list[int], list[Any]]]
     free: frozenset[str]
+    arranged: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda network, theirs: theirs
 
 
 def layout_of(network: nn.Module) -> Layout:
@@ -238,6 +243,16 @@ def _one_head(network: ConvolutionalAutoencoder, config: Mapping[str, Any]) -> t
     return [], []
 
 
+def _with_mixes(network: Any, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with maps before and after the codes, which an autoencoder may lack."""
+    found = dict(theirs)
+    for name, mix in (("quant_conv", network.encoder.mix), ("post_quant_conv", network.decoder.mix)):
+        if f"{name}.weight" not in found:
+            count = mix.weight.shape[0]
+            found[f"{name}.weight"], found[f"{name}.bias"] = torch.eye(count), torch.zeros(count)
+    return found
+
+
 # Options that the weights state too, that do not change the function, or that are compared as numbers of heads.
 _FREE = frozenset(
     (
@@ -259,12 +274,7 @@ _FREE_IN_AUTOENCODER = frozenset(
 )
 LAYOUTS: dict[type[nn.Module], Layout] = {
     UNet: Layout(
-        "UNet2DModel",
-        "network=unet",
-        _rename_unet,
-        _config_of_unet,
-        _heads_of_unet,
-        _FREE | {"num_train_timesteps"},
+        "UNet2DModel", "network=unet", _rename_unet, _config_of_unet, _heads_of_unet, _FREE | {"num_train_timesteps"}
     ),
     LatentUNet: Layout(
         "UNet2DConditionModel",
@@ -281,5 +291,9 @@ LAYOUTS: dict[type[nn.Module], Layout] = {
         _config_of_autoencoder,
         _one_head,
         _FREE | _FREE_IN_AUTOENCODER,
+        _with_mixes,
+    ),
+    MMDiT: Layout(
+        "SD3Transformer2DModel", "network=mmdit", mmdit.rename, mmdit.config, mmdit.heads, mmdit.FREE, mmdit.arranged
     ),
 }

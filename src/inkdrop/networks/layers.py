@@ -20,6 +20,14 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> 
     return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
+def root_mean_square(dim: int) -> nn.Module:
+    """Returns a normalisation of `dim` features by their root mean square, with a learned scale.
+
+    Source: Zhang and Sennrich 2019, arXiv 1910.07467.
+    """
+    return nn.RMSNorm(dim, eps=1e-6)
+
+
 def sinusoidal(c_noise: Tensor, dim: int) -> Tensor:
     """Returns sines, then cosines of c_noise (B) at dim / 2 frequencies from 1 to 1e-4, (B, dim), in float32 or better.
 

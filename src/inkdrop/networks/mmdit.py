@@ -6,7 +6,7 @@ B batch, C channels, * spatial sizes, N patches, W width, L tokens, D their widt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from annotated_types import Ge, Gt, Len, Lt
@@ -16,6 +16,7 @@ from inkdrop.networks.dit import grid_of, modulated, patches_of
 from inkdrop.networks.layers import Attend, check_doors, doors, scaled_dot_product, waves, zeroed
 from inkdrop.networks.positions import MakePositions, SineCosine
 
+MakeNorm: TypeAlias = Callable[[int], nn.Module]
 _NUM_FREQUENCIES = 256  # of the time
 
 
@@ -25,11 +26,13 @@ class _Side(nn.Module):
     In the last block nothing reads the tokens any more, and their side only makes queries, keys and values.
     """
 
-    def __init__(self, width: int, hidden: int, num_heads: int, dropout: float, ends: bool):
+    def __init__(self, width: int, hidden: int, num_heads: int, dropout: float, make_norm: MakeNorm | None, ends: bool):
         super().__init__()
         self.num_heads = num_heads
         self.modulation = zeroed(nn.Linear(width, (2 if ends else 6) * width))
         self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
+        self.norm_q = make_norm(width // num_heads) if make_norm else None
+        self.norm_k = make_norm(width // num_heads) if make_norm else None
         self.dropout = nn.Dropout(dropout)
         self.out = None if ends else nn.Linear(width, width)
         self.layers = None
@@ -39,7 +42,10 @@ class _Side(nn.Module):
     def heads(self, h: Tensor, shift: Tensor, scale: Tensor) -> list[Tensor]:
         """Returns queries, keys and values (B, H, *, W / H)."""
         y = modulated(h, shift, scale)
-        return [layer(y).unflatten(2, (self.num_heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v)]
+        q, k, v = (layer(y).unflatten(2, (self.num_heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        if self.norm_q is not None and self.norm_k is not None:
+            q, k = self.norm_q(q), self.norm_k(k)
+        return [q, k, v]
 
     def changed(self, h: Tensor, attended: Tensor, parts: Sequence[Tensor]) -> Tensor:
         """Returns h after what it attended to and after its own layers, or h itself where the side ends."""
@@ -53,11 +59,11 @@ class _Side(nn.Module):
 class _Block(nn.Module):
     """Patches and tokens, each with its own layers, attend together to both."""
 
-    def __init__(self, width: int, hidden: int, num_heads: int, dropout: float, attend: Attend, is_last: bool):
+    def __init__(self, attend: Attend, image: _Side, text: _Side):
         super().__init__()
         self.attend, self.is_cross = attend, False
-        self.image: Any = _Side(width, hidden, num_heads, dropout, False)
-        self.text: Any = _Side(width, hidden, num_heads, dropout, is_last)
+        self.image: Any = image
+        self.text: Any = text
 
     def forward(
         self,
@@ -99,6 +105,7 @@ class MMDiT(nn.Module):
     - `vector_dim`, `concat_channels`: widths of the conditions, 0 for none.
     - `shown_channels`: channels that the denoiser adds to x, such as its last estimate.
     - `attend`: attention function of all layers.
+    - `qk_norm`: makes the normalisations of queries and keys from the width of a head; None for none.
 
     Raises `ValueError` if the sizes do not fit each other, or for a condition that the network was not built for.
     Source: Esser et al. 2024, arXiv 2403.03206, section 4.
@@ -120,6 +127,7 @@ class MMDiT(nn.Module):
         concat_channels: Annotated[int, Ge(0)] = 0,
         shown_channels: Annotated[int, Ge(0)] = 0,
         attend: Attend = scaled_dot_product,
+        qk_norm: MakeNorm | None = None,
     ):
         super().__init__()
         in_channels, *sizes = shape
@@ -143,8 +151,9 @@ class MMDiT(nn.Module):
         self.time = _embedder(_NUM_FREQUENCIES, width)
         self.vector = _embedder(vector_dim, width) if vector_dim else None
         hidden = int(mlp_ratio * width)
+        sizes_of_side = width, hidden, num_heads, dropout, qk_norm
         self.blocks: Any = nn.ModuleList(
-            _Block(width, hidden, num_heads, dropout, attend, i == depth - 1) for i in range(depth)
+            _Block(attend, _Side(*sizes_of_side, False), _Side(*sizes_of_side, i == depth - 1)) for i in range(depth)
         )
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         self.out = zeroed(nn.Linear(width, (out_channels or in_channels) * pixels))
