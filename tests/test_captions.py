@@ -306,12 +306,19 @@ def test_shards_have_captions_in_texts_in_json_or_of_classes(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("captions", "content", "words"),
     [
-        ("txt", {}, r"the sample 05 has no \.txt: set data\.captions=null"),
-        ("txt", {"txt": b" "}, r"05\.txt has no valid caption: it has no caption"),
-        ("txt", {"txt": b"\xff"}, r"05\.txt has no valid caption: it is not text in UTF-8"),
-        ("json.text", {"json": b"{"}, r"05\.json has no valid caption: .* not JSON"),
-        ("json.text", {"json": b"{}"}, r"05\.json has no valid caption: it has no caption"),
-        ("json.text", {"json": b'{"text": 7}'}, r"05\.json has no valid caption: its caption 7 is not a text"),
+        ("txt", {}, r"05\.png: has no caption: its \.txt is missing"),
+        ("txt", {"txt": b""}, r"05\.txt: it has no caption"),
+        ("txt", {"txt": b" \n\t"}, r"05\.txt: it has no caption"),
+        ("txt", {"txt": b"\xff"}, r"05\.txt: it is not text in UTF-8"),
+        ("txt", {"txt": b"a\0b"}, r"05\.txt: its caption contains the character 0"),
+        ("txt", {"txt": b"a" * 70_000}, r"05\.txt: its caption has 70,000 bytes, more"),
+        ("json.text", {}, r"05\.png: has no caption: its \.json is missing"),
+        ("json.text", {"json": b"{"}, r"05\.json: .* not JSON"),
+        ("json.text", {"json": b"[]"}, r"05\.json: "),
+        ("json.text", {"json": b"{}"}, r"05\.json: it has no caption"),
+        ("json.text", {"json": b'{"text": 7}'}, r"05\.json: its caption 7 is not a text"),
+        ("json.text", {"json": b'{"text": ["a", ""]}'}, r"05\.json: its caption is empty"),
+        ("json.text", {"json": b'{"text": "\\ud800"}'}, r"05\.json: its caption .* is not valid Unicode"),
     ],
 )
 def test_a_sample_without_a_valid_caption_is_named(
@@ -319,5 +326,27 @@ def test_a_sample_without_a_valid_caption_is_named(
 ) -> None:
     fine = {"txt": b"a", "json": b'{"text": ["b"]}'}
     path = shard(tmp_path / "a.tar", lambda _, number: content if number == 5 else fine)
-    with pytest.raises(DataError, match=f"{path}: .*{words}"):
-        _ = sharded(path, captions).splits
+    for _ in range(2):  # the second time from the stored positions
+        with pytest.raises(DataError, match=f"1 of 12 samples have no valid caption:\n  {path}: {words}") as error:
+            _ = sharded(path, captions).splits
+        assert error.value.exit_code == 3
+
+
+@pytest.mark.filterwarnings("ignore:3 of 12 samples have no valid caption and are left out")
+def test_samples_without_a_valid_caption_are_counted_and_may_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = {2: {}, 5: {"txt": b"\xff"}, 7: {"txt": b""}}
+    path = shard(tmp_path / "a.tar", lambda _, number: broken.get(number, {"txt": f"text {number}".encode()}))
+    with pytest.raises(DataError, match=r"(?s)3 of 12 .*02\.png.*05\.txt.*07\.txt.*raise data\.max_broken=0\.0"):
+        _ = sharded(path, "txt").splits
+    left = collect(sharded(path, "txt", max_broken=0.25).splits["train"])
+    assert decoded(left["caption"]) == [f"text {number}" for number in range(COUNT) if number not in broken]
+    assert left["label"].tolist() == [number % 2 for number in range(COUNT) if number not in broken]
+    assert not inspect(sharded(path, "txt"), tmp_path / "report")
+    told = capsys.readouterr().out
+    assert f"{path}: 05.txt: it is not text in UTF-8" in told
+    assert (tmp_path / "report" / "items.txt").read_text().count("broken\t") == 3
+    every = shard(tmp_path / "b.tar", lambda *_: {"txt": b""})
+    with pytest.raises(DataError, match=r"(?s)12 of 12 samples .*and 7 more"):
+        _ = sharded(every, "txt").splits

@@ -24,17 +24,19 @@ from inkdrop.files.writing import replacing
 
 _JSON = "json"
 COUNT, LONGEST = 2, 3  # columns of `Shard.texts`
+_ARRAYS = ("offsets", "sizes", "labels", "texts", "broken")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The positions of the data of the n samples of a shard, and their classes and captions."""
+    """The positions of the data of the n valid samples of a shard, and their classes and captions."""
 
     url: str
     offsets: np.ndarray  # (n)
     sizes: np.ndarray  # (n) in bytes
     labels: np.ndarray  # (n) int64; empty without labels
     texts: np.ndarray  # (n, 4) offset and size of the file, number of captions, bytes of the longest; or (0, 4)
+    broken: np.ndarray  # (m, 2) texts: the files of samples without a valid caption, and reasons
 
 
 class ShardStore:
@@ -88,12 +90,13 @@ class ShardStore:
             shard = self._scan(url)
             kept.parent.mkdir(parents=True, exist_ok=True)
             with replacing(kept) as file:
-                np.savez(file, offsets=shard.offsets, sizes=shard.sizes, labels=shard.labels, texts=shard.texts)
+                np.savez(file, **{name: getattr(shard, name) for name in _ARRAYS})
         return shard
 
     def _scan(self, url: str) -> Shard:
         rows: list[tuple[int, int, int]] = []
         texts: list[tuple[int, int, int, int]] = []
+        broken: list[tuple[str, str]] = []
         with self.open(url) as file:
             for name, members in _samples(file, url):
                 data = next((members[extension] for extension in self.x if extension in members), None)
@@ -103,13 +106,20 @@ class ShardStore:
                         f"{url}: the sample {harmless(name)} has none of {', '.join(self.x)}, but {extensions}: set "
                         "data.x to the extension of the data"
                     )
-                rows.append((data.offset_data, data.size, self._class(file, url, name, members)))
-                texts += [self._texts(file, url, name, members)] if self.captions else []
-        if not rows:
+                row = data.offset_data, data.size, self._class(file, url, name, members)
+                try:
+                    texts += [self._texts(file, members)] if self.captions else []
+                except Refused as error:
+                    there = f".{self._extension}" if self._extension in members else f".{next(iter(members))}"
+                    broken.append((harmless(f"{name}{there}"), harmless(str(error))))
+                else:
+                    rows.append(row)
+        if not rows and not broken:
             raise DataError(f"{url} holds no samples: remove it from the pattern")
-        offsets, sizes, labels = np.array(rows, np.int64).T
+        offsets, sizes, labels = np.array(rows, np.int64).reshape(-1, 3).T
         positions = np.array(texts, np.int64).reshape(-1, 4)
-        return Shard(url, offsets, sizes, labels if self.label else labels[:0], positions)
+        odd = np.array(broken, np.str_).reshape(-1, 2)
+        return Shard(url, offsets, sizes, labels if self.label else labels[:0], positions, odd)
 
     def _class(self, file: BinaryIO, url: str, name: str, members: dict[str, tarfile.TarInfo]) -> int:
         if self.label is None:
@@ -124,21 +134,18 @@ class ShardStore:
             )
         return int(text)
 
-    def _texts(
-        self, file: BinaryIO, url: str, name: str, members: dict[str, tarfile.TarInfo]
-    ) -> tuple[int, int, int, int]:
-        """A row of `Shard.texts`."""
-        extension = _JSON if self._key else str(self.captions)
-        if (member := members.get(extension)) is None:
-            raise DataError(
-                f"{url}: the sample {harmless(name)} has no .{extension}: set data.captions=null for no captions"
-            )
+    def _texts(self, file: BinaryIO, members: dict[str, tarfile.TarInfo]) -> tuple[int, int, int, int]:
+        """A row of `Shard.texts`; raises `Refused` with the reason if the sample has no valid caption."""
+        if (member := members.get(self._extension)) is None:
+            raise Refused(f"has no caption: its .{self._extension} is missing")
         file.seek(member.offset_data)
-        try:
-            texts = self.captions_in(file.read(member.size))
-        except Refused as error:
-            raise DataError(f"{url}: {harmless(name)}.{extension} has no valid caption: {error}") from None
+        texts = self.captions_in(file.read(member.size))
         return member.offset_data, member.size, len(texts), max(len(text.encode()) for text in texts)
+
+    @property
+    def _extension(self) -> str:
+        """The extension of the file with captions."""
+        return _JSON if self._key else str(self.captions)
 
     @property
     def _key(self) -> str:
@@ -193,13 +200,15 @@ def _kept(file: Path, url: str) -> Shard | None:
     """The stored positions of a shard, or None if they are missing or damaged."""
     try:
         arrays = Npz(file)
-        shard = Shard(url, *(arrays[name] for name in ("offsets", "sizes", "labels", "texts")))
+        shard = Shard(url, *(arrays[name] for name in _ARRAYS))
     except (FileNotFoundError, KeyError, UnreadableError):
         return None
     rows = (shard.offsets, shard.sizes, shard.labels, shard.texts)
     if any(each.dtype != np.int64 for each in rows) or [each.ndim for each in rows] != [1, 1, 1, 2]:
         return None
     count, columns = len(shard.offsets), shard.texts.shape[1]
+    if shard.broken.dtype.kind != "U" or shard.broken.ndim != 2 or shard.broken.shape[1] != 2:
+        return None
     fine = len(shard.sizes) == count and {len(shard.labels), len(shard.texts)} <= {0, count} and columns == LONGEST + 1
     return shard if fine else None
 

@@ -7,17 +7,22 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
+from lightning.pytorch.utilities import rank_zero_warn
 
 from inkdrop.data.captions import NAME, Captions, is_template, of_classes
 from inkdrop.data.classes import numbered
 from inkdrop.data.decoding import Decoder
+from inkdrop.data.findings import Findings
 from inkdrop.data.loaders import Augment, Column, Derive, Order, Split
 from inkdrop.data.module import DataModule
 from inkdrop.data.shard_store import Shard, ShardStore
 from inkdrop.data.shards import ShardColumn, ShardTexts
+from inkdrop.errors import DataError
 from inkdrop.files.locations import Location, cache_dir
 from inkdrop.randomness import Generators
+
+_NAMED = 5  # broken samples that an error lists
 
 
 class WebDataset(DataModule):
@@ -37,9 +42,10 @@ class WebDataset(DataModule):
     - `captions`: what the field `caption` is: the extension of a text with a caption in each line, such as `txt`, a key
       of a JSON file, such as `json.caption`, or a template such as `a photo of a {label}`; null leaves it out. Of
       several captions, training draws one.
+    - `max_broken`: the largest share of samples without a valid caption that is left out; more are an error.
 
-    Raises `DataError` for a shard that cannot be downloaded or read, and, when it is read, for a member that is broken
-    or has another shape. Raises `ValueError` if webdataset is not installed.
+    Raises `DataError` for a shard that cannot be downloaded or read, for samples without a valid caption, and, when it
+    is read, for a member that is broken or has another shape. Raises `ValueError` if webdataset is not installed.
     """
 
     def __init__(
@@ -59,7 +65,9 @@ class WebDataset(DataModule):
         decoder: Decoder | None = None,
         derive: dict[str, Derive] | None = None,
         captions: str | None = None,
+        max_broken: Annotated[float, Ge(0), Le(1)] = 0.0,
     ):
+        self.max_broken = max_broken
         self._template = captions if captions and is_template(captions) else None
         if self._template and label is None:
             raise ValueError(f"data.captions={captions} needs classes: set data.label to the extension of the class")
@@ -78,7 +86,36 @@ class WebDataset(DataModule):
             self.store.verify(url)
 
     def load(self) -> dict[str, Split]:
+        broken, shards = self._broken(), self._shards_by_url().values()
+        count = len(broken) + sum(len(shard.offsets) for shard in shards)
+        none_left = any(not any(len(shard.offsets) for shard in self._index(name)) for name in self.urls)
+        if len(broken) > self.max_broken * count or none_left:
+            lines = [f"  {path}: {reason}" for path, reason in list(broken.items())[:_NAMED]]
+            more = [f"  and {len(broken) - _NAMED} more"] if len(broken) > _NAMED else []
+            raise DataError(
+                "\n".join([f"{len(broken)} of {count} samples have no valid caption:", *lines, *more])
+                + "\n`python -m inkdrop check-data` with the same data options lists all of them; repair or remove "
+                f"them, raise data.max_broken={self.max_broken}, the largest share that may be left out, or set "
+                "data.captions=null for no captions"
+            )
+        if broken:
+            rank_zero_warn(
+                f"{len(broken)} of {count} samples have no valid caption and are left out; `python -m inkdrop "
+                "check-data` lists them"
+            )
         return {name: self._split(self._index(name)) for name in self.urls}
+
+    def examine(self) -> Findings:
+        self.max_broken = 1.0  # what is broken is listed, and not an error
+        return Findings(self.splits, broken=self._broken())
+
+    def _shards_by_url(self) -> dict[str, Shard]:
+        return {shard.url: shard for part in self.urls for shard in self._index(part)}
+
+    def _broken(self) -> dict[str, str]:
+        """The reasons of samples without a valid caption by shard and file."""
+        shards = self._shards_by_url().values()
+        return {f"{shard.url}: {name}": str(reason) for shard in shards for name, reason in shard.broken}
 
     def order(self) -> Order:
         return ShardPasses([len(shard.offsets) for shard in self._index("train")], self.shards_at_once, self.seed)
