@@ -75,6 +75,8 @@ OF_A_RUN = {
     "scenes_latent": r"codec\.model\.checkpoint",
     "unclip_prior": r"codec\.model\.checkpoint",
     "unclip_decoder": r"conditioner\.model\.checkpoint",
+    "dreambooth": r"data\.subject",
+    "textual_inversion": r"data\.subject",
 }
 
 

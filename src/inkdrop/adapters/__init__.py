@@ -3,5 +3,6 @@
 from inkdrop.adapters.base import Adapter, digest
 from inkdrop.adapters.hints import ControlNet, Hinted, T2IAdapter
 from inkdrop.adapters.lora import LoRA
+from inkdrop.adapters.words import NewWords
 
-__all__ = ["Adapter", "ControlNet", "Hinted", "LoRA", "T2IAdapter", "digest"]
+__all__ = ["Adapter", "ControlNet", "Hinted", "LoRA", "NewWords", "T2IAdapter", "digest"]

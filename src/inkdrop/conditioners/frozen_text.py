@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inkdrop.codecs import Batches
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.conditioners.encoders import text_encoder
 from inkdrop.conditioners.encodings import TextCache, tokenizer_of
+from inkdrop.conditioners.new_words import extended
+from inkdrop.files.showing import harmless
 from inkdrop.files.texts import decoded, encoded, is_text, requested
 from inkdrop.models import ForeignFiles, Frozen
 
@@ -50,6 +52,7 @@ class FrozenText(Conditioner):
             )
         self._tokenizer = tokenizer_of(files, model.num_tokens)
         self.encoder, self._cache = Frozen(model), TextCache(int(cache * 2**30))
+        self._added: dict[int, list[int]] = {}  # tokens of new words by the number that the tokenizer has for them
         self.register_load_state_dict_post_hook(lambda module, _: module._cache.clear())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenText:
@@ -65,6 +68,33 @@ class FrozenText(Conditioner):
                 f"+data.fields.{name}=..., or set conditioner.name to a field with texts"
             )
         self._keys(first)
+
+    def add_words(self, name: str, words: Mapping[str, str | None], num_vectors: int) -> nn.Parameter:
+        """Adds words of several vectors that begin with the mean of known ones, and returns the vectors (V, E).
+
+        Raises `ValueError` for a word that is one token already.
+        """
+        from tokenizers import AddedToken
+
+        if known := [word for word in words if self._tokenizer.token_to_id(word) is not None]:
+            raise ValueError(f"adapter: the model knows the word {harmless(known[0])}: choose a new one")
+        like = {
+            word: self._tokenizer.encode(like, add_special_tokens=False).ids if like else None
+            for word, like in words.items()
+        }
+        places = [
+            (part, key, layer)
+            for part in self.encoder.model.text.modules()
+            for key, layer in part.named_children()
+            if getattr(layer, "num_embeddings", 0) >= self.encoder.model.num_tokens
+        ]
+        part, key, table = places[0]
+        table, numbers = extended(table, name, like, num_vectors)
+        setattr(part, key, table)
+        self._tokenizer.add_tokens([AddedToken(word, single_word=True, normalized=True) for word in words])
+        self._added |= {self._tokenizer.token_to_id(word): numbers[word] for word in words}
+        self._cache.clear()
+        return next(iter(table.words.values()))
 
     @property
     def dropouts(self) -> Mapping[str, float]:
@@ -121,12 +151,23 @@ class FrozenText(Conditioner):
         """Encodings (B, L + 1, E), whose last row is that of the whole text, and a mask (B, L) of their tokens."""
         # What is kept outlives an evaluation in inference mode, and has the same type in every precision.
         device = next(self.encoder.parameters()).device
+        if any(weight.requires_grad for weight in self.encoder.parameters()):  # an adapter, whose weights change
+            return self._encoded_anew(keys, device)
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
             missing = self._cache.missing(keys)
             for first in range(0, len(missing), _TOGETHER - 1):
                 texts = missing[first : first + _TOGETHER - 1]
                 self._cache.add(texts, self._encode(texts, device))
         return self._cache.rows(keys, self.length)
+
+    def _encoded_anew(self, keys: Sequence[bytes], device: torch.device) -> tuple[Tensor, Tensor]:
+        """What `_encoded` returns, with gradients and from the present weights."""
+        cache, texts = TextCache(self._cache.limit), list(dict.fromkeys(keys))
+        with torch.autocast(device.type, enabled=False):
+            for first in range(0, len(texts), _TOGETHER - 1):
+                chunk = texts[first : first + _TOGETHER - 1]
+                cache.add(chunk, self._encode(chunk, device))
+        return cache.rows(keys, self.length)
 
     def _encode(self, texts: Sequence[bytes], device: torch.device) -> list[Tensor]:
         """The tokens of each text and its vector (l + 1, E)."""
@@ -141,7 +182,8 @@ class FrozenText(Conditioner):
     def _numbers(self, text: bytes) -> list[int]:
         """The numbers of the tokens of a text, at least one and at most `length`."""
         encoding = self._tokenizer.encode(text.decode("utf-8", "replace"))
-        return self._shortened(encoding.ids, encoding) or [0]
+        numbers = [number for each in encoding.ids for number in self._added.get(each, [each])]
+        return self._shortened(numbers, encoding) or [0]
 
     def _shortened(self, values: list[Any], encoding: Any) -> list[Any]:
         """At most `length` values of tokens; one that ends every text stays the last."""

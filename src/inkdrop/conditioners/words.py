@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from inkdrop.codecs import Batches
 from inkdrop.conditioners.base import Conditioner
+from inkdrop.conditioners.new_words import extended
 from inkdrop.denoiser import Condition
 from inkdrop.files.showing import harmless
 from inkdrop.files.texts import decoded, encoded, is_text, requested
@@ -90,7 +91,7 @@ class Words(Conditioner):
             )
         self.token_dim, self.dim, self.length, self.dropout, self.names = token_dim, dim, length, dropout, (name,)
         self.register_buffer("vocabulary", torch.zeros(num_words, _BYTES, dtype=torch.uint8))
-        self.embedding = nn.Embedding(_FIRST + num_words, token_dim)
+        self.embedding: Any = nn.Embedding(_FIRST + num_words, token_dim)
         nn.init.zeros_(self.embedding.weight[_UNKNOWN])  # no training may ever reach it
         # As large as those of words: with small ones the order of words is learned late or not at all.
         self.positions = nn.Parameter(torch.randn(length + 1, token_dim))
@@ -98,6 +99,7 @@ class Words(Conditioner):
         self.norm = nn.LayerNorm(token_dim)
         self.map = nn.Linear(token_dim, dim) if dim else None
         self._numbers: dict[str, int] = {}
+        self._added: dict[str, list[int]] = {}
         self.register_load_state_dict_post_hook(lambda module, _: module._count())
 
     def _count(self) -> None:
@@ -137,6 +139,33 @@ class Words(Conditioner):
                 f"conditioner.length={self.length} cuts texts of up to {longest} words: raise it to read them whole",
                 stacklevel=2,
             )
+
+    def add_words(self, name: str, words: Mapping[str, str | None], num_vectors: int) -> nn.Parameter:
+        """Adds words of several vectors that begin with the mean of known ones, and returns the vectors (V, token_dim).
+
+        Raises `ValueError` for a word that is known or is not one word, and for unknown words to begin with.
+        """
+        if wrong := [word for word in words if split(word) != [word]]:
+            raise ValueError(f"adapter: {harmless(wrong[0], 60)} is not one word in lower case: choose another one")
+        if known := [word for word in words if word in self._numbers or word in self._added]:
+            raise ValueError(f"adapter: the model knows the word {harmless(known[0])}: choose a new one")
+        starts = {word: split(like or "") for word, like in words.items()}
+        unknown = [each for like in starts.values() for each in like if each not in self._numbers]
+        if unknown and self._numbers:  # which a model has with its weights
+            raise ValueError(
+                f"adapter: the model does not know the word {harmless(unknown[0])}: begin with another one"
+            )
+        like = {word: [self._numbers[each] for each in starts[word] if each in self._numbers] for word in words}
+        if self._numbers:
+            like = {word: each or list(self._numbers.values()) for word, each in like.items()}
+        self.embedding, numbers = extended(self.embedding, name, like, num_vectors)
+        self._added |= numbers
+        return next(iter(self.embedding.words.values()))
+
+    def _numbered(self, words: Iterable[str]) -> list[int]:
+        """The numbers of words, of which new ones may have several."""
+        each = (self._added.get(word) or [self._numbers.get(word, _UNKNOWN)] for word in words)
+        return [number for numbers in each for number in numbers][: self.length]
 
     @property
     def dropouts(self) -> Mapping[str, float]:
@@ -187,14 +216,16 @@ class Words(Conditioner):
         rows = torch.full((len(texts), self.length + 1), _PADDING)
         rows[:, 0] = _START
         for row, text in zip(rows, texts, strict=True):
-            words = split(text)[: self.length]
-            row[1 : len(words) + 1] = torch.tensor([self._numbers.get(word, _UNKNOWN) for word in words])
+            numbers = self._numbered(split(text))
+            row[1 : len(numbers) + 1] = torch.tensor(numbers)
         return rows
 
     def _warn(self, texts: Iterable[str]) -> None:
         (name,) = self.names
         each = [split(text) for text in texts]
-        unknown = list(dict.fromkeys(word for words in each for word in words if word not in self._numbers))
+        unknown = list(
+            dict.fromkeys(word for words in each for word in words if word not in {**self._numbers, **self._added})
+        )
         if unknown and self._numbers:
             close = difflib.get_close_matches(unknown[0][:200], self._numbers, 1)
             hint = f" (did you mean {harmless(close[0])}?)" if close else ""

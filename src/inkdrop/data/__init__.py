@@ -9,6 +9,7 @@ from inkdrop.data.mixture import Mixture
 from inkdrop.data.mnist import MNIST
 from inkdrop.data.module import DataModule
 from inkdrop.data.scenes import Scenes
+from inkdrop.data.subject import Subject
 from inkdrop.data.toys import Toy
 from inkdrop.data.webdataset import WebDataset
 from inkdrop.errors import DataError
@@ -24,6 +25,7 @@ __all__ = [
     "Mixture",
     "Scenes",
     "Split",
+    "Subject",
     "Toy",
     "WebDataset",
     "collect",

@@ -10,8 +10,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from inkdrop.checkpoints import read_checkpoint
+from inkdrop.configuration.compose import CONF
 from inkdrop.configuration.suggestions import options
 from inkdrop.errors import CheckpointError, ConfigurationError
+from inkdrop.files import read_yaml
 from inkdrop.files.showing import harmless
 
 # What makes the model: a different value is refused.
@@ -29,7 +31,7 @@ def based(
 ) -> tuple[DictConfig, Mapping[str, Any] | None]:
     """Returns the configuration with the model, the data and the evaluation of its base, and that of the base.
 
-    An option of the command line wins, and so do the data and the evaluation of an experiment that it names. A run that
+    An option of the command line wins, and so does what an experiment that it names sets. A run that
     resumes knows them where the file of the base is gone. Raises `CheckpointError` for a base that is
     not a diffusion model.
 
@@ -44,7 +46,8 @@ def based(
         raise ConfigurationError("base=RUN has the initial weights: remove init_from")
     base = _base(str(path), earlier or {})
     typed = [each.lstrip("+~").partition("=")[0].split("@")[0] for each in overrides]
-    taken = [*MODEL, *([] if "experiment" in typed else REST)]
+    named = _of_experiment(config, overrides)
+    taken = [*MODEL, *(name for name in REST if name not in named)]
     raw: Any = OmegaConf.to_container(config, resolve=False)
     merged = config.copy()
     OmegaConf.set_struct(merged, False)
@@ -58,7 +61,27 @@ def based(
         for each in typed:
             if each.startswith(f"{name}.") and (value := OmegaConf.select(config, each, default=base)) is not base:
                 OmegaConf.update(merged, each, value)
+    data = merged.get("data")
+    if isinstance(data, DictConfig) and data.get("shape", ()) is None:
+        data.shape = base["data"]["shape"]
     return merged, base
+
+
+def _of_experiment(config: DictConfig, overrides: Sequence[str]) -> set[str]:
+    """The parts that an experiment of the command line sets; all of them for one that is not in `conf/`."""
+    chosen = [each.partition("=")[2] for each in overrides if each.startswith("experiment=")]
+    found: set[str] = set()
+    for name in chosen:
+        if not (file := CONF / "experiment" / f"{name}.yaml").is_file():
+            return set(REST)
+        content: dict[str, Any] = read_yaml(file)
+        for each in content.pop("defaults", []):
+            if isinstance(each, str) and each != "_self_":  # an experiment that it extends
+                found |= _of_experiment(config, [f"experiment={each}"])
+            elif isinstance(each, dict):
+                found |= {str(key).removeprefix("override /") for key in each}
+        found |= set(content)
+    return found
 
 
 def _base(path: str, earlier: Mapping[str, Any]) -> Mapping[str, Any]:
