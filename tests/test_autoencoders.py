@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import inkdrop
 from inkdrop.checkpoints import read_checkpoint
 from inkdrop.codecs import Pixels, Standardize
+from inkdrop.commands.describe.facts import describe
 from inkdrop.losses import AutoencodingLoss, Example
 from inkdrop.losses.adversary import Adversary, Hinge, NonSaturating
 from inkdrop.losses.autoencoding import Perceptual
@@ -327,6 +328,9 @@ def test_a_latent_model_needs_its_checkpoint_alone(runs_of: Path, tmp_path: Path
     pipeline = inkdrop.load(runs_of / "latent")
     assert pipeline.shape == (4, 4, 4)
     assert pipeline({"label": torch.arange(2)}, range(2)).shape == (2, 1, 8, 8)
+    described = describe([*latent(runs_of / "codes"), f"output_dir={runs_of / 'latent'}"], seconds=0)
+    assert described["shape"] == [4, 4, 4]
+    assert "Latent" in described["parts"]["codec"]["is"]
     content = read_checkpoint(runs_of / "latent")
     assert not [name for name in content["trainable"] if ".codec." in name]
     interrupted(runs_of / "latent", 9, tmp_path / "again")
