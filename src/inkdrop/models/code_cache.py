@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -142,9 +141,8 @@ def _check(key: bytes, content: bytes) -> bytes:
 
 def _digest(model: nn.Module, device: torch.device) -> str:
     """The hash of all on which the numbers of an encoder depend, to the last bit: its parts, weights and device."""
-    kind = platform.processor() or torch.backends.cpu.get_cpu_capability()
-    if device.type == "cuda":
-        kind = torch.cuda.get_device_name(device)
+    on_gpu = device.type == "cuda"
+    kind = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
     digest = hashlib.sha256(f"{torch.__version__} {device.type} {kind} {model!r}".encode())
     for name, value in model.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
