@@ -102,6 +102,30 @@ def test_a_latent_model_draws_the_same_samples_in_diffusers(runs_of: Path, tmp_p
     assert (255 * images - drawn).abs().max() < 0.6
 
 
+def test_a_lora_changes_the_samples_of_diffusers_as_it_does_ours(
+    runs_of: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [f"base={runs_of / 'latent'}", "adapter=lora", "adapter.lora.alpha=40", *STEPS[:4], "data.batch_size=8"]
+    options += [r"adapter.lora.modules='denoiser\.network\.(.*\.)?(q|k|v|out|conv_out|conv_1)'", "optimizer.lr=0.05"]
+    run(tmp_path / "lora", model=options)
+    pipe = eval(export(str(runs_of / "latent"), str(tmp_path / "base")), {"diffusers": diffusers})
+    pipe.set_progress_bar_config(disable=True)
+    model, seeds = loaded(tmp_path / "lora"), range(3)
+    batch = {"caption": encoded(["a red circle"] * 3)}
+    with torch.no_grad():
+        cond = model.conditioner(batch)
+    given: dict[str, Any] = {"prompt_embeds": cond["tokens"][:, : int(cond["mask"][0].sum())], "guidance_scale": 1.0}
+    given |= {"latents": model.denoiser.schedule.points([1.0])[0].sigma * model.start(seeds), "output_type": "latent"}
+    before = pipe(**given, num_inference_steps=4).images
+    assert "load_lora_weights" in export(str(tmp_path / "lora"), str(tmp_path / "out"))
+    pipe.load_lora_weights(str(tmp_path / "out"))
+    after = pipe(**given, num_inference_steps=4).images
+    model.codec.decode = lambda x, *further: x
+    codes = model(batch, seeds)
+    assert close(after, codes, 1e-4)
+    assert not close(before, codes, 1e-2)
+
+
 @pytest.mark.usefixtures("randomised")
 def test_the_codes_of_an_exported_autoencoder_are_those_of_the_codec(runs_of: Path, tmp_path: Path) -> None:
     export(str(runs_of / "latent"), str(tmp_path / "latent"))

@@ -42,6 +42,11 @@ def to_diffusers(network: nn.Module) -> dict[str, Tensor]:
     return {name: state[key] for name, key in _names(network).items()}
 
 
+def names_for_diffusers(network: nn.Module) -> dict[str, str]:
+    """Returns the names of diffusers by ours; raises `ValueError` for parts that it lacks."""
+    return {key: name for name, key in _names(network).items()}
+
+
 def config_for_diffusers(network: nn.Module) -> dict[str, Any]:
     """Returns the content of config.json for a network; raises `ValueError` for one that diffusers does not have."""
     layout = layout_of(network)

@@ -25,7 +25,8 @@ from inkdrop.commands.report.statistics import (
 from inkdrop.commands.report.sweep import Listed
 from inkdrop.files.value_names import metric_of, reference_of
 
-_COST_OF_QUALITY = ("network calls", "FLOPs", "seconds")  # the first that differs is what quality is shown against
+# The first that differs is what quality is shown against.
+_COST_OF_QUALITY = ("network calls", "trained weights", "FLOPs", "seconds")
 
 
 @dataclass(frozen=True)

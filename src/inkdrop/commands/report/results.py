@@ -28,7 +28,7 @@ _FIELDS: dict[str, Any] = {
 }
 _FACTS: dict[str, Any] = {
     **_FIELDS,
-    **dict.fromkeys(("seconds", "samples_per_second", "flops", "steps", "threads"), _NUMBER | None),
+    **dict.fromkeys(("seconds", "samples_per_second", "flops", "steps", "threads", "trained_weights"), _NUMBER | None),
     "seed": _INTEGER | None,
     "git_commit": str | None,
     "versions": Annotated[dict[str, str], Len(0, MAX_METRICS)],
@@ -41,7 +41,8 @@ _PROTOCOL: dict[str, Any] = {
     "variants": Annotated[_MEASURED, Len(0, MAX_METRICS)],
 }
 NO_SETTING = (*FREE, "seed", "name", "defaults", "hydra")
-COSTS = ("network calls", "seconds", "samples per second", "FLOPs")  # in the order of their columns
+# In the order of their columns.
+COSTS = ("network calls", "trained weights", "seconds", "samples per second", "FLOPs")
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def read_results(file: Path, name: str, config: Mapping[str, Any] | None = None)
 
 
 def _costs(content: Mapping[str, Any], calls: int | None) -> dict[str, float]:
-    found = zip(COSTS, (calls, *(content.get(key) for key in ("seconds", "samples_per_second", "flops"))), strict=True)
+    keys = ("trained_weights", "seconds", "samples_per_second", "flops")
+    found = zip(COSTS, (calls, *(content.get(key) for key in keys)), strict=True)
     return {name: float(value) for name, value in found if value is not None}
 
 

@@ -243,6 +243,7 @@ def _result(
     """Returns the content of `result.json`: the metrics, and the facts that they depend on."""
     files = [folder / f"step-{step:08d}.ckpt" for folder in places(prepared.asked.path, "checkpoints")]
     plain, task = prepared.plain, prepared.task
+    trained = sum(each.numel() for each in task.pipeline.parameters() if each.requires_grad)
     samples = step * plain["trainer"].get("accumulate_grad_batches", 1) * plain["data"]["batch_size"]
     return {
         "metrics": metrics,
@@ -251,6 +252,7 @@ def _result(
         "steps": step,
         "seconds": round(seconds, 1),
         **({"flops": prepared.flops * samples} if prepared.flops else {}),
+        **({"trained_weights": trained} if task.pipeline.adapters else {}),  # else all are
         "seed": task.config["seed"],
         **task.facts,
     }
