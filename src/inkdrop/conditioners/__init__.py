@@ -8,6 +8,7 @@ from inkdrop.conditioners.embedding import Embedding
 from inkdrop.conditioners.image import Image
 from inkdrop.conditioners.label import Label
 from inkdrop.conditioners.masked import Masked
+from inkdrop.conditioners.recurrent import Recurrent
 from inkdrop.conditioners.text import PublishedText, Text
 from inkdrop.conditioners.words import Words
 
@@ -21,6 +22,7 @@ __all__ = [
     "Label",
     "Masked",
     "PublishedText",
+    "Recurrent",
     "Text",
     "Unconditional",
     "Words",

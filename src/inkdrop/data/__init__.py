@@ -12,6 +12,7 @@ from inkdrop.data.scenes import Scenes
 from inkdrop.data.subject import Subject
 from inkdrop.data.toys import Toy
 from inkdrop.data.webdataset import WebDataset
+from inkdrop.data.windows import ExchangeRate
 from inkdrop.errors import DataError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "DataError",
     "DataModule",
     "Digits",
+    "ExchangeRate",
     "ImageFolder",
     "Mixture",
     "Scenes",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-_DERIVED = re.compile(r"(_floor(_\d+k?)?|_baseline|_low|_high|_min|_max)?(@.*)?$")
-_REFERENCE = re.compile(r"_(floor(?:_\d+k?)?|baseline)$")
+_DERIVED = re.compile(r"(_floor(_\d+k?)?|_baseline(_[a-z_]+)?|_low|_high|_min|_max)?(@.*)?$")
+_REFERENCE = re.compile(r"_(floor(?:_\d+k?)?|baseline(?:_[a-z_]+)?)$")
 
 
 def metric_of(name: str) -> str:

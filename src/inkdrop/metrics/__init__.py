@@ -6,6 +6,7 @@ from inkdrop.metrics.contrastive import Contrastive, TextRetrieval, TextSimilari
 from inkdrop.metrics.diversity import Diversity
 from inkdrop.metrics.evaluation import Evaluation
 from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception, NoFeatures, Thumbnail
+from inkdrop.metrics.forecasts import CRPS, EnergyScore, NormalizedDeviation, SummedCRPS
 from inkdrop.metrics.frechet import FrechetDistance, frechet_distance
 from inkdrop.metrics.inception_score import InceptionScore
 from inkdrop.metrics.kernels import KernelDistance, MaximumMeanDiscrepancy
@@ -23,6 +24,7 @@ from inkdrop.metrics.wasserstein import SlicedWasserstein
 
 __all__ = [
     "CLIP",
+    "CRPS",
     "ClassificationAccuracyScore",
     "Classifier",
     "Consistency",
@@ -31,6 +33,7 @@ __all__ = [
     "DensityCoverage",
     "Dice",
     "Diversity",
+    "EnergyScore",
     "Evaluation",
     "Extractor",
     "FrechetDistance",
@@ -44,6 +47,7 @@ __all__ = [
     "MaximumMeanDiscrepancy",
     "NearestNeighbours",
     "NoFeatures",
+    "NormalizedDeviation",
     "PeakSignalNoiseRatio",
     "PerceptualDistance",
     "PrecisionRecall",
@@ -54,6 +58,7 @@ __all__ = [
     "Standardized",
     "Statistics",
     "StructuralSimilarity",
+    "SummedCRPS",
     "TextRetrieval",
     "TextSimilarity",
     "Thumbnail",

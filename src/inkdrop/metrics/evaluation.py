@@ -50,7 +50,7 @@ class Evaluation:
     element of the data independently. Where only m < n items are held out, the floor is `{metric}_{n}_floor_{m}`. With
     `repeats` the value is the mean, `_low` and `_high` are its 95% interval, and `_min` is the lowest value, which
     papers often report, or `_max` the highest where higher is better. `likelihood` adds `bits_per_dim_{name}_{m}` and
-    its parts, or the loss by noise level as `loss_{name}_{m}`. Paired metrics have no floor and their own baseline.
+    its parts, or the loss by noise level as `loss_{name}_{m}`. Paired metrics have no floor and their own baselines.
     """
 
     def __init__(
@@ -187,8 +187,7 @@ class Evaluation:
         Raises `ValueError` if there are fewer items.
         """
         held_out = len(data.splits[self.held_out]["x"])
-        count = count or held_out
-        if count > held_out:
+        if (count := count or held_out) > held_out:
             raise ValueError(f"num_items={count}, but only {held_out} items are held out: lower it")
         results: Results = {}
         for name, likelihood in self.likelihood.items():
@@ -281,19 +280,21 @@ class Evaluation:
         return results
 
     def _baseline(self, data: DataModule, n: int) -> Results:
-        values: Results = {}
+        values: dict[tuple[str, str], float] = {}
         panel, conditions = self._panel, self.conditions(data, n)
         if self._unpaired:
             items = trivial_items(data, self.reference, conditions, n, self.batch_size)
             observed = panel.observed(items, n, "trivial samples", self._unpaired)
-            values |= panel.compared(observed, *self._references(data, n), self._unpaired)
+            compared = panel.compared(observed, *self._references(data, n), self._unpaired)
+            values |= {(name, ""): value for name, value in compared.items()}
         for metric in self._paired:
             x = data.splits[self.held_out]["x"][torch.arange(n) % self._covered(data, n)]
             generators = Generators.from_positions(0, range(n)).at("baseline")
-            if (trivial := metric.baseline({**conditions, "x": x}, generators)) is not None:
+            for method, trivial in metric.baselines({**conditions, "x": x}, generators).items():
                 observed = panel.observed({**conditions, "x": trivial}, n, "baseline samples", [metric])
-                values |= panel.compared(observed, *self._references(data, n, paired=True), [metric])
-        return {f"{name}_{short(n)}_baseline": value for name, value in values.items()}
+                compared = panel.compared(observed, *self._references(data, n, paired=True), [metric])
+                values |= {(name, method and f"_{method}"): value for name, value in compared.items()}
+        return {f"{name}_{short(n)}_baseline{ending}": value for (name, ending), value in values.items()}
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:

@@ -85,6 +85,14 @@ class Metric(ABC):
         """
         return None
 
+    def baselines(self, items: Batch, generators: Generators) -> dict[str, Tensor]:
+        """Returns raw data of several trivial methods by name, each as `baseline` returns it; "" is that of `baseline`.
+
+        The result of a method with a name is called `{metric}_{n}_baseline_{name}`.
+        """
+        made = self.baseline(items, generators)
+        return {} if made is None else {"": made}
+
     def settings(self) -> dict[str, Any]:
         """Returns what the result depends on besides the items and the extractor: the class and its fields."""
         options = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "extractor"}

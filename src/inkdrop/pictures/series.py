@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inkdrop.pictures import fans
 from inkdrop.pictures.base import NOTHING, View
 from inkdrop.pictures.sheets import rendered
 from inkdrop.pictures.tables import described, write_table
 
-_TABLE = "samples.csv"
+_TABLE, _FORECASTS = "samples.csv", "forecasts.csv"
 _MOST = 100  # panels of a sheet
 _STEPS = 2000  # of a curve; those between are left out
 _FLAT = 0.05  # a channel whose values differ by less than this part of the range of all is scaled by itself
@@ -27,8 +28,9 @@ _WIDTH, _HEIGHT, _DPI = (1.25, 3.2), 0.72, 100  # inches of a panel: least and l
 class Series(View):
     """Series (C, T): a panel of curves for each sample, a curve for each channel, on axes that all panels share.
 
-    Channels of very unlike ranges are each scaled to their own range, which the legend states. A sheet shows the first
-    100 series.
+    With the field `history` (B, C, L) they are forecasts, which are shown as a fan of quantiles for each window and
+    channel, and with the field `truth` also what came. Channels of very unlike ranges are each scaled to their own
+    range, which the legend states. A sheet shows the first 100 series.
     """
 
     kind = "series (C, T) of channels and steps"
@@ -37,6 +39,8 @@ class Series(View):
         return data.dim() == 3
 
     def sheet(self, data: Tensor, batch: Mapping[str, Tensor] = NOTHING, columns: int | None = None) -> np.ndarray:
+        if "history" in batch:
+            return fans.drawn(data, batch)
         return _drawn(data[:_MOST], columns, _Scale.over(data[:_MOST]))
 
     def rows(self, groups: Sequence[Tensor]) -> np.ndarray:
@@ -47,13 +51,15 @@ class Series(View):
         return _drawn(panels, columns, _Scale.over(torch.cat(shown)))
 
     def frames(self, states: Sequence[Tensor], batch: Mapping[str, Tensor] = NOTHING) -> list[np.ndarray]:
+        if "history" in batch:
+            return fans.frames(states, batch)
         scale = _Scale.over(torch.cat([state[:_MOST] for state in states]))
         return [_drawn(state[:_MOST], None, scale) for state in states]
 
     def files(
         self, data: Tensor, batch: Mapping[str, Tensor], seeds: Sequence[int], classes: Sequence[str] = ()
     ) -> list[str]:
-        return [_TABLE]
+        return [_TABLE, *([_FORECASTS] if "history" in batch else [])]
 
     def write(
         self,
@@ -63,7 +69,10 @@ class Series(View):
         seeds: Sequence[int],
         classes: Sequence[str] = (),
     ) -> None:
-        """Writes `samples.csv`: seed, conditions, step and the value of each channel at a step in each line."""
+        """Writes `samples.csv`: seed, conditions, step and the value of each channel at a step in each line.
+
+        Forecasts also have `forecasts.csv`: quantiles for each window, step and channel.
+        """
         names, rows = described(batch, seeds, classes)
 
         def lines() -> Iterator[list[Any]]:
@@ -73,6 +82,8 @@ class Series(View):
 
         channels = [f"channel_{number}" for number in range(data.shape[1])]
         write_table(folder / _TABLE, [*names, "step", *channels], lines())
+        if "history" in batch:
+            write_table(folder / _FORECASTS, *fans.table(data, batch, seeds))
 
 
 class _Scale(NamedTuple):

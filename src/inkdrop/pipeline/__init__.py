@@ -5,10 +5,12 @@ from inkdrop.pipeline.base import MAX_NUMBERS, Pipeline
 from inkdrop.pipeline.calls import calls_counted, compile_network
 from inkdrop.pipeline.loading import embedded, foreign, guides, load, loaded, restored, set_weights
 from inkdrop.pipeline.published import published_autoencoder
+from inkdrop.pipeline.rollout import Rollout
 
 __all__ = [
     "MAX_NUMBERS",
     "Pipeline",
+    "Rollout",
     "add_adapters",
     "calls_counted",
     "compile_network",

@@ -1,0 +1,176 @@
+"""How well samples forecast series, next to a random walk and to standing still."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from inkdrop.data.loaders import Batch, Split
+from inkdrop.metrics.extractors import Extractor
+from inkdrop.metrics.metric import Extracted, Metric, Results
+from inkdrop.metrics.paired import grouped
+from inkdrop.randomness import Generators
+
+_LEVELS = np.arange(1, 20) / 20  # of the quantiles of the protocol
+
+
+@dataclass(frozen=True)
+class Forecast(Metric):
+    """Compares the samples of each held-out window (C, T) with what came: `{title}`.
+
+    Where items have a `history` (C, L), the baselines are `persistence`, which stays at its last value, and
+    `random_walk`, whose steps are normal with the covariance of those of the history and without drift. Where they
+    follow a vector autoregression, whose matrices (C, C) are the fields `transition` and `shock`, it is `known_law`.
+
+    - `horizon`: number of steps at the end of a window that count; null is all.
+
+    Raises `ValueError` if the data are no series.
+    """
+
+    horizon: Annotated[int, Ge(1)] | None = None
+
+    needs: ClassVar[frozenset[str]] = frozenset({"items"})
+    paired: ClassVar[bool] = True
+    title: ClassVar[str]
+
+    @abstractmethod
+    def scored(self, samples: Tensor, truth: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns the errors (B, *) of forecasts (B, K, C, T) of a truth (B, C, T), and what they are relative to."""
+
+    def check(self, held_out: Split, reference: Split, extractor: Extractor) -> None:
+        super().check(held_out, reference, extractor)
+        if len(held_out["x"].shape) != 3:
+            shape = list(held_out["x"].shape[1:])
+            raise ValueError(f"{type(self).__name__} compares series [C,T], not data of shape {shape}: set metric")
+        if self.horizon is not None and self.horizon > held_out["x"].shape[2]:
+            raise ValueError(
+                f"horizon={self.horizon} of {type(self).__name__} is longer than a window of "
+                f"{held_out['x'].shape[2]} steps: lower it"
+            )
+
+    def baselines(self, items: Batch, generators: Generators) -> dict[str, Tensor]:
+        if "history" not in items:
+            return {}
+        history, x = items["history"].double(), items["x"]
+        last, steps = history[..., -1:], x.shape[-1]
+        noise = generators.at("walk").normal((steps, x.shape[1]), torch.float64)
+        made = {"persistence": last.expand(x.shape), "random_walk": _walk(history, noise)}
+        if "transition" in items:
+            made["known_law"] = _autoregression(
+                last[..., 0], items["transition"].double(), items["shock"].double(), noise
+            )
+        return {name: values.to(x.dtype) for name, values in made.items()}
+
+    def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
+        errors, sizes = [], []
+        for _, x, truth in grouped(samples, held_out, self.title):
+            last = slice(truth.shape[-1] - (self.horizon or truth.shape[-1]), None)
+            error, size = self.scored(x[..., last], truth[..., last])
+            errors.append(error.flatten(1).mean(1))
+            sizes += [] if size is None else [size.flatten(1).mean(1)]
+        value = float(torch.cat(errors).mean())
+        return {self.title: value / float(torch.cat(sizes).mean()) if sizes else value}
+
+
+def _walk(history: Tensor, noise: Tensor) -> Tensor:
+    """Walks (B, C, T) from histories (B, C, L) by normal noise (B, T, C), with the moments of their steps.
+
+    A step is `M^T z / sqrt(L - 1)`, M (L - 1, C) the steps of the history, or their root where C is smaller.
+    """
+    walks = []
+    for each, z in zip(history, noise, strict=True):
+        moves = each.diff(dim=-1)
+        values, vectors = torch.linalg.eigh(moves @ moves.T / moves.shape[1])
+        root = vectors * values.clamp(min=0).sqrt()
+        walks.append(each[:, -1:] + (root @ z.T).cumsum(-1))
+    return torch.stack(walks)
+
+
+def _autoregression(last: Tensor, transition: Tensor, shock: Tensor, noise: Tensor) -> Tensor:
+    """Paths (B, C, T) of `y_k = A y_(k-1) + S z_k` from values (B, C), by normal noise (B, T, C)."""
+    path, y = [], last
+    for z in noise.unbind(1):
+        y = (transition @ y[..., None] + shock @ z[..., None])[..., 0]
+        path.append(y)
+    return torch.stack(path, -1)
+
+
+def quantiles(samples: Tensor) -> Tensor:
+    """Returns the quantiles (Q, B, *) of samples (B, K, *) at 0.05, 0.1, ..., 0.95, as GluonTS: samples themselves."""
+    ordered = samples.sort(1).values
+    return torch.stack([ordered[:, round((samples.shape[1] - 1) * level)] for level in _LEVELS.tolist()])
+
+
+def _quantile_loss(samples: Tensor, truth: Tensor) -> Tensor:
+    """The mean quantile loss (B, *) of samples (B, K, *), twice the pinball loss, over the levels."""
+    levels = torch.from_numpy(_LEVELS).reshape(-1, *[1] * truth.dim())
+    forecast = quantiles(samples)
+    return 2 * ((forecast - truth) * ((truth <= forecast).double() - levels)).abs().mean(0)
+
+
+@dataclass(frozen=True)
+class SummedCRPS(Forecast):
+    """The CRPS of the sum of all channels by quantiles, relative to the mean size of that sum: `crps_sum`.
+
+    It is the mean quantile loss at 0.05, 0.1, ..., 0.95, divided by the mean of the absolute truth, over all windows
+    and steps. Source: Salinas et al. 2019, arXiv 1910.03002, section 4.
+    """
+
+    title: ClassVar[str] = "crps_sum"
+
+    def scored(self, samples: Tensor, truth: Tensor) -> tuple[Tensor, Tensor | None]:
+        return _quantile_loss(samples.sum(2), truth.sum(1)), truth.sum(1).abs()
+
+
+@dataclass(frozen=True)
+class CRPS(Forecast):
+    """The continuous ranked probability score of each number, `E|X - y| - E|X - X'| / 2`, its mean: `crps`.
+
+    Both expectations are over the samples, and the unit is that of the data. Source: Gneiting and Raftery 2007, JASA
+    102, section 4.2.
+    """
+
+    title: ClassVar[str] = "crps"
+
+    def scored(self, samples: Tensor, truth: Tensor) -> tuple[Tensor, Tensor | None]:
+        count = samples.shape[1]
+        ranks = (2 * torch.arange(1, count + 1) - count - 1).double().reshape(-1, 1, 1)
+        spread = (samples.sort(1).values * ranks).sum(1) / count**2  # half of E|X - X'|
+        return (samples - truth[:, None]).abs().mean(1) - spread, None
+
+
+@dataclass(frozen=True)
+class NormalizedDeviation(Forecast):
+    """The absolute error of the median, relative to the mean size of the truth: `nd`.
+
+    The median is the middle sample, as in GluonTS. Source: Yu et al. 2016, NIPS, section 5.
+    """
+
+    title: ClassVar[str] = "nd"
+
+    def scored(self, samples: Tensor, truth: Tensor) -> tuple[Tensor, Tensor | None]:
+        median = samples.sort(1).values[:, round((samples.shape[1] - 1) * 0.5)]
+        return (median - truth).abs(), truth.abs()
+
+
+@dataclass(frozen=True)
+class EnergyScore(Forecast):
+    """The energy score of the vector of channels at each step, `E|X - y| - E|X - X'| / 2`, its mean: `energy_score`.
+
+    The norms are Euclidean, and both expectations are over the samples. Source: Gneiting and Raftery 2007, JASA 102,
+    section 4.3.
+    """
+
+    title: ClassVar[str] = "energy_score"
+
+    def scored(self, samples: Tensor, truth: Tensor) -> tuple[Tensor, Tensor | None]:
+        error = (samples - truth[:, None]).norm(dim=2).mean(1)
+        points = samples.permute(0, 3, 1, 2)  # (B, T, K, C)
+        spread = torch.stack([torch.cdist(each, each).mean((1, 2)) for each in points])
+        return error - spread / 2, None

@@ -1,0 +1,269 @@
+"""Forecasts of series: windows, codecs with a history, recurrent states, rollouts and their scores."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from series_parts import CHANNELS, STEPS, histories, rollout
+from torch import Tensor
+
+from inkdrop.codecs import Codec, Increments, MeanScaled
+from inkdrop.data.loaders import Split
+from inkdrop.data.windows import Windows
+from inkdrop.errors import DataError
+from inkdrop.metrics import CRPS, EnergyScore, NormalizedDeviation, SummedCRPS
+from inkdrop.metrics.forecasts import Forecast
+from inkdrop.metrics.metric import Extracted
+from inkdrop.networks import MLP, Dilated, Stepwise
+from inkdrop.randomness import Generators
+
+
+class Counting(Windows):
+    """Series of which channel c has the value 100 c + k at step k, with gaps."""
+
+    def __init__(self, steps: int, gaps: tuple[int, ...] = (), **options: Any):
+        super().__init__(num_classes=0, batch_size=4, **options)
+        self.steps, self.gaps = steps, gaps
+
+    def values(self) -> Tensor:
+        series = 100.0 * torch.arange(2) + torch.arange(float(self.steps))[:, None]
+        series[list(self.gaps), 1] = torch.nan
+        return series
+
+
+def test_windows_follow_the_published_protocol() -> None:
+    data = Counting(40, shape=[2, 3], history=5, num_windows=2, train_steps=20)
+    train, held = data.splits["train"], data.splits["validation"]
+    first = {name: column[torch.tensor([0, 12])] for name, column in train.items()}
+    assert len(train["x"]) == 20 - 8 + 1
+    assert first["history"][0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert first["x"][0, 1].tolist() == [105, 106, 107]
+    assert first["x"][1, 0].tolist() == [17, 18, 19]  # the last training step is number 19
+    both = held["x"][torch.arange(2)]
+    assert both[:, 0].tolist() == [[20, 21, 22], [23, 24, 25]]
+    assert held["history"][torch.arange(2)][1, 0].tolist() == [18, 19, 20, 21, 22]
+
+
+def test_the_forecast_is_the_end_of_a_longer_window() -> None:
+    data = Counting(40, shape=[2, 7], history=2, num_windows=2, train_steps=20, horizon=3)
+    assert data.splits["validation"]["x"][torch.arange(2)][:, 0, -3:].tolist() == [[20, 21, 22], [23, 24, 25]]
+
+
+def test_windows_with_missing_numbers_are_left_out_of_training_and_refused_where_held_out() -> None:
+    data = Counting(40, (10,), shape=[2, 3], history=5, num_windows=2, train_steps=20)
+    starts = data.splits["train"]["history"][torch.arange(len(data.splits["train"]["x"]))][:, 0, 0].tolist()
+    assert starts == [0, 1, 2, 11, 12]  # those of steps 3 to 10 contain step 10
+    with pytest.raises(DataError, match="held-out window 1 or its history"):
+        _ = Counting(40, (24,), shape=[2, 3], history=1 + 1, num_windows=2, train_steps=20).splits
+    with pytest.raises(DataError, match="the series have 24 steps"):
+        _ = Counting(24, shape=[2, 3], history=5, num_windows=2, train_steps=20).splits
+
+
+def test_the_fingerprint_of_windows_changes_with_the_series_and_with_their_places() -> None:
+    options = {"shape": [2, 3], "history": 5, "num_windows": 2}
+    prints = [
+        Counting(40, train_steps=20, **options).fingerprint,
+        Counting(41, train_steps=20, **options).fingerprint,
+        Counting(40, train_steps=21, **options).fingerprint,
+    ]
+    assert len(set(prints)) == 3
+    assert Counting(40, train_steps=20, **options).fingerprint == prints[0]
+
+
+@pytest.mark.parametrize("codec", [Increments(CHANNELS), MeanScaled(CHANNELS), Increments(CHANNELS, 4)])
+def test_a_codec_of_series_returns_what_it_encodes(codec: Codec) -> None:
+    batch = {**histories(4), "x": 3 + torch.randn(4, CHANNELS, STEPS).cumsum(-1)}
+    x = codec.encode(batch)
+    assert torch.allclose(codec.decode(x, batch), batch["x"], atol=1e-5)
+    larger = {name: 1000 * values for name, values in batch.items()}
+    assert torch.allclose(codec.encode(larger), x, rtol=1e-4, atol=1e-4), "x has no unit"
+
+
+def test_increments_are_those_of_the_history_in_the_unit_of_its_own() -> None:
+    history = torch.tensor([[[0.0, 2, 0, 2]]])
+    batch = {"history": history, "x": torch.tensor([[[3.0, 3, -1]]])}
+    assert Increments(1).encode(batch).tolist() == [[[0.5, 0, -2]]]
+    assert MeanScaled(1).encode(batch).tolist() == [[[3.0, 3, -1]]]
+
+
+def test_a_channel_that_stood_still_has_a_tenth_of_the_typical_scale() -> None:
+    codec = Increments(1)
+    batch = {"history": torch.zeros(2, 1, 4), "x": torch.tensor([[[3.0, 6]], [[3.0, 0]]])}
+    codec.fit(lambda size, names=None: [batch], torch.device("cpu"))
+    assert torch.allclose(codec.encode(batch), torch.tensor([[[10.0, 10]], [[10, -10]]]))
+
+
+def test_codecs_of_series_refuse_other_data() -> None:
+    with pytest.raises(ValueError, match="for series"):
+        Increments(3).check(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="2 channels"):
+        MeanScaled(3).check(torch.zeros(1, 2, 8))
+    with pytest.raises(ValueError, match="no history"):
+        Increments(3).encode({"x": torch.zeros(1, 3, 8)})
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_state_step_by_step_is_that_of_training(cell: str) -> None:
+    """What training sees beside step k, having read the data, is what sampling sees that has drawn the same data."""
+    pipeline = rollout(cell=cell)
+    batch = {**histories(4), "x": 5 + torch.randn(4, CHANNELS, STEPS).cumsum(-1)}
+    conditioner: Any = pipeline.conditioner
+    with torch.no_grad():
+        forced, x = conditioner(batch)["concat"], pipeline.codec.encode(batch)
+        cond, state = conditioner.start({"history": batch["history"]})
+        for step in range(STEPS):
+            assert torch.allclose(cond["concat"][..., 0], forced[..., step], atol=1e-6), step
+            cond, state = conditioner.advance(state, x[..., step : step + 1])
+    assert (forced[..., 1:] - forced[..., :-1]).abs().amax((1, 2)).min() > 1e-3
+    later = {**batch, "x": torch.cat([batch["x"][..., :3], batch["x"][..., 3:] + 1], -1)}
+    with torch.no_grad():
+        changed = conditioner(later)["concat"]
+    assert torch.equal(changed[..., :4], forced[..., :4]), "the state beside a step knows nothing of the step"
+    assert not torch.allclose(changed[..., 4], forced[..., 4])
+
+
+def test_a_rollout_needs_a_state_and_takes_no_constraint_and_no_start() -> None:
+    from inkdrop.conditioners import Unconditional
+    from inkdrop.constraints import Replacement
+
+    pipeline = rollout()
+    pipeline.check()
+    batch = histories(1)
+    with pytest.raises(ValueError, match="step by step"):
+        pipeline.conditioner(batch)
+    with pytest.raises(ValueError, match="from noise alone"):
+        pipeline(batch, [0], data=torch.zeros(1, CHANNELS, STEPS))
+    with pytest.raises(ValueError, match="the history has 3 steps"):
+        pipeline({"history": batch["history"][..., :3]}, [0])
+    with pytest.raises(ValueError, match=r"condition\.history=FILE"):
+        pipeline.request([0])
+    pipeline.constraint = Replacement()
+    with pytest.raises(ValueError, match="no constraint"):
+        pipeline.check()
+    pipeline.constraint, pipeline.conditioner = None, Unconditional()
+    with pytest.raises(ValueError, match="conditioner=recurrent"):
+        pipeline.check()
+
+
+def test_a_sample_of_a_rollout_is_the_same_alone_and_in_a_batch() -> None:
+    pipeline, batch = rollout(), histories(5)
+    together = pipeline(batch, range(10, 15))
+    for number in range(5):
+        alone = pipeline({"history": batch["history"][number : number + 1]}, [10 + number])
+        assert torch.allclose(alone[0], together[number], atol=1e-5), number
+    longer = pipeline.draw(batch, Generators.from_seeds(range(10, 15)), shape=[CHANNELS, 2 * STEPS])
+    assert torch.allclose(longer[..., :STEPS], together, atol=1e-5), "a longer forecast begins like a shorter one"
+
+
+def test_steps_of_a_rollout_are_independent_under_one_seed() -> None:
+    """With a network that says 0, x of each step is noise: correlations are within 3 standard errors of 0."""
+    pipeline = rollout()
+    for parameter in pipeline.denoiser.parameters():
+        torch.nn.init.zeros_(parameter)
+    history = {"history": histories(1)["history"].expand(2000, -1, -1)}
+    x = pipeline.codec.encode({**history, "x": pipeline(history, range(2000))})
+    steps = (x - x.mean(0)) / x.std(0)
+    across = (steps[..., :-1] * steps[..., 1:]).mean(0)
+    assert across.abs().max() < 4 / 2000**0.5  # the largest of 15
+    assert abs(float(across.mean())) < 3 / (2000 * across.numel()) ** 0.5
+    assert (steps[..., 0] - steps[..., 1]).abs().mean() > 1
+
+
+def test_a_network_of_steps_is_that_of_vectors_at_each_step() -> None:
+    torch.manual_seed(0)
+    inner = Dilated([4], width=4, depth=3, vector_dim=5)
+    for parameter in inner.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, now, cond = torch.randn(2, 4, 3), torch.tensor([1.0, 7.0]), torch.randn(2, 5, 3)
+    with torch.no_grad():
+        whole = Stepwise(inner)(x, now, concat=cond)
+        for step in range(3):
+            assert torch.allclose(inner(x[..., step], now, vector=cond[..., step]), whole[..., step], atol=1e-6)
+        assert not torch.allclose(Stepwise(inner)(x, now + 5, concat=cond), whole, atol=1e-3)
+        assert not torch.allclose(Stepwise(inner)(x, now, concat=cond + 1), whole, atol=1e-3)
+    with pytest.raises(ValueError, match="lower it"):
+        Dilated([2], cycle=3)
+    assert not Stepwise(MLP([4], 8, 1))(x, now).any(), "0 at first"
+
+
+def windows(count: int, samples: int, channels: int = 3, steps: int = 6) -> tuple[Tensor, Tensor]:
+    """Truths (count, C, T) and forecasts (count, K, C, T) around them, skewed."""
+    generator = torch.Generator().manual_seed(2)
+    truth = 4 + torch.randn(count, channels, steps, generator=generator, dtype=torch.float64).cumsum(-1)
+    spread = torch.randn(count, samples, channels, steps, generator=generator, dtype=torch.float64)
+    return truth, truth[:, None] + 0.3 + spread.exp() - 1
+
+
+def value(metric: Forecast, truth: Tensor, samples: Tensor) -> float:
+    """The value of a metric as an evaluation computes it: sample i belongs to window i modulo their number."""
+    count, each = samples.shape[:2]
+    items: Split = {"x": samples.transpose(0, 1).flatten(0, 1)}
+    unused: Any = None
+    (result,) = metric(Extracted(count * each, items), unused, Extracted(count, {"x": truth}), unused).values()
+    return result
+
+
+def test_scores_are_those_of_gluonts() -> None:
+    pd = pytest.importorskip("pandas")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        evaluation = pytest.importorskip("gluonts.evaluation")
+        forecast = pytest.importorskip("gluonts.model.forecast")
+        truth, samples = windows(4, 50)
+        start = pd.Period("2020-01-01", freq="D")
+        index = pd.period_range(start, periods=6, freq="D")
+        forecasts = [forecast.SampleForecast(each.transpose(1, 2).numpy(), start) for each in samples]
+        series = [pd.DataFrame(each.T.numpy(), index=index) for each in truth]
+        evaluator = evaluation.MultivariateEvaluator(
+            quantiles=(np.arange(20) / 20)[1:], target_agg_funcs={"sum": np.sum}, num_workers=0
+        )
+        theirs, _ = evaluator(iter(series), iter(forecasts))
+    assert value(SummedCRPS(), truth, samples) == pytest.approx(theirs["m_sum_mean_wQuantileLoss"], rel=1e-9)
+    assert value(NormalizedDeviation(), truth, samples) == pytest.approx(theirs["ND"], rel=1e-9)
+
+
+def test_scores_are_those_of_scoringrules() -> None:
+    scoringrules = pytest.importorskip("scoringrules")
+    truth, samples = windows(4, 50)
+    crps = scoringrules.crps_ensemble(truth.numpy(), samples.permute(0, 2, 3, 1).numpy(), estimator="nrg")
+    energy = scoringrules.es_ensemble(truth.transpose(1, 2).numpy(), samples.permute(0, 3, 1, 2).numpy())
+    assert value(CRPS(), truth, samples) == pytest.approx(float(crps.mean()), rel=1e-9)
+    assert value(EnergyScore(), truth, samples) == pytest.approx(float(energy.mean()), rel=1e-6)
+
+
+def test_the_crps_of_a_normal_law_is_its_closed_form() -> None:
+    """CRPS of N(0, 1) at y = 0 is 2 phi(0) - 1 / sqrt(pi); Gneiting and Raftery 2007, equation 21."""
+    samples = torch.randn(1, 200_000, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = 2 / (2 * np.pi) ** 0.5 - 1 / np.pi**0.5
+    assert value(CRPS(), torch.zeros(1, 1, 1, dtype=torch.float64), samples) == pytest.approx(exact, abs=2e-3)
+
+
+def test_only_the_horizon_counts() -> None:
+    truth, samples = windows(2, 10)
+    for metric in (SummedCRPS, CRPS, NormalizedDeviation, EnergyScore):
+        short = value(metric(), truth[..., -2:], samples[..., -2:])
+        assert value(metric(horizon=2), truth, samples) == pytest.approx(short, rel=1e-12)
+
+
+def test_baselines_stand_still_and_walk_like_the_history() -> None:
+    history = histories(1)["history"].expand(4000, -1, -1)
+    items = {"history": history, "x": torch.zeros(4000, CHANNELS, STEPS)}
+    made = CRPS().baselines(items, Generators.from_positions(0, range(4000)))
+    assert torch.equal(made["persistence"], history[..., -1:].expand(-1, -1, STEPS))
+    moves = torch.cat([history[..., -1:], made["random_walk"]], -1).diff(dim=-1).double()
+    own = history[0].double().diff(dim=-1)
+    expected = own @ own.T / own.shape[1]
+    assert torch.allclose(torch.einsum("bit,bjt->ij", moves, moves) / (4000 * STEPS), expected, atol=0.06)
+    assert not CRPS().baselines({"x": items["x"]}, Generators.from_positions(0, range(4000)))
+
+
+def test_the_known_law_is_a_vector_autoregression() -> None:
+    history = torch.tensor([[[0.0, 1.0], [0.0, 2.0]]]).expand(3, -1, -1)
+    transition, shock = torch.tensor([[0.5, 0.1], [0.0, 0.5]]), torch.zeros(2, 2)
+    items = {"history": history, "x": torch.zeros(3, 2, 2), "transition": transition.expand(3, 2, 2)}
+    made = CRPS().baselines({**items, "shock": shock.expand(3, 2, 2)}, Generators.from_positions(0, range(3)))
+    assert torch.allclose(made["known_law"][0], torch.tensor([[0.7, 0.45], [1.0, 0.5]]))
