@@ -153,6 +153,8 @@ def test_sample_takes_a_hint_from_a_file(runs: Path, tmp_path: Path) -> None:
     none, result = sampled(runs / "hinted", tmp_path / "none", *few, hint, "adapter.scale=0")
     assert (none["x"] == base).all()
     assert (hinted != base).any()
+    given = f"adapters=[{{checkpoint:{runs / 'hinted'},scale:100}}]"
+    assert (sampled(runs / "base", tmp_path / "added", *few, f"+{hint.lstrip('+')}", given)[0]["x"] == hinted).all()
     far, result = sampled(runs / "hinted", tmp_path / "far", *few, hint, "adapter.interval=[0,1e-4]")
     assert (far["x"] == base).all()
     assert result["adapter"] == {"interval": [0, 1e-4]}

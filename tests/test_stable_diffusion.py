@@ -144,3 +144,28 @@ def test_what_does_not_fit_is_refused(published: Path, tmp_path: Path) -> None:
     bare = text_models.made(tmp_path / "bare")
     with pytest.raises(ValueError, match=r"names no token for padding in tokenizer_config\.json"):
         PublishedText(foreign(str(bare)), 8, length=12)
+
+
+def test_new_words_are_those_of_diffusers(published: Path, trained: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, size=(8, 3, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", x=x, caption=np.array(["a zog circle"] * 8))
+    options = [f"base={trained}", "data=arrays", f"data.path={tmp_path / 'data.npz'}", "data.batch_size=4"]
+    options += ["+data.fields.caption=caption", "adapter=new_words", "adapter.new_words.words={zog:red}"]
+    options += ["adapter.new_words.num_vectors=2", "optimizer.lr=1.0", "logger=none", "trainer.max_steps=2"]
+    run(tmp_path / "run", model=[*options, "callbacks.evaluate=null", "callbacks.pictures=null"])
+    assert "load_textual_inversion" in export(str(tmp_path / "run"), str(tmp_path / "words"))
+    model: Any = inkdrop.load(tmp_path / "run")
+    model.sampler = DDIM(Trailing(4))
+    point = model.denoiser.schedule.points([1.0])[0]
+    start = point.sigma * model.start(range(2))
+    model.codec.decode = lambda x, *further: x
+    pipe = StableDiffusionPipeline.from_pretrained(published)
+    pipe.load_textual_inversion(str(tmp_path / "words"))
+    pipe.set_progress_bar_config(disable=True)
+    texts = ["a zog circle", "a blue square left of a zog"]
+    given = {"num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "latent"}
+    theirs = pipe(texts, latents=start, **given).images
+    ours = model({"caption": encoded(texts)}, range(2))
+    assert (theirs - ours).abs().max() < 1e-4 * ours.abs().max()
+    plain = inkdrop.load(trained)({"caption": encoded(["a red circle"])}, [0])
+    assert torch.equal(inkdrop.load(tmp_path / "run")({"caption": encoded(["a red circle"])}, [0]), plain)

@@ -12,7 +12,7 @@ from runs import RECORDED, differing, interrupted, run
 from text_models import made
 
 import inkdrop
-from inkdrop.adapters import NewWords
+from inkdrop.adapters import LoRA, NewWords
 from inkdrop.checkpoints import read_checkpoint
 from inkdrop.conditioners import Text
 from inkdrop.data import Subject
@@ -164,3 +164,19 @@ def test_a_frozen_encoder_learns_new_words_too(tmp_path: Path) -> None:
     conditioner({"caption": encoded(["a zog circle"] * 9)})["tokens"].sum().backward()
     assert vectors.grad is not None
     assert vectors.grad.abs().sum() > 0
+
+
+def test_a_lora_of_a_frozen_encoder_is_trained_through_it(tmp_path: Path) -> None:
+    conditioner = Text(foreign(str(made(tmp_path / "clip"))), token_dim=8, length=8, dropout=0.0)
+    model = torch.nn.ModuleDict({"conditioner": conditioner})
+    before = conditioner({"caption": encoded(["a red circle"])})["tokens"]
+    model.requires_grad_(False)
+    trained = LoRA(r"conditioner\.encoder\..*\.(q_proj|v_proj)")(model, "lora")
+    assert len(trained) == 8
+    tokens = conditioner({"caption": encoded(["a red circle"])})["tokens"]
+    assert torch.equal(tokens, before)
+    tokens.square().sum().backward()
+    assert all(weight.grad is not None for weight in trained)
+    with torch.no_grad():
+        trained[1].add_(1.0)
+    assert not torch.allclose(conditioner({"caption": encoded(["a red circle"])})["tokens"], before)

@@ -1,4 +1,4 @@
-"""LoRA in the file that diffusers' `load_lora_weights` reads."""
+"""Adapters in the files that diffusers reads by `load_lora_weights` and `load_textual_inversion`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,39 @@ from torch import Tensor
 
 from inkdrop.networks.diffusers_format import names_for_diffusers
 
-FILE = "pytorch_lora_weights.safetensors"
+LORA, WORDS = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
 _NETWORK = "denoiser.network."
 
 
-def lora_for_diffusers(model: Any) -> dict[str, Tensor]:
-    """Merges the adapters of a model, and returns their matrices by the names of diffusers.
+def adapter_for_diffusers(model: Any) -> tuple[str, str, dict[str, Tensor]]:
+    """Returns for the adapter of a model the function of a pipeline of diffusers that reads it, the file, and weights.
 
-    The factor of each is a part of B, so that the file needs none. Raises `ValueError` for adapters other than one LoRA
-    without trained lengths of columns, for layers outside the network, and for networks that diffusers does not have.
+    A LoRA is merged into the model. Raises `ValueError` for another adapter than one LoRA or new words.
     """
-    if [type(adapter).__name__ for adapter in model.adapters.values()] != ["LoRA"]:
-        raise ValueError("diffusers loads a file of one LoRA: choose a run of adapter=lora")
+    known = {"LoRA": _lora, "NewWords": _words}
+    kinds = [type(adapter).__name__ for adapter in model.adapters.values()]
+    if len(kinds) != 1 or kinds[0] not in known:
+        raise ValueError(
+            f"diffusers has files of one LoRA or of new words, but the run has {', '.join(kinds)}: write adapters "
+            "alone by format=adapter"
+        )
     ((name, adapter),) = model.adapters.items()
+    return known[kinds[0]](model, name, adapter)
+
+
+def _words(model: Any, name: str, adapter: Any) -> tuple[str, str, dict[str, Tensor]]:
+    """The vectors (V, E) of each new word."""
+    vectors = next(each for path, each in model.named_parameters() if path.endswith(f".words.{name}"))
+    parts = vectors.detach().clone().split(adapter.num_vectors)
+    return "load_textual_inversion", WORDS, dict(zip(adapter.words, parts, strict=True))
+
+
+def _lora(model: Any, name: str, adapter: Any) -> tuple[str, str, dict[str, Tensor]]:
+    """The matrices of a LoRA by the names of diffusers; the factor is a part of B, so that the file needs none.
+
+    Raises `ValueError` for trained lengths of columns, for layers outside the network, and for networks that diffusers
+    does not have.
+    """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for path, layer in model.named_modules():
         if name not in getattr(layer, "scaling", {}):
@@ -35,4 +55,4 @@ def lora_for_diffusers(model: Any) -> dict[str, Tensor]:
     for path, (a, b) in found.items():
         place = f"unet.{names[f'{path}.weight'].removesuffix('.weight')}"
         weights |= {f"{place}.lora_A.weight": a.contiguous(), f"{place}.lora_B.weight": b.contiguous()}
-    return weights
+    return "load_lora_weights", LORA, weights

@@ -74,17 +74,17 @@ def _to_adapter(checkpoint: str, folder: str, weights: str) -> str:
     return f"inkdrop.pipeline.add_adapters(inkdrop.load(BASE), {json.dumps(folder)})"
 
 
-def _to_lora_of_diffusers(model: Any, out: Path) -> str:
-    """Writes the LoRA of a model alone; `python -m inkdrop merge` makes a whole model of it."""
+def _adapter_to_diffusers(model: Any, out: Path) -> str:
+    """Writes the adapter of a model alone; `python -m inkdrop merge` makes a whole model of a LoRA."""
     from safetensors.torch import save
 
-    from inkdrop.adapters.published import FILE, lora_for_diffusers
+    from inkdrop.adapters.published import adapter_for_diffusers
     from inkdrop.files.writing import make_folder, write_bytes
 
-    weights = lora_for_diffusers(model)
+    function, file, weights = adapter_for_diffusers(model)
     make_folder(out)
-    write_bytes(out / FILE, save({name: each.float() for name, each in weights.items()}, {"format": "pt"}))
-    return f"pipe.load_lora_weights({json.dumps(str(out))}), where pipe is that of the exported base"
+    write_bytes(out / file, save({name: each.float().contiguous() for name, each in weights.items()}, {"format": "pt"}))
+    return f"pipe.{function}({json.dumps(str(out))}), where pipe is that of the exported base"
 
 
 def _to_diffusers(checkpoint: str, folder: str, weights: str) -> str:
@@ -97,7 +97,7 @@ def _to_diffusers(checkpoint: str, folder: str, weights: str) -> str:
     out = Path(folder)
     model: Any = load(checkpoint, weights)
     if model.adapters:
-        return _to_lora_of_diffusers(model, out)
+        return _adapter_to_diffusers(model, out)
     if isinstance(model, Autoencoder):
         published, files, networks = "AutoencoderKL", dict[str, bytes](), {".": autoencoder(model)}
     else:
