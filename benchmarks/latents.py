@@ -28,7 +28,6 @@ from inkdrop.data.contents import described
 from inkdrop.files.texts import decoded
 from inkdrop.metrics.scene_judge import judge, look
 
-SCENES = ["data=scenes", "schedule=cosine", "prediction=v"]
 SEEDS = range(int(os.environ.get("SEEDS", "1")))
 MODES = torch.stack([torch.tensor([2 * math.cos(a), 2 * math.sin(a)]) for a in torch.arange(8) * math.pi / 4])
 
@@ -148,16 +147,14 @@ def of_clip(folder: Path) -> None:
 
 
 def of_guidance(folder: Path) -> None:
-    """An unconditional model of scenes, 240 samples, under guidance by the CLIP of clean scenes."""
-    clip = _clip(folder)
-    options = ["conditioner=none", "guidance=none", "extractor=none", "metric=scene_judge", "optimizer.lr=2e-3"]
-    network = ["network.base_channels=16", "network.channel_multipliers=[1,2,4]", "network.attention_resolutions=[4]"]
-    run = trained(folder, "free", *SCENES, *options, *network, "trainer.max_steps=1500", "callbacks.evaluate=null")
+    """The model of pixels without its captions, 240 samples, under guidance by the CLIP of clean scenes."""
+    clip, run = _clip(folder), trained(folder, "pixels_0", "experiment=scenes", "seed=0")
+    options = ["guidance=[classifier_free,clip_similarity_of_estimate]", "guidance.classifier_free.scale=0"]
+    options += [f"guidance.clip_similarity.model.checkpoint={clip}", "guidance.clip_similarity.interval=[0,100]"]
     shares = []
     for scale in (0.0, 1.0, 2.0, 4.0):
-        chosen = ["guidance=clip_similarity_of_estimate", f"guidance.clip_similarity.model.checkpoint={clip}"]
-        chosen += ["guidance.interval=[0,100]", f"guidance.scale={scale}"]
-        shares.append(judged(run, "validation", None, *chosen, count=240))
+        chosen = f"guidance.clip_similarity.scale={scale}"
+        shares.append(judged(run, "validation", None, *options, chosen, count=240))
         row(f"all right, guidance by similarity {scale:g}", f"{100 * shares[-1]:.1f}%")
     rising = all(later > earlier for earlier, later in itertools.pairwise(shares))
     row("rises over three scales", "yes" if rising else "no", "yes", rising)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from inkdrop.errors import UnreadableError
 from inkdrop.files.arrays import map_npy
 from inkdrop.files.locations import cache_dir
+from inkdrop.files.plain import open_regular
 from inkdrop.files.writing import replacing
 
 _KEY, _CHECK = 16, 8  # bytes of the key of an item, and of a checksum
@@ -33,7 +34,8 @@ class CodeCache:
     a checksum, and S / 4 numbers in float32. What is damaged is computed and written again. A process replaces the
     whole file, so that others see one state or the other; of two that write at once, one loses what it added.
 
-    - `limit`: the bytes of memory, and those of the file. A full file loses the items that this process has not used.
+    - `limit`: the bytes of what is new, and those of the file, which is read into memory. A full file loses the items
+      that this process has not used.
     """
 
     def __init__(self, limit: int):
@@ -111,13 +113,17 @@ class CodeCache:
         return key + _check(key, content) + content
 
     def _read(self) -> None:
-        """Maps the file if it is one, and forgets it otherwise."""
-        rows = None
+        """Reads the file if it is one, and forgets it otherwise."""
+        rows: np.ndarray = np.empty((0, _HEAD), np.uint8)
         with contextlib.suppress(UnreadableError, OSError):
             if self._file is not None and not self._file.is_symlink():
-                rows = map_npy(self._file)
-        fits = rows is not None and rows.dtype == np.uint8 and rows.ndim == 2 and rows.shape[1] > _HEAD
-        self._map(rows if fits and rows is not None else np.empty((0, _HEAD), np.uint8))
+                form = map_npy(self._file)
+                if form.dtype == np.uint8 and form.ndim == 2 and form.shape[1] > _HEAD and len(form):
+                    # A map would end the process where a file of a network file system is replaced by another one.
+                    with open_regular(self._file) as stream:
+                        content = np.fromfile(stream, np.uint8, form.size, offset=form.offset)  # type: ignore[attr-defined]
+                    rows = content.reshape(form.shape) if content.size == form.size else rows
+        self._map(rows)
 
     def _map(self, rows: np.ndarray) -> None:
         keys, self._rows = rows[:, :_KEY].tobytes(), rows
