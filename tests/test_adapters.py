@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,11 @@ def test_peft_loads_the_shared_folder(runs: Path, tmp_path: Path) -> None:
         (["base=BASE", "network.dropout=0.5"], 2, "network.dropout=0.5 is not the model of base=BASE"),
         (["base=BASE", "init_from=BASE"], 2, "base=RUN has the initial weights: remove init_from"),
         (["base=BASE", "adapter=lora"], 2, "no layer has a name like modules=denoiser"),
+        (
+            ["base=BASE", "adapter.lora.rank=2"],
+            2,
+            "nothing is chosen for adapter: add adapter=NAME (available: controlnet",
+        ),
         (["base=nowhere"], 4, "base=nowhere does not exist"),
         (["base=LORA"], 4, "base=LORA has adapters: merge them first by `python -m inkdrop merge`"),
     ],
@@ -238,3 +244,18 @@ def test_options_of_sampling_that_have_no_effect_are_refused(
             sampled(runs / "base", tmp_path / str(len(options)), options)
         assert message in capsys.readouterr().err
     assert not any(arrays_of(each) for each in tmp_path.iterdir() if (each / "samples.npz").exists())
+
+
+def test_a_base_and_an_adapted_run_guide_each_other(runs: Path, tmp_path: Path) -> None:
+    """A model within another is adapted too, also where only the checkpoint holds it."""
+    few = ["num_samples=6", "sampler=ddim", "time_grid.num_steps=4", "guidance=autoguidance", "guidance.scale=2"]
+    options = [*few, f"guidance.checkpoint={runs / 'lora'}"]
+    x = sampled(runs / "base", tmp_path / "samples", *options)[0]["x"]
+    assert (x != sampled(runs / "base", tmp_path / "plain", *few, f"guidance.checkpoint={runs / 'base'}")[0]["x"]).any()
+    guided = ["guidance=autoguidance", "guidance.autoguidance.scale=2"]
+    guided += [f"guidance.autoguidance.weak.checkpoint={tmp_path / 'weak'}"]
+    shutil.copytree(runs / "lora", tmp_path / "weak")
+    run(tmp_path / "guided", *guided, "trainer.max_steps=1")
+    before = sampled(tmp_path / "guided", tmp_path / "before", *few[:3])[0]["x"]
+    shutil.rmtree(tmp_path / "weak")
+    assert (sampled(tmp_path / "guided", tmp_path / "after", *few[:3])[0]["x"] == before).all()

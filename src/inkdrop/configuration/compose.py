@@ -117,6 +117,9 @@ def explained(error: Exception, arguments: Sequence[str]) -> str:
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         names: Any = cause.parent_node or ()
+        if "." not in cause.full_key and (CONF / cause.full_key).is_dir():
+            known = sorted(file.stem for file in (CONF / cause.full_key).glob("*.yaml"))
+            return f"nothing is chosen for {cause.full_key}: add {cause.full_key}=NAME (available: {', '.join(known)})"
         advice = _deeper(cause.full_key, names) or f"; add an argument that no YAML file names by +{cause.full_key}=..."
         return unknown_option(cause.full_key, map(str, names), advice)
     if isinstance(error, OverrideParseException):
