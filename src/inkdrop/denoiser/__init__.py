@@ -1,7 +1,17 @@
 """Denoisers, the only part of a trained model that samplers use."""
 
 from inkdrop.denoiser.base import Condition, Denoiser, Estimate, Wrapper
+from inkdrop.denoiser.mapped import FlowMap, ScaleConditioned
 from inkdrop.denoiser.network import NetworkDenoiser
 from inkdrop.denoiser.self_conditioned import SelfConditioned
 
-__all__ = ["Condition", "Denoiser", "Estimate", "NetworkDenoiser", "SelfConditioned", "Wrapper"]
+__all__ = [
+    "Condition",
+    "Denoiser",
+    "Estimate",
+    "FlowMap",
+    "NetworkDenoiser",
+    "ScaleConditioned",
+    "SelfConditioned",
+    "Wrapper",
+]

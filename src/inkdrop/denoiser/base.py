@@ -29,6 +29,7 @@ class Denoiser(nn.Module):
 
     schedule: Schedule
     noise: Noise
+    added: tuple[str, ...] = ()  # parts that change nothing before they are trained; initial weights may lack them
 
     @abstractmethod
     def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
@@ -37,13 +38,16 @@ class Denoiser(nn.Module):
     def select(self, index: Tensor) -> None:
         """Applies a permutation or selection of the batch; wrappers that keep state for each sample override this."""
 
+    def aim(self, next: Point) -> None:
+        """Receives the point at which the next move of a sampling run ends; maps between two times need it."""
+
     def begin(self) -> Denoiser:
         """Returns the denoiser of one sampling run: itself, unless it keeps state between steps."""
         return self
 
 
 class Wrapper(Denoiser):
-    """A denoiser around another denoiser, with the same schedule and noise; it forwards `select`."""
+    """A denoiser around another denoiser, with the same schedule and noise; it forwards `select` and `aim`."""
 
     def __init__(self, denoiser: Denoiser):
         super().__init__()
@@ -52,3 +56,6 @@ class Wrapper(Denoiser):
 
     def select(self, index: Tensor) -> None:
         self.denoiser.select(index)
+
+    def aim(self, next: Point) -> None:
+        self.denoiser.aim(next)

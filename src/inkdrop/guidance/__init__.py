@@ -3,6 +3,7 @@
 from inkdrop.guidance.base import Guidance
 from inkdrop.guidance.clip import Clip
 from inkdrop.guidance.contrast import Autoguidance, ClassifierFree
+from inkdrop.guidance.distilled import Distilled
 from inkdrop.guidance.dynamic_threshold import DynamicThreshold
 from inkdrop.guidance.energies import mean_value
 from inkdrop.guidance.gradient import ClassifierGuidance, EnergyGuidance
@@ -17,6 +18,7 @@ __all__ = [
     "ClassifierFree",
     "ClassifierGuidance",
     "Clip",
+    "Distilled",
     "DynamicThreshold",
     "EnergyGuidance",
     "EstimateSimilarity",

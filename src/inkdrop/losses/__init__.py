@@ -5,9 +5,12 @@ from inkdrop.losses.adversary import Adversary
 from inkdrop.losses.autoencoding import AutoencodingLoss
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.classification import NoisyCrossEntropy
+from inkdrop.losses.consistency import ConsistencyLoss
 from inkdrop.losses.contrastive import ContrastiveLoss
 from inkdrop.losses.coupling import independent, minibatch_ot
 from inkdrop.losses.denoising import DenoisingLoss, Term
+from inkdrop.losses.flow_maps import MeanFlow, Shortcut
+from inkdrop.losses.progressive import ProgressiveDistillation
 from inkdrop.losses.uncertainty import LearnedUncertainty
 from inkdrop.losses.variational import HybridLoss, VariationalLoss
 
@@ -15,6 +18,7 @@ __all__ = [
     "AdversarialLoss",
     "Adversary",
     "AutoencodingLoss",
+    "ConsistencyLoss",
     "ContrastiveLoss",
     "DenoisingLoss",
     "Example",
@@ -22,7 +26,10 @@ __all__ = [
     "LearnedUncertainty",
     "Loss",
     "LossTerms",
+    "MeanFlow",
     "NoisyCrossEntropy",
+    "ProgressiveDistillation",
+    "Shortcut",
     "Term",
     "VariationalLoss",
     "independent",

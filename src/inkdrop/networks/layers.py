@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -50,6 +51,20 @@ def waves(c_noise: Tensor, dim: int) -> Tensor:
     rates = torch.exp(torch.arange(half, device=c_noise.device, dtype=c_noise.dtype) * (-math.log(1e4) / half))
     angles = c_noise[:, None] * rates
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class Embedding(nn.Module):
+    """Maps numbers (B), such as c_noise, to vectors (B, dim): sines and cosines, two layers, and 0 before training."""
+
+    def __init__(self, dim: Annotated[int, Ge(1)], width: Annotated[int, Ge(4)] = 64):
+        super().__init__()
+        self.dim, self.width = dim, width
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), zeroed(nn.Linear(width, dim)))
+
+    def forward(self, values: Tensor) -> Tensor:
+        weight: Any = self.layers[0].weight
+        embedded: Tensor = self.layers(sinusoidal(values, self.width).to(weight.dtype))
+        return embedded
 
 
 def initialised(layer: Any) -> nn.Module:

@@ -3,6 +3,7 @@
 from inkdrop.noises.absorbing import Absorbing
 from inkdrop.noises.brownian import Brownian
 from inkdrop.noises.laws import Gaussian, Noise, Offset, slerp
+from inkdrop.noises.paired import Paired
 from inkdrop.noises.sources import Move, NoiseSource, Source
 from inkdrop.noises.transitions import Categorical, Draw, Transition
 
@@ -16,6 +17,7 @@ __all__ = [
     "Noise",
     "NoiseSource",
     "Offset",
+    "Paired",
     "Source",
     "Transition",
     "slerp",

@@ -2,12 +2,13 @@
 
 from inkdrop.time_grids.base import TimeGrid
 from inkdrop.time_grids.even import Leading, Linspace, Quadratic, Trailing
-from inkdrop.time_grids.moves import Churn, Explicit, Repeat, Resampled, Restart
+from inkdrop.time_grids.moves import Churn, Consistency, Explicit, Repeat, Resampled, Restart
 from inkdrop.time_grids.noise_levels import Centred, Karras, LogSNR, edm
 
 __all__ = [
     "Centred",
     "Churn",
+    "Consistency",
     "Explicit",
     "Karras",
     "Leading",

@@ -150,6 +150,24 @@ class Resampled(TimeGrid):
         return [*times, last]
 
 
+class Consistency(TimeGrid):
+    """Goes down to the data from each time of another grid, and up to the next one by the forward kernel.
+
+    The last estimate of x_0 is the sample. It is how models with a map from any noised sample to its data are sampled
+    in several steps, with `sampler=ddim`, each of which is one evaluation of the network.
+
+    - `time_grid`: the grid of the times from which the map starts.
+
+    Source: Song et al. 2023, arXiv 2303.01469, algorithm 1.
+    """
+
+    def __init__(self, time_grid: TimeGrid):
+        self.time_grid = time_grid
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        return [t for each in self.time_grid(schedule, t_start)[:-1] for t in (each, 0.0)]
+
+
 class Repeat(TimeGrid):
     """A grid that repeats every time but the first and the last `corrections` times, for methods with a corrector."""
 
