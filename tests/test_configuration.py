@@ -41,7 +41,7 @@ def test_every_choice_composes_checks_and_builds(overrides: list[str]) -> None:
     checkpoints = foreign + [each.partition("=")[2] for each in read]
     if checkpoints or overrides == ["sampler=calibrated"]:  # which need a file that is not here
         with pytest.raises(ValueError, match="|".join(["python -m inkdrop calibrate", *checkpoints])):
-            build(plain["pipeline"])
+            build(plain["task"])
         return
     pipeline = build(plain["pipeline"])
     assert isinstance(pipeline, Model)
