@@ -22,8 +22,8 @@ from inkdrop.commands.merge import merge
 from inkdrop.errors import CheckpointError, ConfigurationError
 from inkdrop.pipeline import Pipeline, add_adapters
 
-LAYERS = r"denoiser\.network\.blocks\.0\.layers\.(0|3)"
-ADAPTED = ["adapter=lora", f"adapter.lora.modules='{LAYERS}'", "optimizer.lr=0.05"]
+LAYERS = ["layers.0", "layers.3"]
+ADAPTED = ["adapter=lora", "adapter.lora.layers=[layers.0,layers.3]", "optimizer.lr=0.05"]
 PLAIN = [option for option in POINTS if not option.startswith(("experiment", "network"))]
 
 
@@ -98,7 +98,7 @@ def test_merged_weights_do_what_the_adapter_does(runs: Path, options: dict[str, 
 
 
 def test_several_adapters_add_up_in_either_order(runs: Path, tmp_path: Path) -> None:
-    first, second = LoRA(LAYERS, rank=2), LoRA(r"denoiser\.network\.blocks\.0\.layers\.0", rank=3)
+    first, second = LoRA(LAYERS, rank=2), LoRA(["blocks.0.layers.0"], rank=3)
     one = disturbed(adapted(runs, a=first, b=second))
     other = adapted(runs, b=second, a=first)
     with torch.no_grad():
@@ -113,14 +113,17 @@ def test_convolutions_and_layers_that_are_none() -> None:
     model = nn.ModuleDict({"denoiser": nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))})
     x = torch.randn(2, 3, 6, 6)
     before = model["denoiser"](x)
-    assert len(LoRA(r"denoiser\.0")(model, "lora")) == 2
+    assert len(LoRA(["0"], "denoiser")(model, "lora")) == 2
     assert torch.equal(model["denoiser"](x), before)
-    with pytest.raises(ValueError, match=r"chooses denoiser\.1, which is a GroupNorm, but LoRA changes linear and"):
-        LoRA(r"denoiser\.1")(model, "other")
-    with pytest.raises(ValueError, match=r"no layer has a name like modules=network: the model has denoiser\.0"):
-        LoRA("network")(model, "other")
-    with pytest.raises(ValueError, match=r"modules=\( is not a regular expression"):
-        LoRA("(")
+    assert len(LoRA(["*"], "")(model, "all")) == 2
+    with pytest.raises(ValueError, match=r"denoiser\.1 of layers is a GroupNorm, but LoRA changes linear and"):
+        LoRA(["0", "1"], "denoiser")(model, "other")
+    with pytest.raises(ValueError, match=r"no layer has the name q of layers: the model has denoiser\.0"):
+        LoRA(within="")(model, "other")
+    with pytest.raises(
+        ValueError, match=r"no layer has the name q of layers: the model has nothing within denoiser\.network"
+    ):
+        LoRA()(model, "other")
 
 
 def test_training_changes_and_keeps_the_adapter_alone(runs: Path) -> None:
@@ -208,7 +211,7 @@ def test_peft_loads_the_shared_folder(runs: Path, tmp_path: Path) -> None:
         (["experiment=moons", "adapter=lora"], 2, "adapter=lora changes a trained model: name it by base=RUN"),
         (["base=BASE", "network.dropout=0.5"], 2, "network.dropout=0.5 is not the model of base=BASE"),
         (["base=BASE", "init_from=BASE"], 2, "base=RUN has the initial weights: remove init_from"),
-        (["base=BASE", "adapter=lora"], 2, "no layer has a name like modules=denoiser"),
+        (["base=BASE", "adapter=lora"], 2, "no layer has the name q of layers: the model has denoiser"),
         (
             ["base=BASE", "adapter.lora.rank=2"],
             2,

@@ -106,7 +106,7 @@ def test_a_lora_changes_the_samples_of_diffusers_as_it_does_ours(
     runs_of: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = [f"base={runs_of / 'latent'}", "adapter=lora", "adapter.lora.alpha=40", *STEPS[:4], "data.batch_size=8"]
-    options += [r"adapter.lora.modules='denoiser\.network\.(.*\.)?(q|k|v|out|conv_out|conv_1)'", "optimizer.lr=0.05"]
+    options += ["adapter.lora.layers=[q,k,v,out,conv_out,conv_1]", "optimizer.lr=0.05"]
     run(tmp_path / "lora", model=options)
     pipe = eval(export(str(runs_of / "latent"), str(tmp_path / "base")), {"diffusers": diffusers})
     pipe.set_progress_bar_config(disable=True)

@@ -171,7 +171,7 @@ def test_a_lora_of_a_frozen_encoder_is_trained_through_it(tmp_path: Path) -> Non
     model = torch.nn.ModuleDict({"conditioner": conditioner})
     before = conditioner({"caption": encoded(["a red circle"])})["tokens"]
     model.requires_grad_(False)
-    trained = LoRA(r"conditioner\.encoder\..*\.(q_proj|v_proj)")(model, "lora")
+    trained = LoRA(["q_proj", "v_proj"], within="conditioner.encoder")(model, "lora")
     assert len(trained) == 8
     tokens = conditioner({"caption": encoded(["a red circle"])})["tokens"]
     assert torch.equal(tokens, before)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
@@ -20,7 +22,9 @@ class LoRA(Adapter):
     At the start B is zero, so that the model is the base. It is made by the package peft, whose names the weights have;
     `ValueError` without it. Source: Hu et al. 2021, arXiv 2106.09685.
 
-    - `modules`: regular expression of the full names of the linear and convolutional layers that change.
+    - `layers`: names of the linear and convolutional layers that change, or the ends of their names after a dot; `*`
+      stands for any text, and alone for all layers.
+    - `within`: the part of the model in which they are; an empty text is the whole model, with its text encoder.
     - `rank`: number of columns of B (N, rank) and of rows of A (rank, M).
     - `alpha`: numerator of the factor; None is the rank, so that the factor is 1.
     - `dropout`: dropout of what A receives.
@@ -34,7 +38,8 @@ class LoRA(Adapter):
 
     def __init__(
         self,
-        modules: str = r"denoiser\.network\..*\.(q|k|v|out)",
+        layers: Sequence[str] = ("q", "k", "v", "out"),
+        within: str = "denoiser.network",
         rank: Annotated[int, Ge(1)] = 4,
         alpha: Annotated[float, Gt(0)] | None = None,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
@@ -43,13 +48,9 @@ class LoRA(Adapter):
         use_dora: bool = False,
         scale: Annotated[float, Ge(0)] = 1.0,
     ):
-        try:
-            re.compile(modules)
-        except re.error as error:
-            raise ValueError(f"adapter: modules={modules} is not a regular expression: {error}") from None
-        self.modules, self.scale = modules, scale
+        self.layers, self.within, self.scale = list(layers), within, scale
         self._options: dict[str, Any] = {
-            "target_modules": modules,
+            "target_modules": list(layers),
             "r": rank,
             "lora_alpha": rank if alpha is None else alpha,
             "lora_dropout": dropout,
@@ -87,19 +88,22 @@ class LoRA(Adapter):
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, BaseTunerLayer)
-        there = [(path, layer) for path, layer in model.named_modules() if not _within(path)]
-        chosen = [(path, layer) for path, layer in there if re.fullmatch(self.modules, path)]
-        layers = [path for path, layer in there if isinstance(layer, kinds) and path.startswith("denoiser.")]
-        shown = ", ".join(layers[: _SHOWN // 2] + layers[-_SHOWN // 2 :])
-        if not chosen:
-            raise ValueError(f"adapter: no layer has a name like modules={self.modules}: the model has {shown}")
-        for path, layer in chosen:
-            if not isinstance(layer, kinds):
+        start = f"{self.within}." if self.within else ""
+        there = {path: layer for path, layer in model.named_modules() if path.startswith(start) and not _added(path)}
+        usable = [path for path, layer in there.items() if isinstance(layer, kinds)]
+        shown = ", ".join(usable[: _SHOWN // 2] + usable[-_SHOWN // 2 :]) or f"nothing within {self.within}"
+        chosen: set[str] = set()
+        for entry in self.layers:
+            found = [path for path in there if _matches(path, entry)]
+            if not found:
+                raise ValueError(f"adapter: no layer has the name {entry} of layers: the model has {shown}")
+            if not (fitting := [path for path in found if path in usable]):
                 raise ValueError(
-                    f"adapter: modules={self.modules} chooses {path}, which is a {type(layer).__name__}, but LoRA "
-                    f"changes linear and convolutional layers, such as {shown}"
+                    f"adapter: {found[0]} of layers is a {type(there[found[0]]).__name__}, but LoRA changes linear and "
+                    f"convolutional layers, such as {shown}"
                 )
-        return [path for path, _ in chosen]
+            chosen |= set(fitting)
+        return [path for path in usable if path in chosen]
 
     def rescale(self, model: nn.Module, name: str, scale: float) -> None:
         self.scale = scale
@@ -119,7 +123,11 @@ class LoRA(Adapter):
                 setattr(parts[parent], last, layer.get_base_layer())
 
 
-def _within(path: str) -> bool:
+def _matches(path: str, entry: str) -> bool:
+    return fnmatchcase(path, entry) or fnmatchcase(path, f"*.{entry}")
+
+
+def _added(path: str) -> bool:
     """Whether a module is a part of an adapter, or the layer that one has changed."""
     return bool(re.search(r"\.(lora_[^.]+|base_layer|controls)(\.|$)", path))
 

@@ -100,7 +100,8 @@ def write_adapter(folder: Path, adapter: SharedAdapter, options: Mapping[str, An
     weights = {f"{_PREFIX}{name}": value.detach().float().contiguous() for name, value in adapter.weights.items()}
     write_bytes(folder / WEIGHTS, save(weights, metadata))
     if options is not None:
-        write_text(folder / CONFIG, json.dumps(options, indent=2, default=sorted) + "\n")
+        layers = sorted({name.partition(".lora_")[0] for name in adapter.weights})
+        write_text(folder / CONFIG, json.dumps({**options, "target_modules": layers}, indent=2, default=sorted) + "\n")
 
 
 def base_of(state: Mapping[str, Tensor]) -> str:
