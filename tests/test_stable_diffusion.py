@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import text_models
 import torch
-import transformers
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
+from diffusers_folders import stable_diffusion
 from runs import run
 
 import inkdrop
@@ -25,57 +25,10 @@ from inkdrop.time_grids import Trailing
 TEXTS = ["a red circle", "a blue square left of a red circle"]
 
 
-def tokenizer() -> Any:
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=text_models.tokenizer(True),
-        pad_token="<pad>",
-        eos_token="</s>",
-        bos_token="<s>",
-        unk_token="<unk>",
-        model_max_length=12,
-    )
-
-
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny folder that diffusers wrote, with random weights."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=4,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=8,
-        attention_head_dim=4,
-        norm_num_groups=4,
-        use_linear_projection=True,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        sample_size=8,
-        scaling_factor=0.5,
-    )
-    for model in (unet, vae):
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.15)
-    schedule = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
-    pipe = StableDiffusionPipeline(
-        vae,
-        text_models.model("CLIPTextModel"),
-        tokenizer(),
-        unet,
-        DDIMScheduler(**schedule, set_alpha_to_one=True, steps_offset=1, timestep_spacing="trailing"),
-        None,
-        None,
-        requires_safety_checker=False,
-    )
-    folder = tmp_path_factory.mktemp("stable_diffusion") / "published"
-    pipe.save_pretrained(folder)
-    return folder
+    return stable_diffusion(tmp_path_factory.mktemp("stable_diffusion") / "published")
 
 
 @pytest.fixture(scope="module")

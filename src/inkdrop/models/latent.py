@@ -31,6 +31,7 @@ class Latent(Codec):
       same code, to the bit, in any batch.
     - `num_items`: the training items of which statistics are taken, at most.
     - `cache_mib`: the memory for what the encoder returned, and the space in the file; 0 keeps nothing.
+    - `shift`: with `scale`, x is `scale (z - shift)`, as the autoencoder of Stable Diffusion 3 has it.
 
     Raises `ValueError` for a model without codes. Source: Rombach et al. 2022, arXiv 2112.10752, section 3.1.
     """
@@ -45,6 +46,7 @@ class Latent(Codec):
         batch_size: Annotated[int, Ge(1)] = 16,
         num_items: Annotated[int, Ge(1)] = 16384,
         cache_mib: Annotated[int, Ge(0)] = 1024,
+        shift: float = 0.0,
     ):
         super().__init__()
         if not hasattr(model, "encoded"):
@@ -54,7 +56,7 @@ class Latent(Codec):
         self.model = Frozen(model)
         self.scale, self.batch_size, self.num_items, self.cache_mib = scale, batch_size, num_items, cache_mib
         channels = self._inner.latent_shape[0]
-        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("mean", torch.full((channels,), float(shift if scale else 0.0)))
         self.register_buffer("std", torch.full((channels,), 1 / (scale or 1.0)))
         self._cache = CodeCache(cache_mib * 2**20)
         self.register_load_state_dict_post_hook(lambda module, _: module._cache.clear())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from inkdrop.files.tensors import read_safetensors, read_torch
 from inkdrop.networks.diffusers_names import layout_of
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+NUM_CLASSES = "_num_classes"  # in a config.json of ours: how many rows of the table are classes; diffusers skips it
 # Checkpoints written before 2023 name the layers of attention differently.
 _LEGACY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -110,25 +112,33 @@ def _check_heads(config: Mapping[str, Any], network: nn.Module, path: Path) -> N
 
 def is_diffusers_folder(path: Path) -> bool:
     """Returns whether `path`, `path/unet` or `path/transformer` holds a published network."""
-    return _place(path) is not None
+    return place_of(path) is not None
 
 
-def _place(path: Path) -> Path | None:
+def place_of(path: Path) -> Path | None:
+    """Returns the folder of the published network, at or below `path`, or None."""
     return next((path / part for part in (".", "unet", "transformer") if (path / part / "config.json").is_file()), None)
 
 
-def read_diffusers_folder(path: Path, network: nn.Module) -> dict[str, Tensor]:
+def read_diffusers_folder(
+    path: Path, network: nn.Module, others: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Tensor]:
     """Returns the weights of a published folder under the names of `network`.
+
+    `others` are weights that another part than the network takes, by the option of config.json that adds them. They
+    keep their published names.
 
     Raises `ValueError` if the files cannot be read, if the weights do not fit, or if config.json states options that
     this network does not have.
     """
-    folder = _place(path) or path
+    folder = place_of(path) or path
     config = read_json(folder / "config.json")
-    check_config(config, network, folder / "config.json")
-    weights = from_diffusers(_read_weights(folder), network)
+    check_config({k: v for k, v in config.items() if k not in others}, network, folder / "config.json")
+    state = _read_weights(folder)
+    kept = {name: state[name] for name in others.values() if name in state}
+    weights = from_diffusers({name: each for name, each in state.items() if name not in kept}, network)
     _check_heads(config, network, folder / "config.json")
-    return weights
+    return {**weights, **kept}
 
 
 def _read_weights(folder: Path) -> Mapping[str, Tensor]:

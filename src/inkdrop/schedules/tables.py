@@ -28,6 +28,7 @@ class Table(Schedule):
         betas = torch.as_tensor(betas, dtype=torch.float64)
         if betas.dim() != 1 or len(betas) == 0 or not bool(((betas > 0) & (betas < 1)).all()):
             raise ValueError("betas must be a list of numbers above 0 and below 1: change them")
+        self.betas: Tensor = betas
         self.num_timesteps: int = len(betas)
         self.t_min = 1 / self.num_timesteps
         # -log(alpha_bar) at t = 0, 1/T, ..., 1

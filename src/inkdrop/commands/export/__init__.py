@@ -185,6 +185,7 @@ def _pixel_pipeline(model: Any, network: Any) -> _Parts:
 
     from inkdrop.codecs import Pixels
     from inkdrop.conditioners import Label
+    from inkdrop.networks.diffusers_format import NUM_CLASSES
 
     if type(model.codec) is not Pixels:
         raise ValueError(
@@ -198,7 +199,7 @@ def _pixel_pipeline(model: Any, network: Any) -> _Parts:
             classes = {"class_embedding.weight": vector(model.conditioner.embedding.weight)}
     config, state = _published(network)
     if classes:
-        config["num_class_embeds"] = len(classes["class_embedding.weight"])
+        config |= {"num_class_embeds": model.conditioner.num_classes + 1, NUM_CLASSES: model.conditioner.num_classes}
     return "DDIMPipeline", {"unet": (config, {**state, **classes})}, {}, {}
 
 
@@ -258,7 +259,7 @@ def autoencoder(model: Autoencoder, codec: Latent | None = None) -> _Network:
     if codec is None:
         return config, state
     if codec.scale is not None:
-        return {**config, "scaling_factor": codec.scale}, state
+        return {**config, "scaling_factor": codec.scale, "shift_factor": float(codec.mean[0]) or None}, state
     mean, std, half = codec.mean, codec.std, len(codec.mean)
     factor, shift = torch.cat([1 / std, std.new_ones(half)]), torch.cat([-mean / std, -2 * std.log()])
     before, after = state["quant_conv.weight"], state["post_quant_conv.weight"]

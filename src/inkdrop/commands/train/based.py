@@ -1,15 +1,16 @@
-"""A configuration that takes model and data from an earlier run, by `base=RUN`."""
+"""A configuration that takes model and data from an earlier run, or a model from a published folder, by `base=`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from inkdrop.checkpoints import read_checkpoint
+from inkdrop.commands.train.published import OPEN, is_published, published_base
 from inkdrop.configuration.compose import CONF
 from inkdrop.configuration.suggestions import options
 from inkdrop.errors import CheckpointError, ConfigurationError
@@ -32,8 +33,8 @@ def based(
     """Returns the configuration with the model, the data and the evaluation of its base, and that of the base.
 
     An option of the command line wins, and so does what an experiment that it names sets. A run that
-    resumes knows them where the file of the base is gone. Raises `CheckpointError` for a base that is
-    not a diffusion model.
+    resumes knows them where the file of the base is gone. A folder of diffusers has a model alone.
+    Raises `CheckpointError` for a base that is not a diffusion model.
 
     - `config`: the composed configuration, with unresolved references.
     - `overrides`: the options as they were typed.
@@ -44,11 +45,12 @@ def based(
         return config, None
     if config.get("init_from"):
         raise ConfigurationError("base=RUN has the initial weights: remove init_from")
-    base = _base(str(path), earlier or {})
     typed = [each.lstrip("+~").partition("=")[0].split("@")[0] for each in overrides]
     named = _of_experiment(config, overrides)
-    taken = [*MODEL, *(name for name in REST if name not in named)]
     raw: Any = OmegaConf.to_container(config, resolve=False)
+    base = _base(str(path), earlier or {}, raw, {*typed, *named})
+    taken = [*MODEL, *(name for name in REST if name not in named)]
+    taken = [name for name in taken if name not in base.get(OPEN, ())]
     merged = config.copy()
     OmegaConf.set_struct(merged, False)
     for name in taken:
@@ -84,10 +86,12 @@ def _of_experiment(config: DictConfig, overrides: Sequence[str]) -> set[str]:
     return found
 
 
-def _base(path: str, earlier: Mapping[str, Any]) -> Mapping[str, Any]:
+def _base(path: str, earlier: Mapping[str, Any], raw: Mapping[str, Any], chosen: Collection[str]) -> Mapping[str, Any]:
     """The configuration of the base, or that of a run which was started from it if its file is gone."""
     if earlier.get("base") == path and not Path(path).exists():
         return _without_references(earlier)
+    if is_published(Path(path)):
+        return published_base(path, raw, chosen)
     config: Mapping[str, Any] = read_checkpoint(path, "base")["config"]
     if missing := [name for name in MODEL[:2] if not isinstance(config.get(name), Mapping)]:
         raise CheckpointError(
@@ -125,7 +129,7 @@ def refuse_another_model(plain: Mapping[str, Any], base: Mapping[str, Any] | Non
     """Raises `ConfigurationError` if a resolved configuration is of another model than that of its base."""
     if base is None:
         return
-    for name in MODEL:
+    for name in (each for each in MODEL if each not in base.get(OPEN, ())):
         for path, before, now in _differences(name, base.get(name), plain.get(name)):
             raise ConfigurationError(
                 f"{path}={harmless(now)} is not the model of base={harmless(plain['base'])}, which has "

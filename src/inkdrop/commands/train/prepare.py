@@ -22,6 +22,7 @@ from inkdrop.commands.command import Asked, Prepared
 from inkdrop.commands.sweep.objectives import objectives_of
 from inkdrop.commands.terminal import quiet
 from inkdrop.commands.train.based import based, refuse_another_model
+from inkdrop.commands.train.published.weights import begin_with
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.configuration.completion import plain_data
 from inkdrop.configuration.compose import refuse_foreign_targets, refuse_unread, settled
@@ -34,7 +35,7 @@ from inkdrop.files.showing import harmless, warn
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.loggers.wandb_runs import agent_run_id
 from inkdrop.metrics.checks import VALIDATION
-from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
+from inkdrop.networks.diffusers_format import is_diffusers_folder
 from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.pipeline import set_weights
 from inkdrop.runs.machine import check_batch_size, check_devices, refused_devices, whole_steps
@@ -259,7 +260,7 @@ def _begins_with_weights(plain: Mapping[str, Any], pipeline: Any) -> bool:
         set_weights(pipeline, kept, f"{option}={plain[option]}")
         return True
     try:
-        pipeline.network.load_state_dict(read_diffusers_folder(path, pipeline.network))
+        begin_with(path, pipeline)
     except ValueError as error:
         raise CheckpointError(f"{option}={harmless(path)}: {error}") from None
     return False

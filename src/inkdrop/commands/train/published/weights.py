@@ -1,0 +1,51 @@
+"""The weights of a folder of diffusers as the initial ones of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inkdrop.conditioners import Label
+from inkdrop.networks import UNet
+from inkdrop.networks.diffusers_format import read_diffusers_folder
+
+_TABLE = "class_embedding.weight"
+
+
+def begin_with(path: Path, pipeline: Any) -> None:
+    """Loads the weights of a published network, and the vectors of its classes into a conditioner of labels.
+
+    Raises `ValueError` if they do not fit.
+    """
+    network, conditioner = pipeline.network, pipeline.conditioner
+    if type(network) is not UNet or network.vector is None or type(conditioner) is not Label:
+        network.load_state_dict(read_diffusers_folder(path, network))
+        return
+    vector, network.vector = network.vector, None  # of a published network a table takes its place
+    try:
+        weights = read_diffusers_folder(path, network, {"num_class_embeds": _TABLE})
+        table = weights.pop(_TABLE, None)
+        network.load_state_dict(weights)
+    finally:
+        network.vector = vector
+    _set_classes(table, conditioner, vector)
+
+
+@torch.no_grad()
+def _set_classes(table: Tensor | None, conditioner: Label, vector: Any) -> None:
+    """Makes a table of classes (N, E) the vectors of a conditioner; without a row for no class, that is their mean."""
+    if table is None:
+        raise ValueError("the published network has no classes: set conditioner=none, or use a network that has them")
+    count, width = conditioner.num_classes, vector.weight.shape[0]
+    if table.dim() != 2 or len(table) not in (count, count + 1) or table.shape[1] != width or conditioner.dim != width:
+        raise ValueError(
+            f"the published table of classes has the shape {tuple(table.shape)}: set conditioner.num_classes and "
+            f"conditioner.dim={width} to it"
+        )
+    rows = table if len(table) == count + 1 else torch.cat([table, table.mean(0, keepdim=True)])
+    conditioner.embedding.weight.copy_(rows)
+    torch.nn.init.eye_(vector.weight)
+    torch.nn.init.zeros_(vector.bias)
