@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from series_parts import CHANNELS, STEPS, histories, rollout
 from torch import Tensor
 
 from inkdrop.codecs import Codec, Increments, MeanScaled
+from inkdrop.data import ExchangeRate, LowRank, SeriesTable, VectorAutoregression
 from inkdrop.data.loaders import Split
 from inkdrop.data.windows import Windows
 from inkdrop.errors import DataError
@@ -19,6 +21,7 @@ from inkdrop.metrics import CRPS, EnergyScore, NormalizedDeviation, SummedCRPS
 from inkdrop.metrics.forecasts import Forecast
 from inkdrop.metrics.metric import Extracted
 from inkdrop.networks import MLP, Dilated, Stepwise
+from inkdrop.pictures import Series, fans
 from inkdrop.randomness import Generators
 
 
@@ -267,3 +270,131 @@ def test_the_known_law_is_a_vector_autoregression() -> None:
     items = {"history": history, "x": torch.zeros(3, 2, 2), "transition": transition.expand(3, 2, 2)}
     made = CRPS().baselines({**items, "shock": shock.expand(3, 2, 2)}, Generators.from_positions(0, range(3)))
     assert torch.allclose(made["known_law"][0], torch.tensor([[0.7, 0.45], [1.0, 0.5]]))
+
+
+def table(tmp_path: Path, text: str, **options: Any) -> SeriesTable:
+    (tmp_path / "series.csv").write_text(text)
+    settings = {"shape": [2, 2], "num_classes": 0, "batch_size": 4, "history": 2, "num_windows": 1, **options}
+    return SeriesTable(str(tmp_path / "series.csv"), **settings)
+
+
+ROWS = [f"2024-01-{day:02d},{day},{10 * day},note" for day in range(1, 11)]
+
+
+def test_a_table_is_read_by_its_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\n".join(["day,b,a,remark", *ROWS])
+    series = table(tmp_path, text, columns=["a", "b"], time="day").values()
+    assert series.tolist() == [[10 * day, day] for day in range(1, 11)]
+    assert torch.equal(table(tmp_path, text).values(), series.flip(1))
+    np.savez(tmp_path / "series.npz", x=series.numpy())
+    arrays = SeriesTable(str(tmp_path / "series.npz"), [1, 2], 0, 4, 2, 1, columns=[1])
+    assert torch.equal(arrays.values(), series[:, 1:])
+    assert not capsys.readouterr().err
+
+
+def test_gaps_of_a_table_are_counted_and_do_not_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [*ROWS[:3], *ROWS[4:]]
+    rows[4] = "2024-01-06,,60,note"
+    data = table(tmp_path, "\n".join(["day,b,a,remark", *rows]), time="day", history=2, train_steps=8)
+    series = data.values()
+    assert series.isnan().any(1).nonzero().flatten().tolist() == [3, 5]
+    said = capsys.readouterr().err
+    assert "1 steps are left out in 1 gaps, the first after 2024-01-03" in said
+    assert "2 of 10 steps have missing numbers" in said
+    with pytest.raises(DataError, match="every training window"):
+        data.load()
+    business = "\n".join(["day,a,b", "2024-01-04,1,2", "2024-01-05,2,3", "2024-01-08,3,4", "2024-01-10,3,4"])
+    days = table(tmp_path, business, time="day", frequency="B").values()[:, 0]
+    assert days[:3].tolist() == [1, 2, 3]
+    assert days[3].isnan()
+    assert len(days) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("day,a,b\n1,2,3\n2,3,4\n", {"columns": ["c"]}, "has no column c"),
+        ("day,a,b\nx,2,3\ny,3,4\n", {"time": "day"}, "write times as"),
+        ("day,a,b\n2024-01-02,2,3\n2024-01-01,3,4\n", {"time": "day", "frequency": "1D"}, "does not follow"),
+        ("day,a,b\n2024-01-02,2,3\n2024-01-02,3,4\n", {"time": "day"}, "do not grow"),
+        ("day,a,b\n2024-01-01,2,3\n2024-01-01T05,3,4\n", {"time": "day", "frequency": "2h"}, "lies between"),
+        ("day,a,b\n2024-01-01,2,3\n2024-01-02,3,4\n", {"time": "day", "frequency": "often"}, "must be B, or a number"),
+        ("day,a,b\nx,2,3\ny,3,4\n", {"columns": ["day", "a"]}, "column day has no numbers"),
+        ("a,b\n1,2\n2,3\n", {"shape": [3, 2]}, "the series have 2 channels"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path: Path, text: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        table(tmp_path, text, **options).load()
+
+
+def test_missing_files_of_series_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"set data\.path"):
+        SeriesTable(str(tmp_path / "none.csv"), [2, 2], 0, 4, 2, 1).verify()
+    with pytest.raises(DataError, match=r"exchange_rate\.txt\.gz is missing: set data\.root or INKDROP_DATA_DIR"):
+        ExchangeRate([8, 30], 0, 4, 251, 5, root=str(tmp_path)).verify()
+
+
+def test_the_autoregression_has_the_moments_of_its_law() -> None:
+    data = VectorAutoregression([3, 4], 0, 4, 4, 2, num_steps=20_000)
+    series, (transition, shock) = data.values().double(), data.law()
+    assert torch.allclose(torch.linalg.eigvals(transition).abs(), torch.full((3,), 0.9).double())
+    left = series[1:] - series[:-1] @ transition.T
+    assert torch.allclose(left.T @ left / len(left), shock @ shock.T, atol=0.05)
+    assert (left[1:].T @ left[:-1] / len(left)).abs().max() < 0.05
+    held = data.splits["validation"]
+    assert torch.allclose(held["transition"][torch.tensor([1])][0].double(), transition)
+
+
+def test_the_known_law_scores_best_on_its_own_series() -> None:
+    """CRPS of 50 draws of the law on 200 windows: below that of a walk, which is below that of standing still."""
+    data = VectorAutoregression([3, 8], 0, 4, 40, 200, num_steps=4000)
+    held = {name: column[torch.arange(200)] for name, column in data.splits["validation"].items()}
+    items = {name: each.repeat(50, *[1] * (each.dim() - 1)) for name, each in held.items()}
+    made = CRPS().baselines(items, Generators.from_positions(0, range(10_000)))
+    truth = held["x"].double()
+    crps = {name: value(CRPS(), truth, x.double().unflatten(0, (50, 200)).transpose(0, 1)) for name, x in made.items()}
+    assert crps["known_law"] < crps["random_walk"] < crps["persistence"]
+
+
+def test_series_of_low_rank_follow_few_factors() -> None:
+    series = LowRank([50, 4], 0, 4, 4, 2, num_steps=3000, rank=3, noise=0.1).values().double()
+    values = torch.linalg.svdvals(series - series.mean(0)) / 3000**0.5
+    assert values[2] > 5
+    assert values[3] == pytest.approx(0.1, rel=0.2)
+    assert 5 < series.mean(0).min() < 7
+
+
+def test_a_fan_shows_each_window_once_with_its_quantiles() -> None:
+    history = torch.arange(2.0).reshape(2, 1, 1).expand(2, 1, 5).repeat(11, 1, 1)
+    data = torch.arange(11.0).repeat_interleave(2).reshape(22, 1, 1).expand(22, 1, 3) + history[..., :1]
+    batch = {"history": history, "truth": data}
+    first, second = fans.fans(data, batch)
+    assert (first.first, second.first, second.number) == (0, 1, 11)
+    assert first.quantiles[:, 0, 0].tolist() == pytest.approx([0.5, 2.5, 5, 7.5, 9.5])
+    assert second.quantiles[2, 0].tolist() == [6, 6, 6]
+    names, lines = fans.table(data, batch, range(100, 122))
+    rows = list(lines)
+    assert len(rows) == 2 * 3
+    assert dict(zip(names, rows[3], strict=True)) == {
+        "window": 1,
+        "seed": 101,
+        "samples": 11,
+        "step": 0,
+        "channel": 0,
+        "truth": 1,
+        **{f"quantile_{q}": value for q, value in zip(fans.QUANTILES, (1.5, 3.5, 6, 8.5, 10.5), strict=True)},
+    }
+
+
+def test_the_picture_of_forecasts_shows_what_was_drawn(tmp_path: Path) -> None:
+    view, batch = Series(), {"history": torch.randn(4, 2, 6)}
+    data = torch.randn(4, 2, 3)
+    picture = view.sheet(data, batch)
+    assert not np.array_equal(picture, view.sheet(data + 1, batch))
+    assert not np.array_equal(picture, view.sheet(data, {**batch, "truth": data}))
+    frames = view.frames([data, data + 1], batch)
+    assert frames[0].shape == frames[1].shape
+    assert not np.array_equal(*frames)
+    view.write(tmp_path, data, batch, range(4))
+    assert sorted(file.name for file in tmp_path.iterdir()) == view.files(data, batch, range(4))[::-1]

@@ -9,6 +9,8 @@ from inkdrop.data.mixture import Mixture
 from inkdrop.data.mnist import MNIST
 from inkdrop.data.module import DataModule
 from inkdrop.data.scenes import Scenes
+from inkdrop.data.series_table import SeriesTable
+from inkdrop.data.simulated_series import LowRank, VectorAutoregression
 from inkdrop.data.subject import Subject
 from inkdrop.data.toys import Toy
 from inkdrop.data.webdataset import WebDataset
@@ -24,11 +26,14 @@ __all__ = [
     "Digits",
     "ExchangeRate",
     "ImageFolder",
+    "LowRank",
     "Mixture",
     "Scenes",
+    "SeriesTable",
     "Split",
     "Subject",
     "Toy",
+    "VectorAutoregression",
     "WebDataset",
     "collect",
 ]

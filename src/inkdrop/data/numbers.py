@@ -16,10 +16,11 @@ from inkdrop.files.showing import harmless
 MAX_BYTES = 2**30
 
 
-def read_csv(path: Path, fields: Sequence[str]) -> dict[str, np.ndarray]:
+def read_csv(path: Path, fields: Sequence[str], blank: float | None = None) -> dict[str, np.ndarray]:
     """Returns the columns of a table with a header by name, and as "x" (N, D) all columns of numbers but these fields.
 
-    Whole numbers are int64, other numbers float64, and what is neither is a column of strings. Raises `DataError` for a
+    Whole numbers are int64, other numbers float64, and what is neither is a column of strings. `blank` is the number
+    that an empty cell in a column of numbers stands for; None refuses it. Raises `DataError` for a
     file that is missing or too large, rows of another length, and a table without numbers.
     """
     try:
@@ -40,20 +41,21 @@ def read_csv(path: Path, fields: Sequence[str]) -> dict[str, np.ndarray]:
         raise DataError(f"{path} has two columns of one name in its header: rename one of them")
     if odd := next((number for number, row in enumerate(rows[1:], 2) if len(row) != len(names)), None):
         raise DataError(f"{path}, row {odd}: {len(rows[odd - 1])} values for {len(names)} columns: complete it")
-    columns = {name: _column([row[i] for row in rows[1:]], f"{path}, column {name}") for i, name in enumerate(names)}
+    cells = {name: [row[i] for row in rows[1:]] for i, name in enumerate(names)}
+    columns = {name: _column(each, f"{path}, column {name}", blank) for name, each in cells.items()}
     chosen = [column for name, column in columns.items() if column.dtype.kind in "if" and name not in fields]
     if not chosen and "x" not in columns:
         raise DataError(f"{path} has no columns of numbers besides {', '.join(fields)}: x would be empty")
     return columns if "x" in columns else {**columns, "x": np.stack(chosen, axis=1).astype(float)}
 
 
-def _column(texts: list[str], place: str) -> np.ndarray:
+def _column(texts: list[str], place: str, blank: float | None) -> np.ndarray:
     """Returns a column as numbers, if all of its values are; one that is mostly numbers must be so entirely."""
     try:
         return np.array([int(text) for text in texts])
     except ValueError:
         pass
-    numbers = [_number(text) for text in texts]
+    numbers = [_number(text) if text.strip() or blank is None else blank for text in texts]
     if None not in numbers:
         return np.array(numbers, float)
     if sum(number is not None for number in numbers) > len(numbers) / 2:

@@ -58,13 +58,13 @@ class Forecast(Metric):
         if "history" not in items:
             return {}
         history, x = items["history"].double(), items["x"]
-        last, steps = history[..., -1:], x.shape[-1]
-        noise = generators.at("walk").normal((steps, x.shape[1]), torch.float64)
+        last, (channels, steps) = history[..., -1:], x.shape[1:]
+        noise = generators.at("walk").normal((history.shape[-1] - 1, steps), torch.float64)
         made = {"persistence": last.expand(x.shape), "random_walk": _walk(history, noise)}
         if "transition" in items:
-            made["known_law"] = _autoregression(
-                last[..., 0], items["transition"].double(), items["shock"].double(), noise
-            )
+            law = items["transition"].double(), items["shock"].double()
+            noise = generators.at("law").normal((steps, channels), torch.float64)
+            made["known_law"] = _autoregression(last[..., 0], *law, noise)
         return {name: values.to(x.dtype) for name, values in made.items()}
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
@@ -79,17 +79,12 @@ class Forecast(Metric):
 
 
 def _walk(history: Tensor, noise: Tensor) -> Tensor:
-    """Walks (B, C, T) from histories (B, C, L) by normal noise (B, T, C), with the moments of their steps.
+    """Walks (B, C, T) from histories (B, C, L) by normal noise (B, L - 1, T), with the moments of their steps.
 
-    A step is `M^T z / sqrt(L - 1)`, M (L - 1, C) the steps of the history, or their root where C is smaller.
+    A step is `M z / sqrt(L - 1)`, where M (C, L - 1) are the steps of the history.
     """
-    walks = []
-    for each, z in zip(history, noise, strict=True):
-        moves = each.diff(dim=-1)
-        values, vectors = torch.linalg.eigh(moves @ moves.T / moves.shape[1])
-        root = vectors * values.clamp(min=0).sqrt()
-        walks.append(each[:, -1:] + (root @ z.T).cumsum(-1))
-    return torch.stack(walks)
+    moves = history.diff(dim=-1)
+    return history[..., -1:] + (moves @ noise / moves.shape[-1] ** 0.5).cumsum(-1)
 
 
 def _autoregression(last: Tensor, transition: Tensor, shock: Tensor, noise: Tensor) -> Tensor:
