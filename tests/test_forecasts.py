@@ -14,10 +14,11 @@ from torch import Tensor
 
 from inkdrop.codecs import Codec, Increments, MeanScaled
 from inkdrop.data import ExchangeRate, LowRank, SeriesTable, VectorAutoregression
+from inkdrop.data.degradations import FutureMask, GapMask
 from inkdrop.data.loaders import Split
 from inkdrop.data.windows import Windows
 from inkdrop.errors import DataError
-from inkdrop.metrics import CRPS, EnergyScore, NormalizedDeviation, SummedCRPS
+from inkdrop.metrics import CRPS, EnergyScore, NoFeatures, NormalizedDeviation, SummedCRPS
 from inkdrop.metrics.forecasts import Forecast
 from inkdrop.metrics.metric import Extracted
 from inkdrop.networks import MLP, Dilated, Stepwise
@@ -398,3 +399,42 @@ def test_the_picture_of_forecasts_shows_what_was_drawn(tmp_path: Path) -> None:
     assert not np.array_equal(*frames)
     view.write(tmp_path, data, batch, range(4))
     assert sorted(file.name for file in tmp_path.iterdir()) == view.files(data, batch, range(4))[::-1]
+
+
+def test_masks_of_steps_hide_the_future_or_a_gap() -> None:
+    fields, streams = {"x": torch.zeros(200, 3, 12)}, Generators.from_positions(0, range(200))
+    assert FutureMask(4)(fields, streams)[7].tolist() == [[1] * 8 + [0] * 4]
+    gaps = GapMask(0.25, 0.5)(fields, streams)[:, 0]
+    hidden = (gaps == 0).sum(1)
+    assert set(hidden.tolist()) == {3, 4, 5, 6}
+    assert bool(gaps[:, [0, -1]].all())
+    assert bool(((gaps[:, 1:] != gaps[:, :-1]).sum(1) == 2).all()), "one run of steps"
+    for mask in (FutureMask(12), GapMask()):
+        with pytest.raises(ValueError, match="hides"):
+            mask({"x": torch.zeros(1, 3, 12) if isinstance(mask, FutureMask) else torch.zeros(1, 1, 8, 8)}, streams)
+
+
+def test_only_hidden_steps_count_and_lines_fill_them() -> None:
+    truth, samples = windows(2, 10)
+    mask = torch.ones(2, 1, 6, dtype=torch.uint8)
+    mask[0, 0, 2:4], mask[1, 0, 1:2] = 0, 0
+    items: Any = {"x": samples.transpose(0, 1).flatten(0, 1)}
+    unused: Any = None
+    result = CRPS(mask_field="mask")(Extracted(20, items), unused, Extracted(2, {"x": truth, "mask": mask}), unused)
+    both = [(truth[:1, :, 2:4], samples[:1, ..., 2:4], 6), (truth[1:, :, 1:2], samples[1:, ..., 1:2], 3)]
+    expected = sum(count * value(CRPS(), *pair) for *pair, count in both) / 9
+    assert result["crps"] == pytest.approx(expected, rel=1e-12)
+    line = torch.arange(6.0).expand(2, 3, 6).clone()
+    broken = torch.where(mask > 0, line, torch.tensor(99.0))
+    made = CRPS(mask_field="mask").baselines({"x": broken, "mask": mask}, Generators.from_positions(0, range(2)))
+    assert torch.allclose(made["interpolation"], line)
+    with pytest.raises(ValueError, match="mask_field=known"):
+        CRPS(mask_field="known").check({"x": truth.float()}, {}, NoFeatures())
+
+
+def test_baselines_of_a_longer_window_start_where_the_forecast_does() -> None:
+    history = histories(3)["history"]
+    items = {"history": history[..., :8], "x": history[..., 8:]}
+    made = CRPS(horizon=2).baselines(items, Generators.from_positions(0, range(3)))
+    assert torch.equal(made["persistence"], torch.cat([history[..., 8:10], history[..., 9:10].expand(-1, -1, 2)], -1))
+    assert torch.equal(made["random_walk"][..., :2], history[..., 8:10])

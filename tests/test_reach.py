@@ -138,6 +138,8 @@ OTHERS: dict[str, dict[str, Any]] = {
             "resolution.BicubicDownscale": {"factor": 2},
             "resolution.Blur": {"low": 0.5, "high": 1.0},
             "resolution.Downscale": {"factor": 2},
+            "steps.FutureMask": {"horizon": 2},
+            "steps.GapMask": {},
         }.items()
     },
     "inkdrop.data.paired.Paired": {"path": "nowhere"},

@@ -82,7 +82,7 @@ class SeriesTable(Windows):
             return array
         if wrong := [each for each in self.columns if type(each) is not int or not 0 <= each < array.shape[1]]:
             raise DataError(
-                f"data.columns has {harmless(str(wrong[0]))}, which is no number of the {array.shape[1]} columns of "
+                f"data.columns has {harmless(str(wrong[0]))}, which is not among the {array.shape[1]} columns of "
                 f"{self.path}: choose 0 to {array.shape[1] - 1}"
             )
         return array[:, self.columns]

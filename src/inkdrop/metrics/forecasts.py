@@ -27,13 +27,16 @@ class Forecast(Metric):
     Where items have a `history` (C, L), the baselines are `persistence`, which stays at its last value, and
     `random_walk`, whose steps are normal with the covariance of those of the history and without drift. Where they
     follow a vector autoregression, whose matrices (C, C) are the fields `transition` and `shock`, it is `known_law`.
+    Where gaps are filled in, the baseline is `interpolation`, the straight line between known neighbours.
 
-    - `horizon`: number of steps at the end of a window that count; null is all.
+    - `horizon`: number of steps at the end of a window that count; those before are known. Null is all.
+    - `mask_field`: a field of masks (N, 1, T); only the steps count where they are 0. Null is all steps.
 
-    Raises `ValueError` if the data are no series.
+    Raises `ValueError` if the data are no series, or if there is no such field.
     """
 
     horizon: Annotated[int, Ge(1)] | None = None
+    mask_field: str | None = None
 
     needs: ClassVar[frozenset[str]] = frozenset({"items"})
     paired: ClassVar[bool] = True
@@ -53,29 +56,55 @@ class Forecast(Metric):
                 f"horizon={self.horizon} of {type(self).__name__} is longer than a window of "
                 f"{held_out['x'].shape[2]} steps: lower it"
             )
+        if self.mask_field is not None and tuple(held_out.get(self.mask_field, held_out["x"]).shape[1:2]) != (1,):
+            raise ValueError(
+                f"mask_field={self.mask_field} of {type(self).__name__} is not a field of masks [1,T] "
+                f"(available: {', '.join(held_out)}): set it to one of these, or to null"
+            )
 
     def baselines(self, items: Batch, generators: Generators) -> dict[str, Tensor]:
+        x = items["x"]
+        if self.mask_field is not None:
+            return {"interpolation": _interpolated(x, items[self.mask_field] > 0)}
         if "history" not in items:
             return {}
-        history, x = items["history"].double(), items["x"]
-        last, (channels, steps) = history[..., -1:], x.shape[1:]
+        known = x[..., : x.shape[-1] - self._steps(x)]
+        history = torch.cat([items["history"], known], -1).double()
+        last, (channels, steps) = history[..., -1:], (x.shape[1], self._steps(x))
         noise = generators.at("walk").normal((history.shape[-1] - 1, steps), torch.float64)
-        made = {"persistence": last.expand(x.shape), "random_walk": _walk(history, noise)}
+        made = {"persistence": last.expand(-1, -1, steps), "random_walk": _walk(history, noise)}
         if "transition" in items:
             law = items["transition"].double(), items["shock"].double()
             noise = generators.at("law").normal((steps, channels), torch.float64)
             made["known_law"] = _autoregression(last[..., 0], *law, noise)
-        return {name: values.to(x.dtype) for name, values in made.items()}
+        return {name: torch.cat([known, values.to(x.dtype)], -1) for name, values in made.items()}
+
+    def _steps(self, x: Tensor) -> int:
+        return self.horizon or x.shape[-1]
 
     def __call__(self, samples: Extracted, reference: Extracted, held_out: Extracted, extractor: Extractor) -> Results:
-        errors, sizes = [], []
-        for _, x, truth in grouped(samples, held_out, self.title):
-            last = slice(truth.shape[-1] - (self.horizon or truth.shape[-1]), None)
-            error, size = self.scored(x[..., last], truth[..., last])
-            errors.append(error.flatten(1).mean(1))
-            sizes += [] if size is None else [size.flatten(1).mean(1)]
-        value = float(torch.cat(errors).mean())
-        return {self.title: value / float(torch.cat(sizes).mean()) if sizes else value}
+        error, size, count = 0.0, 0.0, 0.0
+        for items, x, truth in grouped(samples, held_out, self.title):
+            counted = torch.arange(truth.shape[-1]) >= truth.shape[-1] - self._steps(truth)
+            counted = counted.double().expand(len(truth), 1, -1)
+            if self.mask_field is not None:
+                counted = counted * (held_out.items[self.mask_field][items] == 0)
+            errors, sizes = self.scored(x, truth)
+            counted = counted[:, 0] if errors.dim() == 2 else counted.expand_as(errors)
+            error, count = error + float((errors * counted).sum()), count + float(counted.sum())
+            size += 0.0 if sizes is None else float((sizes * counted).sum())
+        if not count:
+            raise ValueError(f"{self.title} has no step to compare: mask_field={self.mask_field} hides nothing")
+        return {self.title: error / (size or count)}
+
+
+def _interpolated(x: Tensor, known: Tensor) -> Tensor:
+    """Series x (B, C, T) with straight lines where they are not known (B, 1, T), and level ones at the ends."""
+    steps, lines = np.arange(x.shape[-1]), x.clone()
+    for each, mask in zip(lines, known[:, 0].cpu().numpy(), strict=True):
+        for channel in each:
+            channel[:] = torch.from_numpy(np.interp(steps, steps[mask], channel.numpy()[mask])).to(x.dtype)
+    return lines
 
 
 def _walk(history: Tensor, noise: Tensor) -> Tensor:

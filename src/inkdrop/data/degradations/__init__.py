@@ -5,6 +5,7 @@ from inkdrop.data.degradations.colours import ColourJitter, Edges, Grey
 from inkdrop.data.degradations.compression import JPEG
 from inkdrop.data.degradations.masks import BoxMask, HalfMask, OutpaintingMask, PixelMask, StrokeMask
 from inkdrop.data.degradations.resolution import BicubicDownscale, Blur, Downscale
+from inkdrop.data.degradations.steps import FutureMask, GapMask
 
 __all__ = [
     "JPEG",
@@ -16,6 +17,8 @@ __all__ = [
     "Copy",
     "Downscale",
     "Edges",
+    "FutureMask",
+    "GapMask",
     "Grey",
     "HalfMask",
     "OutpaintingMask",
