@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -27,7 +28,8 @@ class DiffusionTask(Task):
         try:
             self.pipeline.request([0])
         except ValueError:  # only a user can name the conditions, or the held-out items have them
-            chosen["evaluate"] = True
+            per_item = (self.config.get("evaluation") or {}).get("per_item", 1)
+            chosen |= {"num_samples": per_item * math.ceil(chosen["num_samples"] / per_item), "evaluate": True}
         return chosen
 
     @property
