@@ -101,7 +101,8 @@ def of_control(folder: Path) -> None:
     base = trained(folder, "scenes", "experiment=scenes")
     fields = ["+data.fields.outline=outline", "+data.fields.mask=mask"]
     options = [*fields, "adapter=controlnet", "adapter.controlnet.hint=outline", "optimizer.lr=1e-3"]
-    run = trained(folder, "control", f"base={base}", *options, "trainer.max_steps=1200", "callbacks.evaluate=null")
+    options += ["conditioner.dropout=0.5", "trainer.max_steps=2000", "callbacks.evaluate=null"]
+    run = trained(folder, "control", f"base={base}", *options)
     split = data_of(["experiment=scenes", *fields])["validation"]
     fields_of = {name: split[name][torch.arange(240)] for name in ("caption", "outline", "mask")}
     truth = fields_of["mask"][:, 0] > 127

@@ -126,6 +126,11 @@ def test_convolutions_and_layers_that_are_none() -> None:
         LoRA()(model, "other")
 
 
+def test_dropout_may_be_another_than_that_of_the_base(runs: Path, tmp_path: Path) -> None:
+    options = [f"base={runs / 'base'}", *ADAPTED, "network.dropout=0.5", "trainer.max_steps=1"]
+    assert run(tmp_path / "run", *options, model=PLAIN)["config"]["network"]["dropout"] == 0.5
+
+
 def test_training_changes_and_keeps_the_adapter_alone(runs: Path) -> None:
     base, content = read_checkpoint(runs / "base"), read_checkpoint(runs / "lora")
     start, weights = base["ema"]["0.9"], content["state_dict"]
@@ -209,7 +214,7 @@ def test_peft_loads_the_shared_folder(runs: Path, tmp_path: Path) -> None:
     ("options", "code", "message"),
     [
         (["experiment=moons", "adapter=lora"], 2, "adapter=lora changes a trained model: name it by base=RUN"),
-        (["base=BASE", "network.dropout=0.5"], 2, "network.dropout=0.5 is not the model of base=BASE"),
+        (["base=BASE", "network.num_blocks=3"], 2, "network.num_blocks=3 is not the model of base=BASE"),
         (["base=BASE", "init_from=BASE"], 2, "base=RUN has the initial weights: remove init_from"),
         (["base=BASE", "adapter=lora"], 2, "no layer has the name q of layers: the model has denoiser"),
         (

@@ -140,6 +140,8 @@ def refuse_another_model(plain: Mapping[str, Any], base: Mapping[str, Any] | Non
 def _differences(path: str, before: Any, now: Any) -> Iterable[tuple[str, Any, Any]]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in dict.fromkeys([*before, *now]):
+            if name == "dropout":  # of training alone
+                continue
             yield from _differences(f"{path}.{name}", before.get(name), now.get(name))
     elif repr(before) != repr(now):
         yield path, before, now
