@@ -191,6 +191,7 @@ def test_the_command_prints_how_diffusers_loads_it(
     main()
     assert capsys.readouterr().out == f'{out}: diffusers.DDIMPipeline.from_pretrained("{out}")\n'
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == [
+        "README.md",
         "model_index.json",
         "scheduler/scheduler_config.json",
         "unet/config.json",

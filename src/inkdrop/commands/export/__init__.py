@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inkdrop.commands.export.card import CARD, card, facts_of, results_of
 from inkdrop.commands.export.texts import as_json, text_parts
 from inkdrop.commands.merge import read_options
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import harmless
+from inkdrop.files.writing import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,10 +60,17 @@ def export(checkpoint: str, folder: str, weights: str = "ema", format: str = "di
         raise ConfigurationError(f"format={harmless(format)} is unknown: available: {', '.join(known)}")
     if Path(folder).exists():
         raise ConfigurationError(f"folder={harmless(folder)} exists: choose a new one")
-    return known[format](checkpoint, folder, weights)
+    results = results_of(checkpoint)  # before anything is written
+    code, title, facts = known[format](checkpoint, folder, weights)
+    write_text(Path(folder) / CARD, card(title, {**facts, "average": weights}, code, results))
+    return code.replace(_HERE, json.dumps(folder))
 
 
-def _to_adapter(checkpoint: str, folder: str, weights: str) -> str:
+_Written = tuple[str, str, dict[str, Any]]  # Python code that loads the folder, the title of its card, and facts
+_HERE = '"FOLDER"'
+
+
+def _to_adapter(checkpoint: str, folder: str, weights: str) -> _Written:
     """Writes the one adapter of a run without its base."""
     from inkdrop.checkpoints.adapters import adapters_of, write_adapter
     from inkdrop.configuration import build
@@ -71,10 +80,15 @@ def _to_adapter(checkpoint: str, folder: str, weights: str) -> str:
         raise ConfigurationError(f"the run has the adapters {', '.join(found)}, but a folder holds one")
     (shared,) = found.values()
     write_adapter(Path(folder), shared, getattr(build(shared.node), "published", None))
-    return f"inkdrop.pipeline.add_adapters(inkdrop.load(BASE), {json.dumps(folder)})"
+    kind = str(shared.node["_target_"]).rpartition(".")[2]
+    facts = {
+        "weights": f"{sum(each.numel() for each in shared.weights.values()):,}",
+        "SHA-256 of the base": shared.base,
+    }
+    return f"inkdrop.pipeline.add_adapters(inkdrop.load(BASE), {_HERE})", f"Adapter: {kind}", facts
 
 
-def _adapter_to_diffusers(model: Any, out: Path) -> str:
+def _adapter_to_diffusers(model: Any, out: Path) -> _Written:
     """Writes the adapter of a model alone; `python -m inkdrop merge` makes a whole model of a LoRA."""
     from safetensors.torch import save
 
@@ -84,10 +98,11 @@ def _adapter_to_diffusers(model: Any, out: Path) -> str:
     function, file, weights = adapter_for_diffusers(model)
     make_folder(out)
     write_bytes(out / file, save({name: each.float().contiguous() for name, each in weights.items()}, {"format": "pt"}))
-    return f"pipe.{function}({json.dumps(str(out))}), where pipe is that of the exported base"
+    code = f"pipe.{function}({_HERE})  # where pipe is that of the exported base"
+    return code, f"Adapter: {', '.join(type(each).__name__ for each in model.adapters.values())}", facts_of(model)
 
 
-def _to_diffusers(checkpoint: str, folder: str, weights: str) -> str:
+def _to_diffusers(checkpoint: str, folder: str, weights: str) -> _Written:
     from safetensors.torch import save
 
     from inkdrop.files.writing import write_bytes
@@ -98,6 +113,7 @@ def _to_diffusers(checkpoint: str, folder: str, weights: str) -> str:
     model: Any = load(checkpoint, weights)
     if model.adapters:
         return _adapter_to_diffusers(model, out)
+    facts = facts_of(model)  # before the network is changed
     if isinstance(model, Autoencoder):
         published, files, networks = "AutoencoderKL", dict[str, bytes](), {".": autoencoder(model)}
     else:
@@ -112,7 +128,7 @@ def _to_diffusers(checkpoint: str, folder: str, weights: str) -> str:
         write_bytes(out / name, content)
     needs_texts = published == "StableDiffusionPipeline" and "text_encoder/config.json" not in files
     given = ", text_encoder=None, tokenizer=None" if needs_texts else ""
-    return f"diffusers.{published}.from_pretrained({json.dumps(folder)}{given})"
+    return f"diffusers.{published}.from_pretrained({_HERE}{given})", published, facts
 
 
 _Network = tuple[dict[str, Any], dict[str, "Tensor"]]
