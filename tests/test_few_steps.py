@@ -7,16 +7,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from analytic import gaussian
 from runs import SHORT, STEPS, interrupted, run, sampled
 from torch import Tensor
 
+import inkdrop
 from inkdrop.conditioners import Unconditional
 from inkdrop.denoiser import FlowMap, NetworkDenoiser
 from inkdrop.errors import CheckpointError
-from inkdrop.losses import ConsistencyLoss, DenoisingLoss, Example, MeanFlow, ProgressiveDistillation, Shortcut
+from inkdrop.losses import (
+    ConsistencyLoss,
+    DenoisingLoss,
+    DistributionMatching,
+    Example,
+    MeanFlow,
+    ProgressiveDistillation,
+    Shortcut,
+)
 from inkdrop.noises import NoiseSource, Paired
 from inkdrop.predictions import DataPrediction, FlowPrediction
 from inkdrop.randomness import Generators
@@ -243,3 +253,61 @@ def test_a_teacher_that_is_gone_is_named_before_the_run_goes_on_and_sampling_nev
     samples, result = sampled(tmp_path / "whole", tmp_path / "samples", "num_samples=5", "time_grid.num_steps=2")
     assert len(samples["x"]) == 5
     assert result["network_calls"] == 2
+
+
+def test_pairs_are_noise_and_the_data_that_the_teacher_makes_of_it(teacher: Path, tmp_path: Path) -> None:
+    pairs, _ = sampled(teacher, tmp_path / "pairs", "num_samples=40", "save_noise=true")
+    pipeline = inkdrop.load(teacher)
+    again = pipeline({}, [7] * 40, eps=torch.from_numpy(pairs["eps"]))
+    assert torch.allclose(again, torch.from_numpy(pairs["x"]), atol=1e-5)
+    fields = ["data=arrays", f"data.path={tmp_path}/pairs/samples.npz", "+data.fields.eps=eps"]
+    straight = [*fields, "data.shape=[2]", "data.num_classes=0", "noise=paired"]
+    run(tmp_path / "reflow", *FLOW, *SHORT, f"init_from={teacher}", *straight)
+    samples, _ = sampled(tmp_path / "reflow", tmp_path / "samples", "num_samples=5")
+    assert len(samples["x"]) == 5
+    with pytest.raises(SystemExit):
+        sampled(teacher, tmp_path / "edited", "save_noise=true", "origin=reconstruction")
+    assert not (tmp_path / "edited" / "samples.npz").exists()
+
+
+@pytest.mark.slow
+def test_the_generator_of_distribution_matching_finds_the_law_of_the_teacher() -> None:
+    """In one dimension, an affine generator of a normal law has the teacher's mean and deviation."""
+    teacher: Any = Exact()
+    teacher.denoiser = denoiser(lambda x, t, s: velocity(x, t, t))
+    torch.nn.init.zeros_(teacher.denoiser.network.wrong)
+    loss = DistributionMatching(teacher, Uniform(), Unit())
+    torch.nn.init.normal_(loss.fake.network.wrong)
+    model, streams = denoiser(lambda x, t, s: x - MEAN - x * VARIANCE**0.5), Streams(2048)
+    groups: Any = [{"params": [model.network.wrong], "lr": 0.01}, {"params": [loss.fake.network.wrong], "lr": 0.05}]
+    optimizer = torch.optim.Adam(groups)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 800)
+    x_0 = torch.zeros(2048, 1)
+    for _ in range(800):
+        optimizer.zero_grad()
+        loss(model, Example(x_0, {}, {"x": x_0}), streams).loss.mean().backward()  # type: ignore[arg-type]
+        optimizer.step()
+        scheduler.step()
+    assert float(model.network.wrong.detach().abs().max()) < 5e-2  # type: ignore[operator]
+    assert not teacher.denoiser.network.wrong.any()
+
+
+@pytest.mark.slow
+def test_a_distilled_network_is_given_the_scale_of_guidance(tmp_path: Path) -> None:
+    """A student of a guided teacher starts with its weights, and its samples depend on the scale in one call a step."""
+    file = tmp_path / "points.npz"
+    generator = torch.Generator().manual_seed(0)
+    np.savez(file, x=torch.randn(64, 2, generator=generator), label=torch.arange(64) % 2)
+    fields = ["data=arrays", f"data.path={file}", "data.shape=[2]", "+data.fields.label=label", "conditioner=label"]
+    guided = [*fields, "guidance=classifier_free", *FLOW]
+    run(tmp_path / "teacher", *guided, *SHORT)
+    latent = ["loss=latent_consistency", f"loss.teacher.checkpoint={tmp_path}/teacher", f"init_from={tmp_path}/teacher"]
+    named = ["denoiser=scale_conditioned", "guidance=distilled", "time_grid=consistency", "sampler=ddim"]
+    run(tmp_path / "student", *guided, *latent, *named, "optimizer.lr=0.03", "scheduler.warmup_steps=1")
+    options = ["num_samples=6", "weights=raw"]
+    made = [
+        sampled(tmp_path / "student", tmp_path / f"samples-{scale}", *options, f"guidance.scale={scale}")
+        for scale in (1.0, 3.0)
+    ]
+    assert [result["network_calls"] for _, result in made] == [2, 2]
+    assert not np.allclose(made[0][0]["x"], made[1][0]["x"])

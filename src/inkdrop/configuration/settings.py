@@ -69,7 +69,7 @@ SETTINGS: dict[str, Any] = {
     "adapter.scale": Annotated[float, Ge(0)] | Literal["as_run"],
     "adapter.interval": list[Annotated[float, Ge(0)]] | Literal["as_run"] | None,
     "adapters": list[dict[str, Any]],
-    **dict.fromkeys(("save_images", "save_stages"), bool),
+    **dict.fromkeys(("save_images", "save_stages", "save_noise"), bool),
     **dict.fromkeys(("save_gif", "save_trajectory", "save_neighbours", "save_features"), bool),
     "evaluate": bool,
     "held_out": str | None,

@@ -9,6 +9,7 @@ from inkdrop.losses.consistency import ConsistencyLoss
 from inkdrop.losses.contrastive import ContrastiveLoss
 from inkdrop.losses.coupling import independent, minibatch_ot
 from inkdrop.losses.denoising import DenoisingLoss, Term
+from inkdrop.losses.distribution_matching import DistributionMatching
 from inkdrop.losses.flow_maps import MeanFlow, Shortcut
 from inkdrop.losses.progressive import ProgressiveDistillation
 from inkdrop.losses.uncertainty import LearnedUncertainty
@@ -21,6 +22,7 @@ __all__ = [
     "ConsistencyLoss",
     "ContrastiveLoss",
     "DenoisingLoss",
+    "DistributionMatching",
     "Example",
     "HybridLoss",
     "LearnedUncertainty",

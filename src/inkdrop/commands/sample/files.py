@@ -33,6 +33,7 @@ def write_samples(
     batch: Mapping[str, Tensor],
     seeds: Sequence[int],
     classes: Sequence[str] = (),
+    noise: Mapping[str, Tensor] | None = None,
 ) -> np.ndarray:
     """Writes `samples.npz` and `grid.png`, with one class per row for several ones; returns the picture.
 
@@ -44,11 +45,13 @@ def write_samples(
     - `batch`: raw conditions by name, each (B, *).
     - `seeds`: seed of each sample.
     - `classes`: names of the classes in the order of `label`; they are stored as `classes` in the archive.
+    - `noise`: further fields of the archive by name (B, *), which are not pictured.
     """
     given = {name: each for name, each in batch.items() if name != "x"}
     fields = {name: np.array(decoded(each)) if is_text(each) else each.numpy() for name, each in given.items()}
     fields |= {"inputs": view.array(batch["x"])} if "x" in batch else {}  # the data that samples reconstruct
     arrays: dict[str, Any] = {"x": view.array(samples), "seeds": np.array(seeds), **fields}
+    arrays |= {name: each.numpy() for name, each in (noise or {}).items()}
     if (arrays["x"].dtype, arrays["x"].ndim) != (np.uint8, 4) and arrays["x"].ndim > 2:
         arrays["channels"] = np.array("first")  # of a series, which people have either way; images are known
     if classes and "label" in batch:

@@ -128,6 +128,7 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
     if plain["constraint"] is not None:
         pipeline.constraint(pipeline, item)  # type: ignore[misc]
     check_chain(stages, item, seeds[:1])
+    _check_noise(plain, stages)
     sources: dict[str, Tensor] = {}
     if origin is not None:
         origin.check(pipeline)
@@ -149,6 +150,14 @@ def prepare(asked: Asked, session: Session) -> PreparedSampling:
     )
     _check_view(prepared, item)
     return prepared
+
+
+def _check_noise(plain: dict[str, Any], stages: list[Stage]) -> None:
+    """Raises `ValueError` if the noise of samples shall be written, and does not alone make them."""
+    if plain["save_noise"] and (not plain["sampler"] or plain["origin"] or plain["constraint"] or len(stages) > 1):
+        raise ValueError(
+            "save_noise=true writes the noise of a diffusion model: remove it, or origin, constraint and cascade"
+        )
 
 
 def _trackers(plain: dict[str, Any], allowed: tuple[str, ...]) -> list[Any]:

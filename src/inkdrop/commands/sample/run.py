@@ -169,7 +169,8 @@ def _write(output: Path, prepared: PreparedSampling, drawn: Drawn, features: Fea
     plain, measured = prepared.plain, prepared.measured
     view, samples, classes = prepared.pipeline.view, drawn.samples, prepared.pipeline.classes
     batch = drawn.stages[-1].batch
-    picture = write_samples(output, view, samples, batch, prepared.seeds, classes)
+    noise = {"eps": prepared.pipeline.start(prepared.seeds)} if plain["save_noise"] else {}
+    picture = write_samples(output, view, samples, batch, prepared.seeds, classes, noise)
     write_inputs(output, view, samples, _inputs(prepared, batch))
     if plain["save_images"]:
         view.write(output, samples, batch, prepared.seeds, prepared.class_names)

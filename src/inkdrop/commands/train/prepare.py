@@ -256,7 +256,9 @@ def _begins_with_weights(plain: Mapping[str, Any], pipeline: Any) -> bool:
     path = Path(plain[option])
     if not is_diffusers_folder(path):
         names, initial = pipeline.state_dict(), model_weights(read_checkpoint(plain[option], option))
-        kept = {name: value for name, value in initial.items() if name in names}
+        parts = tuple(f"denoiser.{each}." for each in getattr(getattr(pipeline, "denoiser", None), "added", ()))
+        added = {name: value for name, value in names.items() if parts and name.startswith(parts)}
+        kept = {**added, **{name: value for name, value in initial.items() if name in names}}
         set_weights(pipeline, kept, f"{option}={plain[option]}")
         return True
     try:
