@@ -62,9 +62,9 @@ class Dilated(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(embedding_dim, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
-        self.spread = nn.Sequential(
-            nn.Linear(vector_dim, max(shape[0] // 2, 8)), nn.SiLU(), nn.Linear(max(shape[0] // 2, 8), shape[0])
-        )
+        between = max(shape[0] // 2, 8)
+        layers = nn.Sequential(nn.Linear(vector_dim or 1, between), nn.SiLU(), nn.Linear(between, shape[0]))
+        self.spread = layers if vector_dim else None
         self.enter = nn.Conv1d(1, width, 1)
         self.layers: Any = nn.ModuleList(_Layer(width, embedding_dim, dilation) for dilation in dilations)
         self.leave = nn.Sequential(nn.Conv1d(width, width, 1), nn.SiLU(), zeroed(nn.Conv1d(width, 1, 1)))
@@ -72,7 +72,7 @@ class Dilated(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, vector: Tensor | None = None) -> Tensor:
         check_doors(self.doors, vector=vector)
         embedding = nn.functional.silu(self.time(sinusoidal(c_noise, self.embedding_dim).to(x.dtype)))
-        spread = torch.zeros_like(x) if vector is None else self.spread(vector)
+        spread = torch.zeros_like(x) if self.spread is None else self.spread(vector)
         h, total = nn.functional.silu(self.enter(x[:, None])), torch.zeros((), device=x.device, dtype=x.dtype)
         for layer in self.layers:
             h, skip = layer(h, embedding, spread[:, None])
