@@ -48,12 +48,10 @@ def kept_of(model: Any) -> Tensor:
     [
         ({"prediction_type": "sample"}, {}),
         (COSINE, {"attention_head_dim": None, **ADM, "num_class_embeds": 10}),
-        (
-            {"trained_betas": [0.01 + 0.0001 * i**2 for i in range(30)], "num_train_timesteps": 30},
-            {"layers_per_block": 2},
-        ),
+        (BETAS, {"layers_per_block": 2}),
+        ({}, {"flip_sin_to_cos": True, "freq_shift": 0, "downsample_padding": 1, "norm_eps": 1e-5}),
     ],
-    ids=["linear", "cosine", "betas"],
+    ids=["linear", "cosine", "betas", "defaults"],
 )
 def test_a_pipeline_of_pixels_is_the_model_here_and_ours_is_one_there(
     scheduler: dict[str, Any], network: dict[str, Any], tmp_path: Path
@@ -144,7 +142,7 @@ def test_an_adapter_is_trained_on_a_folder_at_another_size(texts: Path, tmp_path
         ("model_index.json", {"vqvae": ["diffusers", "VQModel"]}, 4, "has vqvae, a VQModel, which is not supported"),
         ("unet/config.json", {"_class_name": "UNet3DConditionModel"}, 4, "holds a UNet3DConditionModel, which is not"),
         ("unet/config.json", {"act_fn": "gelu"}, 4, "act_fn=gelu, but this network has silu"),
-        ("unet/config.json", {"flip_sin_to_cos": True}, 4, "flip_sin_to_cos=True, but this network has False"),
+        ("unet/config.json", {"freq_shift": 2}, 4, "freq_shift=2, but this network has 1"),
         ("unet/config.json", {"out_channels": 2}, 4, "a learned variance are not supported"),
         ("unet/config.json", {"block_out_channels": [8, 12]}, 4, "block_out_channels=[8, 12] are not multiples"),
         ("unet/config.json", {"block_out_channels": "8"}, 4, "block_out_channels: input should be a valid list"),

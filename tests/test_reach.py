@@ -111,6 +111,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.networks.resampling.Downsample": {"taps": [1.0, 1.0], "dims": 2},
     "inkdrop.networks.resampling.Upsample": {"taps": [1.0, 1.0], "dims": 2},
     "inkdrop.networks.resampling.SkipInput": {"in_channels": 2, "out_channels": 2, "taps": [1.0, 1.0], "dims": 2},
+    "inkdrop.networks.unet.Waves": {},
+    "inkdrop.networks.unet.Downsample": {"channels": 2, "dims": 2},
+    "inkdrop.networks.unet.EvenDownsample": {"channels": 2, "dims": 2},
     "inkdrop.networks.unet.Residual": {
         **dict.fromkeys(("in_channels", "out_channels", "embedding_dim", "norm_groups"), 4),
         "dims": 2,

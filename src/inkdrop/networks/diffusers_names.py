@@ -14,7 +14,7 @@ from inkdrop.networks import diffusers_mmdit as mmdit
 from inkdrop.networks.autoencoders import ConvolutionalAutoencoder
 from inkdrop.networks.latent_unet import LatentUNet
 from inkdrop.networks.mmdit import MMDiT
-from inkdrop.networks.unet import UNet
+from inkdrop.networks.unet import EvenDownsample, UNet, Waves
 
 # Names of a residual block, of an attention layer and of a transformer, ours and theirs.
 _RESIDUAL = {
@@ -161,7 +161,7 @@ def _block_types(network: Any, attends: str, other: str) -> dict[str, list[str]]
 
 def _config_of_unet(network: UNet) -> dict[str, Any]:
     attention: Any = next(each for each in network.modules() if hasattr(each, "is_cross"))
-    width = attention.norm.num_channels
+    width, is_later = attention.norm.num_channels, type(network.frequencies) is Waves
     return {
         **_sizes(network),
         **_block_types(network, "Attn", ""),
@@ -171,9 +171,9 @@ def _config_of_unet(network: UNet) -> dict[str, Any]:
         "attn_norm_num_groups": network.norm_out.num_groups,
         "resnet_time_scale_shift": "scale_shift" if network.middle[0].residual.scale_shift else "default",
         "class_embed_type": None,
-        "flip_sin_to_cos": False,
-        "freq_shift": 1,
-        "downsample_padding": 0,
+        "flip_sin_to_cos": is_later,
+        "freq_shift": 0 if is_later else 1,
+        "downsample_padding": 1 if type(network.down[0].resample) is EvenDownsample else 0,
         "downsample_type": "conv",
         "upsample_type": "conv",
         "sample_size": list(network.sizes),

@@ -14,20 +14,9 @@ from torch import Tensor, nn
 
 from inkdrop.networks.layers import CONVOLUTION, Attend, doors, resolutions, scaled_dot_product, waves, zeroed
 from inkdrop.networks.u_shaped import UShaped, channels, level
-from inkdrop.networks.unet import Residual, Upsample
+from inkdrop.networks.unet import EvenDownsample, Residual, Upsample
 
 _TRANSFORMER_NORM_EPS = 1e-6  # of the normalisation before a transformer, whatever that of the residual blocks is
-
-
-class _Downsample(nn.Module):
-    """A convolution of stride 2 that pads each side: (B, C, *) -> (B, C, * / 2)."""
-
-    def __init__(self, channels: int, dims: int):
-        super().__init__()
-        self.conv = CONVOLUTION[dims](channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
-        return self.conv(x)
 
 
 class _Attention(nn.Module):
@@ -179,6 +168,9 @@ class LatentUNet(UShaped):
                 return _Block(residual, None)
             return _Block(residual, _Transformer(width_out, heads[width_out], depth, norm_groups, attend, token_dim))
 
+        def shrink(width: int) -> nn.Module:
+            return EvenDownsample(width, dims)
+
         self.time = nn.Sequential(
             nn.Linear(2 * (base_channels // 2), embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
@@ -187,7 +179,9 @@ class LatentUNet(UShaped):
         down, up = channels(widths[0], widths, num_blocks)
         width, last = widths[-1], len(widths) - 1
         self.down = nn.ModuleList(
-            level([block(*each, attended[i]) for each in down[i]], _Downsample(widths[i], dims) if i < last else None)
+            level(
+                [block(*each, attended[i]) for each in down[i]], EvenDownsample(widths[i], dims) if i < last else None
+            )
             for i in range(len(widths))
         )
         self.middle = nn.ModuleList([block(width, width, True), block(width, width, False)])

@@ -5,8 +5,8 @@ B batch, C channels, * spatial sizes, E width of the embedding (4 x base_channel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeAlias
 
 import torch
 from annotated_types import Ge, Gt, Len, Lt
@@ -21,12 +21,23 @@ from inkdrop.networks.layers import (
     resolutions,
     scaled_dot_product,
     sinusoidal,
+    waves,
     zeroed,
 )
 from inkdrop.networks.u_shaped import UShaped, channels, level
 
+Frequencies: TypeAlias = Callable[[Tensor, int], Tensor]
+MakeDownsample: TypeAlias = Callable[[int, int], nn.Module]
 
-class _Downsample(nn.Module):
+
+class Waves(nn.Module):
+    """The cosines and sines of the time in latent diffusion, as `layers.waves`."""
+
+    def forward(self, c_noise: Tensor, dim: int) -> Tensor:
+        return waves(c_noise, dim)
+
+
+class Downsample(nn.Module):
     """A convolution of stride 2 that pads only at the far side, as in DDPM: (B, C, *) -> (B, C, * / 2)."""
 
     def __init__(self, channels: int, dims: int):
@@ -36,6 +47,17 @@ class _Downsample(nn.Module):
 
     def forward(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
         return self.conv(nn.functional.pad(x, self.padding))
+
+
+class EvenDownsample(nn.Module):
+    """A convolution of stride 2 that pads each side, as in latent diffusion: (B, C, *) -> (B, C, * / 2)."""
+
+    def __init__(self, channels: int, dims: int):
+        super().__init__()
+        self.conv = CONVOLUTION[dims](channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
+        return self.conv(x)
 
 
 class Upsample(nn.Module):
@@ -126,6 +148,8 @@ class UNet(UShaped):
     - `vector_dim`, `token_dim`, `concat_channels`: widths of the conditions, 0 for none.
     - `shown_channels`: channels that the denoiser adds to x, such as its last estimate.
     - `attend`: attention function of all layers.
+    - `frequencies`: sines and cosines of c_noise (B), as many as the given number: (B, base_channels).
+    - `downsample`: makes the convolution to the next resolution from its channels and the number of dimensions.
 
     Multipliers and attended resolutions that are None follow the sizes by `layers.resolutions`. Raises `ValueError` if
     the sizes do not fit each other, or for a condition that the network was not built for.
@@ -151,6 +175,8 @@ class UNet(UShaped):
         concat_channels: Annotated[int, Ge(0)] = 0,
         shown_channels: Annotated[int, Ge(0)] = 0,
         attend: Attend = scaled_dot_product,
+        frequencies: Frequencies = sinusoidal,
+        downsample: MakeDownsample = Downsample,
     ):
         super().__init__()
         in_channels, *sizes = shape
@@ -161,7 +187,7 @@ class UNet(UShaped):
                 f"network.norm_groups={norm_groups} does not divide the channels {widths}: change one of them"
             )
         embedding_dim = 4 * base_channels
-        self.base_channels, self.widths, self.sizes = base_channels, widths, sizes
+        self.base_channels, self.widths, self.sizes, self.frequencies = base_channels, widths, sizes, frequencies
         self.doors = doors(vector_dim, token_dim, concat_channels + shown_channels)
         convolution = CONVOLUTION[dims]
 
@@ -177,8 +203,8 @@ class UNet(UShaped):
             cross_attention = attention(token_dim) if attends and token_dim else None
             return _Block(residual(width_in, width_out), attention(0) if attends else None, cross_attention)
 
-        def downsample(width: int) -> nn.Module:
-            return residual(width, width, POOL[dims](2)) if resample_in_block else _Downsample(width, dims)
+        def shrink(width: int) -> nn.Module:
+            return residual(width, width, POOL[dims](2)) if resample_in_block else downsample(width, dims)
 
         def upsample(width: int) -> nn.Module:
             return residual(width, width, nn.Upsample(scale_factor=2)) if resample_in_block else Upsample(width, dims)
@@ -191,7 +217,7 @@ class UNet(UShaped):
         down, up = channels(widths[0], widths, num_blocks)
         width, last = widths[-1], len(widths) - 1
         self.down = nn.ModuleList(
-            level([block(*each, attended[i]) for each in down[i]], downsample(widths[i]) if i < last else None)
+            level([block(*each, attended[i]) for each in down[i]], shrink(widths[i]) if i < last else None)
             for i in range(len(widths))
         )
         self.middle = nn.ModuleList([block(width, width, True), block(width, width, False)])
@@ -203,7 +229,7 @@ class UNet(UShaped):
         self.conv_out = zeroed(convolution(widths[0], out_channels or in_channels, 3, padding=1))
 
     def embed(self, c_noise: Tensor, vector: Tensor | None, dtype: torch.dtype) -> Tensor:
-        embedding = self.time(sinusoidal(c_noise, self.base_channels).to(dtype))
+        embedding = self.time(self.frequencies(c_noise, self.base_channels).to(dtype))
         return embedding if self.vector is None else embedding + self.vector(vector)
 
     def output(self, h: Tensor, outputs: Sequence[Tensor]) -> Tensor:

@@ -32,7 +32,7 @@ def with_misfits(
     """Returns the run of `prepare`, or adds to its error what else does not fit and options with which `attempt` works.
 
     The error is left unchanged if it is about a value that the user has typed, on data of inkdrop itself, in a sweep,
-    and in the user's own primary configuration.
+    with a base, and in the user's own primary configuration.
     """
     try:
         return prepare(asked)
@@ -40,7 +40,10 @@ def with_misfits(
         raise
     except ValueError as error:
         typed = {_name(each) for each in asked.overrides}
-        if asked.in_sweep or asked.name != "train" or not any(_below(name, {"data"}) for name in typed):
+        is_other = (
+            asked.in_sweep or asked.name != "train" or asked.config.get("base") is not None
+        )  # parts of a base fit
+        if is_other or not any(_below(name, {"data"}) for name in typed):
             raise
         try:
             plain = resolved(asked.config)

@@ -134,9 +134,15 @@ def _levels(config: Mapping[str, Any], shape: Sequence[int], attends: str, other
 
 def _unet(config: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
     levels = _levels(config, shape, "Attn", "")
+    further: dict[str, Any] = {}
+    if config["flip_sin_to_cos"] and config["freq_shift"] == 0:
+        further["frequencies"] = {"_target_": "inkdrop.networks.unet.Waves"}
+    if config["downsample_padding"] == 1 and len(config["block_out_channels"]) > 1:
+        further["downsample"] = {"_target_": "inkdrop.networks.unet.EvenDownsample", "_partial_": True}
     return {
         **choice("network", "unet"),
         **levels,
+        **further,
         "head_dim": config["attention_head_dim"],
         "scale_shift": config["resnet_time_scale_shift"] == "scale_shift",
         "vector_dim": 4 * levels["base_channels"] if config["num_class_embeds"] else 0,
