@@ -16,7 +16,7 @@ from torch import Tensor
 
 import inkdrop
 from inkdrop.conditioners import Unconditional
-from inkdrop.denoiser import FlowMap, NetworkDenoiser
+from inkdrop.denoiser import FlowMap, NetworkDenoiser, SelfConditioned
 from inkdrop.errors import CheckpointError
 from inkdrop.losses import (
     ConsistencyLoss,
@@ -192,6 +192,30 @@ def test_flow_maps_need_a_denoiser_that_knows_where_a_move_ends() -> None:
         MeanFlow(Uniform()).check(denoiser())  # type: ignore[arg-type]
 
 
+def test_guidance_needs_a_teacher_that_was_trained_without_its_condition() -> None:
+    for loss in (
+        ConsistencyLoss(Uniform(), teacher=Exact(), scale=2.0),
+        ProgressiveDistillation(Exact(), 2, Unit(), 2, scale=2.0),
+        DistributionMatching(Exact(), Uniform(), Unit(), scale=2.0),
+    ):
+        with pytest.raises(ValueError, match="trained without its condition"):
+            loss.check(denoiser())
+
+
+def test_consistency_is_trained_with_self_conditioning_too() -> None:
+    """The network sees one estimate beside x in each of both calls."""
+
+    class Beside(torch.nn.Module):
+        def forward(self, x: Tensor, c_noise: Tensor, concat: Tensor) -> Tensor:
+            assert concat.shape == x.shape
+            return x + 0 * concat
+
+    model = SelfConditioned(Beside(), LinearInterpolation(), FlowPrediction(), 1)
+    x_0 = torch.randn(6, 1)
+    terms = ConsistencyLoss(Uniform())(model, Example(x_0, {}, {"x": x_0}), Generators.from_seeds(range(6)))
+    assert torch.isfinite(terms.loss).all()
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_samplers_say_where_a_move_ends(steps: int) -> None:
     """With the exact average velocity, any number of steps leads to the data of the probability flow."""
@@ -311,3 +335,19 @@ def test_a_distilled_network_is_given_the_scale_of_guidance(tmp_path: Path) -> N
     ]
     assert [result["network_calls"] for _, result in made] == [2, 2]
     assert not np.allclose(made[0][0]["x"], made[1][0]["x"])
+
+
+def test_the_gap_falls_over_the_run_and_both_calls_have_the_same_dropout() -> None:
+    loss, x_0 = ConsistencyLoss(Uniform(), 0.25, 0.01), torch.randn(3, 8)
+    example = Example(x_0, {}, {"x": x_0}, None, None, torch.tensor([0.0, 0.5, 1.0]))
+    assert loss.gap(example).tolist() == pytest.approx([0.25, 0.05, 0.01], rel=1e-6)
+
+    class Dropping(torch.nn.Module):
+        def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+            return torch.nn.functional.dropout(x, 0.5)
+
+    model = NetworkDenoiser(Dropping(), LinearInterpolation(), FlowPrediction())
+    terms = ConsistencyLoss(Uniform(), 1e-9, 1e-9)(model, example, Generators.from_seeds(range(3)))
+    assert float(terms.parts["error"].max()) < 1e-9
+    now = LinearInterpolation().points([0.5])[0]
+    assert not torch.equal(model(x_0, now, {}).x_0, model(x_0, now, {}).x_0)

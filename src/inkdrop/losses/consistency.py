@@ -61,7 +61,7 @@ class ConsistencyLoss(Loss):
         require_map_to_data(denoiser, "consistency")
         self.time_sampler.quantile(denoiser.schedule, torch.tensor([0.5]).double())
         if self.teacher is not None:
-            self.teacher.check(denoiser)
+            self.teacher.check(denoiser, guided=self.scale is not None or self.scales is not None)
         if self.scales is not None and not hasattr(denoiser, "scaled"):
             raise ValueError(f"loss.scale={self.scales} is given to the network: set denoiser=scale_conditioned")
 
@@ -103,4 +103,4 @@ class ConsistencyLoss(Loss):
         same_dropout(generators)
         cond = denoiser.prepare(x, now, example.cond, generators.at("prepare"))
         same_dropout(generators)
-        return denoiser(x, now, cond).x_0
+        return denoiser.estimate(x, now, *denoiser.output(x, now, cond)).x_0

@@ -53,7 +53,7 @@ class DistributionMatching(Loss):
         return {"fake": self.fake}
 
     def check(self, denoiser: NetworkDenoiser) -> None:
-        self.teacher.check(denoiser)
+        self.teacher.check(denoiser, guided=self.scale is not None)
         self.time_sampler.quantile(denoiser.schedule, torch.tensor([0.5]).double())
 
     def forward(

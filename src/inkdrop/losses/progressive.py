@@ -44,7 +44,7 @@ class ProgressiveDistillation(Loss):
         self.weighting, self.scale = weighting, scale
 
     def check(self, denoiser: NetworkDenoiser) -> None:
-        self.teacher.check(denoiser)
+        self.teacher.check(denoiser, guided=self.scale is not None)
         self._times(denoiser)
 
     def _times(self, denoiser: NetworkDenoiser) -> list[float]:

@@ -16,14 +16,23 @@ from inkdrop.schedules import Point, Scalar, Schedule, over
 class Teacher(Reference):
     """The pipeline of another run: frozen, in evaluation mode, on the device of the loss, and saved nowhere."""
 
-    def check(self, denoiser: NetworkDenoiser) -> None:
-        """Raises `ValueError` for a model without a denoiser, and for one with another schedule than the student."""
+    def check(self, denoiser: NetworkDenoiser, guided: bool) -> None:
+        """Raises `ValueError` for a teacher without a denoiser or with another schedule than the student.
+
+        A teacher that is `guided` must have been trained without its condition too.
+        """
         if not hasattr(self.model, "denoiser"):
             raise ValueError("loss.teacher has no denoiser: name the run of one by loss.teacher.checkpoint=RUN")
         own, other = (each.schedule.points([0.25, 0.5, 1.0]) for each in (denoiser, self.model.denoiser))
         if own != other:
             raise ValueError(
                 "loss.teacher has another schedule than the model: train with base=RUN, which has the model of RUN"
+            )
+        conditioner = self.model.conditioner
+        if guided and not (conditioner.names and conditioner.empties(conditioner.names)):
+            raise ValueError(
+                "loss.scale needs a teacher that was trained without its condition too, by conditioner.dropout=0.1: "
+                "name another, or set loss.scale=null"
             )
 
     @torch.no_grad()
