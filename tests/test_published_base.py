@@ -174,7 +174,7 @@ def refused(options: list[str], code: int, words: str, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["network.dropout=0.5"], "network.dropout=0.5 is not the model of base="),
+        (["network.num_blocks=3"], "network.num_blocks=3 is not the model of base="),
         (["prediction=data"], "is not the model of base="),
         (["schedule=cosine"], "is not the model of base="),
         (["data.shape=[3,8,8]"], "has in_channels=1 and out_channels=1, but x has 3 channels"),
