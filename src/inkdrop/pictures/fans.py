@@ -41,13 +41,12 @@ def fans(data: Tensor, batch: Mapping[str, Tensor], most: int | None = None) -> 
 
 def frames(states: Sequence[Tensor], batch: Mapping[str, Tensor]) -> list[np.ndarray]:
     """Draws the fan of the first window in each state (B, C, T) of a forecast, on axes that all states share."""
-    ends = [next(fans(state, batch, 1)) for state in states[-1:]]
-    limits = [
-        (min(each.min() for each in values), max(each.max() for each in values))
-        for fan in ends
-        for channel in range(fan.history.shape[0])
-        for values in [[fan.quantiles[:, channel], _before(fan)[channel]]]
-    ]
+    last = next(fans(states[-1], batch, 1))
+    limits = []
+    for channel, before in enumerate(_before(last)):
+        truth = [] if last.truth is None else [last.truth[channel]]
+        shown = np.concatenate([before, last.quantiles[:, channel].flatten(), *truth])
+        limits.append((float(shown.min()), float(shown.max())))
     return [drawn(state, batch, 1, limits) for state in states]
 
 
@@ -77,7 +76,14 @@ def drawn(
     for channel in range(channels):
         panels[channel, 0].set_ylabel(f"channel {channel}", fontsize=8)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=8)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=2 if len(shown) == 1 else len(labels),
+        frameon=False,
+        fontsize=8,
+    )
     return rendered(figure)
 
 
