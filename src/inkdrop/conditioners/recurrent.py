@@ -47,14 +47,14 @@ class Recurrent(Conditioner):
         codec: Codec,
         shape: Annotated[list[Annotated[int, Ge(1)]], Len(2, 2)],
         concat_channels: Annotated[int, Ge(1)],
+        lags: Annotated[list[Annotated[int, Ge(1)]], Len(1)],
         num_layers: Annotated[int, Ge(1)] = 2,
         cell: Literal["gru", "lstm"] = "lstm",
         context: Annotated[int, Ge(0)] = 30,
-        lags: Annotated[list[Annotated[int, Ge(1)]], Len(1)] | None = None,
     ):
         super().__init__()
         self.codec, self.shape, self.concat_channels = codec, list(shape), concat_channels
-        self.context, self.lags = context, [1] if lags is None else list(lags)
+        self.context, self.lags = context, list(lags)
         self.network = _CELLS[cell](shape[0] * len(self.lags), concat_channels, num_layers, batch_first=True)
 
     def fit(self, batches: Batches) -> None:

@@ -147,7 +147,7 @@ class ExchangeRate(Windows):
         batch_size: Annotated[int, Ge(1)],
         history: Annotated[int, Ge(2)],
         num_windows: Annotated[int, Ge(1)],
-        train_steps: Annotated[int, Ge(1)] | None = None,
+        train_steps: Annotated[int, Ge(1)] | None = 6071,
         horizon: Annotated[int, Ge(1)] | None = None,
         seed: Annotated[int, Ge(0)] = 0,
         root: Location | None = None,
