@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from inkdrop.commands.plain_options import read_options
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import harmless
 
@@ -23,14 +23,8 @@ _OPTIONS = {"checkpoint": "", "folder": "", "weights": "ema"}
 
 def main(arguments: Sequence[str]) -> None:
     """Writes the folder, and prints how it is sampled."""
-    parser = argparse.ArgumentParser(
-        prog="inkdrop merge",
-        description="Adds the adapters of a run to the weights of their base.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("options", nargs="*", metavar="option=value")
-    options = read_options(parser.parse_args(arguments).options, _OPTIONS, "merge")
+    description = "Adds the adapters of a run to the weights of their base."
+    options = read_options(arguments, "merge", description, _EPILOG, _OPTIONS)
     from inkdrop.commands.command import for_the_user
     from inkdrop.configuration.suggestions import command
     from inkdrop.configuration.suggestions import options as written
@@ -38,20 +32,6 @@ def main(arguments: Sequence[str]) -> None:
     with for_the_user():
         file = merge(**options)
     print(f"{file}\nnow try    {command('sample')} {written({'checkpoint': options['folder'], 'num_samples': 64})}")
-
-
-def read_options(arguments: Sequence[str], defaults: dict[str, str], verb: str) -> dict[str, str]:
-    """Returns options of the form `name=value`; those with an empty default are needed."""
-    takes = " ".join(f"{name}={value or '...'}" for name, value in defaults.items())
-    options = dict(defaults)
-    for each in arguments:
-        name, equals, value = each.partition("=")
-        if name not in defaults or not equals or not value:
-            raise ConfigurationError(f"unknown option {harmless(each)}: {verb} takes {takes}")
-        options[name] = value
-    if missing := [name for name, value in options.items() if not value]:
-        raise ConfigurationError(f"{missing[0]}=... is needed: {verb} takes {takes}")
-    return options
 
 
 def merge(checkpoint: str, folder: str, weights: str = "ema") -> Path:

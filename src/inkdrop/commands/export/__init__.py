@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inkdrop.commands.export.card import CARD, card, facts_of, results_of
 from inkdrop.commands.export.texts import as_json, text_parts
-from inkdrop.commands.merge import read_options
+from inkdrop.commands.plain_options import read_options
 from inkdrop.errors import ConfigurationError
 from inkdrop.files.showing import harmless
 from inkdrop.files.writing import write_text
@@ -36,14 +35,8 @@ AutoencoderKL.
 
 def main(arguments: Sequence[str]) -> None:
     """Writes the folder, and prints how diffusers loads it."""
-    parser = argparse.ArgumentParser(
-        prog="inkdrop export",
-        description="Writes the model of a run as a folder that diffusers loads, or its adapter alone.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("options", nargs="*", metavar="option=value")
-    options = read_options(parser.parse_args(arguments).options, _OPTIONS, "export")
+    description = "Writes the model of a run as a folder that diffusers loads, or its adapter alone."
+    options = read_options(arguments, "export", description, _EPILOG, _OPTIONS)
     from inkdrop.commands.command import for_the_user
 
     with for_the_user():
