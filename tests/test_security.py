@@ -48,6 +48,7 @@ PIPE = {
             "sizes": {"_target_": "numpy.ones", "shape": 1, "dtype": "int64"},
             "labels": {"_target_": "numpy.zeros", "shape": 1, "dtype": "int64"},
             "texts": [],
+            "broken": [],
         }
     ],
     "shape": [1],
@@ -306,7 +307,7 @@ def test_every_text_that_data_are_found_by_is_a_location() -> None:
     from inkdrop.data import DataModule
     from inkdrop.files.locations import is_location
 
-    names = {"label", "captions", "sha256", "validation_sha256"}
+    names = {"label", "captions", "sha256", "validation_sha256", "caption", "class_caption", "time", "frequency"}
     texts = {
         (name, key, is_location(annotation))
         for name, part in checkpoint_parts().items()
@@ -315,7 +316,7 @@ def test_every_text_that_data_are_found_by_is_a_location() -> None:
         if (key not in names and annotation in (str, str | None)) or is_location(annotation)
     }
     assert {marked for *_, marked in texts} == {True}, texts
-    assert {key for _, key, _ in texts} == {"path", "validation", "train", "root"}
+    assert {key for _, key, _ in texts} == {"path", "validation", "train", "root", "subject", "base"}
 
 
 # name: what a user's own configuration names, of which nothing may be executed

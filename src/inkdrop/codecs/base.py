@@ -36,6 +36,10 @@ class Codec(nn.Module):
     def check(self, data: Tensor) -> None:
         """Raises `ValueError` if this codec cannot represent raw data (B, *) of this type and shape."""
 
+    def example(self, count: int) -> dict[str, Tensor]:
+        """Returns the further fields of a raw batch that the codec reads, by which a model is tried; most read none."""
+        return {}
+
     def shape(self, raw: Sequence[int]) -> list[int]:
         """Returns the shape of x for raw data of this shape, both without the batch."""
         return list(raw)

@@ -13,6 +13,7 @@ from inkdrop.codecs.base import NOTHING, Batches, Codec
 from inkdrop.randomness import Generators
 
 _SIZE = 512  # windows of a batch of which statistics are taken
+_EXAMPLE = 2  # steps of a history by which a model is tried
 _LEAST = 0.1  # of the typical scale: a channel that has stood still in its history may move again
 
 
@@ -37,6 +38,9 @@ class Increments(Codec):
 
     def check(self, data: Tensor) -> None:
         check_series(data, self.channels)
+
+    def example(self, count: int) -> dict[str, Tensor]:
+        return {"history": torch.zeros(count, self.channels, self.context or _EXAMPLE)}
 
     def fit(self, batches: Batches, device: torch.device) -> None:
         count, squares = 0, torch.zeros(self.channels).double()
@@ -81,6 +85,9 @@ class MeanScaled(Codec):
 
     def check(self, data: Tensor) -> None:
         check_series(data, self.channels)
+
+    def example(self, count: int) -> dict[str, Tensor]:
+        return {"history": torch.zeros(count, self.channels, self.context or _EXAMPLE)}
 
     def encode(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Tensor:
         return batch["x"].float() / self._scale(history_of(batch).float())

@@ -268,11 +268,11 @@ def _seconds(task: Task, count: int) -> float:
 
 
 def _kept(task: Task, count: int, precision: str) -> int:
-    own = {each.untyped_storage().data_ptr() for each in task.parameters()}
+    own = {each.untyped_storage()._cdata for each in task.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()  # wrapped tensors have no data
         return tensor
 
     with (

@@ -234,23 +234,23 @@ class _Recorded(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, **cond: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         self.num_calls, self.num_samples = self.num_calls + 1, self.num_samples + len(x)
-        return self.F.expand_as(x), {
-            name: value.expand(len(x), *value.shape[1:]) for name, value in self.extras.items()
-        }
+        F = self.F if self.F.shape[1:] == x.shape[1:] else torch.zeros_like(x)  # of one step of a series
+        return F.expand_as(x), {name: value.expand(len(x), *value.shape[1:]) for name, value in self.extras.items()}
 
 
 def _sampling(pipeline: Pipeline, output: Any) -> dict[str, Any]:
     """Returns the times of sampling, and the network evaluations of one sample for a network of constant output."""
-    network, schedule = pipeline.network, pipeline.denoiser.schedule
+    network, schedule, constraint = pipeline.network, pipeline.denoiser.schedule, pipeline.constraint
     pipeline.denoiser.network = recorded = _Recorded(output)
+    pipeline.constraint = None  # which needs known data
     try:
         pipeline(pipeline.example(1), [0])
     finally:
-        pipeline.denoiser.network = network
+        pipeline.denoiser.network, pipeline.constraint = network, constraint
     points: Any = pipeline.sampler.points(schedule)
     return {
         "times": [point.t for point in points],
         "noise_levels": [math.exp(-point.half) for point in points if point.sigma > 0],
         "calls": recorded.num_calls,
-        "passes": recorded.num_samples,
+        "passes": recorded.num_samples * getattr(constraint, "copies", 1),
     }
