@@ -321,6 +321,7 @@ def latent(codes: Path) -> list[str]:
     return [*options, "network.base_channels=8", "callbacks.evaluate=null", "callbacks.pictures=null", *STEPS]
 
 
+@pytest.mark.slow
 def test_a_latent_model_needs_its_checkpoint_alone(runs_of: Path, tmp_path: Path) -> None:
     then = arrays_of(runs_of / "before")
     now, _ = sampled(runs_of / "latent", tmp_path / "now", "num_samples=6")

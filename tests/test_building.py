@@ -59,6 +59,7 @@ def test_a_model_of_itself_is_refused(content: dict[str, Any], tmp_path: Path) -
         load(a)
 
 
+@pytest.mark.slow
 def test_a_chain_of_models_has_an_end(content: dict[str, Any], tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.ckpt" for number in range(MAX_MODELS + 2)]
     for one, other in itertools.pairwise(files):

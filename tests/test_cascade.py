@@ -108,6 +108,7 @@ def test_a_stage_needs_an_image_of_the_size_before_it(runs: Path, tmp_path: Path
         inkdrop.sample(*first, "cascade=[{sampler:heun}]")
 
 
+@pytest.mark.slow
 def test_a_text_is_passed_on_to_a_later_stage_that_takes_one(tmp_path: Path) -> None:
     small = [*SMALL, "logger=none", "trainer.max_steps=2", "data.num_scenes=80", "data.num_held_out=16"]
     small += ["network.base_channels=8"]

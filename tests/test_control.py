@@ -144,6 +144,7 @@ def test_a_run_resumes_to_the_bit(runs: Path, tmp_path: Path) -> None:
     assert again["global_step"] == 3 < STEPS
 
 
+@pytest.mark.slow
 def test_sample_takes_a_hint_from_a_file(runs: Path, tmp_path: Path) -> None:
     few = ["num_samples=2", "time_grid.num_steps=2", 'condition.caption="a red circle"']
     np.save(tmp_path / "hint.npy", random_hint(1, 16, 16)[:1].numpy())

@@ -199,6 +199,7 @@ def test_a_classifier_is_described_as_what_it_is() -> None:
     assert "sampling here" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "calls"),
     [
@@ -241,6 +242,7 @@ def test_a_model_whose_conditions_only_a_user_can_name_is_described_and_checked(
         describe([*small, "conditioner=image", "conditioner.concat_channels=2", "network.concat_channels=3"], seconds=0)
 
 
+@pytest.mark.slow
 def test_the_plot_shows_the_law_of_the_noise_levels(tmp_path: Path) -> None:
     schedule = EDM(0.002, 80, 7)
     drawn = schedule.log_snr(LogNormalSigma().quantile(schedule, torch.linspace(0.0005, 0.9995, 9999)))

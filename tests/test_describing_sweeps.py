@@ -53,6 +53,7 @@ def finish(folder: Path, trial: Trial) -> None:
     (folder / trial.name / "result.json").write_text(json.dumps({"git_commit": commit()}))
 
 
+@pytest.mark.slow
 def test_each_cost_is_measured_once_and_nothing_is_created(
     tmp_path: Path, speed: Speed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def test_a_latent_model_draws_the_same_samples_in_diffusers(runs_of: Path, tmp_p
     assert (255 * images - drawn).abs().max() < 0.6
 
 
+@pytest.mark.slow
 def test_a_lora_changes_the_samples_of_diffusers_as_it_does_ours(
     runs_of: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +162,7 @@ def test_a_pixel_model_of_classes_is_a_unet_with_a_table(runs_of: Path, tmp_path
     assert isinstance(UNet2DModel.from_pretrained(tmp_path / "out" / "unet"), UNet2DModel)
 
 
+@pytest.mark.slow
 def test_a_published_unet_is_where_training_begins(runs_of: Path, tmp_path: Path) -> None:
     peer = UNet2DConditionModel(
         sample_size=4,

@@ -147,6 +147,7 @@ def test_consistency_distillation_finds_the_map_to_the_data_of_a_gaussian() -> N
     assert wrong(ConsistencyLoss(Uniform(), 0.005, 0.005, 1.0, teacher=Exact()), denoiser()) < 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [MeanFlow(Uniform(), power=0.0), Shortcut(Uniform())], ids=["mean flow", "shortcut"])
 def test_flow_maps_find_the_average_velocity_of_a_gaussian(loss: Any) -> None:
     assert wrong(loss, flow_map()) < 1e-2
@@ -167,6 +168,7 @@ def test_a_reflowed_model_finds_the_straight_map_of_a_gaussian() -> None:
         loss(model, Example(torch.zeros(2, 1), {}, {"x": torch.zeros(2, 1)}), Streams(2))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_progressive_distillation_leads_where_the_steps_of_the_teacher_lead() -> None:
 
     def steps(x: Tensor, t: Tensor, s: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ def table(folder: Path) -> list[str]:
     return ["data=series_table", f"data.path={folder / 'walks.csv'}", "data.time=day", "data.shape=[2,6]"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", NETWORKS)
 def test_forecasts_go_from_a_table_to_scores_and_a_fan(experiment: str, tmp_path: Path) -> None:
     options = [f"experiment={experiment}", *table(tmp_path), *SMALL, *NETWORKS[experiment], "trainer.max_steps=3"]
@@ -72,6 +73,7 @@ def test_a_history_of_ones_own_is_forecast(tmp_path: Path) -> None:
     assert np.allclose(alone[0].numpy(), arrays["x"][2], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_of_forecasts_goes_on_to_the_bit(tmp_path: Path) -> None:
     model = ["experiment=exchange_rate", *table(tmp_path), "data.history=12", *NETWORKS["exchange_rate"], *RECORDED]
     model += ["trainer.max_steps=6"]

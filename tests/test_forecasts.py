@@ -388,6 +388,7 @@ def test_a_fan_shows_each_window_once_with_its_quantiles() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_picture_of_forecasts_shows_what_was_drawn(tmp_path: Path) -> None:
     view, batch = Series(), {"history": torch.randn(4, 2, 6)}
     data = torch.randn(4, 2, 3)

@@ -76,6 +76,7 @@ def test_a_run_resumes_to_the_bit_without_the_guide(runs: Path, tmp_path: Path) 
     assert differing(read_checkpoint(runs / "strong"), again) == []
 
 
+@pytest.mark.slow
 def test_another_file_in_the_place_of_the_guide(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     then = arrays_of(runs / "before")
     here = f"guidance.checkpoint={runs / 'weak'}"

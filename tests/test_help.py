@@ -16,6 +16,7 @@ from inkdrop.configuration.help import show
 HEAVY = ("torch", "lightning", "wandb", "torchmetrics", "torchvision", "torch_fidelity", "sklearn", "numpy", "pydantic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["train.py", "sample.py"])
 def test_help_imports_nothing_heavy(script: str) -> None:
     code = (
@@ -74,6 +75,7 @@ def own_conf(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [

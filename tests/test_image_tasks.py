@@ -52,6 +52,7 @@ def test_a_field_that_does_not_suit_the_conditioner_is_an_error(tmp_path: Path) 
         inkdrop.train("experiment=segmentation", "conditioner.concat_channels=4", *options)
 
 
+@pytest.mark.slow
 def test_the_judge_of_scenes_has_the_style_of_the_data(tmp_path: Path) -> None:
     inkdrop.train("experiment=colourization", "data.style=pastel", *SHORT, *SCENES, f"output_dir={tmp_path / 'run'}")
     few = ["evaluate=true", "extractor=none", "metric=scene_judge", "time_grid.num_steps=2", "num_samples=6"]

@@ -51,6 +51,7 @@ def test_other_sizes_are_refused() -> None:
         MNIST([1, 8, 8], 10, 64).verify()
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_extractor_knows_the_test_digits() -> None:
     from choices import composed

@@ -236,6 +236,7 @@ def test_the_name_of_a_run_is_no_number_to_any_reader() -> None:
         assert OmegaConf.create(f"id: {name}").id == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["inside", "elsewhere"])
 def test_a_run_of_an_earlier_version_goes_on_to_the_bit(elsewhere: bool, tmp_path: Path) -> None:
     run, disk = tmp_path / "run", tmp_path / ("disk" if elsewhere else "run/checkpoints")

@@ -114,6 +114,7 @@ def test_overlaps_are_those_of_torchmetrics_for_each_mask(tmp_path: Path) -> Non
     assert results(IntersectionOverUnion(threshold=0.0), empty, 0 * halves)["iou"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "title"),
     [

@@ -43,6 +43,7 @@ def kept_of(model: Any) -> Tensor:
     return torch.tensor([each.alpha**2 for each in points], dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheduler", "network"),
     [
@@ -95,6 +96,7 @@ def captioned(folder: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_folder_of_stable_diffusion_is_the_model_here_and_ours_is_one_there(texts: Path, tmp_path: Path) -> None:
     export(str(texts / "run"), str(tmp_path / "out"))
     run(tmp_path / "again", f"base={tmp_path / 'out'}", model=captioned(texts))
@@ -113,6 +115,7 @@ def test_a_folder_of_stable_diffusion_is_the_model_here_and_ours_is_one_there(te
             assert [name for name, each in model.guidance.items()] == ["classifier_free"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_folder(texts: Path, tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", f"base={texts / 'published'}", "trainer.max_steps=2", model=captioned(texts))
     moved = texts / "moved"

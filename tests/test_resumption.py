@@ -237,6 +237,7 @@ def test_the_comparison_notices_batches_that_are_seen_again(
     assert logged(folder) != logged(whole)
 
 
+@pytest.mark.slow
 def test_the_run_says_whether_it_is_fresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = run(tmp_path / "whole")
     assert "fresh run " in capsys.readouterr().out

@@ -118,6 +118,7 @@ LAWFUL = {
 @pytest.mark.parametrize(
     ("method", "name"), [(m, n) for m in LAWFUL for n in SCHEDULES if (m, n) != ("heun", "cosine")]
 )
+@pytest.mark.slow
 def test_samples_of_a_mixture_have_its_law(method: str, name: str) -> None:
     denoiser = mixture(SCHEDULES[name], BatchGaussian())
     samples = sample(denoiser, LAWFUL[method], 8000)

@@ -117,6 +117,7 @@ def test_profile_is_of_the_steps_after_the_first(tmp_path: Path) -> None:
     assert sum(each.startswith("Optimizer.step#") for each in names) == 5
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_early_leaves_the_profile_of_its_steps(tmp_path: Path) -> None:
     trained(tmp_path / "run", "debug=profile", "trainer.max_steps=12", options=[*SMALL, *QUIET])
     assert (tmp_path / "run" / "profile" / "steps.txt").read_text().startswith("2 training steps\n")

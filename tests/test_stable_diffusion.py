@@ -99,6 +99,7 @@ def test_what_does_not_fit_is_refused(published: Path, tmp_path: Path) -> None:
         PublishedText(foreign(str(bare)), 8, length=12)
 
 
+@pytest.mark.slow
 def test_new_words_are_those_of_diffusers(published: Path, trained: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(0, 256, size=(8, 3, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", x=x, caption=np.array(["a zog circle"] * 8))

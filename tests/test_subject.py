@@ -71,6 +71,7 @@ def test_each_batch_has_as_many_of_the_subject_as_of_its_class(folder: Path) -> 
     assert alone.order()(range(60)).bincount().tolist() == [10] * 6
 
 
+@pytest.mark.slow
 def test_pictures_of_the_class_are_those_of_the_base_and_drawn_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
         _ = subject(folder, subject=str(tmp_path), shape=[3, 16, 16]).splits
 
 
+@pytest.mark.slow
 def test_dreambooth_trains_the_whole_model_with_the_weights_of_the_data(folder: Path, tmp_path: Path) -> None:
     options = [each for each in SHORT if each != "~callbacks.evaluate"]
     given = [f"base={folder / 'base'}", f"data.subject={folder / 'pictures'}", "data.num_prior=5", "data.batch_size=4"]
@@ -110,6 +112,7 @@ def test_dreambooth_trains_the_whole_model_with_the_weights_of_the_data(folder: 
     assert len(content["trainable"]) == len(read_checkpoint(folder / "base")["trainable"])
 
 
+@pytest.mark.slow
 def test_only_the_vectors_of_new_words_are_trained_and_a_run_resumes(folder: Path, tmp_path: Path) -> None:
     given = [f"base={folder / 'base'}", f"data.subject={folder / 'pictures'}", "data.batch_size=4"]
     texts = ['data.caption="a zog circle"', "adapter.new_words.words={zog:circle}", "adapter.new_words.num_vectors=2"]

@@ -102,6 +102,7 @@ def test_what_cannot_work_may_be_left_out(script: Script) -> None:
     assert [file.parent.name for file in Path("sweep").glob("*/result.json")] == ["lr=0.001"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -220,6 +220,7 @@ def test_one_objective_is_called_so(objective: str, named: bool, tmp_path: Path)
     assert summary(record).get("objective") == (losses[-1] if named else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["best", "last", "none"])
 def test_the_chosen_checkpoint_is_an_artifact(kind: str, tmp_path: Path) -> None:
     best = "callbacks.checkpoint.best=validation/loss"

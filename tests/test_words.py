@@ -167,6 +167,7 @@ def test_a_model_of_scenes_is_asked_for_a_text(run: Path, tmp_path: Path) -> Non
         inkdrop.sample(*options[:2], "condition.caption=a purple circle", f"output_dir={tmp_path / 'c'}")
 
 
+@pytest.mark.slow
 def test_a_sample_is_edited_by_another_text_from_the_command_line(run: Path, tmp_path: Path) -> None:
     options = [f"checkpoint={run}", "num_samples=2", "guidance.scale=2"]
     edit = [*options, "constraint=prompt_to_prompt", "condition.caption=a red circle"]
