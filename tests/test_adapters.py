@@ -242,14 +242,16 @@ def test_what_cannot_be_adapted_is_refused_before_anything_is_written(
 def test_options_of_sampling_that_have_no_effect_are_refused(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for options, message in {
+    cases = {
+        "adapter.interval=[1]": "adapter.interval",
         "adapter.scale=0.5": "adapter.scale=0.5 has no effect: the run has no adapter",
         "adapters=[{scale:1}]": "adapters: an entry has no checkpoint",
         "adapters=[{checkpoint:x,strength:1}]": "adapters: an entry has no option strength",
         f"adapters=[{{checkpoint:{runs / 'base'}}}]": "has no adapters: name a run of adapter=",
-    }.items():
+    }
+    for number, (options, message) in enumerate(cases.items()):
         with pytest.raises(SystemExit):
-            sampled(runs / "base", tmp_path / str(len(options)), options)
+            sampled(runs / "base", tmp_path / str(number), options)
         assert message in capsys.readouterr().err
     assert not any(arrays_of(each) for each in tmp_path.iterdir() if (each / "samples.npz").exists())
 

@@ -344,8 +344,8 @@ def test_samples_without_a_valid_caption_are_counted_and_may_be_left_out(
     assert decoded(left["caption"]) == [f"text {number}" for number in range(COUNT) if number not in broken]
     assert left["label"].tolist() == [number % 2 for number in range(COUNT) if number not in broken]
     assert not inspect(sharded(path, "txt"), tmp_path / "report")
-    told = capsys.readouterr().out
-    assert f"{path}: 05.txt: it is not text in UTF-8" in told
+    printed = capsys.readouterr().out
+    assert f"{path}: 05.txt: it is not text in UTF-8" in printed
     assert (tmp_path / "report" / "items.txt").read_text().count("broken\t") == 3
     every = shard(tmp_path / "b.tar", lambda *_: {"txt": b""})
     with pytest.raises(DataError, match=r"(?s)12 of 12 samples .*and 7 more"):

@@ -164,6 +164,8 @@ def test_sample_takes_a_hint_from_a_file(runs: Path, tmp_path: Path) -> None:
 def test_hints_and_networks_that_do_not_fit_are_refused(runs: Path) -> None:
     with pytest.raises(ValueError, match=r"a hint of shape \[1, 24, 24\] does not fit features of size \[16, 16\]"):
         inkdrop.load(runs / "base").attach({"a": ControlNet(shape=[1, 24, 24])})
+    with pytest.raises(ValueError, match=r"a hint of shape \[1, 16\] does not fit features of size \[16, 16\]"):
+        inkdrop.load(runs / "base").attach({"a": ControlNet(shape=[1, 16])})
     with pytest.raises(ValueError, match="adapter=t2i_adapter changes UNets only"):
         inkdrop.load(runs / "dit").attach({"a": T2IAdapter()})
     pipeline = inkdrop.load(runs / "base")

@@ -18,7 +18,7 @@ from inkdrop.conditioners import Text
 from inkdrop.data import Subject
 from inkdrop.errors import DataError
 from inkdrop.files.texts import decoded, encoded
-from inkdrop.pipeline import foreign
+from inkdrop.pipeline import add_adapters, foreign
 
 SHORT = [option for option in RECORDED if not option.startswith(("data.batch_size", "~callbacks.evaluate"))]
 SMALL = ["trainer.max_steps=3", "callbacks.checkpoint.every.steps=1"]
@@ -128,6 +128,10 @@ def test_only_the_vectors_of_new_words_are_trained_and_a_run_resumes(folder: Pat
     for text, equal in (("a red circle", True), ("a zog circle", False)):
         batch = {"caption": encoded([text])}
         assert torch.equal(base.conditioner(batch)["tokens"], learned.conditioner(batch)["tokens"]) == equal
+    assert add_adapters(base, tmp_path / "run") == ["new_words"]
+    assert torch.equal(base.conditioner(batch)["tokens"], learned.conditioner(batch)["tokens"])
+    with pytest.raises(ValueError, match=r"adapter\.scale has no effect on new words"):
+        add_adapters(inkdrop.load(folder / "base"), tmp_path / "run", 0.5)
 
 
 def test_a_new_word_begins_with_the_mean_of_others(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ class Adapter(ABC):
     """
 
     scale: float
-    merges: ClassVar[bool] = False  # whether `merge` can add it to the weights of the base
 
     @abstractmethod
     def __call__(self, model: nn.Module, name: str) -> Iterable[nn.Parameter]:
@@ -43,7 +41,10 @@ class Adapter(ABC):
             )
 
     def merge(self, model: nn.Module, name: str) -> None:
-        """Adds the adapter to the weights of the base, and removes its layers; only for adapters with `merges`."""
+        """Adds the adapter to the weights of the base, and removes its layers.
+
+        Raises `ValueError` for an adapter that is more than a change of weights.
+        """
         raise ValueError(f"{type(self).__name__} is more than a change of weights: it cannot be merged")
 
 

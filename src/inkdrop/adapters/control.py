@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from inkdrop.networks.layers import CONVOLUTION, zeroed
 _WIDTH = 16  # channels of the first layer of an encoder of hints
 
 
-class Control(nn.Module):
+class Control(nn.Module, ABC):
     """What is added to the features of a network for one hint: `control(x, c_noise, hint, **cond) -> residuals`.
 
     - `scale`: factor of all residuals; with 0 nothing is added.
@@ -32,9 +33,9 @@ class Control(nn.Module):
         self.scale, self.weakest = scale, weakest
         self.limits = (-math.inf, math.inf)
 
+    @abstractmethod
     def residuals(self, x: Tensor, c_noise: Tensor, hint: Tensor, **cond: Tensor) -> list[Tensor]:
         """Returns what is added to the skips of a network, and last to its middle."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, c_noise: Tensor, hint: Tensor, **cond: Tensor) -> list[Tensor]:
         found = self.residuals(x, c_noise, hint, **cond)
@@ -119,8 +120,8 @@ def encoder_of_hints(shape: Sequence[int], target: Sequence[int]) -> nn.Sequenti
 
     Raises `ValueError` unless each size of the hint is the same multiple of that of the features, or the reverse.
     """
-    pairs = list(zip(shape[1:], target[1:], strict=True))
-    down, up = pairs[0][0] // pairs[0][1], pairs[0][1] // pairs[0][0]
+    pairs = list(zip(shape[1:], target[1:], strict=False))
+    down, up = (pairs[0][0] // pairs[0][1], pairs[0][1] // pairs[0][0]) if pairs else (0, 0)
     if len(shape) != len(target) or any(size * max(1, up) != each * max(1, down) for size, each in pairs):
         raise ValueError(
             f"adapter: a hint of shape {list(shape)} does not fit features of size {list(target[1:])}: its sizes must "

@@ -34,8 +34,6 @@ class LoRA(Adapter):
     - `scale`: strength.
     """
 
-    merges = True
-
     def __init__(
         self,
         layers: Sequence[str] = ("q", "k", "v", "out"),

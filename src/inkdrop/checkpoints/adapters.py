@@ -65,6 +65,8 @@ def adapters_of(
             f"{harmless(path)} has no adapters: name a run of adapter=..., or a folder that it exported"
         )
     state = model_weights(content, weights)
+    if BASE_DIGEST not in state:
+        raise CheckpointError(f"{harmless(path)} does not say which base its adapters are for: use the original file")
     trained = [each.removeprefix("pipeline.") for each in content["trainable"]]
     return {
         name: SharedAdapter(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator
 
 from inkdrop.averaging import LONGEST
@@ -67,7 +67,7 @@ SETTINGS: dict[str, Any] = {
     "batch_size": Annotated[int, Ge(1)],
     "cascade": list[dict[str, Any]],
     "adapter.scale": Annotated[float, Ge(0)] | Literal["as_run"],
-    "adapter.interval": list[Annotated[float, Ge(0)]] | Literal["as_run"] | None,
+    "adapter.interval": Annotated[list[Annotated[float, Ge(0)]], Len(2, 2)] | Literal["as_run"] | None,
     "adapters": list[dict[str, Any]],
     **dict.fromkeys(("save_images", "save_stages", "save_noise"), bool),
     **dict.fromkeys(("save_gif", "save_trajectory", "save_neighbours", "save_features"), bool),

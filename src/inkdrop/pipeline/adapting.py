@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from inkdrop.adapters import Adapter
 from inkdrop.checkpoints.adapters import adapters_of, base_of, portable
 from inkdrop.checkpoints.building import built
 from inkdrop.checkpoints.content import require_fit
@@ -44,10 +45,9 @@ def add_adapters(
                 f"{base}: use the checkpoint, and its average of the weights, that the adapter was trained on"
             )
         now = next(each for each in (name, *(f"{name}_{n}" for n in range(2, 1000))) if each not in pipeline.adapters)
-        node = {**shared.node, "scale": scale}
-        attached = partial(_attach, pipeline, now)
+        attached = partial(_attach, pipeline, now, scale)
         targets = (*CHECKPOINT_TARGETS, *allow_targets)
-        built(path, node, targets, {**pipeline.state_dict(), **shared.weights}, attached)
+        built(path, shared.node, targets, {**pipeline.state_dict(), **shared.weights}, attached)
         places = {short: each for each in pipeline.trained if (short := portable(each, now)) is not None}
         state = pipeline.state_dict()
         try:
@@ -61,5 +61,6 @@ def add_adapters(
     return added
 
 
-def _attach(pipeline: Pipeline, name: str, adapter: object) -> None:
-    pipeline.attach({name: adapter})  # type: ignore[dict-item]
+def _attach(pipeline: Pipeline, name: str, scale: float, adapter: Adapter) -> None:
+    pipeline.attach({name: adapter})
+    adapter.rescale(pipeline, name, scale)
