@@ -30,7 +30,7 @@ from inkdrop.losses import (
 from inkdrop.noises import NoiseSource, Paired
 from inkdrop.predictions import DataPrediction, FlowPrediction
 from inkdrop.randomness import Generators
-from inkdrop.samplers import DDIM
+from inkdrop.samplers import DDIM, Sampler, abm, dpmpp_2m, heun
 from inkdrop.schedules import LinearInterpolation
 from inkdrop.time_grids import Consistency, Trailing
 from inkdrop.time_samplers import Uniform
@@ -228,6 +228,19 @@ def test_samplers_say_where_a_move_ends(steps: int) -> None:
     with torch.no_grad():
         x_0 = DDIM(Trailing(steps))(model.begin(), eps, {}, source)
     assert torch.allclose(x_0, exact_map(eps, 1.0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "sampler", [abm(Trailing(40)), heun(Trailing(40)), dpmpp_2m(Trailing(80))], ids=["abm", "heun", "2m"]
+)
+def test_samplers_of_several_estimates_solve_the_ordinary_equation_of_a_map(sampler: Sampler) -> None:
+    model = flow_map()
+    torch.nn.init.zeros_(model.network.wrong)  # type: ignore[arg-type]
+    eps = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    source: Any = NoiseSource(Paired(), Generators.from_seeds(range(9)))
+    with torch.no_grad():
+        x_0 = sampler(model.begin(), eps, {}, source)
+    assert torch.allclose(x_0, exact_map(eps, 1.0), atol=1e-2)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ class Denoiser(nn.Module):
         """Applies a permutation or selection of the batch; wrappers that keep state for each sample override this."""
 
     def aim(self, next: Point) -> None:
-        """Receives the point at which the next move of a sampling run ends; maps between two times need it."""
+        """Receives the point at which the next move of a sampling run ends, if one estimate makes that move."""
 
     def begin(self) -> Denoiser:
         """Returns the denoiser of one sampling run: itself, unless it keeps state between steps."""

@@ -16,8 +16,8 @@ class FlowMap(NetworkDenoiser):
     """A denoiser that also knows the time s at which a move from x_t ends, and so maps x_t to x_s.
 
     Its estimate is the x_0 for which the step of DDIM from x_t to s ends on the trajectory of the probability flow.
-    With s = t it is the ordinary estimate, which is also that of a caller that names no s. Samplers name it: sample
-    with `sampler=ddim`, whose steps may then be long.
+    With s = t it is the ordinary estimate, which is also that of a caller that names no s. `sampler=ddim` with eta = 0
+    names it, so that its steps may be long; other samplers solve the ordinary equation.
 
     - `network`, `schedule`, `prediction`, `noise`: as in `NetworkDenoiser`.
     - `embedding`: maps the c_noise of s (B) to what is added to the network's vector (B, D).

@@ -44,11 +44,6 @@ class Denoise:
         self.last = self.denoiser(x, point, self.cond)
         return self.last
 
-    def toward(self, next: Point) -> Denoise:
-        """Returns itself, after it has said to the denoiser where the next move ends."""
-        self.denoiser.aim(next)
-        return self
-
     def select(self, index: Tensor) -> None:
         """Applies a permutation or selection of the batch."""
         self.cond = {name: value[index] for name, value in self.cond.items()}
@@ -181,7 +176,9 @@ class Sampler(ABC):
         for number, (now, next) in enumerate(pairwise(points)):
             draw = noise.at(Move(number, loops, now, next))
             if next.t < now.t:
-                transition, history = self.step(denoise.toward(next), x, now, next, draw, history)
+                if self.posterior:  # other methods ask between the ends of a move, for the ordinary estimate
+                    denoiser.aim(next)
+                transition, history = self.step(denoise, x, now, next, draw, history)
             elif next.t > now.t:
                 transition, history, loops = self.up(x, now, next), (), loops + 1
             else:
