@@ -156,7 +156,7 @@ def of_methods(folder: Path) -> None:
 
 # Digits --------------------------------------------------------------------------------------------------------------
 
-DIGITS, FROM_NOTHING, REPEATS = 1500, 400, 4
+DIGITS, FROM_NOTHING, REPEATS = 1500, 1500, 4
 
 
 def of_digits(folder: Path) -> None:

@@ -146,7 +146,7 @@ def test_an_adapter_is_trained_on_a_folder_at_another_size(texts: Path, tmp_path
         ("unet/config.json", {"_class_name": "UNet3DConditionModel"}, 4, "holds a UNet3DConditionModel, which is not"),
         ("unet/config.json", {"act_fn": "gelu"}, 4, "act_fn=gelu, but this network has silu"),
         ("unet/config.json", {"freq_shift": 2}, 4, "freq_shift=2, but this network has 1"),
-        ("unet/config.json", {"out_channels": 2}, 4, "a learned variance are not supported"),
+        ("unet/config.json", {"out_channels": 3}, 4, "more inputs are not supported"),
         ("unet/config.json", {"block_out_channels": [8, 12]}, 4, "block_out_channels=[8, 12] are not multiples"),
         ("unet/config.json", {"block_out_channels": "8"}, 4, "block_out_channels: input should be a valid list"),
         ("unet/config.json", {"down_block_types": ["DownBlock2D", "SkipDownBlock2D"]}, 4, "SkipDownBlock2D is not sup"),
@@ -243,3 +243,50 @@ def test_the_transformer_of_stable_diffusion_3_is_the_model(tmp_path: Path) -> N
         assert close(model.codec.encode({"x": images}), codes)
     assert type(model.denoiser.schedule).__name__ == "LinearInterpolation"
     assert type(model.denoiser.prediction).__name__ == "FlowPrediction"
+
+
+def diffusion_transformer(folder: Path, **changes: Any) -> Any:
+    """The network and the scheduler of a DiTPipeline; returns the network."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "sample_size": 4,
+        "patch_size": 2,
+        "in_channels": 1,
+        "num_layers": 2,
+        "num_embeds_ada_norm": 10,
+    }
+    peer = diffusers.DiTTransformer2DModel(**{**sizes, "num_attention_heads": 2, "attention_head_dim": 8, **changes})
+    randomised(peer)
+    for block in peer.transformer_blocks[1:]:
+        block.norm1.emb.load_state_dict(peer.transformer_blocks[0].norm1.emb.state_dict())
+    peer.save_pretrained(folder / "transformer")
+    diffusers.DDIMScheduler(timestep_spacing="trailing", clip_sample=False).save_pretrained(folder / "scheduler")
+    return peer
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_diffusion_transformer_is_the_model(channels: int, tmp_path: Path) -> None:
+    """With twice the channels it predicts the variance of a step too."""
+    peer = diffusion_transformer(tmp_path / "published", out_channels=channels, sample_size=8)
+    changed(tmp_path / "published" / "transformer" / "config.json", _class_name="Transformer2DModel")
+    run(tmp_path / "run", f"base={tmp_path / 'published'}", model=DIGITS)
+    model: Any = inkdrop.load(tmp_path / "run")
+    x_t, label, times = torch.randn(3, 1, 8, 8), torch.tensor([0, 9, 10]), torch.tensor([0.0, 30.0, 999.0])
+    cond = model.conditioner.condition({"label": label}, {})
+    with torch.no_grad():
+        expected, out = peer(x_t, times, label).sample, model.network(x_t, times, **cond)
+    if channels == 2:
+        out = torch.cat([out[0], out[1]["variance"]], dim=1)
+    assert close(out, expected)
+
+
+def test_a_diffusion_transformer_with_what_ours_lacks_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peer, folder = diffusion_transformer(tmp_path / "published", sample_size=8), [f"base={tmp_path / 'published'}"]
+    refused(
+        [*folder, *DIGITS, "data.shape=[1,16,16]"], 4, "has sample_size=8, but this network has 16", tmp_path, capsys
+    )
+    peer.transformer_blocks[1].norm1.emb.class_embedder.embedding_table.weight.data[3] += 1
+    peer.save_pretrained(tmp_path / "published" / "transformer")
+    refused([*folder, *DIGITS], 4, "differs from that of the first block", tmp_path, capsys)

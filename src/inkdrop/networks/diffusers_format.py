@@ -7,7 +7,7 @@ denoiser of a pipeline, under `unet/` or `transformer/`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,8 @@ from inkdrop.networks.diffusers_names import layout_of
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NUM_CLASSES = "_num_classes"  # in a config.json of ours: how many rows of the table are classes; diffusers skips it
+# Classes that diffusers has renamed.
+_SINCE = {"Transformer2DModel": "DiTTransformer2DModel"}
 # Checkpoints written before 2023 name the layers of attention differently.
 _LEGACY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -55,12 +57,16 @@ def config_for_diffusers(network: nn.Module) -> dict[str, Any]:
     return {"_class_name": layout.published, **layout.config(network)}
 
 
-def from_diffusers(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Returns a state dict of diffusers under the names of `network`; raises `ValueError` for what does not fit."""
+def from_diffusers(state: Mapping[str, Tensor], network: nn.Module, others: Collection[str] = ()) -> dict[str, Tensor]:
+    """Returns a state dict of diffusers under the names of `network`; raises `ValueError` for what does not fit.
+
+    `others` are weights that another part than the network takes; they keep their names.
+    """
     theirs = {
         re.sub(r"\b(" + "|".join(_LEGACY) + r")\b", lambda m: _LEGACY[m[1]], str(key)): v for key, v in state.items()
     }
     theirs = {**layout_of(network).arranged(network, theirs)}
+    kept = {name: theirs.pop(name) for name in others if name in theirs}
     names, shapes = _names(network), {key: value.shape for key, value in network.state_dict().items()}
     missing, extra = sorted(set(names) - set(theirs)), sorted(set(theirs) - set(names))
     if missing or extra:
@@ -78,13 +84,14 @@ def from_diffusers(state: Mapping[str, Tensor], network: nn.Module) -> dict[str,
                 f"{key} has the shape {tuple(shapes[key])}, but the file has {tuple(value.shape)}: choose the sizes of "
                 "the published network"
             )
-    return ours
+    return {**ours, **kept}
 
 
 def check_config(config: Mapping[str, Any], network: nn.Module, path: str | Path) -> None:
     """Raises `ValueError` if a config.json of diffusers states options that this network does not have."""
     layout = layout_of(network)
-    if (name := config.get("_class_name", layout.published)) != layout.published:
+    name = config.get("_class_name", layout.published)
+    if _SINCE.get(name, name) != layout.published:
         raise ValueError(
             f"{harmless(path)} holds a {harmless(name)}, and {layout.choice} is a {layout.published}: choose the "
             "network of the published model"
@@ -135,10 +142,9 @@ def read_diffusers_folder(
     config = read_json(folder / "config.json")
     check_config({k: v for k, v in config.items() if k not in others}, network, folder / "config.json")
     state = _read_weights(folder)
-    kept = {name: state[name] for name in others.values() if name in state}
-    weights = from_diffusers({name: each for name, each in state.items() if name not in kept}, network)
+    weights = from_diffusers(state, network, others.values())
     _check_heads(config, network, folder / "config.json")
-    return {**weights, **kept}
+    return weights
 
 
 def _read_weights(folder: Path) -> Mapping[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Names and configurations of our networks in diffusers: its UNets, `AutoencoderKL` and `SD3Transformer2DModel`."""
+"""Names and configurations of our networks in diffusers: its UNets, transformers and `AutoencoderKL`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inkdrop.networks import diffusers_dit as dit
 from inkdrop.networks import diffusers_mmdit as mmdit
 from inkdrop.networks.autoencoders import ConvolutionalAutoencoder
+from inkdrop.networks.dit import DiT
 from inkdrop.networks.latent_unet import LatentUNet
 from inkdrop.networks.mmdit import MMDiT
 from inkdrop.networks.unet import EvenDownsample, UNet, Waves
@@ -293,6 +295,7 @@ LAYOUTS: dict[type[nn.Module], Layout] = {
         _FREE | _FREE_IN_AUTOENCODER,
         _with_mixes,
     ),
+    DiT: Layout("DiTTransformer2DModel", "network=dit", dit.rename, dit.config, dit.heads, dit.FREE, dit.arranged),
     MMDiT: Layout(
         "SD3Transformer2DModel", "network=mmdit", mmdit.rename, mmdit.config, mmdit.heads, mmdit.FREE, mmdit.arranged
     ),

@@ -29,6 +29,9 @@ def conditioner_of(
 
     Raises `ValueError` for one that is not supported.
     """
+    network = network.get("network", network)  # of a network that predicts the variance too
+    if classes := config.get("num_embeds_ada_norm"):
+        return {**choice("conditioner", "label"), "num_classes": classes, "dim": network["width"]}
     if classes := config.get("num_class_embeds"):
         return _label(config, classes, network)
     if not kind.tokens:

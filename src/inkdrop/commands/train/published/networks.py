@@ -34,6 +34,7 @@ _UNET: dict[str, Any] = {
     "num_class_embeds": _Count | None,
     "resnet_time_scale_shift": str,
 }
+_CLASSES = ("num_class_embeds", "num_embeds_ada_norm")
 _VAE: dict[str, Any] = {"block_out_channels": _Counts, "latent_channels": _Count, "in_channels": _Count}
 _NEEDED = ("in_channels", "out_channels", "block_out_channels", "layers_per_block", "down_block_types")
 # What diffusers takes where its file does not say.
@@ -50,6 +51,7 @@ class Kind:
     - `defaults`: what diffusers takes for the others.
     - `options`: makes the options of ours from config.json, the shape of x and the place of the file.
     - `tokens`: the option with the width of its tokens, or "".
+    - `formerly`: the name of the class in older folders, or "".
     """
 
     published: str
@@ -58,12 +60,13 @@ class Kind:
     defaults: dict[str, Any]
     options: Callable[[Mapping[str, Any], Sequence[int]], dict[str, Any]]
     tokens: str = ""
+    formerly: str = ""
 
 
 def kind_of(config: Mapping[str, Any], place: Path) -> Kind:
     """Returns the kind of a published network; raises `ValueError` for one without a counterpart."""
-    name = config.get("_class_name")
-    found = next((each for each in KINDS if each.published == name), None)
+    name = str(config.get("_class_name"))
+    found = next((each for each in KINDS if name in (each.published, each.formerly)), None)
     if found is None:
         raise ValueError(
             f"{harmless(place / 'config.json')} holds a {harmless(name)}, which is not supported (available: "
@@ -95,17 +98,21 @@ def network_of(kind: Kind, config: Mapping[str, Any], shape: Sequence[int], plac
     Raises `ValueError` for options that it does not have.
     """
     config = {**kind.defaults, **config}
-    if config["in_channels"] != shape[0] or config["out_channels"] != shape[0]:
+    config["out_channels"] = config["out_channels"] or config["in_channels"]
+    learned = config["out_channels"] == 2 * shape[0]  # the variance of a step too
+    if config["in_channels"] != shape[0] or config["out_channels"] != (2 if learned else 1) * shape[0]:
         raise ValueError(
             f"the network has in_channels={config['in_channels']} and out_channels={config['out_channels']}, but x has "
-            f"{shape[0]} channels: choose data with its channels; more inputs and a learned variance are not supported"
+            f"{shape[0]} channels: choose data with its channels; more inputs are not supported"
         )
     node = {**kind.options(config, shape), "shape": list(shape), "concat_channels": 0, "shown_channels": 0}
     with torch.device("meta"):
         network = build(node)
-    check_config({name: each for name, each in config.items() if name != "num_class_embeds"}, network, place)
+    check_config({name: each for name, each in config.items() if name not in _CLASSES}, network, place)
     if config.get("num_class_embeds") and kind.tokens:
         raise ValueError(f"{harmless(place)} has both num_class_embeds and tokens, which is not supported")
+    if learned:
+        return {**choice("network", "learned_variance"), "network": {**node, "_partial_": True}, "channels": shape[0]}
     return node
 
 
@@ -188,6 +195,20 @@ def _mmdit(config: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
     }
 
 
+def _dit(config: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    return {
+        **choice("network", "dit"),
+        "patch_size": config["patch_size"],
+        "width": width,
+        "depth": config["num_layers"],
+        "num_heads": config["num_attention_heads"],
+        "dropout": float(config["dropout"]),
+        "vector_dim": width,
+        "token_dim": 0,
+    }
+
+
 KINDS = (
     Kind(
         "UNet2DModel",
@@ -231,5 +252,22 @@ KINDS = (
         {},
         _mmdit,
         "joint_attention_dim",
+    ),
+    Kind(
+        "DiTTransformer2DModel",
+        {
+            **_COMMON,
+            **dict.fromkeys(("patch_size", "num_layers", "num_attention_heads", "attention_head_dim"), _Count),
+            "out_channels": _Count | None,
+            "num_embeds_ada_norm": _Count,
+            "dropout": Annotated[float, Ge(0), Lt(1)],
+        },
+        (
+            *("in_channels", "patch_size", "num_layers", "num_attention_heads", "attention_head_dim"),
+            *("num_embeds_ada_norm", "sample_size"),
+        ),
+        {"out_channels": None, "dropout": 0.0},
+        _dit,
+        formerly="Transformer2DModel",
     ),
 )

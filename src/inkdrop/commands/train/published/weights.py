@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from inkdrop.conditioners import Label
-from inkdrop.networks import UNet
+from inkdrop.networks import DiT, LearnedVariance, UNet
+from inkdrop.networks.diffusers_dit import CLASSES
 from inkdrop.networks.diffusers_format import read_diffusers_folder
 
-_TABLE = "class_embedding.weight"
+_TABLES = {UNet: {"num_class_embeds": "class_embedding.weight"}, DiT: {"num_embeds_ada_norm": CLASSES}}
 
 
 def begin_with(path: Path, pipeline: Any) -> None:
@@ -21,13 +22,16 @@ def begin_with(path: Path, pipeline: Any) -> None:
     Raises `ValueError` if they do not fit.
     """
     network, conditioner = pipeline.network, pipeline.conditioner
-    if type(network) is not UNet or network.vector is None or type(conditioner) is not Label:
+    if type(network) is LearnedVariance:
+        network = network.network
+    if (tables := _TABLES.get(type(network))) is None or not network.doors["vector"] or type(conditioner) is not Label:
         network.load_state_dict(read_diffusers_folder(path, network))
         return
     vector, network.vector = network.vector, None  # of a published network a table takes its place
     try:
-        weights = read_diffusers_folder(path, network, {"num_class_embeds": _TABLE})
-        table = weights.pop(_TABLE, None)
+        weights = read_diffusers_folder(path, network, tables)
+        (name,) = tables.values()
+        table = weights.pop(name, None)
         network.load_state_dict(weights)
     finally:
         network.vector = vector
@@ -39,7 +43,8 @@ def _set_classes(table: Tensor | None, conditioner: Label, vector: Any) -> None:
     """Makes a table of classes (N, E) the vectors of a conditioner; without a row for no class, that is their mean."""
     if table is None:
         raise ValueError("the published network has no classes: set conditioner=none, or use a network that has them")
-    count, width = conditioner.num_classes, vector.weight.shape[0]
+    count, is_map = conditioner.num_classes, type(vector) is torch.nn.Linear
+    width = vector.out_features if is_map else conditioner.dim
     if table.dim() != 2 or len(table) not in (count, count + 1) or table.shape[1] != width or conditioner.dim != width:
         raise ValueError(
             f"the published table of classes has the shape {tuple(table.shape)}: set conditioner.num_classes and "
@@ -47,5 +52,6 @@ def _set_classes(table: Tensor | None, conditioner: Label, vector: Any) -> None:
         )
     rows = table if len(table) == count + 1 else torch.cat([table, table.mean(0, keepdim=True)])
     conditioner.embedding.weight.copy_(rows)
-    torch.nn.init.eye_(vector.weight)
-    torch.nn.init.zeros_(vector.bias)
+    if is_map:
+        torch.nn.init.eye_(vector.weight)
+        torch.nn.init.zeros_(vector.bias)
