@@ -29,10 +29,13 @@ History: TypeAlias = tuple[tuple[Point, Tensor], ...]
 
 
 class Denoise:
-    """The denoiser of a run with its condition: `denoise(x (B, *), point) -> Estimate`."""
+    """The denoiser of a run with its condition: `denoise(x (B, *), point) -> Estimate`.
 
-    def __init__(self, denoiser: Denoiser, cond: Condition):
-        self.denoiser, self.cond = denoiser, cond
+    `aims` says to the denoiser where moves end; a method that asks between the ends needs the ordinary estimate.
+    """
+
+    def __init__(self, denoiser: Denoiser, cond: Condition, aims: bool = False):
+        self.denoiser, self.cond, self.aims = denoiser, cond, aims
         self.last: Estimate | None = None
 
     @property
@@ -43,6 +46,12 @@ class Denoise:
     def __call__(self, x: Tensor, point: Point) -> Estimate:
         self.last = self.denoiser(x, point, self.cond)
         return self.last
+
+    def toward(self, next: Point) -> Denoise:
+        """Returns itself for a move that ends at `next`."""
+        if self.aims:
+            self.denoiser.aim(next)
+        return self
 
     def select(self, index: Tensor) -> None:
         """Applies a permutation or selection of the batch."""
@@ -166,7 +175,7 @@ class Sampler(ABC):
         """
         points = self.points(denoiser.schedule, t_start)
         self.check_noise(denoiser.noise)
-        noise, denoise = self.path(noise), Denoise(denoiser, cond)
+        noise, denoise = self.path(noise), Denoise(denoiser, cond, aims=self.posterior)
         history: History = ()
         loops = 0
         first = noise.at(Move(-1, loops, points[0], points[0]))
@@ -176,9 +185,7 @@ class Sampler(ABC):
         for number, (now, next) in enumerate(pairwise(points)):
             draw = noise.at(Move(number, loops, now, next))
             if next.t < now.t:
-                if self.posterior:  # other methods ask between the ends of a move, for the ordinary estimate
-                    denoiser.aim(next)
-                transition, history = self.step(denoise, x, now, next, draw, history)
+                transition, history = self.step(denoise.toward(next), x, now, next, draw, history)
             elif next.t > now.t:
                 transition, history, loops = self.up(x, now, next), (), loops + 1
             else:
