@@ -26,7 +26,10 @@ def composed(overrides: list[str], name: str = "train") -> dict[str, Any]:
 
 def reads_its_codec(overrides: list[str]) -> bool:
     """Whether these options compose only where a run exists, because the shape of x is that of its codes."""
-    return any(each.startswith(("codec.model.checkpoint=", "codec.model.files.path=")) for each in overrides)
+    return any(
+        each.startswith(("codec.model.checkpoint=", "codec.model.files.path=", "vocabulary.files.path="))
+        for each in overrides
+    )
 
 
 def choices(conf: Path = CONF) -> list[list[str]]:

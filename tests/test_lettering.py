@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
 from inkdrop.files.texts import encoded
 from inkdrop.pictures import Images
-from inkdrop.pictures.lettering import _length, _lines, lettered, texts_of
+from inkdrop.pictures.lettering import _MARGIN, _MOST_LINES, _font, broken, lettered, texts_of
 
 
 def test_an_image_is_above_its_texts() -> None:
@@ -29,17 +31,21 @@ def test_an_image_is_above_its_texts() -> None:
     assert (sheet[-2:] == 255).all()
 
 
+def lines_of(texts: Sequence[str], width: int) -> list[str]:
+    return broken(texts, width - _MARGIN, _font(), _MOST_LINES)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_long_texts_are_broken_and_cut_to_the_width(channels: int) -> None:
     texts = [["x" * 100, "two"], ["word " * 60], ["a", "b"]]
     for text in texts:
-        lines = _lines(text, 96)
+        lines = lines_of(text, 96)
         assert len(lines) <= 5
-        assert all(_length(line) <= 92 for line in lines)
-    assert _lines(texts[1], 96)[-1].endswith("…")
-    assert _lines(texts[2], 96) == ["a", "b"]
-    assert "".join(_lines(["x" * 40], 96)) == "x" * 40
-    assert _lines(["abc"], 5) == ["a", "b", "c"]
+        assert all(_font().getlength(line) <= 92 for line in lines)
+    assert lines_of(texts[1], 96)[-1].endswith("…")
+    assert lines_of(texts[2], 96) == ["a", "b"]
+    assert "".join(lines_of(["x" * 40], 96)) == "x" * 40
+    assert lines_of(["abc"], 5) == ["a", "b", "c"]
     assert lettered(texts, 96, channels).shape == (3, 67, 96, channels)
 
 

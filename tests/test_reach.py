@@ -92,6 +92,9 @@ PUBLISHED = torch.tensor(
     dtype=torch.uint8,
 )
 # Arguments of the parts that no YAML file names.
+TOKENIZER = (
+    b'{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}'
+)
 OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.conditioners.hint.Hint": {"name": "hint", "door": "hint_a", "shape": [1, 8, 8]},
     "inkdrop.constraints.particles.Residual": {},
@@ -127,6 +130,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     **{
         f"inkdrop.data.degradations.{name}": arguments
         for name, arguments in {
+            "blanks.MiddleBlanks": {},
             "chains.Chain": {"steps": [{"_target_": "inkdrop.data.degradations.Copy"}]},
             "chains.Copy": {},
             "colours.ColourJitter": {},
@@ -151,6 +155,15 @@ OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.pipeline.published.published_autoencoder": {
         "files": {"_target_": "inkdrop.models.ForeignFiles", "files": {"config.json": PUBLISHED}},
         "shape": [1, 4, 4],
+    },
+    "inkdrop.models.tokenizer.Tokenizer": {
+        "files": {
+            "_target_": "inkdrop.models.ForeignFiles",
+            "files": {
+                "config.json": torch.tensor([*b"{}"], dtype=torch.uint8),
+                "tokenizer.json": torch.tensor([*TOKENIZER], dtype=torch.uint8),
+            },
+        }
     },
     "inkdrop.pictures.automatic.Automatic": {},
     "inkdrop.pipeline.loading.embedded": {"model": {"_target_": "inkdrop.codecs.Pixels"}, "classes": []},

@@ -2,8 +2,21 @@
 
 from inkdrop.codecs.base import Batches, Codec
 from inkdrop.codecs.binary import Binary
+from inkdrop.codecs.one_hot import OneHot
 from inkdrop.codecs.pixels import Pixels
 from inkdrop.codecs.series import Increments, MeanScaled
 from inkdrop.codecs.standardize import Standardize
+from inkdrop.codecs.vocabulary import Vocabulary, Words
 
-__all__ = ["Batches", "Binary", "Codec", "Increments", "MeanScaled", "Pixels", "Standardize"]
+__all__ = [
+    "Batches",
+    "Binary",
+    "Codec",
+    "Increments",
+    "MeanScaled",
+    "OneHot",
+    "Pixels",
+    "Standardize",
+    "Vocabulary",
+    "Words",
+]

@@ -23,7 +23,7 @@ USER_TARGETS = ("inkdrop.", "torch.optim.", "lightning.pytorch.")
 # is a part. Building a part opens no file, except for `loaded`, which reads another checkpoint.
 KINDS: dict[str, tuple[str, ...]] = {
     "inkdrop.adapters": ("inkdrop.adapters.Adapter",),
-    "inkdrop.codecs": ("inkdrop.codecs.Codec",),
+    "inkdrop.codecs": ("inkdrop.codecs.Codec", "inkdrop.codecs.Vocabulary"),
     "inkdrop.conditioners": ("inkdrop.conditioners.Conditioner",),
     "inkdrop.constraints": (
         *("inkdrop.constraints.Alignment", "inkdrop.constraints.ConstraintFactory"),
@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     ),
     "inkdrop.likelihood": ("inkdrop.likelihood.Likelihood",),
     "inkdrop.models": (
-        *("inkdrop.codecs.Codec", "inkdrop.models.ForeignFiles", "inkdrop.models.Model"),
+        *("inkdrop.codecs.Codec", "inkdrop.codecs.Vocabulary", "inkdrop.models.ForeignFiles", "inkdrop.models.Model"),
         "inkdrop.models.observations.Observation",
     ),
     "inkdrop.metrics": ("inkdrop.metrics.Evaluation", "inkdrop.metrics.Extractor", "inkdrop.metrics.metric.Metric"),

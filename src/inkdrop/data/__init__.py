@@ -12,6 +12,7 @@ from inkdrop.data.scenes import Scenes
 from inkdrop.data.series_table import SeriesTable
 from inkdrop.data.simulated_series import LowRank, VectorAutoregression
 from inkdrop.data.subject import Subject
+from inkdrop.data.texts import E2E, TextFile, TextPairs
 from inkdrop.data.toys import Toy
 from inkdrop.data.webdataset import WebDataset
 from inkdrop.data.windows import ExchangeRate
@@ -19,6 +20,7 @@ from inkdrop.errors import DataError
 
 __all__ = [
     "CIFAR10",
+    "E2E",
     "MNIST",
     "Arrays",
     "DataError",
@@ -32,6 +34,8 @@ __all__ = [
     "SeriesTable",
     "Split",
     "Subject",
+    "TextFile",
+    "TextPairs",
     "Toy",
     "VectorAutoregression",
     "WebDataset",

@@ -7,6 +7,7 @@ from inkdrop.models.foreign import MAX_FOREIGN_BYTES, ForeignFiles
 from inkdrop.models.generator import Generator
 from inkdrop.models.holding import Frozen, Reference
 from inkdrop.models.latent import Latent
+from inkdrop.models.tokenizer import Tokenizer
 
 __all__ = [
     "MAX_FOREIGN_BYTES",
@@ -18,4 +19,5 @@ __all__ = [
     "Latent",
     "Model",
     "Reference",
+    "Tokenizer",
 ]

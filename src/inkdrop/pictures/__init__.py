@@ -6,5 +6,6 @@ from inkdrop.pictures.images import Images
 from inkdrop.pictures.points import Points
 from inkdrop.pictures.series import Series
 from inkdrop.pictures.sheets import save_gif, save_png
+from inkdrop.pictures.text import Text
 
-__all__ = ["Automatic", "Images", "Points", "Series", "View", "save_gif", "save_png"]
+__all__ = ["Automatic", "Images", "Points", "Series", "Text", "View", "save_gif", "save_png"]

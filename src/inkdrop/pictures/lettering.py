@@ -25,7 +25,7 @@ def texts_of(batch: Mapping[str, Tensor]) -> list[list[str]]:
 
 def lettered(texts: Sequence[Sequence[str]], width: int, channels: int) -> np.ndarray:
     """Returns the texts of each image, black on white and broken into lines of this width, as (B, H, width, C)."""
-    lines = [_lines(each, width) for each in texts]
+    lines = [broken(each, width - _MARGIN, _font(), _MOST_LINES) for each in texts]
     height = _LINE * max(map(len, lines)) + 2
     strips = []
     for each in lines:
@@ -35,33 +35,35 @@ def lettered(texts: Sequence[Sequence[str]], width: int, channels: int) -> np.nd
     return np.stack(strips)[..., None].repeat(channels, 3)
 
 
-def _lines(texts: Sequence[str], width: int) -> list[str]:
-    """Texts, each of which begins a line, broken at spaces, or within words that are longer than a line."""
+def broken(texts: Sequence[str], width: int, font: ImageFont.FreeTypeFont, most: int) -> list[str]:
+    """Returns the first lines of texts, each of which begins a line, broken at spaces or within too long words.
+
+    - `texts`: the texts.
+    - `width`: the pixels of a line.
+    - `font`: the letters.
+    - `most`: the largest number of lines; the rest is cut off.
+    """
     lines: list[str] = []
     for text in texts:
         line = ""
         for word in text.split(" "):
-            if line and _length(f"{line} {word}") > width - _MARGIN:
+            if line and font.getlength(f"{line} {word}") > width:
                 lines.append(line)
                 line = ""
             line = f"{line} {word}" if line else word
-            while (fits := _fitting(line, width)) < len(line):
+            while (fits := _fitting(line, width, font)) < len(line):
                 lines.append(line[:fits])
                 line = line[fits:]
         lines.append(line)
-    if len(lines) <= _MOST_LINES:
+    if len(lines) <= most:
         return lines
-    last = lines[_MOST_LINES - 1]
-    return [*lines[: _MOST_LINES - 1], f"{last[: _fitting(last, width, '…')]}…"]
+    last = lines[most - 1]
+    return [*lines[: most - 1], f"{last[: _fitting(last, width, font, '…')]}…"]
 
 
-def _fitting(line: str, width: int, end: str = "") -> int:
+def _fitting(line: str, width: int, font: ImageFont.FreeTypeFont, end: str = "") -> int:
     """How many of the first letters of a line fit with its end, at least one."""
-    return next((count for count in range(len(line), 1, -1) if _length(line[:count] + end) <= width - _MARGIN), 1)
-
-
-def _length(text: str) -> float:
-    return _font().getlength(text)
+    return next((count for count in range(len(line), 1, -1) if font.getlength(line[:count] + end) <= width), 1)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Fields that are derived from the data: what a model is conditioned on, or what a constraint knows."""
 
+from inkdrop.data.degradations.blanks import MiddleBlanks
 from inkdrop.data.degradations.chains import Chain, Copy
 from inkdrop.data.degradations.colours import ColourJitter, Edges, Grey
 from inkdrop.data.degradations.compression import JPEG
@@ -21,6 +22,7 @@ __all__ = [
     "GapMask",
     "Grey",
     "HalfMask",
+    "MiddleBlanks",
     "OutpaintingMask",
     "PixelMask",
     "StrokeMask",
