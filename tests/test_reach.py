@@ -96,6 +96,7 @@ TOKENIZER = (
     b'{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}'
 )
 OTHERS: dict[str, dict[str, Any]] = {
+    "inkdrop.codecs.word_embedding.nearness": {"_partial_": True},
     "inkdrop.conditioners.hint.Hint": {"name": "hint", "door": "hint_a", "shape": [1, 8, 8]},
     "inkdrop.constraints.particles.Residual": {},
     "inkdrop.constraints.prompt_to_prompt.Refine": {},

@@ -7,6 +7,7 @@ from inkdrop.codecs.pixels import Pixels
 from inkdrop.codecs.series import Increments, MeanScaled
 from inkdrop.codecs.standardize import Standardize
 from inkdrop.codecs.vocabulary import Vocabulary, Words
+from inkdrop.codecs.word_embedding import WordEmbedding, inner_products, nearness
 
 __all__ = [
     "Batches",
@@ -18,5 +19,8 @@ __all__ = [
     "Pixels",
     "Standardize",
     "Vocabulary",
+    "WordEmbedding",
     "Words",
+    "inner_products",
+    "nearness",
 ]

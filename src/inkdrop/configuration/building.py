@@ -23,7 +23,9 @@ USER_TARGETS = ("inkdrop.", "torch.optim.", "lightning.pytorch.")
 # is a part. Building a part opens no file, except for `loaded`, which reads another checkpoint.
 KINDS: dict[str, tuple[str, ...]] = {
     "inkdrop.adapters": ("inkdrop.adapters.Adapter",),
-    "inkdrop.codecs": ("inkdrop.codecs.Codec", "inkdrop.codecs.Vocabulary"),
+    "inkdrop.codecs": (
+        *("inkdrop.codecs.Codec", "inkdrop.codecs.Vocabulary", "inkdrop.codecs.word_embedding.Rounding"),
+    ),
     "inkdrop.conditioners": ("inkdrop.conditioners.Conditioner",),
     "inkdrop.constraints": (
         *("inkdrop.constraints.Alignment", "inkdrop.constraints.ConstraintFactory"),

@@ -5,6 +5,7 @@ from inkdrop.constraints.gradient import DPS, PiGDM
 from inkdrop.constraints.particles import Particles, Resampling, Residual, Systematic
 from inkdrop.constraints.prompt_to_prompt import Alignment, PromptToPrompt, Refine, Replace
 from inkdrop.constraints.replacement import Replacement
+from inkdrop.constraints.source import Source
 from inkdrop.noises import Transition
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Replacement",
     "Resampling",
     "Residual",
+    "Source",
     "Stepping",
     "Systematic",
     "Transition",

@@ -2,6 +2,7 @@
 
 from inkdrop.data.arrays import Arrays
 from inkdrop.data.cifar10 import CIFAR10
+from inkdrop.data.copied_words import CopiedWords
 from inkdrop.data.digits import Digits
 from inkdrop.data.image_folder import ImageFolder
 from inkdrop.data.loaders import Split, collect
@@ -23,6 +24,7 @@ __all__ = [
     "E2E",
     "MNIST",
     "Arrays",
+    "CopiedWords",
     "DataError",
     "DataModule",
     "Digits",

@@ -1,6 +1,7 @@
 """Guidance: factories of denoisers around denoisers."""
 
 from inkdrop.guidance.base import Guidance
+from inkdrop.guidance.clamp import Clamp
 from inkdrop.guidance.clip import Clip
 from inkdrop.guidance.contrast import Autoguidance, ClassifierFree
 from inkdrop.guidance.distilled import Distilled
@@ -15,6 +16,7 @@ from inkdrop.guidance.staged import Staged
 
 __all__ = [
     "Autoguidance",
+    "Clamp",
     "ClassifierFree",
     "ClassifierGuidance",
     "Clip",

@@ -10,6 +10,7 @@ from inkdrop.losses.contrastive import ContrastiveLoss
 from inkdrop.losses.coupling import independent, minibatch_ot
 from inkdrop.losses.denoising import DenoisingLoss, Term
 from inkdrop.losses.distribution_matching import DistributionMatching
+from inkdrop.losses.embedding import FirstStepTerm, PriorTerm, RoundingTerm
 from inkdrop.losses.flow_maps import MeanFlow, Shortcut
 from inkdrop.losses.progressive import ProgressiveDistillation
 from inkdrop.losses.uncertainty import LearnedUncertainty
@@ -24,13 +25,16 @@ __all__ = [
     "DenoisingLoss",
     "DistributionMatching",
     "Example",
+    "FirstStepTerm",
     "HybridLoss",
     "LearnedUncertainty",
     "Loss",
     "LossTerms",
     "MeanFlow",
     "NoisyCrossEntropy",
+    "PriorTerm",
     "ProgressiveDistillation",
+    "RoundingTerm",
     "Shortcut",
     "Term",
     "VariationalLoss",

@@ -5,6 +5,7 @@ from inkdrop.metrics.consistency import Consistency
 from inkdrop.metrics.contrastive import Contrastive, TextRetrieval, TextSimilarity
 from inkdrop.metrics.diversity import Diversity
 from inkdrop.metrics.evaluation import Evaluation
+from inkdrop.metrics.exact_match import ExactMatch
 from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception, NoFeatures, Thumbnail
 from inkdrop.metrics.forecasts import CRPS, EnergyScore, NormalizedDeviation, SummedCRPS
 from inkdrop.metrics.frechet import FrechetDistance, frechet_distance
@@ -35,6 +36,7 @@ __all__ = [
     "Diversity",
     "EnergyScore",
     "Evaluation",
+    "ExactMatch",
     "Extractor",
     "FrechetDistance",
     "GaussianStatistics",

@@ -4,6 +4,7 @@ from inkdrop.noises.absorbing import Absorbing
 from inkdrop.noises.brownian import Brownian
 from inkdrop.noises.laws import Gaussian, Noise, Offset, slerp
 from inkdrop.noises.paired import Paired
+from inkdrop.noises.partial import Partial
 from inkdrop.noises.sources import Move, NoiseSource, Source
 from inkdrop.noises.transitions import Categorical, Draw, Transition
 
@@ -18,6 +19,7 @@ __all__ = [
     "NoiseSource",
     "Offset",
     "Paired",
+    "Partial",
     "Source",
     "Transition",
     "slerp",
