@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from inkdrop.data import Arrays
 from inkdrop.data.arrays import OnDisk
 from inkdrop.data.loaders import collect
+from inkdrop.data.numbers import read_csv
 from inkdrop.errors import DataError
 from inkdrop.files.texts import decoded
 
@@ -254,6 +256,28 @@ def test_a_table_of_numbers_is_x_without_the_other_fields(tmp_path: Path) -> Non
     assert sorted(torch.cat([each["label"] for each in items]).tolist()) == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("between", [";", "\t"])
+def test_decimals_may_have_a_comma_where_cells_have_another_separator(between: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("\n".join(between.join(row) for row in (["a", "b"], ["-1,5", "2"], ["3", "0,25"])))
+    assert read_csv(tmp_path / "a.tsv", [])["x"].tolist() == [[-1.5, 2], [3, 0.25]]
+    (tmp_path / "a.tsv").write_text(f"a{between}b\n1.234,5{between}2\n3{between}4\n6{between}4\n")
+    with pytest.raises(DataError, match=re.escape("column a, row 2: 1.234,5 is not a number")):
+        read_csv(tmp_path / "a.tsv", [])
+
+
+def test_what_programs_write_for_a_missing_number_is_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n1,x\nNA,y\n,z\nNaN,\n2,-\n")
+    columns = read_csv(tmp_path / "a.csv", [], np.nan)
+    assert np.array_equal(columns["a"], [1, np.nan, np.nan, np.nan, 2], equal_nan=True)
+    assert columns["b"].tolist() == ["x", "y", "z", "", "-"]
+
+
+def test_a_first_row_of_data_is_no_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("2020-01-01,100.94\n2020-01-02,101.5\n")
+    read_csv(tmp_path / "a.csv", [])
+    assert "its header has the number 100.94: if its first row is data" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -264,7 +288,7 @@ def test_a_table_of_numbers_is_x_without_the_other_fields(tmp_path: Path) -> Non
         ("a,b\n", "has 1 rows: a table has a header and at least one row"),
         ("", "has 0 rows"),
         ("a;b\n1;2\n3;x\n4;5\n", "column b, row 3: x is not a number"),
-        ("a\nx\ny\n", "has no columns of numbers besides x"),
+        ("a\nx\ny\n", r"has no columns of numbers besides x, so that x would be empty \(columns: a\)"),
     ],
 )
 def test_odd_tables_are_refused_by_row_and_column(text: str, words: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from inkdrop.data.classes import numbered
 from inkdrop.data.loaders import Augment, Column, Derive, Split
 from inkdrop.data.module import DataModule
-from inkdrop.data.numbers import read_csv
+from inkdrop.data.numbers import SUFFIXES, read_csv
 from inkdrop.errors import DataError
 from inkdrop.files.arrays import Npz, has_channels_last, map_npy
 from inkdrop.files.locations import Location
@@ -115,7 +115,7 @@ class Arrays(DataModule):
 
     def _arrays(self, path: Path) -> Mapping[str, np.ndarray]:
         """The arrays of a path, which include those that `fields` names."""
-        arrays = read_csv(path, [*self.fields.values()]) if path.suffix == ".csv" else open_arrays(path)
+        arrays = read_csv(path, [*self.fields.values()]) if path.suffix in SUFFIXES else open_arrays(path)
         if missing := [name for name in self.fields.values() if name not in arrays]:
             raise DataError(
                 f"{path} has no array {missing[0]} (available: {harmless(', '.join(arrays))}): set data.fields"

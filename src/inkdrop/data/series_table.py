@@ -11,7 +11,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from inkdrop.data.loaders import Derive
-from inkdrop.data.numbers import read_csv
+from inkdrop.data.numbers import SUFFIXES, read_csv
 from inkdrop.data.windows import Windows
 from inkdrop.errors import DataError
 from inkdrop.files.arrays import Npz, map_npy
@@ -24,10 +24,10 @@ _MOST_STEPS = 10**7  # with those that are missing
 class SeriesTable(Windows):
     """Your own series: a table with a row for each step and a column for each series, in windows.
 
-    Empty cells and steps that the times leave out are missing numbers, which a warning counts. Windows with missing
-    numbers do not train. Arguments beyond those of `Windows`:
+    Empty cells, NA, and steps that the times leave out are missing numbers, which a warning counts. Windows with
+    missing numbers do not train. Arguments beyond those of `Windows`:
 
-    - `path`: a .csv with a header, or a .npy or .npz of an array (steps, C).
+    - `path`: a .csv or .tsv with a header, or a .npy or .npz of an array (steps, C).
     - `columns`: names of the series in a .csv, or numbers of columns of an array; null is all columns of numbers.
     - `time`: the column of a .csv with the times, such as 2024-01-31 or 2024-01-31T12:00; null is evenly spaced rows.
     - `frequency`: the time of a step, such as 1D, 1h or 15m, or B for working days; null is the most frequent one.
@@ -58,11 +58,11 @@ class SeriesTable(Windows):
 
     def verify(self) -> None:
         if not self.path.is_file():
-            raise DataError(f"{self.path} is missing: set data.path to a .csv, .npy or .npz file")
+            raise DataError(f"{self.path} is missing: set data.path to a .csv, .tsv, .npy or .npz file")
 
     def values(self) -> Tensor:
         self.verify()
-        series = self._of_csv() if self.path.suffix == ".csv" else self._of_array()
+        series = self._of_csv() if self.path.suffix in SUFFIXES else self._of_array()
         series = np.where(np.isfinite(series), series, np.nan).astype(np.float32)
         if missing := int(np.isnan(series).any(1).sum()):
             warn(f"{self.path}: {missing} of {len(series)} steps have missing numbers: windows with them do not train")
@@ -70,7 +70,7 @@ class SeriesTable(Windows):
 
     def _of_array(self) -> np.ndarray:
         if self.path.suffix not in (".npy", ".npz"):
-            raise DataError(f"{self.path} is not a .csv, .npy or .npz file: set data.path to one of these")
+            raise DataError(f"{self.path} is not a .csv, .tsv, .npy or .npz file: set data.path to one of these")
         if self.time is not None:
             raise DataError(f"data.time={self.time} names a column of a .csv: set it to null for {self.path.name}")
         arrays = {"x": map_npy(self.path, DataError)} if self.path.suffix == ".npy" else Npz(self.path, DataError)
@@ -124,7 +124,8 @@ class SeriesTable(Windows):
         if back := (np.diff(steps) <= 0).nonzero()[0].tolist():
             raise DataError(
                 f"{self.path}: the time {times[back[0] + 1]} does not follow {times[back[0]]} by a step: sort the "
-                "rows, remove those that repeat, or set data.frequency"
+                "rows, remove those that repeat, or set data.frequency; a table has one row for each time, and a "
+                "column for each series"
             )
         if steps[-1] >= _MOST_STEPS:
             raise DataError(f"{self.path} spans {steps[-1]:,} steps: set data.frequency to a longer one")
@@ -141,7 +142,8 @@ class SeriesTable(Windows):
             values, counts = np.unique(np.diff(times), return_counts=True)
             if not len(values) or values[counts.argmax()] <= np.timedelta64(0, "s"):
                 raise DataError(
-                    f"{self.path}: its times do not grow by steps: set data.time to another column, or null"
+                    f"{self.path}: its times do not grow by steps: sort the rows, write one row for each time with a "
+                    "column for each series, or set data.time to another column or null"
                 )
             return values[counts.argmax()]
         count, unit = self.frequency[:-1] or "1", self.frequency[-1]
