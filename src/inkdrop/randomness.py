@@ -43,10 +43,26 @@ def same_dropout(generators: Generators) -> None:
     A loss that calls a network twice in a step calls this before each, so that both calls drop the same elements.
     """
     seed = int(generators.at("dropout").keys[0])
-    if torch.accelerator.is_available():
+    if torch.accelerator.is_available() and not torch.cuda.is_initialized():
         torch.manual_seed(seed)
-    else:  # torch would note the stack of calls for devices that there may be later, in each step
-        torch.default_generator.manual_seed(seed)
+        return
+    # torch.manual_seed would note the stack of calls for devices that there may be later, in each step.
+    for generator in (torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())):
+        generator.manual_seed(seed)
+
+
+def sent(values: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Returns values of the host on a device and of a type, without waiting for what the device still has to do.
+
+    The values are converted here and pinned, because a copy of other memory waits. Those that lie on the device, or
+    belong on the host, are only converted.
+    """
+    values = values if dtype is None else values.to(dtype)
+    if values.device == device:
+        return values
+    if device.type == "cuda" and values.device.type == "cpu" and not values.is_pinned():
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from inkdrop.callbacks.cadence import Every
 from inkdrop.callbacks.step import AfterStep
 from inkdrop.loggers.rows import record
+from inkdrop.randomness import sent
 
 
 class LossByNoiseLevel(AfterStep):
@@ -27,9 +28,9 @@ class LossByNoiseLevel(AfterStep):
             return
         error = outputs["error"].float()
         finite = error.isfinite()  # the others belong to a skipped step
-        bins = (outputs["t"] * self.num_bins).long().clamp(max=self.num_bins - 1).to(error.device)
-        self._sum = self._sum.to(error.device).index_add(0, bins, error.where(finite, 0))
-        self._count = self._count.to(error.device).index_add(0, bins, finite.float())
+        bins = sent((outputs["t"] * self.num_bins).long().clamp(max=self.num_bins - 1), error.device)
+        self._sum = sent(self._sum, error.device).index_add(0, bins, error.where(finite, 0))
+        self._count = sent(self._count, error.device).index_add(0, bins, finite.float())
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def state_dict(self) -> dict[str, Any]:

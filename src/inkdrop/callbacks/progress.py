@@ -11,13 +11,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class ProgressBar(LightningProgressBar):
     """A bar over all optimizer steps, with the latest losses and metrics, elapsed and remaining time.
 
-    If the output is not a terminal, it prints a line at each validation instead.
+    Losses are those of the latest step that was logged. If the output is not a terminal, it prints a line at each
+    validation instead.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
         self._bar: Progress | None = None
+        self._step = -1  # that is shown
 
     def disable(self) -> None:
         self._enabled = False
@@ -42,7 +44,13 @@ class ProgressBar(LightningProgressBar):
         self._bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, *args: object, **kwargs: object) -> None:
-        self._update(trainer)
+        if self._bar is None or self._bar.disable or trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            self._bar.update(self._bar.task_ids[0], completed=trainer.global_step)  # reading a loss waits for a device
+        else:
+            self._update(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._update(trainer)

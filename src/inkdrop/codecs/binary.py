@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inkdrop.codecs.base import NOTHING, Codec
 from inkdrop.codecs.pixels import Pixels
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 
 
 class Binary(Codec):
@@ -31,7 +31,9 @@ class Binary(Codec):
 
     def encode(self, batch: Mapping[str, Tensor], generators: Generators | None = None) -> Tensor:
         share = batch["x"].float() / 255
-        threshold = 0.5 if generators is None else generators.uniform(share.shape[1:], torch.float32).to(share.device)
+        threshold = (
+            0.5 if generators is None else sent(generators.uniform(share.shape[1:], torch.float32), share.device)
+        )
         return torch.where(share > threshold, 1.0, -1.0)
 
     def decode(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from inkdrop.codecs import Batches
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
+from inkdrop.randomness import sent
 
 # Statistics before `fit`: they leave numbers unchanged, and no number is out of range.
 UNKNOWN = {
@@ -77,7 +78,7 @@ class Attributes(Conditioner):
         (name,) = self.names
         numbers = (self._rows(batch[name]).to(self.absent) - self.mean) / self.std
         # Both branches run in every step, because distributed training needs a gradient of every weight.
-        empty = dropped.get(name, torch.zeros(len(numbers), dtype=torch.bool)).to(numbers.device)
+        empty = sent(dropped.get(name, torch.zeros(len(numbers), dtype=torch.bool)), numbers.device)
         return {"vector": torch.where(empty[:, None], self.absent, self.map(numbers))}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
 from inkdrop.files.pictures import read_in_turn
 from inkdrop.models import Frozen, Model
+from inkdrop.randomness import sent
 
 
 class Embedding(Conditioner):
@@ -51,7 +52,7 @@ class Embedding(Conditioner):
         # Unit vectors of D numbers have elements of about D^(-1/2).
         mapped = self.map(vectors * vectors.shape[1] ** 0.5)
         # Both branches run in every step, because distributed training needs a gradient of every weight.
-        empty = dropped.get("x", torch.zeros(len(mapped), dtype=torch.bool)).to(mapped.device)
+        empty = sent(dropped.get("x", torch.zeros(len(mapped), dtype=torch.bool)), mapped.device)
         return {"vector": torch.where(empty[:, None], self.absent, mapped)}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:

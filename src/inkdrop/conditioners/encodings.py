@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inkdrop.files.showing import harmless
 from inkdrop.models import ForeignFiles
+from inkdrop.randomness import sent
 
 
 class TextCache:
@@ -55,7 +56,7 @@ class TextCache:
         steps = torch.arange(length + 1)
         steps = torch.where(steps == length, lengths, steps.minimum(lengths))
         mask = torch.arange(length) < lengths
-        return self._rows[(first + steps).to(self._rows.device)], mask.to(self._rows.device)
+        return self._rows[sent(first + steps, self._rows.device)], sent(mask, self._rows.device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextCache:
         return TextCache(self.limit)

@@ -12,7 +12,7 @@ from torch import Tensor
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
 from inkdrop.files.pictures import read_in_turn
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 
 
 class Hint(Conditioner):
@@ -51,7 +51,7 @@ class Hint(Conditioner):
             )
         hint = images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
         if name in dropped:
-            hint = hint * ~dropped[name].to(hint.device).reshape(-1, *[1] * (hint.dim() - 1))
+            hint = hint * ~sent(dropped[name], hint.device).reshape(-1, *[1] * (hint.dim() - 1))
         return {self.door: hint}
 
     def dropped(self, generators: Generators) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
 from inkdrop.files.pictures import read_images
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 
 
 class Image(Conditioner):
@@ -79,8 +79,8 @@ class Image(Conditioner):
     def _noised(self, images: Tensor, level: Tensor, generators: Generators) -> dict[str, Tensor]:
         """Returns the fields of images (B, C, *) with noise of the levels (B)."""
         images = _floats(images)
-        eps = generators.at("image").normal(images.shape[1:]).to(images.device)
-        name, level_name, level = self.images[0], self.levels[0], level.to(images.device)
+        eps = sent(generators.at("image").normal(images.shape[1:]), images.device)
+        name, level_name, level = self.images[0], self.levels[0], sent(level, images.device)
         s = level.reshape(-1, *[1] * (images.dim() - 1))
         return {name: (1 - s**2).sqrt() * images + s * eps, level_name: level}
 
@@ -91,7 +91,7 @@ class Image(Conditioner):
         levels = [batch[level].to(image).reshape(-1, *[1] * (image.dim() - 1)) * ones for level in self.levels]
         concat = torch.cat([image, ones, *levels], dim=1)
         if name in dropped:
-            concat[dropped[name].to(concat.device)] = 0
+            concat[sent(dropped[name], concat.device)] = 0
         return {"concat": concat}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.denoiser import Condition
 from inkdrop.files.showing import harmless
+from inkdrop.randomness import sent
 
 
 class Label(Conditioner):
@@ -42,7 +43,7 @@ class Label(Conditioner):
         (name,) = self.names
         label = batch[name]
         if name in dropped:
-            label = torch.where(dropped[name].to(label.device), self.num_classes, label)
+            label = torch.where(sent(dropped[name], label.device), self.num_classes, label)
         return {"vector": self.embedding(label)}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from inkdrop.conditioners.base import Conditioner
 from inkdrop.constraints.observed import NAMES, requested
 from inkdrop.denoiser import Condition
+from inkdrop.randomness import sent
 
 
 class Masked(Conditioner):
@@ -51,7 +52,7 @@ class Masked(Conditioner):
                 raise ValueError(f"{name} has the shape {list(values.shape[1:])}, and this model needs {shape}")
         known = known.float() / 127.5 - 1 if known.dtype == torch.uint8 else known.float()
         for empty in dropped.values():
-            mask = mask * ~empty.to(mask.device).reshape(-1, *[1] * (mask.dim() - 1))
+            mask = mask * ~sent(empty, mask.device).reshape(-1, *[1] * (mask.dim() - 1))
         return {"concat": torch.cat([known * mask, mask], dim=1)}
 
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from inkdrop.conditioners.encodings import padding_of
 from inkdrop.conditioners.frozen_text import FrozenText
 from inkdrop.denoiser import Condition
 from inkdrop.models import ForeignFiles
+from inkdrop.randomness import sent
 
 
 class Text(FrozenText):
@@ -75,7 +76,7 @@ class Text(FrozenText):
             cond = {"tokens": self.map(rows[:, :-1]) * mask[:, :, None], "mask": mask}
         if self.vector_map is not None:
             cond["vector"] = self.vector_map(rows[:, -1])
-        return cond if emptied is None else self._emptied(cond, emptied.to(mask.device))
+        return cond if emptied is None else self._emptied(cond, sent(emptied, mask.device))
 
     def _emptied(self, cond: dict[str, Tensor], emptied: Tensor) -> Condition:
         """The condition in which the learned null values take the place of dropped texts."""

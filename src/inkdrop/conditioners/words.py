@@ -23,6 +23,7 @@ from inkdrop.conditioners.new_words import extended
 from inkdrop.denoiser import Condition
 from inkdrop.files.showing import harmless
 from inkdrop.files.texts import decoded, encoded, is_text, requested
+from inkdrop.randomness import sent
 
 _PADDING, _START, _EMPTY, _UNKNOWN, _FIRST = range(5)  # numbers of tokens; words follow from the last
 _BYTES = 32  # of a word in the vocabulary; longer ones are unknown
@@ -177,7 +178,7 @@ class Words(Conditioner):
         if name in dropped:
             alone = torch.zeros_like(numbers)
             alone[:, 0] = _EMPTY
-            numbers = torch.where(dropped[name].to(numbers.device)[:, None], alone, numbers)
+            numbers = torch.where(sent(dropped[name], numbers.device)[:, None], alone, numbers)
         mask = numbers != _PADDING
         h = self.embedding(numbers) + self.positions
         for block in self.blocks:

@@ -17,8 +17,9 @@ from torch import Tensor
 from inkdrop.data.captions import Captions
 from inkdrop.data.classes import numbered, renumbered
 from inkdrop.data.findings import Findings
-from inkdrop.data.loaders import Augment, Derive, Derived, Order, OrderedLoader, ShuffledLoader, Split, content
+from inkdrop.data.loaders import Augment, Batch, Derive, Derived, Order, OrderedLoader, ShuffledLoader, Split, content
 from inkdrop.errors import CheckpointError, DataError
+from inkdrop.randomness import sent
 
 _NAMED = 5  # classes in a warning
 
@@ -179,6 +180,10 @@ class DataModule(LightningDataModule, ABC):
 
     def _num_batches(self) -> int:
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.completed if self.trainer else 0
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Returns the batch on the device, but for its positions, from which the host draws all random numbers."""
+        return {name: values if name == "position" else sent(values, device) for name, values in batch.items()}
 
     def order(self) -> Order | None:
         """Returns the order of the training items; None is that of shuffled passes."""

@@ -9,6 +9,7 @@ from inkdrop.denoiser.base import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.denoiser.network import NetworkDenoiser
 from inkdrop.noises import Noise
 from inkdrop.predictions import Prediction
+from inkdrop.randomness import sent
 from inkdrop.schedules import Point, Scalar, Schedule
 
 
@@ -99,7 +100,7 @@ class ScaleConditioned(NetworkDenoiser):
 
 def _column(values: Scalar, x: Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return torch.as_tensor(values, dtype=dtype).to(x.device, non_blocking=True).expand(len(x))
+    return sent(torch.as_tensor(values, dtype=dtype), x.device).expand(len(x))
 
 
 def _beside(cond: Condition, embedded: Tensor) -> Condition:

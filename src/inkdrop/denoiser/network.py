@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from inkdrop.denoiser.base import Condition, Denoiser, Estimate
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.predictions import Prediction
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 from inkdrop.schedules import Point, Schedule, over
 
 
@@ -46,7 +46,7 @@ class NetworkDenoiser(Denoiser):
         """Returns the output F (B, *) of the network, in float32 or better as the loss needs it, and its extras."""
         x = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
         _, _, c_in, c_noise = self.prediction.coefficients(now)
-        noise_level = torch.as_tensor(c_noise, dtype=x.dtype).to(x.device, non_blocking=True).expand(len(x))
+        noise_level = sent(torch.as_tensor(c_noise, dtype=x.dtype), x.device).expand(len(x))
         output: Any = self.network(x * over(c_in, x), noise_level, **cond)
         F, extras = output if isinstance(output, tuple) else (output, {})
         return F.to(x.dtype), extras

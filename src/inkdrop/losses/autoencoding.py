@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from inkdrop.losses.adversary import Adversary
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.models import Model, Reference
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 
 _LARGEST = 1e4  # factor of the adversarial loss by the ratio of gradients
 
@@ -102,7 +102,7 @@ class AutoencodingLoss(Loss):
 
     def _begun(self, example: Example) -> Tensor | int:
         """1 (B) for the samples for which the adversary acts, else 0."""
-        return 1 if example.progress is None else (example.progress >= self.start).float()
+        return 1 if example.progress is None else sent((example.progress >= self.start).float(), example.x_0.device)
 
 
 def _ratio(loss: Tensor, other: Tensor, weight: nn.Parameter) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inkdrop.codecs import Codec
 from inkdrop.denoiser import Condition
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -25,7 +25,7 @@ class Example(NamedTuple):
     - `batch`: all fields of the raw data by name.
     - `codec`: the codec that encoded the data.
     - `weight`: which samples (B) or which elements (B, *) count, and how much; the loss is the mean over these.
-    - `progress` (B): the share of the training run, from 0 to 1, that lies before each sample.
+    - `progress` (B): the share of the training run, from 0 to 1, that lies before each sample; on the host.
     """
 
     x_0: Tensor
@@ -53,7 +53,7 @@ class Example(NamedTuple):
         weight = self.sample_weight
         if weight is None or importance is None:
             return importance if weight is None else weight
-        return importance.to(weight, non_blocking=True) * weight
+        return sent(importance, weight.device, weight.dtype) * weight
 
     def weighed(self, loss: Tensor) -> Tensor:
         """The loss (B) of samples multiplied by their weights.

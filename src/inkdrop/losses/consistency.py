@@ -67,7 +67,7 @@ class ConsistencyLoss(Loss):
 
     def gap(self, example: Example) -> Tensor:
         """Returns the gap g (B) of samples by the progress of the run; outside of a run it is the last one."""
-        progress = torch.ones(len(example.x_0)) if example.progress is None else example.progress.cpu()
+        progress = torch.ones(len(example.x_0)) if example.progress is None else example.progress
         return self.first_gap * (self.last_gap / self.first_gap) ** progress.double()
 
     def forward(

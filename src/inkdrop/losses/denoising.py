@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from inkdrop.denoiser import Estimate, NetworkDenoiser
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.coupling import Coupling, independent
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 from inkdrop.schedules import Point
 from inkdrop.time_samplers import Times, TimeSampler
 from inkdrop.weightings import Weighting, weights_at
@@ -144,4 +144,4 @@ class DenoisingLoss(Loss):
 
 
 def _like(factors: Tensor, values: Tensor) -> Tensor:
-    return factors.to(values.device, values.dtype, non_blocking=True)
+    return sent(factors, values.device, values.dtype)

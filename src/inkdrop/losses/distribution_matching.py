@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.teachers import Teacher, like, settled
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 from inkdrop.time_samplers import Times, TimeSampler
 from inkdrop.weightings import Weighting, weights_at
 
@@ -62,7 +62,7 @@ class DistributionMatching(Loss):
         schedule, count = denoiser.schedule, len(example.x_0)
         noise = denoiser.noise.within(example.batch)
         first = schedule.points([1.0])[0]
-        eps = noise(example.x_0.shape[1:], generators.at("start"), example.x_0.dtype).to(example.x_0.device)
+        eps = sent(noise(example.x_0.shape[1:], generators.at("start"), example.x_0.dtype), example.x_0.device)
         x = denoiser(first.sigma * eps, first, example.cond).x_0
         times = self.time_sampler(schedule, generators.at("time")) if t is None else Times(t, None)
         now = schedule.point(times.t)

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from inkdrop.denoiser import FlowMap
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.teachers import like, settled
-from inkdrop.randomness import Generators, same_dropout
+from inkdrop.randomness import Generators, same_dropout, sent
 from inkdrop.schedules import over
 from inkdrop.time_samplers import TimeSampler
 
@@ -113,7 +113,7 @@ class Shortcut(Loss):
         long = (drawn.t - drawn.s > self.shortest).nonzero().squeeze(1)
         target = drawn.velocity
         if len(long):
-            at = long.to(target.device)
+            at = sent(long, target.device)
             chosen = _Drawn(drawn.t[long], drawn.s[long], drawn.x_t[at], target[at], _chosen(drawn.cond, at))
             target = target.index_copy(0, at, self._two_moves(denoiser, chosen, generators).to(target.dtype))
         u = self._velocity(denoiser, drawn.x_t, drawn.t, drawn.s, drawn.cond, generators)

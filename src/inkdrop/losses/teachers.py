@@ -10,6 +10,7 @@ from torch import Tensor
 from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.losses.base import Example
 from inkdrop.models import Reference
+from inkdrop.randomness import sent
 from inkdrop.schedules import Point, Scalar, Schedule, over
 
 
@@ -81,7 +82,7 @@ def snapped(schedule: Schedule, t: Tensor) -> Tensor:
 
 def like(factors: Scalar, values: Tensor) -> Tensor:
     """Returns factors on the device and in the type of values."""
-    return torch.as_tensor(factors).to(values.device, values.dtype, non_blocking=True)
+    return sent(torch.as_tensor(factors), values.device, values.dtype)
 
 
 def settled(example: Example, loss: Tensor, importance: Tensor | None) -> tuple[Tensor, Tensor | None]:

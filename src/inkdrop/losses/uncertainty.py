@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.losses.base import Example, Loss, LossTerms
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 
 _RANGE = 30.0  # log-SNRs are clamped to plus and minus this
 
@@ -45,7 +45,7 @@ class LearnedUncertainty(Loss):
 
     def uncertainty(self, log_snr: Tensor) -> Tensor:
         """Returns u (B) at log-SNRs (B)."""
-        clamped = log_snr.clamp(-_RANGE, _RANGE).to(self.phases.device, self.phases.dtype)
+        clamped = sent(log_snr.clamp(-_RANGE, _RANGE), self.phases.device, self.phases.dtype)
         return self.u(torch.cos(clamped[:, None] * self.frequencies + self.phases)).squeeze(1)
 
     def forward(
@@ -53,5 +53,5 @@ class LearnedUncertainty(Loss):
     ) -> LossTerms:
         terms = self.loss(denoiser, example, generators, t)
         u = self.uncertainty(denoiser.schedule.log_snr(terms.t))
-        penalty = u if terms.importance is None else terms.importance.to(u) * u
+        penalty = u if terms.importance is None else sent(terms.importance, u.device, u.dtype) * u
         return terms._replace(loss=terms.loss * torch.exp(-u) + penalty, parts={**terms.parts, "uncertainty": u})

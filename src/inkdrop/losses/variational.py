@@ -16,7 +16,7 @@ from inkdrop.deviations import Deviation, decoder
 from inkdrop.losses.base import Example, Loss, LossTerms
 from inkdrop.losses.coupling import independent
 from inkdrop.losses.denoising import Attempt, DenoisingLoss
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 from inkdrop.schedules import Point, over
 from inkdrop.variational import decoder_term, discretized, gaussian, prior_term, step_terms
 
@@ -84,13 +84,13 @@ class VariationalLoss(Loss):
         if len(later):
             next = schedule.point((step[later] - 1) / num_timesteps)
             here, extras = _rows(now, later), _choose(attempt.extras, later)
-            on = later.to(F.device)
+            on = sent(later, F.device)
             counts = None if weight is None else weight[on]
             terms = step_terms(x_0[on], estimate[on], here, next, self.deviation(here, next, extras), counts)
             value = value.index_add(0, on, terms)
         if len(first):
             one, two = schedule.points([1 / num_timesteps, min(2, num_timesteps) / num_timesteps])
-            on, extras = first.to(F.device), _choose(attempt.extras, first)
+            on, extras = sent(first, F.device), _choose(attempt.extras, first)
             deviation = decoder(one, two if num_timesteps > 1 else None, extras)
             counts = None if weight is None else weight[on]
             terms = decoder_term(x_0[on], estimate[on], deviation, self.log_probability, counts)
@@ -133,4 +133,4 @@ def _rows(point: Point, rows: Tensor) -> Point:
 
 
 def _choose(extras: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    return {name: value[rows.to(value.device)] for name, value in extras.items()}
+    return {name: value[sent(rows, value.device)] for name, value in extras.items()}

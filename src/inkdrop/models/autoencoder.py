@@ -14,7 +14,7 @@ from inkdrop.models.base import Model
 from inkdrop.models.observations import Observation
 from inkdrop.noises import Noise
 from inkdrop.pictures import Automatic, View
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 
 
 class Autoencoder(Model):
@@ -67,7 +67,7 @@ class Autoencoder(Model):
         """Returns the code of the output of the encoder (B, *); it is random only if generators are given."""
         eps = None
         if generators is not None and self.bottleneck.draws:
-            eps = generators.normal(self.latent_shape).to(encoded.device)
+            eps = sent(generators.normal(self.latent_shape), encoded.device)
         return self.bottleneck(encoded, eps)
 
     def output(self, z: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from inkdrop.codecs import Codec
 from inkdrop.models.base import Model
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.predictions import Prediction
+from inkdrop.randomness import sent
 from inkdrop.schedules import Point, Scalar, Schedule, over
 
 
@@ -52,7 +53,7 @@ class NoisyClassifier(Model):
     def forward(self, x_t: Tensor, now: Point) -> Tensor:
         x = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
         _, _, c_in, c_noise = self.prediction.coefficients(now)
-        noise_level = torch.as_tensor(c_noise, dtype=x.dtype).to(x.device, non_blocking=True).expand(len(x))
+        noise_level = sent(torch.as_tensor(c_noise, dtype=x.dtype), x.device).expand(len(x))
         logits: Any = self.network(over(c_in, x) * x, noise_level)
         return logits.to(x.dtype)
 

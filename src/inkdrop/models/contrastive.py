@@ -14,7 +14,7 @@ from inkdrop.codecs import Batches, Codec
 from inkdrop.models.base import Model
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.predictions import Prediction
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 from inkdrop.schedules import Point, Scalar, Schedule, over
 
 LARGEST = math.log(100.0)  # of the log of the factor of similarities
@@ -81,7 +81,7 @@ class ContrastiveModel(Model):
         """Returns the unit vectors (B, D) of noised data x_t (B, *), or of clean data if there is no time."""
         x = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
         _, _, c_in, c_noise = self.prediction.coefficients(now or self.schedule.points([0.0])[0])
-        level = torch.as_tensor(c_noise, dtype=x.dtype).to(x.device, non_blocking=True).expand(len(x))
+        level = sent(torch.as_tensor(c_noise, dtype=x.dtype), x.device).expand(len(x))
         return nn.functional.normalize(self.network(over(c_in, x) * x, level).to(x.dtype), dim=1)
 
     @property

@@ -12,7 +12,7 @@ from inkdrop.codecs import Codec
 from inkdrop.models.base import Model
 from inkdrop.noises import Gaussian, Noise
 from inkdrop.pictures import Automatic, View
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 
 
 class Generator(Model):
@@ -45,7 +45,7 @@ class Generator(Model):
 
     def made(self, generators: Generators) -> Tensor:
         """Returns x (B, *) of noise from these random streams."""
-        eps = self.noise(self.latent_shape, generators).to(self.device)
+        eps = sent(self.noise(self.latent_shape, generators), self.device)
         made: Tensor = self.network(eps)
         return made
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inkdrop.noises.laws import Noise
 from inkdrop.noises.transitions import Categorical, Transition
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 from inkdrop.schedules import Point, Schedule, over
 
 
@@ -42,7 +42,7 @@ class Absorbing(Noise):
             )
 
     def mixed(self, x_0: Tensor, eps: Tensor, now: Point, generators: Generators) -> Tensor:
-        u = generators.at("absorb").uniform(x_0.shape[2:]).to(x_0.device)[:, None]
+        u = sent(generators.at("absorb").uniform(x_0.shape[2:]), x_0.device)[:, None]
         return torch.where(u < over(now.sigma, u), eps, x_0)
 
     def move(self, mean: Tensor, std: Any) -> Transition:

@@ -11,7 +11,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from inkdrop.noises.transitions import Transition
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 from inkdrop.schedules import Point, Scalar, Schedule, over
 
 
@@ -46,7 +46,7 @@ class Noise(ABC):
 
         `coupling(x_0, eps)` may reorder eps within the batch.
         """
-        eps = self(x_0.shape[1:], generators, x_0.dtype).to(x_0.device, non_blocking=True)
+        eps = sent(self(x_0.shape[1:], generators, x_0.dtype), x_0.device)
         eps = eps if coupling is None else coupling(x_0, eps)
         return self.mixed(x_0, eps, now, generators), eps
 

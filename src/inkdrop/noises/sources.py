@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inkdrop.noises.laws import Noise
 from inkdrop.noises.transitions import Draw
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 from inkdrop.schedules import Point
 
 
@@ -51,7 +51,7 @@ class _Draw:
     number: int
 
     def __call__(self, like: Tensor, purpose: str, *position: int) -> Tensor:
-        return self.law(like.shape[1:], self.streams(purpose, *position), like.dtype).to(like.device, non_blocking=True)
+        return sent(self.law(like.shape[1:], self.streams(purpose, *position), like.dtype), like.device)
 
     def streams(self, purpose: str, *position: int) -> Generators:
         return self.generators.at(purpose, self.number, *position)

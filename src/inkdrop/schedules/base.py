@@ -13,6 +13,8 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from inkdrop.randomness import sent
+
 Scalar: TypeAlias = float | Tensor
 
 
@@ -29,7 +31,7 @@ class Point(NamedTuple):
 def over(value: Scalar, x: Tensor) -> Scalar:
     """Reshapes a tensor (B) to (B, 1, ..., 1) of x's type, to multiply `x` (B, *); a float is returned as it is."""
     if isinstance(value, Tensor):
-        return value.to(x.device, x.dtype, non_blocking=True).reshape(-1, *(1,) * (x.dim() - 1))
+        return sent(value, x.device, x.dtype).reshape(-1, *(1,) * (x.dim() - 1))
     return value
 
 
