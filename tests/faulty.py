@@ -29,7 +29,7 @@ class FaultyLoss(DenoisingLoss):
             return terms
         self.count += 1
         if self.count in self.calls and int(os.environ.get("LOCAL_RANK", "0")) == self.rank:
-            row = torch.arange(len(terms.loss)) == 3
+            row = torch.arange(len(terms.loss), device=terms.loss.device) == 3
             terms = terms._replace(loss=torch.where(row, terms.loss * self.factor + self.term, terms.loss))
         return terms
 

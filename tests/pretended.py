@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -63,6 +64,13 @@ class Event:
 
     def synchronize(self) -> None:
         pass
+
+
+class There(Callback):
+    """Puts what a trainer trains on the pretended device."""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        trainer.strategy._root_device = DEVICE
 
 
 class Pretended(TorchFunctionMode):

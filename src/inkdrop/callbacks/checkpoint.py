@@ -93,6 +93,7 @@ class Checkpoint(BetweenSteps):
 
     def _save(self, trainer: Trainer) -> None:
         if self._saved_at != trainer.global_step:
+            trainer.lightning_module.settle()  # type: ignore[operator]
             self._saved_at = trainer.global_step
             if self.best and improves_upwards(trainer, self.best):
                 self.files.best = f"-{self.best}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -86,19 +86,26 @@ class EMA(AfterStep):
         if self.snapshots is not None and trainer.is_global_zero:
             self.files.cut(trainer.global_step)  # later snapshots will be written again
 
-    @torch.no_grad()
     def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step % self.every_steps == 0 and pl_module.updated:
-            self.num_updates += 1
-            weights = [weight.detach().float() for weight in _trainable(pl_module).values()]
-            for profile, remaining in self._remaining.items():
-                averages = list(self.averages[profile].values())
-                torch._foreach_lerp_(averages, weights, 1 - remaining(self.num_updates))
+        task: Any = pl_module
+        if trainer.global_step % self.every_steps == 0:
+            task.once_updated(partial(self._update, pl_module))
         if self.snapshots is not None and self.snapshots.due(trainer):
+            task.settle()
             self._store(trainer, pl_module)
+
+    @torch.no_grad()
+    def _update(self, pl_module: LightningModule) -> None:
+        self.num_updates += 1
+        weights = [weight.detach().float() for weight in _trainable(pl_module).values()]
+        for profile, remaining in self._remaining.items():
+            averages = list(self.averages[profile].values())
+            torch._foreach_lerp_(averages, weights, 1 - remaining(self.num_updates))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.snapshots is not None:
+            task: Any = pl_module
+            task.settle()
             self._store(trainer, pl_module)
             self.files.wait()
 
@@ -186,7 +193,8 @@ def averaged_weights(trainer: Trainer, pl_module: LightningModule, weights: str 
 
     Raises `ValueError` for an average that is not kept.
     """
-    name = profile_name(trainer, weights)
+    name, task = profile_name(trainer, weights), cast(Any, pl_module)
+    task.settle()
     if name == "raw":
         yield
         return

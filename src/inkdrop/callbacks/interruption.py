@@ -80,4 +80,5 @@ class StopOnSignal(BetweenSteps):
             torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MAX)
             noted = int(everywhere)
         if noted:
+            trainer.lightning_module.settle()  # type: ignore[operator]
             raise Interrupted(noted, trainer.global_step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 import torch
@@ -22,7 +23,7 @@ from inkdrop.models import Model
 from inkdrop.randomness import Generators, same_dropout
 from inkdrop.schedules import Schedule
 from inkdrop.tasks import learning_rate
-from inkdrop.tasks.guard import GradientGuard, scale_of
+from inkdrop.tasks.guard import GradientGuard, refuses_itself, scale_of
 from inkdrop.tasks.soundness import RecentLosses
 from inkdrop.time_samplers import spread
 
@@ -209,10 +210,36 @@ class Task(LightningModule):
     def _note_step(self, *_: Any) -> None:
         self.updated = self.guard.finite  # never called where the fp16 scaler skips a step
 
+    def once_updated(self, action: Callable[[], None]) -> None:
+        """Calls this if the latest step changed the weights, as soon as that is known, and before the next step."""
+        if self.guard.awaited is not None:
+            self.guard.awaited.actions.append(action)
+        elif self.updated:
+            action()
+
+    def settle(self) -> None:
+        """Waits for the verdict on the latest step; whoever reads the weights calls it first.
+
+        Raises `NonFiniteError` for a step that was refused and must not be skipped.
+        """
+        self.guard.settle(self)
+
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Steps the learning rate if the weights changed."""
-        if self.updated:
-            super().lr_scheduler_step(scheduler, metric)
+        self.once_updated(partial(super().lr_scheduler_step, scheduler, metric))
+
+    def on_before_zero_grad(self, optimizer: Optimizer) -> None:
+        """Settles the step before while its gradients are still there; the device works on the forward pass."""
+        self.settle()
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Settles the latest step, and removes its gradients."""
+        self.settle()
+        super().on_validation_model_zero_grad()
+
+    def on_train_end(self) -> None:
+        """Settles the last step."""
+        self.settle()
 
     def configure_callbacks(self) -> list[Callback]:
         """Returns the callback that writes the values of a step as one row."""
@@ -234,14 +261,21 @@ class Task(LightningModule):
 
         Each group of parameters is clipped by its own norm.
         """
-        self.updated, groups = False, self.groups()
-        norms, scale = self.guard.check(self, optimizer, groups), scale_of(self, optimizer)
         trainer: Any = self.trainer
-        if norms and (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # Lightning's self.log is expensive
+        self.updated, groups = False, self.groups()
+        logged = (trainer.global_step + 1) % trainer.log_every_n_steps == 0
+        late = not logged and refuses_itself(self, optimizer)  # a step that is logged is read in any case
+        self.guard.disarm(optimizer)
+        norms = (self.guard.arm if late else self.guard.check)(self, optimizer, groups)
+        scale = scale_of(self, optimizer)
+        if norms and logged:  # Lightning's self.log is expensive
             for name, norm in norms.items():
                 self.log(f"train/gradient_norm{name and f'_{name}'}", norm)
             record(trainer, {"train/learning_rate": optimizer.param_groups[0]["lr"]}, trainer.global_step + 1)
         if norms and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            if late and len(norms) == 1:  # the optimizer divides by it while it reads the gradients
+                self.guard.scale(optimizer, next(iter(norms.values())), gradient_clip_val)
+                norms = {}
             for name, norm in norms.items():
                 parameters = [parameter for parameter in groups[name] if parameter.grad is not None]
                 torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val * scale, norm * scale)
@@ -259,20 +293,7 @@ class Task(LightningModule):
         before, now = (config.get("task", {}) for config in (checkpoint.get("config", {}), self.config))
         if any(before.get(part) != now.get(part) for part in ("optimizer", "scheduler")):
             kinds = [(config.get("optimizer") or {}).get("_target_") for config in (before, now)]
-            self._renew(checkpoint, afresh=kinds[0] != kinds[1])
-
-    def _renew(self, checkpoint: dict[str, Any], afresh: bool) -> None:
-        """Rewrites optimizer and scheduler in a checkpoint as if they had had these options from the start."""
-        (state,), (curve,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
-        optimizer, scheduler = self._begun()
-        learning_rate.move(scheduler, learning_rate.num_moves(curve))
-        for old, new in zip(state["param_groups"], optimizer.param_groups, strict=True):
-            parameters = old["params"]
-            old.clear()
-            old.update(new, params=parameters)
-        checkpoint["lr_schedulers"] = [scheduler.state_dict()]
-        if afresh:  # another kind of optimizer cannot use this state
-            state["state"] = {}
+            learning_rate.rewrite(checkpoint, *self._begun(), afresh=kinds[0] != kinds[1])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, the facts, the data's fingerprint and classes, and the names of trained weights."""

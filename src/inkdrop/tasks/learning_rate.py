@@ -83,3 +83,19 @@ def move(scheduler: LRScheduler, num_steps: int) -> None:
 def num_moves(state: Mapping[str, Any]) -> int:
     """Returns how often the scheduler with this state was stepped."""
     return state["last_epoch"] if "last_epoch" in state else num_moves(state["_schedulers"][0])
+
+
+def rewrite(checkpoint: dict[str, Any], optimizer: Optimizer, scheduler: LRScheduler, afresh: bool) -> None:
+    """Rewrites a checkpoint as if it had had the options of this optimizer and scheduler from the start.
+
+    `afresh` removes the state of the optimizer, which another kind cannot use.
+    """
+    (state,), (curve,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+    move(scheduler, num_moves(curve))
+    for old, new in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        parameters = old["params"]
+        old.clear()
+        old.update(new, params=parameters)
+    checkpoint["lr_schedulers"] = [scheduler.state_dict()]
+    if afresh:
+        state["state"] = {}
