@@ -140,7 +140,7 @@ def refuses_itself(task: Any, optimizer: Any) -> bool:
     """Returns whether the device can refuse a step by itself, so that the host need not wait for the norm.
 
     Fused optimizers of torch leave weights, moments and their count alone where `found_inf` is 1. On a CPU nothing is
-    gained, and the scaler of fp16 has a verdict of its own.
+    gained, and the scaler of fp16 judges by itself.
     """
     if _scaler(task) is not None or not optimizer.param_groups[0]["params"][0].is_cuda:
         return False
