@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inkdrop.data import Digits, Toy
-from inkdrop.data.loaders import OrderedLoader, ShuffledLoader
+from inkdrop.data.loaders import OrderedLoader, ShuffledLoader, ShuffledPasses
 from inkdrop.data.toys import checkerboard, moons, ring
 
 SPLIT = {"x": torch.arange(10)[:, None], "label": torch.arange(10)}
@@ -137,3 +137,13 @@ def test_workers_begin_with_the_first_batch_and_end_with_their_loader() -> None:
     assert set(multiprocessing.active_children()) - before
     del loader, batches
     assert not set(multiprocessing.active_children()) - before  # without waiting for the garbage collector
+
+
+def test_positions_of_several_passes_are_found_in_any_order() -> None:
+    order = ShuffledPasses(50, 3)
+    whole = order(range(400)).reshape(8, 50)
+    assert all(sorted(each.tolist()) == list(range(50)) for each in whole)
+    assert len({tuple(each.tolist()) for each in whole}) == 8
+    wanted = [399, 0, 51, 50, 0, 120, 399]
+    assert order(wanted).tolist() == whole.flatten()[wanted].tolist()
+    assert ShuffledPasses(50, 3)([77]).tolist() == whole.flatten()[77:78].tolist()

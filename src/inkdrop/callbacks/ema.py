@@ -63,6 +63,7 @@ class EMA(AfterStep):
         self.files = CheckpointFolder(folder, keep=None)
         self._snapshot_type = getattr(torch, snapshot_type)
         self._stored_at = -1
+        self._weights: list[Tensor] = []  # in training
         self._swapped = False
 
     @property
@@ -73,6 +74,7 @@ class EMA(AfterStep):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.files.owner = pl_module.config.get("run_id")  # type: ignore[operator, union-attr]
         trainable = _trainable(pl_module)
+        self._weights = list(trainable.values())
         for profile in self._remaining:
             loaded = self.averages.get(profile, {})
             self.averages[profile] = {
@@ -89,15 +91,15 @@ class EMA(AfterStep):
     def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         task: Any = pl_module
         if trainer.global_step % self.every_steps == 0:
-            task.once_updated(partial(self._update, pl_module))
+            task.once_updated(self._update)
         if self.snapshots is not None and self.snapshots.due(trainer):
             task.settle()
             self._store(trainer, pl_module)
 
     @torch.no_grad()
-    def _update(self, pl_module: LightningModule) -> None:
+    def _update(self) -> None:
         self.num_updates += 1
-        weights = [weight.detach().float() for weight in _trainable(pl_module).values()]
+        weights = [weight.detach().float() for weight in self._weights]
         for profile, remaining in self._remaining.items():
             averages = list(self.averages[profile].values())
             torch._foreach_lerp_(averages, weights, 1 - remaining(self.num_updates))

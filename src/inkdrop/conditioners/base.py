@@ -106,8 +106,11 @@ class Conditioner(nn.Module):
 
     def dropped(self, generators: Generators) -> dict[str, Tensor]:
         """Draws which samples have which condition emptied: (B), bool, by name."""
+        rates = {name: rate for name, rate in self.dropouts.items() if rate > 0}
+        if not rates:
+            return {}
         draw = generators.uniform()
-        return {name: draw < rate for name, rate in self.dropouts.items() if rate > 0}
+        return {name: draw < rate for name, rate in rates.items()}
 
     @abstractmethod
     def request(self, seeds: Sequence[int], **condition: Any) -> dict[str, Tensor]:

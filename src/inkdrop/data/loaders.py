@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -109,7 +110,13 @@ class ShuffledPasses:
         self._latest = (-1, torch.empty(0))
 
     def __call__(self, positions: Sequence[int]) -> Tensor:
-        return torch.stack([self._order(p // self.num_items)[p % self.num_items] for p in positions])
+        numbers = np.asarray(positions, np.int64)
+        passes, places = np.divmod(numbers, self.num_items)
+        items = torch.empty(len(numbers), dtype=torch.int64)
+        for number in np.unique(passes).tolist():  # a batch lies in one pass, or in two
+            within = torch.from_numpy(passes == number)
+            items[within] = self._order(number)[torch.from_numpy(places)[within]]
+        return items
 
     def _order(self, number: int) -> Tensor:
         if self._latest[0] != number:

@@ -67,6 +67,7 @@ class Task(LightningModule):
         self.loss = loss
         self.optimizer, self.scheduler, self.seed, self.weight = optimizer, scheduler, seed, weight
         self.guard = GradientGuard(max_skipped_steps, max_gradient_norm)
+        self._trained: dict[str, list[torch.nn.Parameter]] = {}
         self.begun = False  # whether everything is restored and training has started
         self.updated = False  # whether the latest optimizer step changed the weights
         self.validated_at = -1
@@ -246,10 +247,9 @@ class Task(LightningModule):
         return [Rows()]
 
     def on_train_start(self) -> None:
-        """Clears the losses of an earlier training."""
-        self.begun = True
+        """Clears the losses of an earlier training, and looks up what is trained once for all steps."""
+        self.begun, self._trained, self._step_values = True, self.groups(), []
         self.guard.losses.clear()
-        self._step_values.clear()
 
     def configure_gradient_clipping(
         self,
@@ -262,7 +262,7 @@ class Task(LightningModule):
         Each group of parameters is clipped by its own norm.
         """
         trainer: Any = self.trainer
-        self.updated, groups = False, self.groups()
+        self.updated, groups = False, self._trained
         logged = (trainer.global_step + 1) % trainer.log_every_n_steps == 0
         late = not logged and refuses_itself(self, optimizer)  # a step that is logged is read in any case
         self.guard.disarm(optimizer)
