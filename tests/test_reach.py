@@ -91,12 +91,23 @@ PUBLISHED = torch.tensor(
     ],
     dtype=torch.uint8,
 )
+POOLED = {"_target_": "inkdrop.networks.Pooled", "network": {"_target_": "inkdrop.codecs.Pixels"}}
 # Arguments of the parts that no YAML file names.
 TOKENIZER = (
     b'{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}'
 )
 OTHERS: dict[str, dict[str, Any]] = {
     "inkdrop.codecs.word_embedding.nearness": {"_partial_": True},
+    "inkdrop.networks.pooled.Pooled": {"network": POOLED["network"]},
+    "inkdrop.models.attribute_classifier.AttributeClassifier": {
+        "network": POOLED,
+        "schedule": {"_target_": "inkdrop.schedules.sqrt", "num_timesteps": 4},
+        "prediction": {"_target_": "inkdrop.predictions.DataPrediction"},
+        "codec": {"_target_": "inkdrop.codecs.Pixels"},
+        "shape": [4, 4],
+        "num_values": 4,
+    },
+    "inkdrop.models.codec_of.CodecOf": {"model": {"_target_": "inkdrop.pipeline.loaded", "checkpoint": "RUN"}},
     "inkdrop.conditioners.hint.Hint": {"name": "hint", "door": "hint_a", "shape": [1, 8, 8]},
     "inkdrop.constraints.particles.Residual": {},
     "inkdrop.constraints.prompt_to_prompt.Refine": {},

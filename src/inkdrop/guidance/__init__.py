@@ -1,5 +1,6 @@
 """Guidance: factories of denoisers around denoisers."""
 
+from inkdrop.guidance.attribute import AttributeGuidance
 from inkdrop.guidance.base import Guidance
 from inkdrop.guidance.clamp import Clamp
 from inkdrop.guidance.clip import Clip
@@ -15,6 +16,7 @@ from inkdrop.guidance.similarity import EstimateSimilarity, NoisedSimilarity
 from inkdrop.guidance.staged import Staged
 
 __all__ = [
+    "AttributeGuidance",
     "Autoguidance",
     "Clamp",
     "ClassifierFree",

@@ -1,7 +1,9 @@
 """Models: what a task trains, and how one holds another that it does not train."""
 
+from inkdrop.models.attribute_classifier import AttributeClassifier
 from inkdrop.models.autoencoder import Autoencoder
 from inkdrop.models.base import Model
+from inkdrop.models.codec_of import CodecOf
 from inkdrop.models.contrastive import ContrastiveModel
 from inkdrop.models.foreign import MAX_FOREIGN_BYTES, ForeignFiles
 from inkdrop.models.generator import Generator
@@ -11,7 +13,9 @@ from inkdrop.models.tokenizer import Tokenizer
 
 __all__ = [
     "MAX_FOREIGN_BYTES",
+    "AttributeClassifier",
     "Autoencoder",
+    "CodecOf",
     "ContrastiveModel",
     "ForeignFiles",
     "Frozen",

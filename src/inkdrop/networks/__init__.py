@@ -8,6 +8,7 @@ from inkdrop.networks.latent_unet import LatentUNet
 from inkdrop.networks.mlp import MLP
 from inkdrop.networks.mmdit import MMDiT
 from inkdrop.networks.ncsnpp import NCSNpp
+from inkdrop.networks.pooled import Pooled
 from inkdrop.networks.stepwise import Stepwise
 from inkdrop.networks.unet import UNet
 from inkdrop.networks.variance import LearnedVariance
@@ -22,6 +23,7 @@ __all__ = [
     "LearnedVariance",
     "MMDiT",
     "NCSNpp",
+    "Pooled",
     "Stepwise",
     "UNet",
 ]

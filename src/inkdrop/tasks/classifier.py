@@ -24,7 +24,8 @@ class ClassifierTask(Task):
 
     def advice(self, run: str) -> dict[str, Any]:
         """Returns options of sample.py for samples of another run that this classifier guides."""
-        return {"checkpoint": "RUN", "guidance": "classifier", "guidance.checkpoint": run, "guidance.scale": 2}
+        scale = {"guidance.scale": 2} if self.pipeline.guides == "classifier" else {}
+        return {"checkpoint": "RUN", "guidance": self.pipeline.guides, "guidance.checkpoint": run, **scale}
 
     @property
     def schedule(self) -> Schedule:
