@@ -3,8 +3,8 @@
 Deterministic: root mean square distance to the exact solution of the probability-flow ODE, on mixtures that nothing was
 chosen on (`--tuning`: on those that choices were made on). For each mixture, schedule and number of calls the best of
 all peer configurations stands against one default; geometric means of the ratios are over mixtures. `--stochastic`:
-sliced W2 to the exact law. `--calibrated`: fitted steps at 4 to 6 calls. `--overhead`: time of a step with a trivial
-network. `solver_peers.py` says what peers need.
+sliced W2 to the exact law. `--calibrated`: fitted steps at 4 to 6 calls. `--overhead`: time of a step of whole
+samplers, with a trivial network through the denoiser of a model. `solver_peers.py` says what peers need.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from statistics import geometric_mean, mean, stdev
+from typing import Any
 
 import solver_peers
 import torch
 from solver_problems import SCHEDULES, Mixture, Problem, held_out, problems, tuning
-from torch import Tensor
+from torch import Tensor, nn
 
 from inkdrop.calibration import calibrate
-from inkdrop.denoiser import Condition, Denoiser, Estimate
+from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.noises import Gaussian, Noise, NoiseSource
+from inkdrop.predictions import NoisePrediction
 from inkdrop.randomness import Generators
 from inkdrop.samplers import DDIM, Calibrated, Sampler, abm, adams_sde, dpmpp_2m, unipc
-from inkdrop.schedules import Point, Schedule, linear_beta
+from inkdrop.schedules import linear_beta
 from inkdrop.time_grids import Centred, Explicit, LogSNR, Trailing
 
 centred = partial(Centred, centre=0.47, width=1.5)  # as in conf/time_grid/centred.yaml
@@ -261,15 +263,11 @@ def _with_error(values: list[float]) -> str:
 # Overhead -------------------------------------------------------------------------------------------------------------
 
 
-class Trivial(Denoiser):
-    """x_0 = 0.1 x."""
+class Tenth(nn.Module):
+    """A network that puts out a tenth of its input."""
 
-    def __init__(self, schedule: Schedule):
-        super().__init__()
-        self.schedule, self.noise = schedule, Gaussian()
-
-    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
-        return Estimate(0.1 * x_t, {})
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return 0.1 * x
 
 
 SAMPLERS: dict[str, tuple[int, Callable[[int], Sampler]]] = {  # name -> steps, sampler
@@ -278,12 +276,11 @@ SAMPLERS: dict[str, tuple[int, Callable[[int], Sampler]]] = {  # name -> steps, 
     "inkdrop UniPC3": (20, lambda steps: unipc(LogSNR(steps), 3)),
     "inkdrop abm": (20, lambda steps: abm(centred(steps))),
 }
-PEERS = {
-    "diffusers Euler": 50,
-    "diffusers DPM++2M": 20,
-    "diffusers UniPC2": 20,
-    "k-diffusion DPM++2M": 20,
-    "smalldiffusion gam=2": 50,
+PEERS: dict[str, tuple[int, str, dict[str, Any]]] = {  # name -> steps, scheduler of diffusers, its options
+    "diffusers DDIM": (50, "DDIMScheduler", {}),
+    "diffusers Euler": (50, "EulerDiscreteScheduler", {}),
+    "diffusers DPM++2M": (20, "DPMSolverMultistepScheduler", {"solver_order": 2}),
+    "diffusers UniPC": (20, "UniPCMultistepScheduler", {"solver_order": 2}),
 }
 
 
@@ -296,8 +293,8 @@ def print_overhead(rounds: int = 25) -> None:
     x = torch.randn(4, 3, 32, 32)
     builds: dict[str, tuple[int, Callable[[int], Callable[[], object]]]] = {
         **{name: (steps, partial(_ours, x, build)) for name, (steps, build) in SAMPLERS.items()},
-        **{name: (steps, partial(_peer, x, name)) for name, steps in PEERS.items()},
-        "the network alone": (50, lambda steps: lambda: [0.1 * x for _ in range(steps)]),
+        **{name: (steps, partial(_peer, x, kind, given)) for name, (steps, kind, given) in PEERS.items()},
+        "the network alone": (50, lambda steps: lambda: [Tenth()(x, x[:, 0, 0, 0]) for _ in range(steps)]),
     }
     runs = {(name, k): build(k * steps) for k in (1, 3) for name, (steps, build) in builds.items()}
     least = dict.fromkeys(runs, math.inf)
@@ -316,15 +313,27 @@ def print_overhead(rounds: int = 25) -> None:
 
 def _ours(x: Tensor, build: Callable[[int], Sampler], steps: int) -> Callable[[], object]:
     sampler = build(steps)
-    denoiser = Trivial(linear_beta(1000, 1e-4, 0.02))
+    denoiser = NetworkDenoiser(Tenth(), linear_beta(1000, 1e-4, 0.02), NoisePrediction())
     source = NoiseSource(Gaussian(), Generators.from_seeds(range(len(x))))
     return lambda: sampler(denoiser, x, {}, source)
 
 
-def _peer(x: Tensor, name: str, steps: int) -> Callable[[], object]:
-    solver, _ = solver_peers.SOLVERS[name]
-    sigmas = solver_peers.exponential(157.4, 0.01, steps).float()
-    return lambda: solver(lambda y, sigma: 0.1 * y, 157.4 * x, sigmas)
+def _peer(x: Tensor, name: str, given: dict[str, Any], steps: int) -> Callable[[], object]:
+    """A loop over a scheduler, as diffusers' documentation writes it."""
+    import diffusers
+
+    network = Tenth()
+    scheduler = getattr(diffusers, name)(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", **given)
+
+    def run() -> Tensor:
+        scheduler.set_timesteps(steps)
+        y = scheduler.init_noise_sigma * x
+        for t in scheduler.timesteps:
+            noise = network(scheduler.scale_model_input(y, t), t.expand(len(y)))
+            y = scheduler.step(noise, t, y).prev_sample
+        return y
+
+    return run
 
 
 if __name__ == "__main__":
