@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from inkdrop.codecs import Standardize, nearness
 from inkdrop.codecs.vocabulary import END, PADDING, UNKNOWN
+from inkdrop.constraints import Replacement
 from inkdrop.denoiser import Estimate
 from inkdrop.files.texts import decoded, encoded
 from inkdrop.guidance import Clamp
@@ -177,3 +178,20 @@ def test_a_sample_alone_and_in_a_batch_is_the_same() -> None:
     together, alone = pipeline({}, [0, 1, 2, 3]), pipeline({}, [2])
     assert torch.equal(together[2:3], alone)
     assert len(together.unique(dim=0)) > 1
+
+
+# Infilling -----------------------------------------------------------------------------------------------------------
+
+
+def test_known_words_and_the_end_stay_to_the_bit_and_blanks_are_filled_in() -> None:
+    pipeline = text_pipeline(rounding=nearness)
+    pipeline.constraint, states = Replacement(), []
+    known = encoded(["a _ pub", "the _ _ near"])
+    mask = pipeline.codec.known(known)  # type: ignore[operator]
+    made = decoded(pipeline({"known": known, "mask": mask}, [0, 1], progress=lambda done, total, x: states.append(x)))
+    clean = pipeline.codec.encode({"x": known})
+    held = mask.expand_as(clean)
+    assert torch.equal(states[-1][held], clean[held])
+    assert not torch.isclose(states[-1][~held], clean[~held]).all()
+    assert all("_" not in text and len(text.split()) <= LENGTH - 1 for text in made)
+    assert [made[0].split()[0], made[1].split()[0]] == ["a", "the"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from inkdrop.denoiser import Estimate
 from inkdrop.losses.base import Example
 from inkdrop.losses.denoising import Attempt, Term
-from inkdrop.randomness import Generators
+from inkdrop.randomness import Generators, sent
 from inkdrop.schedules import Schedule
 
 
@@ -68,4 +68,4 @@ class FirstStepTerm(Term):
         clean = _codec(example).encode(example.batch)
         errors = (estimate.x_0 - clean).square() - (estimate.x_0 - example.x_0).square()
         first = torch.as_tensor(attempt.now.t) < 1.5 * self.t_min
-        return first.to(errors, non_blocking=True) * example.mean(errors)
+        return sent(first.to(errors.dtype), errors.device) * example.mean(errors)
