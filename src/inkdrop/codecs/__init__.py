@@ -6,6 +6,7 @@ from inkdrop.codecs.one_hot import OneHot
 from inkdrop.codecs.pixels import Pixels
 from inkdrop.codecs.series import Increments, MeanScaled
 from inkdrop.codecs.standardize import Standardize
+from inkdrop.codecs.unchanged import Unchanged
 from inkdrop.codecs.vocabulary import Vocabulary, Words
 from inkdrop.codecs.word_embedding import WordEmbedding, inner_products, nearness
 
@@ -18,6 +19,7 @@ __all__ = [
     "OneHot",
     "Pixels",
     "Standardize",
+    "Unchanged",
     "Vocabulary",
     "WordEmbedding",
     "Words",

@@ -42,6 +42,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "inkdrop.guidance.gradient.Energy",
     ),
     "inkdrop.likelihood": ("inkdrop.likelihood.Likelihood",),
+    "inkdrop.losses": ("inkdrop.losses.coupling.Coupling",),  # of data in pairs
     "inkdrop.models": (
         *("inkdrop.codecs.Codec", "inkdrop.codecs.Vocabulary", "inkdrop.models.ForeignFiles", "inkdrop.models.Model"),
         "inkdrop.models.observations.Observation",

@@ -3,6 +3,7 @@
 from inkdrop.data.arrays import Arrays
 from inkdrop.data.cifar10 import CIFAR10
 from inkdrop.data.copied_words import CopiedWords
+from inkdrop.data.coupled import CoupledPoints
 from inkdrop.data.digits import Digits
 from inkdrop.data.image_folder import ImageFolder
 from inkdrop.data.loaders import Split, collect
@@ -25,6 +26,7 @@ __all__ = [
     "MNIST",
     "Arrays",
     "CopiedWords",
+    "CoupledPoints",
     "DataError",
     "DataModule",
     "Digits",

@@ -39,6 +39,21 @@ def checkerboard(num_points: int, generator: torch.Generator) -> Tensor:
     return torch.stack([x, row + torch.rand(num_points, generator=generator)], 1)
 
 
+def moons_in_order(num_points: int, generator: torch.Generator) -> Tensor:
+    """Returns points (N, 2) along one half circle and then along the other, at equidistant angles.
+
+    `3 (circle + u) - 1`, where u is uniform in [0, 0.2] and the same for both coordinates. Source: the code of Cheng
+    and Schwing 2025, arXiv 2503.10636, whose moons are those of torchdyn.
+    """
+    upper = num_points // 2
+    first, second = (torch.linspace(0, math.pi, n, dtype=torch.float64) for n in (upper, num_points - upper))
+    circles = torch.cat(
+        [torch.stack([first.cos(), first.sin()], 1), torch.stack([1 - second.cos(), 0.5 - second.sin()], 1)]
+    )
+    shift = 0.2 * torch.rand(num_points, 1, generator=generator, dtype=torch.float64)
+    return (3 * (circles + shift) - 1).float()
+
+
 class Toy(DataModule):
     """Points of a distribution in the plane without labels: `num_points` for each split, from its own keyed stream."""
 

@@ -21,7 +21,7 @@ from inkdrop.metrics.scene_edit import SceneEdit
 from inkdrop.metrics.scene_judge import SceneJudge
 from inkdrop.metrics.similarity import PeakSignalNoiseRatio, StructuralSimilarity
 from inkdrop.metrics.standardized import Standardized
-from inkdrop.metrics.wasserstein import SlicedWasserstein
+from inkdrop.metrics.wasserstein import SlicedWasserstein, SquaredWasserstein
 
 __all__ = [
     "CLIP",
@@ -57,6 +57,7 @@ __all__ = [
     "SceneEdit",
     "SceneJudge",
     "SlicedWasserstein",
+    "SquaredWasserstein",
     "Standardized",
     "Statistics",
     "StructuralSimilarity",

@@ -9,6 +9,7 @@ from inkdrop.networks.mlp import MLP
 from inkdrop.networks.mmdit import MMDiT
 from inkdrop.networks.ncsnpp import NCSNpp
 from inkdrop.networks.pooled import Pooled
+from inkdrop.networks.residual_perceptron import ResidualPerceptron
 from inkdrop.networks.stepwise import Stepwise
 from inkdrop.networks.unet import UNet
 from inkdrop.networks.variance import LearnedVariance
@@ -24,6 +25,7 @@ __all__ = [
     "MMDiT",
     "NCSNpp",
     "Pooled",
+    "ResidualPerceptron",
     "Stepwise",
     "UNet",
 ]

@@ -3,6 +3,7 @@
 from inkdrop.noises.absorbing import Absorbing
 from inkdrop.noises.brownian import Brownian
 from inkdrop.noises.laws import Gaussian, Noise, Offset, slerp
+from inkdrop.noises.modes import Modes
 from inkdrop.noises.paired import Paired
 from inkdrop.noises.partial import Partial
 from inkdrop.noises.sources import Move, NoiseSource, Source
@@ -14,6 +15,7 @@ __all__ = [
     "Categorical",
     "Draw",
     "Gaussian",
+    "Modes",
     "Move",
     "Noise",
     "NoiseSource",
