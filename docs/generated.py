@@ -28,7 +28,7 @@ def choices(conf: Path = CONF) -> str:
         "A choice is a file of `conf/`, and the table shows its first comment.",
         "[Configuration](configuration.md) says how choices combine.",
     ]
-    for group in sorted(folder for folder in conf.iterdir() if folder.is_dir()):
+    for group in sorted(folder for folder in conf.iterdir() if any(folder.glob("*.yaml"))):
         lines += ["", f"## {group.name}", "", "| choice | what it is |", "|---|---|"]
         for file in sorted(group.glob("*.yaml")):
             shown = f" Example: `{example(file)}`." if example(file) else ""

@@ -15,6 +15,7 @@ VERBS = {
     "check-data": "check every item of a data set: data=mnist",
     "sweep": "show how the trials of a sweep stand: runs/my-sweep",
     "report": "compare the results in folders: tables with intervals over seeds, plots and a page",
+    "reproduce": "train recipes over seeds, and say whether their published figures hold: moons_flow seeds=5",
     "calibrate": "fit a sampler of few steps to a network: checkpoint=RUN time_grid.num_steps=6",
     "merge": "add the adapters of a run to the weights of its base: checkpoint=RUN folder=OUT",
     "export": "write a model as a folder that diffusers loads: checkpoint=RUN folder=OUT",

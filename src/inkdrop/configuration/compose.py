@@ -99,7 +99,7 @@ _COMPOSING = threading.RLock()  # Hydra has one state for all threads
 # Groups of differences from the other options, in the order in which they are laid over these.
 GLOBAL = ("experiment", "budget", "debug")
 # Options that configurations of earlier versions lack.
-_LATER = ("adapter", "adapters", "base")
+_LATER = ("adapter", "adapters", "base", "baseline")
 # Null means an empty group here.
 GROUPS = ("callbacks", "guidance", "likelihood", "logger", "metric")
 

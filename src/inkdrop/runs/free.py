@@ -10,6 +10,7 @@ from collections.abc import Iterable
 # These options affect where a run is computed and what is shown, not what is computed.
 FREE = (
     "base",
+    "baseline",
     "output_dir",
     "run_id",
     "timeout_minutes",
