@@ -24,8 +24,6 @@ COUNTED = [
     "callbacks.ema.decays=[0.9,0.99]",
     "++trainer.limit_val_batches=0",
     "trainer.accelerator=cpu",
-    "optimizer.foreach=null",
-    "+optimizer.fused=true",
     "++task.max_gradient_norm=1e6",
     "data.batch_size=16",
 ]

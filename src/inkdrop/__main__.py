@@ -12,6 +12,7 @@ VERBS = {
     "train": "train a model, sample from it and measure the samples: experiment=digits",
     "sample": "draw samples from a trained model: checkpoint=RUN num_samples=64",
     "describe": "show the parts and the cost of a run of `train`: experiment=mnist schedule=vp",
+    "benchmark": "measure how fast a run trains here, and where the time goes: experiment=digits",
     "check-data": "check every item of a data set: data=mnist",
     "sweep": "show how the trials of a sweep stand: runs/my-sweep",
     "report": "compare the results in folders: tables with intervals over seeds, plots and a page",

@@ -1,4 +1,4 @@
-"""Completes a configuration by what the data say: their shape, their number of classes and the codec of their type."""
+"""Completes a configuration by what the data say, their shape, classes and codec, and by what is fastest with them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from inkdrop.errors import ConfigurationError
 
 _RAW = "${data.shape}"
+# Optimizers of torch that update all weights in one pass, where the scaler of fp16 leaves the clipping to them.
+_FUSED = {f"torch.optim.{name}" for name in ("Adagrad", "Adam", "AdamW", "SGD")}
 _CODEC = re.compile(r"\$\{(oc\.select:)?codec\b")  # a reference to the codec
 
 
@@ -104,6 +106,30 @@ def find_encoded_shape(config: DictConfig, earlier: Mapping[str, Any]) -> None:
         return
     check(node, allowed, "codec")
     pipeline.shape = build(node, allowed).shape(raw)
+
+
+def find_fastest(config: DictConfig, earlier: Mapping[str, Any] | None) -> None:
+    """Replaces null options of speed by what is fastest, or by what the run in this folder had, so that it continues.
+
+    These are `channels_last`, which is for images, and `optimizer.fused` or else `optimizer.foreach`. They change
+    nothing but the rounding.
+    """
+    before = earlier or {}
+    if "channels_last" in config and config.channels_last is None:
+        images = len(OmegaConf.select(config, "data.shape") or ()) == 3
+        config.channels_last = bool(before.get("channels_last", False)) if before else images
+    optimizer = config.get("optimizer")
+    if not isinstance(optimizer, DictConfig) or not {"fused", "foreach"} & set(optimizer):
+        return
+    given = {name: optimizer.pop(name) for name in ("fused", "foreach") if name in optimizer}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    old = before.get("optimizer") or {}
+    if not chosen and old.get("_target_") == optimizer.get("_target_"):
+        chosen = {name: old[name] for name in given if name in old}
+    elif not chosen:
+        half = str(OmegaConf.select(config, "trainer.precision")).startswith("16")
+        chosen = {"fused": True} if optimizer.get("_target_") in _FUSED and not half else {"foreach": True}
+    optimizer.update(chosen)
 
 
 def _codec_of(earlier: Mapping[str, Any]) -> Any:

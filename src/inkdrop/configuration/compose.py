@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from inkdrop.configuration.completion import find_codec, find_encoded_shape, find_facts, plain_data
+from inkdrop.configuration.completion import find_codec, find_encoded_shape, find_facts, find_fastest, plain_data
 from inkdrop.configuration.guides import guides
 from inkdrop.configuration.moved import renamed_options
 from inkdrop.configuration.secrets import masked_override
@@ -187,7 +187,7 @@ def settled(
     """Returns the configuration with its references, without Hydra's part, and with all values that null stands for.
 
     A null `data.shape` or `data.num_classes` is read from the data, and the shape of x from the codec. A null seed is
-    drawn. A callback, guide, likelihood or logger that is null is removed.
+    drawn. Null options of speed become what is fastest. A callback, guide, likelihood or logger of null is removed.
 
     - `config`: the composed configuration, which is not changed.
     - `output_dir`: the run folder that Hydra made; a name with the time in it would differ between processes.
@@ -212,6 +212,7 @@ def settled(
         if found is not None and built is not None:
             found.append(built)
         find_encoded_shape(config, earlier or {})
+    find_fastest(config, earlier)
     return config
 
 

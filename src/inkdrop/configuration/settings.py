@@ -49,7 +49,7 @@ SETTINGS: dict[str, Any] = {
     "compile": bool,
     "checkpoint_activations": bool,
     "cuda_graphs": bool,
-    "channels_last": bool,
+    "channels_last": bool | None,
     "output_dir": str,
     **dict.fromkeys(("base", "init_from"), str | None),
     "resume": Literal["auto", "must", "never"],

@@ -143,6 +143,21 @@ def numbers(plain: Mapping[str, Any], devices: int) -> dict[str, Any]:
         "samples_per_device": batch_size // devices,
         "devices": devices,
         "precision": trainer.get("precision", "32-true"),
+        "options": _step(plain),
+    }
+
+
+def _step(plain: Mapping[str, Any]) -> dict[str, str]:
+    """Returns how a step is computed: the options of speed, which change nothing but the rounding."""
+    optimizer, half = plain["optimizer"], str(plain["trainer"].get("precision", "")).startswith("16")
+    fused = bool(optimizer.get("fused"))
+    update = "all weights in one pass" if fused else "all weights in few passes" if optimizer.get("foreach") else "each"
+    late = "on a GPU by the device, and read one step late" if fused and not half else "before each step"
+    return {
+        "layout": "channels_last" if plain["channels_last"] else "contiguous",
+        "update": update if update != "each" else "each weight by itself, or as torch decides",
+        "gradient": f"checked {late}",
+        "compile": "compiled" if plain["compile"] else "eager",
     }
 
 

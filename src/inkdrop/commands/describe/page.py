@@ -65,6 +65,12 @@ def _times(found: Mapping[str, Any]) -> Iterator[str]:
         f"{training['steps']:,} steps on {training['samples_per_step']} samples, {here} at a time on {where}, "
         f"in {training['precision']}",
     )
+    step = training["options"]
+    yield item(
+        "a step",
+        f"{step['compile']}, weights {step['layout']}; the optimizer updates {step['update']}; the gradient is "
+        f"{step['gradient']}",
+    )
 
 
 def _costs(found: Mapping[str, Any]) -> Iterator[str]:
