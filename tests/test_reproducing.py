@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from entry_scripts import ROOT, begin, completed
 from generated import choices
-from runs import run
+from runs import configuration, run
 from scipy import stats
 from swept import waited_for
 
@@ -33,6 +34,8 @@ from inkdrop.commands.reproduce.verdicts import Target, against_ourselves, again
 from inkdrop.commands.sweep.record import Record
 from inkdrop.commands.sweep.trials import FAILED as TRIAL_FAILED
 from inkdrop.commands.sweep.trials import FINISHED, Trial
+from inkdrop.configuration import build
+from inkdrop.configuration.compose import resolved
 from inkdrop.errors import ConfigurationError, UnreadableError
 
 RNG = np.random.default_rng(0)
@@ -392,6 +395,46 @@ def test_the_page_is_what_recipes_and_points_say(place: Path) -> None:
 def test_the_page_in_the_documentation_is_the_one_that_is_printed() -> None:
     assert (ROOT / "docs" / "baselines.md").read_text() == page()
     assert "## baselines" not in choices()
+
+
+# In millions, as the papers or their code state them; what is not stated is compared with nothing.
+PUBLISHED = {
+    "adm_imagenet64": 296,
+    "ddim": 35.7,
+    "ddpm": 35.7,
+    "dit_xl_2": 674,  # without the fixed positions and the table of labels, 1.4 million
+    "edm2_l": 777.5,
+    "edm2_m": 497.8,
+    "edm2_s": 280.2,
+    "edm2_xl": 1119.3,
+    "edm2_xs": 124.7,
+    "edm2_xxl": 1523.2,
+    "edm_cifar10": 55.7,
+    "score_sde_ve": 62.8,
+    "score_sde_vp": 61.8,
+}
+
+
+@pytest.mark.parametrize("name", [each for each in names() if read_recipe(each).needs])
+def test_recipes_that_are_not_run_have_the_published_number_of_weights(name: str) -> None:
+    recipe = read_recipe(name)
+    plain = resolved(configuration("train", f"experiment={name}", "output_dir=nowhere"))
+    with torch.device("meta"):
+        weights = sum(each.numel() for each in build(plain["network"]).parameters())
+    assert recipe.weights in (None, weights)
+    millions = PUBLISHED.get(name)
+    assert millions is None or weights / 1e6 == pytest.approx(millions, abs=0.5 if isinstance(millions, int) else 0.05)
+    assert read_points(recipe) is None
+    assert recipe.source["paper"].startswith("arXiv ")
+
+
+def test_recipes_that_are_run_are_pinned() -> None:
+    run = [recipe for recipe in map(read_recipe, names()) if not recipe.needs]
+    assert {"moons_flow", "moons_ot", "moons", "ring", "checkerboard", "digits"} <= {each.name for each in run}
+    for recipe in run:
+        assert recipe.protocol is not None
+        assert recipe.data is not None
+        assert recipe.weights is not None
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from inkdrop.commands.reproduce.verdicts import Target
 from inkdrop.configuration.compose import CONF, composed_in
 from inkdrop.configuration.suggestions import nearest
 from inkdrop.errors import ConfigurationError
+from inkdrop.files import read_yaml
 from inkdrop.files.fields import wrong_field
 from inkdrop.files.showing import harmless
 from inkdrop.runs.free import within
@@ -78,7 +79,7 @@ class Recipe:
 
 
 def read_recipe(name: str, folder: str | None = None, options: Sequence[str] = ()) -> Recipe:
-    """Returns the recipe of an experiment, as options of the command line leave it.
+    """Returns the recipe of an experiment, which is what its file says, as options of the command line leave it.
 
     - `name`: name of the experiment.
     - `folder`: a further configuration folder, as --config-dir names it.
@@ -87,13 +88,16 @@ def read_recipe(name: str, folder: str | None = None, options: Sequence[str] = (
     Raises `ConfigurationError` for an experiment without `baseline`, and for a wrong one.
     """
     config = composed_in(folder, "train", [f"experiment={name}", *options])
-    node: Any = OmegaConf.to_container(config.baseline, resolve=True) if config.get("baseline") else None
     places = [Path(each.path) for each in config.hydra.runtime.config_sources if each.schema == "file"]
     own = next((each for each in places if _is_recipe(each / "experiment" / f"{name}.yaml")), None)
-    if node is None or own is None:
+    if own is None:
         known = names(folder)
         advice = f"did you mean {near}?" if (near := nearest(name, known)) else f"recipes are {', '.join(known)}"
         raise ConfigurationError(f"experiment={harmless(name)} has no baseline to be compared with: {advice}")
+    # What an experiment inherits was published of another one.
+    written = OmegaConf.create({"baseline": read_yaml(own / "experiment" / f"{name}.yaml").get("baseline")})
+    changes = OmegaConf.from_dotlist([each for each in options if each.startswith("baseline.")])
+    node: Any = OmegaConf.to_container(OmegaConf.merge(written, changes))["baseline"] or {}  # type: ignore[index, call-overload]
     if (wrong := _wrong(node)) is not None:
         raise ConfigurationError(f"the baseline of experiment={harmless(name)} is not valid: {wrong}")
     targets = {metric: Target(**(target or {})) for metric, target in node.pop("targets").items()}
