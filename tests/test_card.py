@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from runs import trained
 
+from inkdrop.commands.card import card_of, write_card
 from inkdrop.commands.export import export
 from inkdrop.commands.export.card import CARD, results_of
-from inkdrop.errors import UnreadableError
+from inkdrop.errors import ConfigurationError, UnreadableError
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +54,29 @@ def test_without_a_result_the_card_says_so_and_a_foreign_one_is_refused(measured
     (run / "result.json").unlink()
     export(str(run), str(tmp_path / "out"))
     assert "The run has measured no metric." in (tmp_path / "out" / CARD).read_text()
+
+
+def test_a_run_has_a_card_with_its_differences_values_verdicts_samples_and_cost(measured: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(measured, tmp_path / "sweep" / "seed=0"))
+    judged = {"word": "same", "text": "p = 0.5"}
+    target = {"published": "none", "paper": None, "ourselves": judged}
+    found = {"recipe": "digits", "verdict": "same", "date": "2026-12-01", "targets": {"fd_digits_20": target}}
+    (run.parent / "reproduction.json").write_text(json.dumps({**found, "cannot_pass": ["seed 3 <failed>"]}))
+    text = write_card(run).read_text()
+    assert (run / CARD).read_text() == text == card_of(run)
+    assert text.startswith("# digits\n")
+    assert "It is `experiment=digits`, with these differences:" in text
+    assert "| network.base_channels | 8 | 32 |" in text
+    assert "| data.batch_size | 16 | 128 |" in text
+    assert "batch_size | 256" not in text  # evaluation.batch_size, which does not differ
+    assert results_of(str(run)) in text
+    assert "- fd_digits_20, against ourselves: same, p = 0.5\n- cannot pass: seed 3 " in text
+    assert "![Samples](pictures/samples-00000006.png)" in text
+    assert "| steps | 6 |" in text
+    assert str(tmp_path) not in text
+    assert "--config-dir RUN --config-name config" in text
+
+
+def test_a_folder_without_a_result_has_no_card(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"has no config\.yaml: it is not the folder of a finished run"):
+        card_of(tmp_path)

@@ -17,6 +17,7 @@ VERBS = {
     "sweep": "show how the trials of a sweep stand: runs/my-sweep",
     "report": "compare the results in folders: tables with intervals over seeds, plots and a page",
     "reproduce": "train recipes over seeds, and say whether their published figures hold: moons_flow seeds=5",
+    "card": "write what a finished run is and what it measured as README.md into its folder: runs/my-run",
     "calibrate": "fit a sampler of few steps to a network: checkpoint=RUN time_grid.num_steps=6",
     "merge": "add the adapters of a run to the weights of its base: checkpoint=RUN folder=OUT",
     "export": "write a model as a folder that diffusers loads: checkpoint=RUN folder=OUT",

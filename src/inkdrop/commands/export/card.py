@@ -26,7 +26,7 @@ def card(title: str, facts: Mapping[str, Any], code: str, results: str) -> str:
     parts = [
         f"---\nlibrary_name: {'diffusers' if 'inkdrop' not in code else 'peft'}\ntags: [inkdrop]\n---",
         f"# {title}",
-        f"This model was trained and exported by inkdrop.\n\n{_table(('part', 'here'), shown)}",
+        f"This model was trained and exported by inkdrop.\n\n{markdown_table(('part', 'here'), shown)}",
         f"## Use\n\nFOLDER is the folder of this file.\n\n```python\n{imports}{code}\n```",
         f"## Result\n\n{results}",
     ]
@@ -73,7 +73,9 @@ def results_of(checkpoint: str) -> str:
         "The floor is the value of held-out data, and the baseline that of a trivial method. Only values with the same "
         "hash were measured in the same way."
     )
-    return f"{_table(header, rows)}\n\n{text}\n\n{_table(('measured', 'with'), _measured(result, names))}"
+    return (
+        f"{markdown_table(header, rows)}\n\n{text}\n\n{markdown_table(('measured', 'with'), _measured(result, names))}"
+    )
 
 
 def _row(result: Result, name: str) -> tuple[str, str, str, str]:
@@ -99,6 +101,7 @@ def _measured(result: Result, names: Sequence[str]) -> list[tuple[str, Any]]:
     return [(name.replace("_", " "), each) for name, each in facts.items() if isinstance(each, str | int)]
 
 
-def _table(header: Sequence[str], rows: Any) -> str:
+def markdown_table(header: Sequence[str], rows: Any) -> str:
+    """Returns a table of Markdown, whose cells show what they contain."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(harmless(each).replace('|', chr(92) + '|') for each in row)} |" for row in lines)

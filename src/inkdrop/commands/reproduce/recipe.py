@@ -41,8 +41,10 @@ _TARGET: dict[str, Any] = {
     "reason": str,
 }
 _SOURCE = ("paper", "place", "code", "read")
-# Options in which two runs of one recipe may differ; what never matters to a run is left out already.
-_NOT_COMPARED = ("seed", "name", "defaults", "hydra")
+# Options in which two runs of one recipe may differ; what never matters to a run is left out already. Those of speed
+# change the order of sums, which no verdict sees.
+_SPEED = ("channels_last", "compile", "optimizer.foreach", "optimizer.fused")
+_NOT_COMPARED = ("seed", "name", "defaults", "hydra", *_SPEED)
 
 
 @dataclass(frozen=True)
