@@ -318,7 +318,9 @@ def test_only_runs_that_comply_are_recorded_and_a_record_is_read_again(place: Pa
     assert points is not None
     assert points.values_of(METRIC) == VALUES
     assert points.fits(recipe)
-    assert judged(recipe, recipe, runs, points, seeds=recipe.seeds).exit_code == PASSED
+    found = judged(recipe, recipe, runs, points, seeds=recipe.seeds)
+    assert found.exit_code == OPEN
+    assert found.reasons == ["our own points are of 5 seeds: 10 or more are needed, so record them with seeds=20"]
     given = read_recipe("tiny", str(place), ["optimizer.lr=1"])
     with pytest.raises(ConfigurationError, match=r"nothing is recorded: optimizer\.lr=1 instead of 0\.004"):
         record(recipe, judged(recipe, given, runs, None), runs)
@@ -368,6 +370,8 @@ def test_an_experiment_without_baseline_is_no_recipe(place: Path) -> None:
     with pytest.raises(ConfigurationError, match="experiment=child has no baseline to be compared with"):
         read_recipe("child", str(place))
     assert names(str(place))[-1] == "tiny"
+    found = read_recipe("tiny", options=[f"hydra.searchpath=[file://{place}]"])
+    assert (found.folder, found.targets) == (place, read_recipe("tiny", str(place)).targets)
 
 
 def test_seeds_are_a_number_or_a_list() -> None:

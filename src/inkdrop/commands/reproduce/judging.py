@@ -30,6 +30,7 @@ from inkdrop.commands.reproduce.verdicts import (
 from inkdrop.files.showing import harmless
 
 PASSED, FAILED, OPEN = 0, 6, 7  # exit codes
+FEWEST = 10  # seeds of our own points without which nothing passes
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def judged(
         )
     elif usable is None:
         reasons.append("our own points are of another configuration: record them again")
+    elif (few := min(map(len, usable.values.values()))) < FEWEST:
+        reasons.append(f"our own points are of {few} seeds: {FEWEST} or more are needed, so record them with seeds=20")
     targets = []
     for metric, target in given.targets.items():
         found = runs.values(metric)

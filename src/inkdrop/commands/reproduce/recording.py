@@ -11,7 +11,7 @@ from inkdrop.commands.reproduce.recipe import Recipe
 from inkdrop.commands.reproduce.runs import Runs
 from inkdrop.errors import ConfigurationError
 
-_ALLOWED = ("there are no points of our own", "our own points are of another")
+_ALLOWED = ("there are no points of our own", "our own points are of ")
 
 
 def record(recipe: Recipe, judgement: Judgement, runs: Runs) -> Path:
