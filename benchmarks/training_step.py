@@ -1,7 +1,8 @@
 """What a training step costs: `python benchmarks/training_step.py digits` prints the tables.
 
 The whole trainer (data, Lightning, callbacks, log, averages, keyed random numbers) takes turns, step by step, with a
-bare loop over a copy of the network: numbers of torch's global generator, AdamW, a clipped gradient and one average.
+bare loop over a copy of the network: numbers of torch's global generator, the same update of AdamW, a clipped
+gradient and one average.
 With `--options`, copies of the bare loop take turns instead, each with other options of the step. Processor time of
 the process is counted, of one thread; the ratio of two is taken step by step.
 """
@@ -130,7 +131,8 @@ def against_bare(asked: argparse.Namespace, folder: Path, more: list[str]) -> di
     def fitted(trainer: Any, task: Any, datamodule: Any, **options: Any) -> None:
         channels_last = bool(task.config["channels_last"])
         if not asked.profile:
-            turns.others = {"bare": Bare(task, datamodule, {"foreach": True}, channels_last)}
+            same = {name: task.config["optimizer"].get(name) for name in ("fused", "foreach")}
+            turns.others = {"bare": Bare(task, datamodule, same, channels_last)}
             turns.seconds["bare"] = []
         trainer.callbacks.append(turns)
         if asked.profile:

@@ -62,7 +62,7 @@ def sent(values: Tensor, device: torch.device, dtype: torch.dtype | None = None)
         return values
     if device.type == "cuda" and values.device.type == "cpu" and not values.is_pinned():
         values = values.pin_memory()
-    return values.to(device, non_blocking=True)
+    return values.to(device, non_blocking=device.type == "cuda")  # elsewhere the values could change before the copy
 
 
 @dataclass(frozen=True, eq=False)

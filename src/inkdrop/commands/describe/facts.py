@@ -60,14 +60,16 @@ def describe(
 
 @contextlib.contextmanager
 def trainers_are_silent() -> Iterator[None]:
-    """Silences within the block what a trainer prints about its devices."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    """Silences within the block what a trainer prints about its devices and its checkpoint."""
+    loggers = [logging.getLogger(f"lightning.pytorch{name}") for name in ("", ".utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def facts(prepared: PreparedTraining, seconds: float, plot: Path | None = None) -> dict[str, Any]:
