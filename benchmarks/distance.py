@@ -1,7 +1,8 @@
 """Speed and agreement of the Fréchet distance: `python benchmarks/distance.py` prints the tables.
 
 From given features of the size of Inception's, inkdrop, torchmetrics, torch-fidelity and scipy take the statistics of
-two sets and then the distance between them, in turns; scipy's matrix root takes minutes and has rounds of its own.
+two sets and then the distance between them, in turns, by processor time; scipy's matrix root takes minutes and has
+rounds of its own. `DIM=1024 python benchmarks/distance.py` is for features of another size.
 Peak memory is that of a process of its own which is given features in batches and forgets them, beyond what it needed
 before the first batch.
 """
@@ -28,7 +29,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
 from inkdrop.metrics import GaussianStatistics, Statistics, frechet_distance
 
-DIM, BATCH = 2048, 250
+DIM, BATCH = int(os.environ.get("DIM", "2048")), 250
 Peer = tuple[Callable[[Tensor], Any], Callable[[Any, Any], float]]  # statistics of features, and distance of two
 
 
@@ -79,12 +80,12 @@ def clouds(count: int) -> tuple[Tensor, Tensor]:
 def measured(
     statistics: Callable[[Tensor], Any], distance: Callable[[Any, Any], float], first: Tensor, second: Tensor
 ) -> tuple[float, float, float]:
-    """The distance, and the seconds of its two parts."""
-    start = time.perf_counter()
+    """The distance, and the seconds of processor time of its two parts."""
+    start = time.process_time()
     a, b = statistics(first), statistics(second)
-    between = time.perf_counter()
+    between = time.process_time()
     value = distance(a, b)
-    return value, between - start, time.perf_counter() - between
+    return value, between - start, time.process_time() - between
 
 
 def ratio(seconds: dict[str, list[tuple[float, float]]], part: int) -> str:
