@@ -473,6 +473,15 @@ def test_the_command_finishes_what_was_killed_and_judges(place: Path) -> None:
     assert "one seed has no spread" in asked.stdout
 
 
+@pytest.mark.slow
+def test_a_new_seed_of_points_in_the_plane_is_like_our_own_points(tmp_path: Path) -> None:
+    """False alarms have a chance of 1%."""
+    words = ["-m", "inkdrop", "reproduce", "moons", "seeds=[100]", "--level", "0.01", "logger=none"]
+    done = completed(*words, f"output_dir={tmp_path}")
+    assert done.returncode == PASSED, done.stdout
+    assert "moons: same\n" in done.stdout
+
+
 def test_a_recipe_that_needs_something_is_not_run(place: Path) -> None:
     (place / "experiment" / "tiny.yaml").write_text(TINY + "  needs: [weights, 8 GPUs]\n")
     done = completed("-m", "inkdrop", "reproduce", "tiny", f"--config-dir={place}", cwd=place)
