@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from inkdrop.codecs.base import NOTHING, Batches, Codec
-from inkdrop.codecs.vocabulary import OPEN, Vocabulary, Words
+from inkdrop.codecs.vocabulary import OPEN, PADDING, Vocabulary, Words
 from inkdrop.files.texts import is_text
 from inkdrop.randomness import Generators
 
@@ -88,6 +88,14 @@ class OneHot(Codec):
         numbers = x.argmax(1)
         return self.vocabulary.texts(numbers.where(numbers < self.vocabulary.num_tokens, OPEN), self.num_bytes)
 
+    def lengths(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns the number of tokens (B) of the texts of a raw batch, with the one that ends each."""
+        return (self.vocabulary.numbers(batch["x"], self.length) != PADDING).sum(1)
+
     def known(self, texts: Tensor) -> Tensor:
         """Returns where texts (B, W) have known tokens and no blanks, as a mask (B, 1, L)."""
-        return (self.vocabulary.places(texts, self.length) != OPEN)[:, None].to(texts.device)
+        return (self.places(texts) != OPEN)[:, None]
+
+    def places(self, texts: Tensor) -> Tensor:
+        """Returns the numbers (B, L) of the tokens of texts (B, W), and `OPEN` for blanks."""
+        return self.vocabulary.places(texts, self.length).to(texts.device)

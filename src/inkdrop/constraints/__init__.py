@@ -1,6 +1,7 @@
 """Constraints, which act on the moves of a sampler."""
 
 from inkdrop.constraints.base import Constrained, Constraint, ConstraintFactory, Stepping
+from inkdrop.constraints.blanks import Blanks
 from inkdrop.constraints.gradient import DPS, PiGDM
 from inkdrop.constraints.particles import Particles, Resampling, Residual, Systematic
 from inkdrop.constraints.prompt_to_prompt import Alignment, PromptToPrompt, Refine, Replace
@@ -11,6 +12,7 @@ from inkdrop.noises import Transition
 __all__ = [
     "DPS",
     "Alignment",
+    "Blanks",
     "Constrained",
     "Constraint",
     "ConstraintFactory",

@@ -15,7 +15,9 @@ from inkdrop.noises import Draw, Noise, Transition
 from inkdrop.schedules import Point
 
 
-class _Replaced(Constraint):
+class Replaced(Constraint):
+    """Keeps known elements of x (B, *) where a mask (B, *) is true, as the law of the noise has them at each time."""
+
     def __init__(self, known: Tensor, mask: Tensor, law: Noise):
         self.known, self.mask, self.law = known, mask, law
 
@@ -29,7 +31,7 @@ class _Replaced(Constraint):
 
     def _replaced(self, x: Tensor, point: Point, noise: Draw) -> Tensor:
         eps = noise(x, "known")
-        return torch.where(self.mask, self.law.mixed(self.known.to(x), eps, point, noise.streams("mix")), x)
+        return torch.where(self.mask, self.law.known(self.known.to(x), eps, point, noise.streams("mix")), x)
 
 
 class Replacement(ConstraintFactory):
@@ -45,7 +47,7 @@ class Replacement(ConstraintFactory):
     names = NAMES
 
     def __call__(self, pipeline: Constrained, batch: Mapping[str, Tensor]) -> Constraint:
-        return _Replaced(*observed(pipeline, batch), pipeline.denoiser.noise)
+        return Replaced(*observed(pipeline, batch), pipeline.denoiser.noise)
 
     def check(self, sampler: Stepping, points: Sequence[Point]) -> None:
         if len(points) < 3:

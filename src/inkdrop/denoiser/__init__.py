@@ -2,6 +2,7 @@
 
 from inkdrop.denoiser.base import Condition, Denoiser, Estimate, Wrapper
 from inkdrop.denoiser.mapped import FlowMap, ScaleConditioned
+from inkdrop.denoiser.masked import MaskedDenoiser
 from inkdrop.denoiser.network import NetworkDenoiser
 from inkdrop.denoiser.self_conditioned import SelfConditioned
 
@@ -10,6 +11,7 @@ __all__ = [
     "Denoiser",
     "Estimate",
     "FlowMap",
+    "MaskedDenoiser",
     "NetworkDenoiser",
     "ScaleConditioned",
     "SelfConditioned",

@@ -9,7 +9,7 @@ from inkdrop.guidance.distilled import Distilled
 from inkdrop.guidance.dynamic_threshold import DynamicThreshold
 from inkdrop.guidance.energies import mean_value
 from inkdrop.guidance.gradient import ClassifierGuidance, EnergyGuidance
-from inkdrop.guidance.mixes import Linear, Mix, Projected, Rescaled
+from inkdrop.guidance.mixes import Geometric, Linear, Mix, Projected, Rescaled
 from inkdrop.guidance.rescale import Rescale
 from inkdrop.guidance.scales import Ramp, Scale
 from inkdrop.guidance.similarity import EstimateSimilarity, NoisedSimilarity
@@ -26,6 +26,7 @@ __all__ = [
     "DynamicThreshold",
     "EnergyGuidance",
     "EstimateSimilarity",
+    "Geometric",
     "Guidance",
     "Linear",
     "Mix",

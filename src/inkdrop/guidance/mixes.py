@@ -40,6 +40,18 @@ class Linear(Mix):
         return torch.lerp(weak, strong, scale)
 
 
+class Geometric(Mix):
+    """The geometric mix of probabilities (B, C, *), `u (s / u)^w` with a sum of 1: for categories that are masked.
+
+    What s excludes stays excluded. Source: Schiff et al. 2024, arXiv 2412.10193, section 3.1.
+    """
+
+    def __call__(self, strong: Tensor, weak: Tensor, scale: float) -> Tensor:
+        least = torch.finfo(strong.dtype).tiny
+        mixed = torch.lerp(weak.clamp(min=least).log(), strong.clamp(min=least).log(), scale)
+        return mixed.where(strong > 0, -torch.inf).softmax(1)
+
+
 class Rescaled(Mix):
     """The rescaled mix `g (1 - share + share std(s) / std(g))`, g = u + w (s - u): guidance without excess contrast.
 

@@ -4,6 +4,7 @@ from inkdrop.losses.adversarial import AdversarialLoss
 from inkdrop.losses.adversary import Adversary
 from inkdrop.losses.autoencoding import AutoencodingLoss
 from inkdrop.losses.base import Example, Loss, LossTerms
+from inkdrop.losses.categories import MaskedCrossEntropy
 from inkdrop.losses.classification import NoisyCrossEntropy
 from inkdrop.losses.consistency import ConsistencyLoss
 from inkdrop.losses.contrastive import ContrastiveLoss
@@ -12,6 +13,7 @@ from inkdrop.losses.denoising import DenoisingLoss, Term
 from inkdrop.losses.distribution_matching import DistributionMatching
 from inkdrop.losses.embedding import FirstStepTerm, PriorTerm, RoundingTerm
 from inkdrop.losses.flow_maps import MeanFlow, Shortcut
+from inkdrop.losses.next_token import NextToken
 from inkdrop.losses.progressive import ProgressiveDistillation
 from inkdrop.losses.uncertainty import LearnedUncertainty
 from inkdrop.losses.variational import HybridLoss, VariationalLoss
@@ -30,7 +32,9 @@ __all__ = [
     "LearnedUncertainty",
     "Loss",
     "LossTerms",
+    "MaskedCrossEntropy",
     "MeanFlow",
+    "NextToken",
     "NoisyCrossEntropy",
     "PriorTerm",
     "ProgressiveDistillation",

@@ -21,6 +21,7 @@ from inkdrop.metrics.scene_edit import SceneEdit
 from inkdrop.metrics.scene_judge import SceneJudge
 from inkdrop.metrics.similarity import PeakSignalNoiseRatio, StructuralSimilarity
 from inkdrop.metrics.standardized import Standardized
+from inkdrop.metrics.texts import NegativeLogLikelihood, Ruler
 from inkdrop.metrics.wasserstein import SlicedWasserstein, SquaredWasserstein
 
 __all__ = [
@@ -48,12 +49,14 @@ __all__ = [
     "KernelDistance",
     "MaximumMeanDiscrepancy",
     "NearestNeighbours",
+    "NegativeLogLikelihood",
     "NoFeatures",
     "NormalizedDeviation",
     "PeakSignalNoiseRatio",
     "PerceptualDistance",
     "PrecisionRecall",
     "RootMeanSquareError",
+    "Ruler",
     "SceneEdit",
     "SceneJudge",
     "SlicedWasserstein",

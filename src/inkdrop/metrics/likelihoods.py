@@ -25,7 +25,7 @@ def of_held_out(
     batch_size: int,
     seed: int,
 ) -> Results:
-    """Returns `{unit}_{name}_{count}`, and with `_{part}` its parts: means over the first `count` held-out items.
+    """Returns `{unit}_{name}_{count}`, and with `_{part}` its parts, over the first `count` held-out items.
 
     - `name`: the name of the likelihood in the results.
     - `likelihood`: what is computed of each item.
@@ -46,10 +46,9 @@ def of_held_out(
                 totals[part] = totals.get(part, 0.0) + float(values.sum())
     everyone = from_all_ranks(totals)
     full = f"{likelihood.unit}_{name}_{short(count)}"
-    return {
-        full + f"_{part}" * (part != "total"): math.fsum(each.get(part, 0.0) for each in everyone) / count
-        for part in dict.fromkeys(part for each in everyone for part in each)
-    }
+    parts = dict.fromkeys(part for each in everyone for part in each)
+    means = {part: math.fsum(each.get(part, 0.0) for each in everyone) / count for part in parts}
+    return {full + f"_{part}" * (part != "total"): value for part, value in likelihood.summary(means).items()}
 
 
 def settings_of(likelihood: Likelihood, data: DataModule, count: int, seed: int) -> dict[str, Any]:

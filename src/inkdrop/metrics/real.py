@@ -16,10 +16,12 @@ from inkdrop.distributed.ranks import from_all_ranks, place, raised_together, sh
 from inkdrop.errors import UnreadableError
 from inkdrop.files.locations import cache_dir
 from inkdrop.files.tensors import read_torch
+from inkdrop.files.texts import is_text
 from inkdrop.files.writing import replacing
 from inkdrop.metrics.extractors import Extractor
 from inkdrop.metrics.metric import Collector, Extracted
 from inkdrop.metrics.moments import Statistics
+from inkdrop.metrics.texts import independent_words
 from inkdrop.randomness import Generators
 
 _TRIVIAL_FROM = 10_000  # largest number of items to which the trivial generator is fitted
@@ -70,7 +72,7 @@ def trivial_items(data: DataModule, split: str, conditions: Split, count: int, b
     """Returns `count` items of a trivial generator, which draws each element of the data independently.
 
     Every value is normal with the mean and the deviation of its element over the split (over 10,000 evenly spread items
-    where there are more), and is rounded where the data are whole numbers.
+    where there are more), and is rounded where the data are whole numbers. Texts have independent words.
 
     - `data`, `split`: the items to which the generator is fitted.
     - `conditions`: fields that are added to the items.
@@ -78,6 +80,9 @@ def trivial_items(data: DataModule, split: str, conditions: Split, count: int, b
     - `batch_size`: items at a time.
     """
     x = data.splits[split]["x"]
+    if is_text(x[torch.arange(1)]):
+        parts = (x[items] for items in torch.arange(len(x)).split(batch_size))
+        return {"x": independent_words(parts, count, x.shape[1]), **conditions}
     sums: list[Tensor] = []
     chosen = torch.linspace(0, len(x) - 1, min(len(x), _TRIVIAL_FROM)).long()
     for items in chosen.split(batch_size):

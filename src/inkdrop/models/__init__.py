@@ -2,6 +2,7 @@
 
 from inkdrop.models.attribute_classifier import AttributeClassifier
 from inkdrop.models.autoencoder import Autoencoder
+from inkdrop.models.autoregressive import Autoregressive
 from inkdrop.models.base import Model
 from inkdrop.models.codec_of import CodecOf
 from inkdrop.models.contrastive import ContrastiveModel
@@ -15,6 +16,7 @@ __all__ = [
     "MAX_FOREIGN_BYTES",
     "AttributeClassifier",
     "Autoencoder",
+    "Autoregressive",
     "CodecOf",
     "ContrastiveModel",
     "ForeignFiles",

@@ -21,6 +21,14 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> 
     return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
+def causal(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns the same, where each of L features attends to itself and those before it; tokens of a mask are all seen.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.3.
+    """
+    return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+
+
 def root_mean_square(dim: int) -> nn.Module:
     """Returns a normalisation of `dim` features by their root mean square, with a learned scale.
 

@@ -54,6 +54,10 @@ class Noise(ABC):
         """Returns x_t (B, *) of x_0 and eps (B, *): `alpha x_0 + sigma eps`, which needs no random numbers."""
         return over(now.alpha, x_0) * x_0 + over(now.sigma, x_0) * eps
 
+    def known(self, x_0: Tensor, eps: Tensor, now: Point, generators: Generators) -> Tensor:
+        """Returns what a sampler may see of known data x_0 (B, *) at a time: what `mixed` makes of them by default."""
+        return self.mixed(x_0, eps, now, generators)
+
     def move(self, mean: Tensor, std: Scalar) -> Transition:
         """Returns the law of the next x, of which a sampler has found mean and deviation; Gaussian by default."""
         return Transition(mean, std)

@@ -41,5 +41,6 @@ class Categorical(Transition):
     def draw(self, noise: Draw) -> Tensor:
         """Draws one-hot categories (B, C, *): the first at which the running sum of probabilities exceeds u."""
         u = sent(noise.streams("step").uniform(self.mean.shape[2:]), self.mean.device)
-        index = (self.mean.double().cumsum(1) <= u[:, None]).sum(1).clamp(max=self.mean.shape[1] - 1)
+        sums = self.mean.double().cumsum(1)
+        index = (sums <= u[:, None] * sums[:, -1:]).sum(1).clamp(max=self.mean.shape[1] - 1)
         return torch.nn.functional.one_hot(index, self.mean.shape[1]).movedim(-1, 1).to(self.mean.dtype)

@@ -46,6 +46,10 @@ class Text(View):
         heights = [max(map(_height, blocks)) for blocks in zip(*each, strict=True)]
         return [_typeset(blocks, heights) for blocks in each]
 
+    def array(self, data: Tensor) -> np.ndarray:
+        """Returns the texts as an array of strings."""
+        return np.array(decoded(data), str)
+
     def files(
         self, data: Tensor, batch: Mapping[str, Tensor], seeds: Sequence[int], classes: Sequence[str] = ()
     ) -> list[str]:

@@ -6,6 +6,7 @@ from inkdrop.samplers.adaptive import Adaptive
 from inkdrop.samplers.ancestral import Ancestral
 from inkdrop.samplers.base import Denoise, History, Sampler
 from inkdrop.samplers.calibrated import Calibrated
+from inkdrop.samplers.confidence import Confidence
 from inkdrop.samplers.ddim import DDIM
 from inkdrop.samplers.methods import (
     abm,
@@ -38,6 +39,7 @@ __all__ = [
     "Adaptive",
     "Ancestral",
     "Calibrated",
+    "Confidence",
     "Denoise",
     "EulerMaruyama",
     "History",

@@ -133,6 +133,8 @@ def _fitting(data: DataModule, typed: set[str], measured: bool) -> dict[str, Any
                 "guidance": ["classifier_free", "static_threshold"],
                 "data.num_classes": None,
             }
+    elif not item.is_floating_point() and item.ndim == 2:
+        chosen = {"experiment": "e2e_masked"}
     else:
         chosen = {
             "prediction": "v",

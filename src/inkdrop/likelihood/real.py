@@ -1,12 +1,10 @@
-"""Likelihoods: bits per dimension by the variational bound or by the ODE, and the loss by noise level."""
+"""Likelihoods of real data: bits per dimension by the variational bound or by the ODE, and the loss by noise level."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor
 from inkdrop.denoiser import Condition, Denoiser
 from inkdrop.deviations import Deviation, decoder, large
 from inkdrop.errors import NonFiniteError
+from inkdrop.likelihood.base import Likelihood, finite, prepared
 from inkdrop.losses import DenoisingLoss, Example
 from inkdrop.pipeline import Pipeline
 from inkdrop.randomness import Generators
@@ -25,59 +24,9 @@ from inkdrop.variational import decoder_term, prior_term, step_terms
 from inkdrop.weightings import Unit
 
 
-class Likelihood(ABC):
-    """A measure of -log2 p of raw data under their conditions, divided by the number of elements of the raw data.
-
-    The model is the denoiser of the pipeline, without guidance. For levels, such as the 256 of a pixel, p is a
-    probability and the result is above 0. For real numbers p is a density in the unit of the data.
-    """
-
-    unit: ClassVar[str] = "bits_per_dim"  # prefix of the names of the results
-
-    @abstractmethod
-    def __call__(self, pipeline: Pipeline, batch: Mapping[str, Tensor], generators: Generators) -> dict[str, Tensor]:
-        """Returns named values (B), float64 on the CPU, for a raw batch and one stream per sample."""
-
-    def settings(self) -> dict[str, Any]:
-        """Returns what the result depends on besides model and data: the kind of likelihood and its options."""
-        return {"likelihood": type(self).__name__, **{name: _recorded(option) for name, option in vars(self).items()}}
-
-    def check(self, pipeline: Pipeline) -> None:
-        """Raises `ValueError` if this likelihood is not defined for the pipeline."""
-        noise = pipeline.denoiser.noise
-        if not noise.standard:
-            raise ValueError(f"the likelihood needs eps ~ N(0, I), not {type(noise).__name__}: set likelihood=none")
-
-
-@contextmanager
-def _prepared(pipeline: Pipeline, batch: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], Condition]]:
-    """Yields raw batch and condition on the device of the pipeline, without dropout and gradients of weights."""
-    device = next(pipeline.parameters(), torch.empty(0)).device
-    training = pipeline.training
-    pipeline.eval()
-    try:
-        # The divergence needs a graph, which tensors of inference mode cannot have.
-        with torch.inference_mode(False), torch.no_grad():
-            batch = {name: value.to(device, copy=True) for name, value in batch.items()}
-            yield batch, pipeline.conditioner(batch)
-    finally:
-        pipeline.train(training)
-
-
-def _recorded(option: Any) -> Any:
-    """Returns an option for a record: a function by its name."""
-    return getattr(getattr(option, "func", option), "__name__", option)
-
-
 def _bits(nats: Tensor, data: Tensor) -> Tensor:
     """Returns the bits per dimension of nats (B) of raw data (B, *); raises `NonFiniteError` unless all are finite."""
-    return _finite(nats, "likelihood") / (data[0].numel() * math.log(2))
-
-
-def _finite(values: Tensor, what: str) -> Tensor:
-    if not bool(values.isfinite().all()):
-        raise NonFiniteError(f"the {what} of some items is not finite: evaluate an earlier checkpoint")
-    return values.cpu().double()
+    return finite(nats, "likelihood") / (data[0].numel() * math.log(2))
 
 
 class LossByNoiseLevel(Likelihood):
@@ -100,13 +49,13 @@ class LossByNoiseLevel(Likelihood):
         denoiser: Any = pipeline.denoiser
         law = even(denoiser.schedule)
         loss, means = DenoisingLoss(law, Unit()), {}
-        with _prepared(pipeline, batch) as (raw, cond):
+        with prepared(pipeline, batch) as (raw, cond):
             x_0 = pipeline.codec.encode(raw)
             for number in range(self.num_bins):
                 streams = generators.at("loss", number)
                 t = law.quantile(denoiser.schedule, (number + streams.at("time").uniform()) / self.num_bins)
                 name = f"{number / self.num_bins:.2f}-{(number + 1) / self.num_bins:.2f}"
-                means[name] = _finite(loss(denoiser, Example(x_0, cond), streams, t).loss, "loss")
+                means[name] = finite(loss(denoiser, Example(x_0, cond), streams, t).loss, "loss")
         return {"total": torch.stack(list(means.values())).mean(0), **means}
 
 
@@ -146,7 +95,7 @@ class VariationalBound(Likelihood):
         denoiser, codec = pipeline.denoiser, pipeline.codec
         chain = denoiser.schedule.points(self._times(pipeline))
         first, second = chain[0], chain[1] if len(chain) > 1 else None
-        with _prepared(pipeline, batch) as (raw, cond):
+        with prepared(pipeline, batch) as (raw, cond):
             data, x_0 = raw["x"], codec.encode(raw)
 
             def look(number: int) -> Any:
@@ -199,7 +148,7 @@ class ODELikelihood(Likelihood):
         from scipy.integrate import solve_ivp
 
         self.check(pipeline)
-        with _prepared(pipeline, batch) as (raw, cond):
+        with prepared(pipeline, batch) as (raw, cond):
             data = raw["x"]
             x_0, log_volume = pipeline.codec.dequantize(data, generators.at("dequantize"))
             t_min = self.t_min or pipeline.denoiser.schedule.t_min
