@@ -33,6 +33,9 @@ class MaskedDenoiser(NetworkDenoiser):
                 f"denoiser=masked needs masked categories, not {type(self.noise).__name__}: set noise=absorbing"
             )
 
+    def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
+        return self.estimate(x_t, now, *self.output(x_t, now, cond))
+
     def output(self, x_t: Tensor, now: Point, cond: Condition) -> tuple[Tensor, Mapping[str, Tensor]]:
         return super().output(x_t * math.sqrt(x_t.shape[1]), now, cond)
 
