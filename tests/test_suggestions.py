@@ -66,9 +66,9 @@ def test_what_would_steer_a_terminal_is_escaped() -> None:
 
 @every({repr(path): path for path in PATHS})
 def test_commands_that_are_printed_name_the_run(path: str) -> None:
-    task: Any = SimpleNamespace(pipeline=SimpleNamespace(request=lambda seeds: {}))
+    task: Any = SimpleNamespace(pipeline=SimpleNamespace(request=lambda seeds: {}, guides="classifier"))
     assert read(options(DiffusionTask.advice(task, path)))["checkpoint"] == path
-    assert read(options(ClassifierTask.advice(None, path)))["guidance.checkpoint"] == path  # type: ignore[arg-type]
+    assert read(options(ClassifierTask.advice(task, path)))["guidance.checkpoint"] == path
 
 
 def test_resume_allow_keeps_what_was_allowed() -> None:

@@ -39,6 +39,10 @@ class NetworkDenoiser(Denoiser):
 
     def _estimate(self, x_t: Tensor, by: Coefficients, F: Tensor, extras: Mapping[str, Tensor]) -> Estimate:
         x = x_t.to(F.dtype)
+        if F.shape != x.shape:
+            raise ValueError(
+                f"the network returns shape {list(F.shape[1:])}, but data.shape={list(x.shape[1:])}: make them equal"
+            )
         return Estimate((x * over(by.c_skip, x)).add_(F * over(by.c_out, x)), extras)
 
     def prepare(self, x_t: Tensor, now: Point, cond: Condition, generators: Generators) -> Condition:
