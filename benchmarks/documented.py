@@ -172,16 +172,16 @@ class Shell:
         return Done(page.name, name or command, "ok" if code == 0 else f"code {code}", time.monotonic() - start)
 
 
-def make_files(folder: Path, text: str) -> None:
-    """What a page takes for the reader's own: photos, archives, arrays and shards, as far as it names them."""
+def make_files(folder: Path, text: str, number: int = 100) -> None:
+    """What a page takes for the reader's own: photos, of this number, archives, arrays and shards, as it names them."""
     import numpy as np
     from photos import draw
     from sklearn.datasets import load_digits
 
     if "PHOTOS" in text or ".zip" in text:
-        draw(folder / "PHOTOS", 100, (48, 32))
+        draw(folder / "PHOTOS", number, (48, 32))
     if "CAPTIONED" in text:
-        draw(folder / "CAPTIONED", 100, (48, 32), captions=True)
+        draw(folder / "CAPTIONED", number, (48, 32), captions=True)
     if "ENCODER" in text:
         from text_encoder import make
 

@@ -1,6 +1,6 @@
 """Tests in several processes, which are forked when everything has been imported and all tests have been collected.
 
-`pytest --processes auto` takes one more than there are processors, as some tests wait for a process, a signal or the
+`pytest --processes auto` takes two more than there are processors, as some tests wait for a process, a signal or the
 disk. The tests of a file stay together, since they may share a fixture, and files that take long begin first.
 """
 

@@ -25,6 +25,14 @@ LONG = (
     "test_metric_values.py",
     "test_models.py",
     "test_search.py",
+    "test_search_on_ranks.py",
+    "test_reproducing.py",
+    "test_describing.py",
+    "test_rerun.py",
+    "test_configuration.py",
+    "test_configuration_corpus.py",
+    "test_stochastic_samplers.py",
+    "test_units.py",
 )
 
 
@@ -34,7 +42,7 @@ def processes(config: Any) -> int:
     if not hasattr(os, "fork") or sys.platform == "darwin":  # whose libraries do not work in a fork
         return 1
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return processors + 1 if asked == "auto" else int(asked)
+    return processors + 2 if asked == "auto" else int(asked)
 
 
 def by_file(items: Sequence[Item], file: Callable[[Item], str]) -> list[list[Item]]:

@@ -198,7 +198,7 @@ def trials(options: list[str]) -> Iterator[list[str]]:
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with what pages take for the reader's own, and with the files that they show."""
-    make_files(tmp_path, "PHOTOS CAPTIONED .zip .npy")
+    make_files(tmp_path, "PHOTOS CAPTIONED .zip .npy", 20)
     (tmp_path / "pictures").symlink_to("CAPTIONED")
     header = ",".join([*(f"c{i}" for i in range(13)), "cultivar"])
     rows = np.c_[np.arange(9 * 13).reshape(9, 13), np.arange(9) % 3]
