@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from inkdrop.callbacks import Every
 from inkdrop.callbacks.checkpoint import Checkpoint
 from inkdrop.configuration import build, check
 from inkdrop.tasks import DiffusionTask
-from inkdrop.tasks.learning_rate import inverse_square_root, warmup_cosine
+from inkdrop.tasks.learning_rate import foresee, inverse_square_root, move, warmup_cosine
 
 STEPS = 12
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -179,6 +180,41 @@ def test_schedulers_that_cannot_be_followed_are_refused(name: str, options: dict
         DiffusionTask(task.pipeline, task.loss, task.optimizer, partial_of("lr_scheduler.", name, options)).foresee(
             STEPS
         )
+
+
+CURVES: dict[str, Callable[[int], float]] = {
+    "negative": lambda step: 7.5 - step,
+    "no number": lambda step: float("nan") if step > 3 else 1.0,
+    "ends": lambda step: [1.0, 0.5, 0.25][step],
+    "holds": lambda step: 0.5**step,
+}
+
+
+@pytest.mark.parametrize("curve", CURVES.values(), ids=CURVES)
+def test_a_function_of_the_step_is_foreseen_as_if_it_were_stepped(curve: Callable[[int], float]) -> None:
+    def said(look: Callable[..., None]) -> str:
+        try:
+            look(lr_scheduler.LambdaLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.25), curve), STEPS)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    assert said(foresee) == said(move)
+    assert bool(said(foresee)) == (curve is not CURVES["holds"])
+
+
+def test_a_long_run_is_foreseen_to_its_last_step_by_few_calls() -> None:
+    called: list[int] = []
+
+    def curve(step: int) -> float:
+        called.append(step)
+        return -1.0 if step == 10**8 - 1 else 1.0
+
+    scheduler = lr_scheduler.LambdaLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.25), curve)
+    with pytest.raises(ValueError, match=r"the learning rate of step 100000000 is -0\.25"):
+        foresee(scheduler, 10**8)
+    assert len(called) < 30_000
+    foresee(scheduler, -1)  # a run without an end
 
 
 def test_the_learning_rate_is_logged(tmp_path: Path) -> None:

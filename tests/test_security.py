@@ -54,7 +54,7 @@ PIPE = {
     "shape": [1],
     "decoder": None,
 }
-PICKLE = {"_target_": "inkdrop.metrics.extractors.Inception", "weights": "evil.pt"}
+PICKLE = {"_target_": "inkdrop.metrics.Inception", "weights": "evil.pt"}
 FOLDER = {"_target_": "inkdrop.metrics.DINOv2", "path": "evil_network"}
 
 

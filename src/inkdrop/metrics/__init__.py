@@ -6,9 +6,10 @@ from inkdrop.metrics.contrastive import Contrastive, TextRetrieval, TextSimilari
 from inkdrop.metrics.diversity import Diversity
 from inkdrop.metrics.evaluation import Evaluation
 from inkdrop.metrics.exact_match import ExactMatch
-from inkdrop.metrics.extractors import Classifier, Extractor, Identity, Inception, NoFeatures, Thumbnail
+from inkdrop.metrics.extractors import Classifier, Extractor, Identity, NoFeatures, Thumbnail
 from inkdrop.metrics.forecasts import CRPS, EnergyScore, NormalizedDeviation, SummedCRPS
 from inkdrop.metrics.frechet import FrechetDistance, frechet_distance
+from inkdrop.metrics.inception import Inception
 from inkdrop.metrics.inception_score import InceptionScore
 from inkdrop.metrics.kernels import KernelDistance, MaximumMeanDiscrepancy
 from inkdrop.metrics.moments import GaussianStatistics, Statistics

@@ -56,6 +56,12 @@ def require_own_conditions(metrics: Mapping[str, Metric], balance: str) -> None:
             )
 
 
+def absent_weights(metrics: Mapping[str, Metric], extractor: Extractor) -> str:
+    """Returns what is said of weights of extractors that are not on this machine, or nothing."""
+    used = [metric.extractor or extractor for metric in metrics.values()]
+    return "; ".join(dict.fromkeys(text for each in used if (text := each.absent())))
+
+
 def require_features(metrics: Mapping[str, Metric], extractor: Extractor) -> None:
     """Raises `ValueError` if a metric needs features and its extractor has none."""
     for name, metric in metrics.items():

@@ -48,6 +48,15 @@ class _Transformer(Extractor):
             ) from None
         self.requires_grad_(False).eval()
 
+    def absent(self) -> str:
+        try:
+            from huggingface_hub import try_to_load_from_cache
+        except ImportError:
+            return ""
+        if self._path is not None or isinstance(try_to_load_from_cache(self.PUBLISHED, "config.json"), str):
+            return ""
+        return f"the weights of extractor {self.name} are not here: a run needs `hf download {self.PUBLISHED}`"
+
     @property
     def dim(self) -> int:  # type: ignore[override]
         """Number of features."""

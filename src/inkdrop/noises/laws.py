@@ -35,6 +35,10 @@ class Noise(ABC):
         """Returns the noise of a raw batch, such as one within the mask of each sample; by default that of any."""
         return self
 
+    def example(self, shape: Iterable[int], count: int) -> dict[str, Tensor]:
+        """Returns the fields of a raw batch of this many items of this shape that the noise reads, such as noise."""
+        return {}
+
     def corrupt(
         self,
         x_0: Tensor,

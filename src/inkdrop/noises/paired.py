@@ -26,6 +26,9 @@ class Paired(Noise):
     def __call__(self, shape: Iterable[int], generators: Generators, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.law(shape, generators, dtype)
 
+    def example(self, shape: Iterable[int], count: int) -> dict[str, Tensor]:
+        return {self.field: torch.zeros(count, *shape)}
+
     def within(self, batch: Mapping[str, Tensor]) -> Noise:
         if "x" not in batch:
             return self

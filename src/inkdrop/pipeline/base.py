@@ -150,7 +150,8 @@ class Pipeline(Model):
 
     def example(self, count: int) -> dict[str, Tensor]:
         """Returns a raw batch of any valid condition, by which the parts are tried together."""
-        batch = {"position": torch.arange(count), **self.codec.example(count), **self.conditioner.example(count)}
+        batch = {"position": torch.arange(count), **self.denoiser.noise.example(self.shape, count)}
+        batch |= {**self.codec.example(count), **self.conditioner.example(count)}
         for guide in self.guidance.values():
             batch |= guide.example(count)
         return {name: value.to(self.device) for name, value in batch.items()}

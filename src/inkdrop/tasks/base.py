@@ -204,7 +204,7 @@ class Task(LightningModule):
     def foresee(self, num_steps: int) -> None:
         """Raises `ValueError` if the scheduler ends before this step, or returns an invalid learning rate."""
         try:
-            learning_rate.move(self._begun()[1], min(num_steps, learning_rate.FORESEEN))
+            learning_rate.foresee(self._begun()[1], num_steps)
         except ValueError as error:
             raise ValueError(f"scheduler: {error}") from None
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-FORESEEN = 1_000_000  # steps, which take three seconds
+FORESEEN = 1_000_000  # steps, which take some seconds
+_LOOKED_AT = 10_000  # steps of a function of the step, from the first on, and again over the whole run
 
 
 def warmup_cosine(
@@ -71,13 +72,36 @@ def move(scheduler: LRScheduler, num_steps: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning that the optimizer was not stepped
         for step in range(1, num_steps + 1):
-            rates = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
-            if not all(0 <= rate < math.inf for rate in rates):
-                raise ValueError(f"the learning rate of step {step} is {rates[0]}, but must be finite and at least 0")
+            _check([float(group["lr"]) for group in scheduler.optimizer.param_groups], step)
             try:
                 scheduler.step()
             except Exception as error:  # a scheduler of a user's own may raise any error
                 raise ValueError(f"it ends at step {step}: {str(error) or type(error).__name__}") from None
+
+
+def foresee(scheduler: LRScheduler, num_steps: int) -> None:
+    """Raises `ValueError` if a scheduler ends before this step, or has an invalid learning rate on the way.
+
+    Where the learning rate is a function of the step, the function is called for the first steps and for some of all
+    later ones; other schedulers are stepped, up to a million times.
+    """
+    if not isinstance(scheduler, LambdaLR):
+        move(scheduler, min(num_steps, FORESEEN))
+        return
+    later = {round(num_steps * part / _LOOKED_AT) for part in range(_LOOKED_AT + 1)}
+    for done in sorted({*range(min(num_steps, _LOOKED_AT) + 1), *later, num_steps - 1}) if num_steps > 0 else ():
+        try:
+            pairs = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            rates = [float(rate * factor(done)) for rate, factor in pairs]
+        except Exception as error:  # a function of a user's own may raise any error
+            raise ValueError(f"it ends at step {done}: {str(error) or type(error).__name__}") from None
+        if done < num_steps:
+            _check(rates, done + 1)
+
+
+def _check(rates: Sequence[float], step: int) -> None:
+    if not all(0 <= rate < math.inf for rate in rates):
+        raise ValueError(f"the learning rate of step {step} is {rates[0]}, but must be finite and at least 0")
 
 
 def num_moves(state: Mapping[str, Any]) -> int:

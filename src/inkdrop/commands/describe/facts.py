@@ -39,7 +39,7 @@ def describe(
     folder: str | None = None,
     name: str = "train",
 ) -> dict[str, Any]:
-    """Returns facts about the run of train.py with these overrides; missing data are only noted.
+    """Returns facts about the run of train.py with these overrides; missing data and weights are only noted.
 
     - `overrides`: the options.
     - `seconds`: duration of trial steps on noise; 0 runs none.
@@ -55,7 +55,7 @@ def describe(
         with for_the_user():
             asked = Asked(config, Path(config.output_dir), name, overrides, primary_of(config.hydra))
             prepared = prepare(asked, missing.append)
-        return {**facts(prepared, seconds, plot), "data": "".join(map(str, missing))}
+        return {**facts(prepared, seconds, plot), "missing": "; ".join(map(str, missing))}
 
 
 @contextlib.contextmanager

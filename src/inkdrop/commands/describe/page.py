@@ -19,8 +19,8 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 def _process(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {found['name']}\n"
-    if found["data"]:
-        yield item("missing data", f"this page does not need the data, but a run does: {found['data']}")
+    if found["missing"]:
+        yield item("missing", f"this page does not need it, but a run does: {found['missing']}")
     if found["coefficients"]:
         yield item("process", "x_t = alpha(t) x_0 + sigma(t) eps, with t from 0 (data) to 1 (noise)")
     yield item("estimate", found["estimate"])

@@ -20,7 +20,7 @@ def sweep_page(found: Costs) -> str:
 
 def _trials(found: Costs) -> Iterator[str]:
     if found.missing:
-        yield item("missing data", f"this page does not need the data, but the trials do: {found.missing}")
+        yield item("missing", f"this page does not need it, but the trials do: {found.missing}")
     varies = ", ".join(masked_override(f"{key}={_few(values)}") for key, values in found.varies.items())
     if found.search is None:
         yield item("trials", f"{found.runs}; finished: {len(found.done)}")

@@ -112,7 +112,7 @@ def duration(times: Sequence[float], jobs: int) -> float:
 def describe_sweep(
     overrides: Sequence[str], seconds: float = 3.0, folder: str | None = None, name: str = "train"
 ) -> Costs:
-    """Returns the trials of `train.py -m` with these options and their costs; missing data are only noted.
+    """Returns the trials of `train.py -m` with these options and their costs; missing data and weights are only noted.
 
     `seconds` is the duration of trial steps on noise for each distinct cost (0: none); `folder` has the user's own
     configurations, and `name` is the primary one. Raises `ConfigurationError` for trials that cannot work, as the sweep
@@ -266,7 +266,7 @@ def _measure(found: Costs, sweep: Sweep, trials: Sequence[Trial], seconds: float
             if alike not in speeds:
                 speeds[alike] = _speed(prepared, seconds)
             setting.steps_per_second = speeds[alike]
-    found.missing = "".join(dict.fromkeys(map(str, missing)))
+    found.missing = "; ".join(dict.fromkeys(map(str, missing)))
 
 
 def _what_costs(plain: Mapping[str, Any]) -> str:

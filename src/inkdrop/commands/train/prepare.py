@@ -34,7 +34,7 @@ from inkdrop.errors import CheckpointError, ConfigurationError, DataError
 from inkdrop.files.showing import harmless, warn
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.loggers.wandb_runs import agent_run_id
-from inkdrop.metrics.checks import VALIDATION
+from inkdrop.metrics.checks import VALIDATION, absent_weights
 from inkdrop.networks.diffusers_format import is_diffusers_folder
 from inkdrop.networks.recomputing import recompute_activations
 from inkdrop.pipeline import set_weights
@@ -119,7 +119,7 @@ def prepare_to_run(asked: Asked) -> PreparedTraining:
 def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
     """Returns the run, checked and built; raises `InkdropError` or `ValueError` if it cannot work.
 
-    Missing data raise a `DataError`, or are passed to `missing` if that is given.
+    Missing data raise a `DataError`; they and weights to download are passed to `missing` if that is given.
     """
     config, plain, found = resolve(asked)
     if is_first():
@@ -219,16 +219,18 @@ def _check_fit(
     item = None
     try:
         data.verify()
-        item = data.example()
+        pipeline.check_item(item := data.example())
     except DataError as error:
         if missing is None:
             raise
         missing(error)
-    if item is not None:
-        pipeline.check_item(item)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        evaluation = getattr(callback, "evaluation", None)
+        if missing and evaluation and (text := absent_weights(evaluation.metrics, evaluation.extractor)):
+            missing(DataError(text))
+            continue
         getattr(callback, "verify", lambda: None)()
-        if item is not None and (evaluation := getattr(callback, "evaluation", None)) is not None:
+        if item is not None and evaluation is not None:
             evaluation.check_item(item)
             if evaluation.held_out not in ("train", VALIDATION) and plain["trainer"]["max_steps"] != 0:
                 evaluation.check_splits(data)  # which reads the data; all data have these two splits
