@@ -59,6 +59,7 @@ TRAIN: dict[str, tuple[list[str], list[str]]] = {
     "C2 top, nested": (["+optimiser.lr=4"], ["did you mean optimizer?"]),
     "C2 group": (["+experiment.lr=4"], ["unknown option experiment"]),
     "C3": (["network=nope"], ["network/nope", "unet", "mlp"]),
+    "C3 close to one": (["experiment=moons_flwo"], ["experiment/moons_flwo': did you mean experiment=moons_flow?"]),
     "C4": (["networks=unet"], ["networks", "did you mean network?"]),
     "C5": (["schedule.num_timesteps=abc"], ["schedule.num_timesteps=abc", "integer"]),
     "C5 truth": (["data.batch_size=true"], ["data.batch_size=True", "integer"]),

@@ -25,7 +25,7 @@ from inkdrop.configuration.guides import guides
 from inkdrop.configuration.moved import renamed_options
 from inkdrop.configuration.secrets import masked_override
 from inkdrop.configuration.seed import draw_seed
-from inkdrop.configuration.suggestions import quoted, unknown_option, words
+from inkdrop.configuration.suggestions import nearest, quoted, unknown_option, words
 from inkdrop.errors import ConfigurationError
 from inkdrop.files import read_yaml
 from inkdrop.files.showing import harmless
@@ -132,6 +132,10 @@ def explained(error: Exception, arguments: Sequence[str]) -> str:
                 2
             )
         )
+    if isinstance(error, MissingConfigException):
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        if (near := nearest(name, error.options or ())) is not None:
+            return f"{str(error).splitlines()[0]}: did you mean {group}={near}?"
     if isinstance(error, HydraException | YAMLError):
         given = next((each for each in arguments if each.lstrip("+").startswith("condition.") and "," in each), "")
         return str(error).expandtabs(2) + (_quoting(given) if "sweep" in str(error).lower() else "")
