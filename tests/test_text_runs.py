@@ -10,6 +10,8 @@ import pytest
 from runs import RECORDED, differing, interrupted, run, sampled, trained
 
 import inkdrop
+from inkdrop.commands.check_data.inspection import inspect
+from inkdrop.data import TextFile
 
 SMALL = [
     "data=text_file",
@@ -86,3 +88,14 @@ def test_the_attributes_guide_texts(tmp_path: Path) -> None:
     arrays, result = sampled(tmp_path / "run", tmp_path / "samples", attributes, "num_samples=2", "guidance.scale=3")
     assert np.array_equal(arrays["attributes"], ["name : A"] * 2)
     assert result["network_calls"] == 128, "64 steps, with and without the attributes"
+
+
+def test_check_data_describes_texts_by_words_and_not_by_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(f"a cat of {number} years ." for number in range(20)))
+    assert inspect(TextFile(str(tmp_path / "texts.txt"), [64], 0, 4), tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "18 texts of 6 to 6 words" in printed
+    assert "standard deviation" not in printed
+    assert max(map(len, printed.splitlines())) < 120

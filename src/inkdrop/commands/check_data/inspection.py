@@ -25,6 +25,7 @@ from inkdrop.data.loaders import OrderedLoader, ShuffledLoader, Split
 from inkdrop.data.module import DataModule
 from inkdrop.errors import DataError
 from inkdrop.files.showing import harmless
+from inkdrop.files.texts import is_text
 from inkdrop.files.writing import make_folder, write_text
 from inkdrop.pictures import Automatic, View, save_png
 
@@ -104,7 +105,7 @@ def _about_files(findings: Findings) -> Iterator[str]:
 
 
 def _go_through(name: str, split: Split) -> tuple[list[bytes], list[str]]:
-    """Returns the hashes of a split's items, and lines on the mean and deviation of each channel."""
+    """Returns the hashes of a split's items, and lines on the mean and deviation of each channel, but of no texts."""
     hashes: list[bytes] = []
     total = square = torch.zeros(())
     loader = OrderedLoader({"x": split["x"]}, _BATCH_SIZE)
@@ -114,6 +115,8 @@ def _go_through(name: str, split: Split) -> tuple[list[bytes], list[str]]:
         hashes += [hashlib.blake2b(each.contiguous().numpy().tobytes(), digest_size=16).digest() for each in x]
         flat = x.double().reshape(len(x), x.shape[1], -1)
         total, square = total + flat.mean(2).sum(0), square + flat.square().mean(2).sum(0)
+    if is_text(x):
+        return hashes, []
     mean = total / len(hashes)
     deviation = (square / len(hashes) - mean.square()).clamp(min=0).sqrt()
     return hashes, [f"mean               {_numbers(mean)}", f"standard deviation {_numbers(deviation)}"]
