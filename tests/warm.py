@@ -266,12 +266,12 @@ def keep_further(command: Sequence[str]) -> Sequence[str] | None:
 def further(command: Sequence[str]) -> tuple[int, Callable[[Sequence[str]], bool]]:
     """How many processes a command begins, and which commands are theirs.
 
-    Those of a sweep are the program that forks for each trial; those of a run are all ranks but the first, which
-    Lightning begins.
+    Those of a sweep, also of one over seeds, are the program that forks for each trial; those of a run are all ranks
+    but the first, which Lightning begins.
     """
     if "LOCAL_RANK" in os.environ:
         return 0, lambda _: False
-    if {"-m", "--multirun"} & set(command[1:]):
+    if {"-m", "--multirun", "reproduce"} & set(command[1:]):
         return 1, lambda begun: _FORKING in begun
     return number_of_ranks(command) - 1, lambda _: True
 
