@@ -135,7 +135,8 @@ def explained(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException):
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         if (near := nearest(name, error.options or ())) is not None:
-            return f"{str(error).splitlines()[0]}: did you mean {group}={near}?"
+            first, *others = str(error).expandtabs(2).splitlines()
+            return "\n".join([f"{first}: did you mean {group}={near}?", *others])
     if isinstance(error, HydraException | YAMLError):
         given = next((each for each in arguments if each.lstrip("+").startswith("condition.") and "," in each), "")
         return str(error).expandtabs(2) + (_quoting(given) if "sweep" in str(error).lower() else "")
