@@ -132,11 +132,12 @@ def explained(error: Exception, arguments: Sequence[str]) -> str:
                 2
             )
         )
-    if isinstance(error, MissingConfigException):
+    if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        if (near := nearest(name, error.options or ())) is not None:
-            first, *others = str(error).expandtabs(2).splitlines()
-            return "\n".join([f"{first}: did you mean {group}={near}?", *others])
+        near, (first, *others) = nearest(name, error.options), str(error).expandtabs(2).splitlines()
+        guess = f": did you mean {group}={near}?" if near is not None else ""
+        places = others[len(error.options) + 2 :] if near is None else ()
+        return "\n".join([f"{first}{guess}", f"available: {', '.join(error.options)}", *places])
     if isinstance(error, HydraException | YAMLError):
         given = next((each for each in arguments if each.lstrip("+").startswith("condition.") and "," in each), "")
         return str(error).expandtabs(2) + (_quoting(given) if "sweep" in str(error).lower() else "")
