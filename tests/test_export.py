@@ -20,7 +20,7 @@ from inkdrop.__main__ import main
 from inkdrop.commands.export import export
 from inkdrop.denoiser import SelfConditioned
 from inkdrop.files.texts import encoded
-from inkdrop.networks import DiT, LatentUNet
+from inkdrop.networks import MLP, DiT, LatentUNet
 from inkdrop.predictions import KarrasPrediction
 from inkdrop.samplers import DDIM
 from inkdrop.schedules import VP
@@ -49,6 +49,20 @@ def runs_of(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder / "codes", model=VAE)
     run(folder / "latent", model=latent(folder, ["codec=latent", f"codec.model.checkpoint={folder / 'codes'}"]))
     return folder
+
+
+@pytest.fixture(scope="module")
+def transformers_of(runs_of: Path) -> Path:
+    """Runs of `network=dit`: `dit` in pixels, with classes and a learned variance, and `latent_dit` without classes."""
+    sizes = ["network.patch_size=2", "network.width=16", "network.depth=2", "network.num_heads=2"]
+    steps = [each for each in DIGITS if not each.startswith("network.")]
+    inner = [each.replace("network.", "network.network.") for each in sizes]
+    variance = ["network@network.network=dit", *inner, "loss=hybrid"]
+    run(runs_of / "dit", "network=learned_variance", *variance, model=steps)
+    data = ["data=arrays", f"data.path={runs_of / 'data.npz'}", "data.batch_size=8", "conditioner=none"]
+    codec = ["codec=latent", f"codec.model.checkpoint={runs_of / 'codes'}"]
+    run(runs_of / "latent_dit", "network=dit", *sizes, *data, *codec, model=steps[1:])
+    return runs_of
 
 
 @pytest.fixture
@@ -162,6 +176,47 @@ def test_a_pixel_model_of_classes_is_a_unet_with_a_table(runs_of: Path, tmp_path
     assert isinstance(UNet2DModel.from_pretrained(tmp_path / "out" / "unet"), UNet2DModel)
 
 
+def test_a_lora_that_no_pipeline_of_diffusers_reads_is_refused(runs_of: Path, tmp_path: Path) -> None:
+    run(tmp_path / "lora", f"base={runs_of / 'pixels'}", "adapter=lora", model=[*STEPS[:4], "data.batch_size=8"])
+    with pytest.raises(ValueError, match="reads a LoRA of network=latent_unet, but the network is a UNet: export"):
+        export(str(tmp_path / "lora"), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("randomised")
+def test_a_diffusion_transformer_of_codes_draws_the_same_samples_in_diffusers(
+    transformers_of: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = eval(export(str(transformers_of / "latent_dit"), str(tmp_path / "out")), {"diffusers": diffusers})
+    assert type(pipe) is diffusers.DiTPipeline
+    pipe.set_progress_bar_config(disable=True)
+    model, seeds = loaded(transformers_of / "latent_dit"), range(3)
+    start = model.denoiser.schedule.points([1.0])[0].sigma * model.start(seeds)
+    monkeypatch.setattr("diffusers.pipelines.dit.pipeline_dit.randn_tensor", lambda *_, **__: start)
+    images = pipe([0] * 3, guidance_scale=1.0, num_inference_steps=4, output_type="pt").images
+    assert (255 * images - model({}, seeds)).abs().max() < 0.6
+    assert images.std() > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("randomised")
+def test_a_diffusion_transformer_of_pixels_is_one_of_diffusers_and_a_base_here(
+    transformers_of: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = eval(export(str(transformers_of / "dit"), str(tmp_path / "out")), {"diffusers": diffusers})
+    model = loaded(transformers_of / "dit")
+    x, c_noise, label = torch.randn(3, 1, 8, 8), torch.tensor([3.0, 500.0, 999.0]), torch.tensor([0, 7, 10])
+    steps = [each for each in DIGITS if not each.startswith("network.")]
+    run(tmp_path / "again", f"base={tmp_path / 'out'}", "optimizer.lr=0.0", model=steps)
+    monkeypatch.undo()  # so that the weights are those of the run
+    begun: Any = inkdrop.load(tmp_path / "again")
+    with torch.no_grad():
+        for each in (model, begun):
+            F, further = each.network(x, c_noise, vector=each.conditioner.embedding(label))
+            assert close(torch.cat([F, further["variance"]], dim=1), peer(x, c_noise, label).sample, 1e-5)
+
+
 @pytest.mark.slow
 def test_a_published_unet_is_where_training_begins(runs_of: Path, tmp_path: Path) -> None:
     peer = UNet2DConditionModel(
@@ -235,8 +290,12 @@ def replaced(denoiser: Any, **parts: Any) -> Any:
     ("change", "words"),
     [
         (
-            lambda it: replaced(it, network=DiT([1, 8, 8], 4, 16, 1, 2)),
-            "the network is a DiT, which cannot be exported",
+            lambda it: replaced(it, network=MLP([64], 4, 1)),
+            "the network is a MLP, which cannot be exported",
+        ),
+        (
+            lambda it: replaced(it, network=DiT([1, 8, 8], 4, 16, 1, 2, 2.0)),
+            r"has network\.mlp_ratio=2, and theirs has 4",
         ),
         (lambda it: replaced(it, schedule=VP()), "VP is not a discrete chain"),
         (lambda it: replaced(it, prediction=KarrasPrediction()), "KarrasPrediction is not a prediction of DDIM"),
@@ -246,7 +305,7 @@ def replaced(denoiser: Any, **parts: Any) -> Any:
             "a StableDiffusionPipeline needs codes of an autoencoder",
         ),
     ],
-    ids=["network", "schedule", "prediction", "denoiser", "codec"],
+    ids=["network", "ratio", "schedule", "prediction", "denoiser", "codec"],
 )
 def test_what_diffusers_lacks_is_refused_before_a_folder_exists(
     change: Callable[[Any], Any], words: str, runs_of: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

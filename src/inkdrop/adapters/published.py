@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from inkdrop.networks import LatentUNet
 from inkdrop.networks.diffusers_format import names_for_diffusers
 
 LORA, WORDS = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
@@ -38,9 +39,14 @@ def _words(model: Any, name: str, adapter: Any) -> tuple[str, str, dict[str, Ten
 def _lora(model: Any, name: str, adapter: Any) -> tuple[str, str, dict[str, Tensor]]:
     """The matrices of a LoRA by the names of diffusers; the factor is a part of B, so that the file needs none.
 
-    Raises `ValueError` for trained lengths of columns, for layers outside the network, and for networks that diffusers
-    does not have.
+    Raises `ValueError` for trained lengths of columns, for layers outside the network, and for a network whose pipeline
+    in diffusers reads no LoRA.
     """
+    if type(model.network) is not LatentUNet:
+        raise ValueError(
+            f"diffusers reads a LoRA of network=latent_unet, but the network is a {type(model.network).__name__}: "
+            "export the whole model after `python -m inkdrop merge`, or the adapter by format=adapter"
+        )
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for path, layer in model.named_modules():
         if name not in getattr(layer, "scaling", {}):

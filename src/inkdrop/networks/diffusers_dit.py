@@ -1,4 +1,4 @@
-"""How diffusers names and arranges the weights of `DiT`: those of its `DiTTransformer2DModel`, read but not written.
+"""How diffusers names and arranges the weights of `DiT`: those of its `DiTTransformer2DModel`.
 
 W width, C channels, p length of a patch.
 """
@@ -58,14 +58,22 @@ def rename(network: DiT) -> Callable[[str], str | None]:
 
 
 def config(network: DiT) -> dict[str, Any]:
-    """Returns those options of config.json that the weights do not state."""
+    """Returns the content of config.json but for the number of classes."""
     side = {size * network.patch_size for size in network.grid}
+    pixels, num_heads = network.patch_size ** len(network.grid), network.blocks[0].attention.num_heads
     return {
         "patch_size": network.patch_size,
         "sample_size": side.pop() if len(side) == 1 and type(network.positions) is SineCosine else None,
         "activation_fn": "gelu-approximate",
         "norm_type": "ada_norm_zero",
+        "norm_eps": 1e-6,
         "attention_bias": True,
+        "in_channels": network.patch.in_features // pixels,
+        "out_channels": network.out.out_features // pixels,
+        "num_layers": len(network.blocks),
+        "num_attention_heads": num_heads,
+        "attention_head_dim": network.patch.out_features // num_heads,
+        "dropout": network.blocks[0].dropout.p,
     }
 
 
@@ -87,8 +95,41 @@ def arranged(network: DiT, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             pixels = ours[name].unflatten(0, (network.patch_size**2, -1))
             ours[name] = pixels.transpose(0, 1).flatten(0, 1).contiguous()
     if (name := f"{_TIME.format(1)}.weight") in ours:
-        ours[name] = torch.cat([*reversed(ours[name].chunk(2, dim=1))], dim=1)
+        ours[name] = _swapped(ours[name])
     return ours
+
+
+def written(network: DiT, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns weights under their names in their arrangement, the inverse of `arranged`.
+
+    Raises `ValueError` for a network that theirs is not.
+    """
+    width, hidden = network.patch.out_features, network.blocks[0].layers[0].out_features
+    wrong = {
+        "a concat, which theirs does not take: choose a conditioner without one": network.doors["concat"],
+        f"network.mlp_ratio={hidden / width:g}, and theirs has 4": hidden != 4 * width,
+        "other positions than sines and cosines on a square": config(network)["sample_size"] is None,
+        f"{len(network.grid)} dimensions, and theirs has 2": len(network.grid) != 2,
+    }
+    if found := [words for words, holds in wrong.items() if holds]:
+        raise ValueError(f"a DiTTransformer2DModel is another network than this one, which has {found[0]}")
+    ours = {**theirs, f"{_TIME.format(1)}.weight": _swapped(theirs[f"{_TIME.format(1)}.weight"])}
+    for kind in ("weight", "bias"):
+        pixels = ours[f"proj_out_2.{kind}"].unflatten(0, (-1, network.patch_size**2))
+        ours[f"proj_out_2.{kind}"] = pixels.transpose(0, 1).flatten(0, 1)
+    patch = f"{_TOP['patch']}.weight"
+    ours[patch] = ours[patch].unflatten(1, (-1, *(network.patch_size,) * 2))
+    first = _EMBEDDING.format(0)
+    copies = {name.removeprefix(first): value for name, value in ours.items() if name.startswith(first)}
+    for number in range(1, len(network.blocks)):
+        # Weights that share memory cannot be saved together.
+        ours |= {_EMBEDDING.format(number) + name: value.clone() for name, value in copies.items()}
+    return ours
+
+
+def _swapped(weight: Tensor) -> Tensor:
+    """Weights on the sines and cosines of the time in the other order."""
+    return torch.cat([*reversed(weight.chunk(2, dim=1))], dim=1)
 
 
 def _with_one_embedding(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -103,3 +144,6 @@ def _with_one_embedding(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 f"{name} differs from that of the first block, but this network embeds once for all blocks"
             )
     return kept
+
+
+LAYOUT = (rename, config, heads, FREE, arranged, written)

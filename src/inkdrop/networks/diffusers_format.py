@@ -40,10 +40,14 @@ def _names(network: nn.Module) -> dict[str, str]:
     return names
 
 
-def to_diffusers(network: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights of a network under the names of diffusers; raises `ValueError` for parts that it lacks."""
+def to_diffusers(network: nn.Module, others: Mapping[str, Tensor] = MappingProxyType({})) -> dict[str, Tensor]:
+    """Returns the weights of a network under the names of diffusers; raises `ValueError` for parts that it lacks.
+
+    `others` are weights of another part than the network, by their names in diffusers.
+    """
     state = network.state_dict()
-    return {name: state[key] for name, key in _names(network).items()}
+    weights = {**{name: state[key] for name, key in _names(network).items()}, **others}
+    return {**layout_of(network).written(network, weights)}
 
 
 def names_for_diffusers(network: nn.Module) -> dict[str, str]:

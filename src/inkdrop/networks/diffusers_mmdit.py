@@ -120,3 +120,6 @@ def _middle(table: Tensor, grid: list[int]) -> Tensor:
 
 def _equal(table: Tensor, other: Tensor) -> bool:
     return table.shape == other.shape and torch.allclose(table.float(), other.float(), atol=1e-3)
+
+
+LAYOUT = (rename, config, heads, FREE, arranged)

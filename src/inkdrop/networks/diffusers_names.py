@@ -56,6 +56,7 @@ class Layout:
     - `heads`: returns the heads of attention layers, ours and those of a config.json.
     - `free`: options of config.json that are not compared.
     - `arranged`: returns weights under their names in the arrangement of ours.
+    - `written`: the inverse of `arranged`.
     """
 
     published: str
@@ -65,6 +66,7 @@ class Layout:
     heads: Callable[[Any, Mapping[str, Any]], tuple[list[int], list[Any]]]
     free: frozenset[str]
     arranged: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda network, theirs: theirs
+    written: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda network, theirs: theirs
 
 
 def layout_of(network: nn.Module) -> Layout:
@@ -295,8 +297,6 @@ LAYOUTS: dict[type[nn.Module], Layout] = {
         _FREE | _FREE_IN_AUTOENCODER,
         _with_mixes,
     ),
-    DiT: Layout("DiTTransformer2DModel", "network=dit", dit.rename, dit.config, dit.heads, dit.FREE, dit.arranged),
-    MMDiT: Layout(
-        "SD3Transformer2DModel", "network=mmdit", mmdit.rename, mmdit.config, mmdit.heads, mmdit.FREE, mmdit.arranged
-    ),
+    DiT: Layout("DiTTransformer2DModel", "network=dit", *dit.LAYOUT),
+    MMDiT: Layout("SD3Transformer2DModel", "network=mmdit", *mmdit.LAYOUT),
 }
