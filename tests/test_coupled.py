@@ -10,9 +10,8 @@ from torch import Tensor
 from inkdrop.codecs import Unchanged
 from inkdrop.data import CoupledPoints
 from inkdrop.data.toys import moons_in_order
-from inkdrop.losses import independent, minibatch_ot
+from inkdrop.losses import assignment, independent, minibatch_ot
 from inkdrop.losses.coupling import Coupling
-from inkdrop.metrics import wasserstein
 from inkdrop.metrics.wasserstein import exact_squared_wasserstein, squared_wasserstein
 from inkdrop.networks import ResidualPerceptron
 from inkdrop.noises import Modes, Paired
@@ -91,10 +90,13 @@ def test_a_group_that_does_not_divide_the_points_is_refused() -> None:
         CoupledPoints(moons_in_order, Modes(), 64, 100, 50, [2], 0, 16)
 
 
-@pytest.mark.parametrize("part", [1500, 40])
-def test_the_exact_distance_is_that_of_sorted_numbers_and_of_scipy(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share", [0.0, 2.0])
+def test_the_exact_distance_is_that_of_sorted_numbers_and_of_scipy(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With and without the dual solution of a part of the points."""
-    monkeypatch.setattr(wasserstein, "PART", part)
+    monkeypatch.setattr(assignment, "FEWEST", 100)
+    monkeypatch.setattr(assignment, "APART", share)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(150, 1, generator=generator), 3 * torch.rand(150, 1, generator=generator)
     expected = float(squared_wasserstein(x.double().T, y.double().T))
@@ -126,3 +128,11 @@ def test_data_that_are_not_changed_are_x() -> None:
     expected = torch.distributions.Normal(0.5, 2.0).log_prob(data)
     assert torch.allclose(codec.log_probability(data, torch.full((4, 2), 0.5), 2.0).float(), expected)
     assert torch.equal(codec.dequantize(data, Generators.from_seeds(range(4)))[0], data)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_an_assignment_is_that_of_scipy_for_sets_that_are_alike_and_for_others(shift: float) -> None:
+    x, y = torch.randn(2, 1200, 2, generator=torch.Generator().manual_seed(0)).double()
+    cost = torch.cdist(x, y * (1 + shift)).square()
+    assert assignment.assigned(cost).tolist() == linear_sum_assignment(cost.numpy())[1].tolist()
+    assert (assignment._reduced(cost) is cost) == (shift == 0)

@@ -8,6 +8,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from inkdrop.losses.assignment import assigned
+
 Coupling: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # x_0 (B, *), eps (B, *) -> eps in another order
 
 
@@ -23,8 +25,5 @@ def minibatch_ot(x_0: Tensor, eps: Tensor) -> Tensor:
     the law that stochastic samplers assume: sample with the probability flow, such as DDIM or Heun. Sources: Tong et
     al. 2024, arXiv 2302.00482; Pooladian et al. 2023, arXiv 2304.14772.
     """
-    from scipy.optimize import linear_sum_assignment
-
     cost = torch.cdist(x_0.flatten(1).cpu().double(), eps.flatten(1).cpu().double()).square()
-    _, chosen = linear_sum_assignment(cost.numpy())
-    return eps[torch.from_numpy(chosen).to(eps.device)]
+    return eps[assigned(cost).to(eps.device)]
