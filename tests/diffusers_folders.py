@@ -13,6 +13,9 @@ from diffusers import (
     DDIMPipeline,
     DDIMScheduler,
     DDPMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
     UNet2DModel,
@@ -50,9 +53,9 @@ def pixels(folder: Path, scheduler: dict[str, Any] | None = None, **changes: Any
     return folder
 
 
-def tokenizer() -> Any:
+def tokenizer(begins: bool = True) -> Any:
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=text_models.tokenizer(True),
+        tokenizer_object=text_models.tokenizer(begins),
         pad_token="<pad>",
         eos_token="</s>",
         bos_token="<s>",
@@ -95,6 +98,56 @@ def stable_diffusion(folder: Path) -> Path:
         None,
         None,
         requires_safety_checker=False,
+    )
+    pipe.save_pretrained(folder)
+    return folder
+
+
+def stable_diffusion_3(folder: Path, with_t5: bool = True, size: int = 4) -> Path:
+    """A StableDiffusion3Pipeline of images of 8 x 8 pixels, whose table of positions has `size` patches per axis."""
+    torch.manual_seed(0)
+    transformer = SD3Transformer2DModel(
+        sample_size=4,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=20,
+        caption_projection_dim=16,
+        pooled_projection_dim=9,
+        pos_embed_max_size=size,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        sample_size=8,
+        scaling_factor=1.5,
+        shift_factor=0.25,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    clips = [
+        transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**{**text_models.CLIP, **changes}))
+        for changes in ({}, {"hidden_size": 12, "projection_dim": 5, "num_hidden_layers": 3, "hidden_act": "gelu"})
+    ]
+    t5 = transformers.T5EncoderModel(
+        transformers.T5Config(**{**text_models.T5, **text_models.T5_FURTHER, "d_model": 20})
+    )
+    parts = [randomised(each) for each in (transformer, vae, *clips, t5)]
+    pipe = StableDiffusion3Pipeline(
+        parts[0],
+        FlowMatchEulerDiscreteScheduler(),
+        parts[1],
+        parts[2],
+        tokenizer(),
+        parts[3],
+        tokenizer(),
+        parts[4] if with_t5 else None,
+        tokenizer(False) if with_t5 else None,
     )
     pipe.save_pretrained(folder)
     return folder

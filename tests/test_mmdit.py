@@ -11,9 +11,14 @@ from diffusers import SD3Transformer2DModel
 from torch import nn
 
 from inkdrop.networks import MMDiT
-from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
+from inkdrop.networks.diffusers_format import (
+    config_for_diffusers,
+    is_diffusers_folder,
+    read_diffusers_folder,
+    to_diffusers,
+)
 from inkdrop.networks.layers import root_mean_square
-from inkdrop.networks.positions import Learned
+from inkdrop.networks.positions import Learned, Rotary, SineCosine
 
 SMALL: dict[str, Any] = {"shape": [3, 8, 8], "patch_size": 2, "width": 24, "depth": 2, "num_heads": 2, "token_dim": 6}
 
@@ -51,6 +56,37 @@ def test_it_is_the_function_of_diffusers_with_its_published_weights(
     with torch.no_grad():
         expected = peer(x, tokens, vector, c_noise).sample
         assert (network(x, c_noise, vector, tokens) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("qk_norm", [None, root_mean_square])
+@pytest.mark.parametrize("positions", [Learned, SineCosine])
+def test_ours_is_the_function_of_diffusers(qk_norm: Any, positions: Any) -> None:
+    network = randomised(MMDiT(**SMALL, vector_dim=5, qk_norm=qk_norm, positions=positions))
+    peer = SD3Transformer2DModel(
+        **{k: v for k, v in config_for_diffusers(network).items() if k != "_class_name"}
+    ).eval()
+    peer.load_state_dict(to_diffusers(network))
+    x, c_noise = torch.randn(2, 3, 8, 8), torch.tensor([3.0, 900.0])
+    tokens, vector = torch.randn(2, 5, 6), torch.randn(2, 5)
+    with torch.no_grad():
+        expected = peer(x, tokens, vector, c_noise).sample
+        assert (network(x, c_noise, vector, tokens) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"concat_channels": 1}, "has a concat, which theirs does not take"),
+        ({"vector_dim": 0}, r"has no vector, which theirs takes: choose a conditioner with conditioner\.dim"),
+        ({"mlp_ratio": 2.0}, r"has network\.mlp_ratio=2, and theirs has 4"),
+        ({"shape": [3, 8]}, "has 1 dimensions, and theirs has 2"),
+        ({"shape": [3, 8, 4]}, "has 4 x 2 patches, and theirs has a square"),
+        ({"positions": Rotary}, "has positions that are no table"),
+    ],
+)
+def test_a_network_that_diffusers_lacks_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        to_diffusers(MMDiT(**{**SMALL, "vector_dim": 5, **change}))
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,18 @@ def test_what_is_not_supported_is_named_before_anything_is_created(
     refused([f"base={folder}", *DIGITS], code, words, tmp_path, capsys)
 
 
+def test_stable_diffusion_xl_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unet = {"_class_name": "UNet2DConditionModel", "in_channels": 4, "out_channels": 4, "layers_per_block": 2}
+    unet |= {"block_out_channels": [320, 640, 1280], "transformer_layers_per_block": [1, 2, 10], "sample_size": 8}
+    unet |= {"down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2], "cross_attention_dim": 2048}
+    (tmp_path / "published" / "unet").mkdir(parents=True)
+    content = json.dumps({**unet, "addition_embed_type": "text_time", "projection_class_embeddings_input_dim": 2816})
+    (tmp_path / "published" / "unet" / "config.json").write_text(content)
+    words = "addition_embed_type=text_time, as that of Stable Diffusion XL, which is not supported"
+    codec = ["codec=latent_published", f"codec.model.files.path={tmp_path}"]
+    refused([f"base={tmp_path / 'published'}", *DIGITS, *codec, "data.shape=[4,8,8]"], 4, words, tmp_path, capsys)
+
+
 def refused(options: list[str], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         as_a_command(inkdrop.train, *options, f"output_dir={tmp_path / 'run'}")

@@ -8,6 +8,7 @@ from inkdrop.conditioners.embedding import Embedding
 from inkdrop.conditioners.image import Image
 from inkdrop.conditioners.label import Label
 from inkdrop.conditioners.masked import Masked
+from inkdrop.conditioners.published_texts import PublishedTexts
 from inkdrop.conditioners.recurrent import Recurrent
 from inkdrop.conditioners.text import PublishedText, Text
 from inkdrop.conditioners.words import Words
@@ -22,6 +23,7 @@ __all__ = [
     "Label",
     "Masked",
     "PublishedText",
+    "PublishedTexts",
     "Recurrent",
     "Text",
     "Unconditional",

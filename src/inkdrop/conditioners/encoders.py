@@ -28,6 +28,7 @@ _CLIP_FIELDS: dict[str, Any] = {
     "eos_token_id": Annotated[int, Ge(0)],
     **dict.fromkeys(("bos_token_id", "pad_token_id"), Annotated[int, Ge(0)] | None),
 }
+_PROJECTED_FIELDS: dict[str, Any] = {**_CLIP_FIELDS, "projection_dim": _Count}
 _T5_FIELDS: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"), _Count),
     **dict.fromkeys(("relative_attention_num_buckets", "relative_attention_max_distance"), _Count),
@@ -37,9 +38,10 @@ _T5_FIELDS: dict[str, Any] = {
 
 
 class TextEncoder(nn.Module):
-    """A text encoder: the tokens (B, L, D) and a vector (B, D) of texts, from numbers of tokens and a mask (B, L).
+    """A text encoder: the tokens (B, L, D) and a vector (B, V) of texts, from numbers of tokens and a mask (B, L).
 
     - `dim`: the width D.
+    - `vector_dim`: the width V, which is D but for a projected vector.
     - `text`: the layers, with their published names.
     - `num_tokens`: the number of different tokens.
     - `max_length`: the largest L, or None if there is no limit.
@@ -47,6 +49,7 @@ class TextEncoder(nn.Module):
 
     text: nn.Module
     dim: int
+    vector_dim: int
     num_tokens: int
     max_length: int | None = None
 
@@ -61,13 +64,35 @@ class _CLIP(TextEncoder):
     def __init__(self, transformers: Any, config: Mapping[str, Any]):
         super().__init__()
         model = transformers.CLIPTextModel(transformers.CLIPTextConfig(**_chosen(config, _CLIP_FIELDS)))
-        self.dim, self.num_tokens = model.config.hidden_size, model.config.vocab_size
-        self.max_length = model.config.max_position_embeddings
+        self.dim = self.vector_dim = model.config.hidden_size
+        self.num_tokens, self.max_length = model.config.vocab_size, model.config.max_position_embeddings
         self.text = getattr(model, "text_model", model)  # which one has the layers depends on the release
 
     def forward(self, numbers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         output = self.text(input_ids=numbers, attention_mask=mask.long())
         return output.last_hidden_state, output.pooler_output
+
+
+class _ProjectedCLIP(TextEncoder):
+    """The states before the last layer of CLIP's text model, and the vector that it compares with images.
+
+    Source: Podell et al. 2023, arXiv 2307.01952, section 2.1 (which states), and CLIP, arXiv 2103.00020.
+    """
+
+    def __init__(self, transformers: Any, config: Mapping[str, Any]):
+        super().__init__()
+        chosen = transformers.CLIPTextConfig(**_chosen(config, _PROJECTED_FIELDS))
+        model = transformers.CLIPTextModelWithProjection(chosen)
+        self.dim, self.vector_dim = model.config.hidden_size, model.config.projection_dim
+        self.num_tokens, self.max_length = model.config.vocab_size, model.config.max_position_embeddings
+        self.text, self.text_projection = (
+            getattr(model.text_model, "text_model", model.text_model),
+            model.text_projection,
+        )
+
+    def forward(self, numbers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.text(input_ids=numbers, attention_mask=mask.long(), output_hidden_states=True)
+        return output.hidden_states[-2], self.text_projection(output.pooler_output)
 
 
 class _T5(TextEncoder):
@@ -77,7 +102,8 @@ class _T5(TextEncoder):
         super().__init__()
         chosen = _chosen(config, _T5_FIELDS)
         model = transformers.T5EncoderModel(transformers.T5Config(**chosen, dropout_rate=0.0))
-        self.dim, self.num_tokens, self.text = model.config.d_model, model.config.vocab_size, model.encoder
+        self.dim = self.vector_dim = model.config.d_model
+        self.num_tokens, self.text = model.config.vocab_size, model.encoder
 
     def forward(self, numbers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.text(input_ids=numbers, attention_mask=mask.long()).last_hidden_state
@@ -102,15 +128,19 @@ ARCHITECTURES: dict[str, _Kind] = {
     "T5EncoderModel": (_T5, _whole),
     "T5ForConditionalGeneration": (_T5, _whole),
 }
+PROJECTED: dict[str, _Kind] = {"CLIPTextModelWithProjection": (_ProjectedCLIP, _whole)}
+T5: dict[str, _Kind] = {name: kind for name, kind in ARCHITECTURES.items() if name.startswith("T5")}
 
 
-def text_encoder(files: ForeignFiles) -> TextEncoder:
+def text_encoder(files: ForeignFiles, known: Mapping[str, _Kind] = ARCHITECTURES) -> TextEncoder:
     """Returns the text encoder of a foreign model, with its weights if its folder is there.
 
-    Raises `ValueError` for another architecture than those of `ARCHITECTURES`, for a configuration that is out of
-    range, for weights that do not fit, and if transformers is not installed.
+    `known` are the architectures that it may have: `PROJECTED` or `T5` alone, or all of `ARCHITECTURES`.
+
+    Raises `ValueError` for another architecture, for a configuration that is out of range, for weights that do not fit,
+    and if transformers is not installed.
     """
-    kind, part = ARCHITECTURES[files.architecture(ARCHITECTURES)]
+    kind, part = known[files.architecture(known)]
     try:
         import transformers
     except ImportError:
@@ -142,7 +172,7 @@ def _load(encoder: TextEncoder, weights: Mapping[str, Tensor]) -> None:
         given.setdefault(name.removeprefix("encoder."), value)
     if "shared.weight" in given:
         given.setdefault("embed_tokens.weight", given["shared.weight"])
-    own = encoder.text.state_dict()
+    own = {key.removeprefix("text."): value for key, value in encoder.state_dict().items()}
     for name, value in own.items():
         if name not in given or given[name].shape != value.shape:
             has = f"the shape {list(given[name].shape)}" if name in given else "nothing"
@@ -150,4 +180,4 @@ def _load(encoder: TextEncoder, weights: Mapping[str, Tensor]) -> None:
                 f"model.safetensors of the foreign model has {has} for {name}, but config.json says "
                 f"{list(value.shape)}: use the original folder"
             )
-    encoder.text.load_state_dict({name: given[name].float() for name in own})
+    encoder.load_state_dict({key: given[key.removeprefix("text.")].float() for key in encoder.state_dict()})

@@ -1,6 +1,6 @@
 """What conditioners of texts by a frozen text encoder share.
 
-B batch, L tokens of a text (`length`), E width of the encoder.
+B batch, L tokens of a text (`length`), E width of the encoder, or of its vector where that is larger.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from inkdrop.codecs import Batches
 from inkdrop.conditioners.base import Conditioner
-from inkdrop.conditioners.encoders import text_encoder
-from inkdrop.conditioners.encodings import TextCache, tokenizer_of
+from inkdrop.conditioners.encoders import ARCHITECTURES, text_encoder
+from inkdrop.conditioners.encodings import TextCache, padding_of, tokenizer_of
 from inkdrop.conditioners.new_words import extended
 from inkdrop.files.showing import harmless
 from inkdrop.files.texts import decoded, encoded, is_text, requested
@@ -36,21 +36,34 @@ class FrozenText(Conditioner):
     - `dropout`: the probability with which training drops the text of a sample.
     - `cache`: GiB of encodings that are kept.
     - `name`: the key of the texts in a batch.
+    - `known`: the architectures that the encoder may have.
+    - `filled`: whether each text becomes `length` tokens, the last of which are the tokenizer's padding.
 
-    Raises `ValueError` for data without texts of this name, for an encoder that is not supported, and if transformers
-    is not installed. A request with more tokens than `length` produces a warning.
+    Raises `ValueError` for data without texts of this name, for an encoder that is not supported, for a tokenizer
+    without the padding that is needed, and if transformers is not installed. A request with more tokens than `length`
+    produces a warning.
     """
 
-    def __init__(self, files: ForeignFiles, length: int, dropout: float, cache: float, name: str):
+    def __init__(
+        self,
+        files: ForeignFiles,
+        length: int,
+        dropout: float,
+        cache: float,
+        name: str,
+        known: Mapping[str, Any] = ARCHITECTURES,
+        filled: bool = False,
+    ):
         super().__init__()
         self.files, self.length, self.dropout, self.names = files, length, dropout, (name,)
-        model = text_encoder(files)
+        model = text_encoder(files, known)
         if model.max_length is not None and length > model.max_length:
             raise ValueError(
                 f"conditioner.length={length} is more than the {model.max_length} tokens that the encoder reads: lower "
                 "it"
             )
         self._tokenizer = tokenizer_of(files, model.num_tokens)
+        self._padding = padding_of(files, self._tokenizer) if filled else None
         self.encoder, self._cache = Frozen(model), TextCache(int(cache * 2**30))
         self._added: dict[int, list[int]] = {}  # tokens of new words by the number that the tokenizer has for them
         self.register_load_state_dict_post_hook(lambda module, _: module._cache.clear())
@@ -170,20 +183,23 @@ class FrozenText(Conditioner):
         return cache.rows(keys, self.length)
 
     def _encode(self, texts: Sequence[bytes], device: torch.device) -> list[Tensor]:
-        """The tokens of each text and its vector (l + 1, E)."""
+        """The tokens of each text and its vector (l + 1, E); the narrower of both ends with zeros."""
         numbers = [self._numbers(text) for text in texts]
         filled = [*numbers, *[[0]] * (_TOGETHER - len(numbers))]
         mask = torch.arange(self.length) < torch.tensor([[len(each)] for each in filled])
         rows = torch.zeros(_TOGETHER, self.length, dtype=torch.int64)
         rows[mask] = torch.tensor([number for each in filled for number in each])
         tokens, vectors = self.encoder(rows.to(device), mask.to(device))
+        width = max(tokens.shape[2], vectors.shape[1])
+        tokens, vectors = (nn.functional.pad(each, (0, width - each.shape[-1])) for each in (tokens, vectors))
         return [torch.cat([tokens[i, : len(each)], vectors[i, None]]) for i, each in enumerate(numbers)]
 
     def _numbers(self, text: bytes) -> list[int]:
         """The numbers of the tokens of a text, at least one and at most `length`."""
         encoding = self._tokenizer.encode(text.decode("utf-8", "replace"))
         numbers = [number for each in encoding.ids for number in self._added.get(each, [each])]
-        return self._shortened(numbers, encoding) or [0]
+        numbers = self._shortened(numbers, encoding) or [0]
+        return numbers if self._padding is None else [*numbers, *[self._padding] * (self.length - len(numbers))]
 
     def _shortened(self, values: list[Any], encoding: Any) -> list[Any]:
         """At most `length` values of tokens; one that ends every text stays the last."""

@@ -12,7 +12,6 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from inkdrop.conditioners.encodings import padding_of
 from inkdrop.conditioners.frozen_text import FrozenText
 from inkdrop.denoiser import Condition
 from inkdrop.models import ForeignFiles
@@ -117,16 +116,11 @@ class PublishedText(FrozenText):
         cache: Annotated[float, Ge(0)] = 1.0,
         name: str = "caption",
     ):
-        super().__init__(encoder, length, dropout, cache, name)
+        super().__init__(encoder, length, dropout, cache, name, filled=True)
         if token_dim != (width := self.encoder.model.dim):
             raise ValueError(f"conditioner.token_dim={token_dim} is not the width of the encoder: set it to {width}")
         self.token_dim = token_dim
-        self._padding = padding_of(encoder, self._tokenizer)
 
     def condition(self, batch: Mapping[str, Tensor], dropped: Mapping[str, Tensor]) -> Condition:
         keys = self._replaced(self._keys(batch), dropped.get(self.names[0]), "")
         return {"tokens": self._encoded(keys)[0][:, :-1]}
-
-    def _numbers(self, text: bytes) -> list[int]:
-        numbers = super()._numbers(text)
-        return [*numbers, *[self._padding] * (self.length - len(numbers))]

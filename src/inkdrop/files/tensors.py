@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import pickletools
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from inkdrop.files.plain import json_of, misfit, open_regular, read_bytes
 from inkdrop.files.showing import harmless
 
 MAX_TENSORS_BYTES = 2**40
+MAX_INDEX_BYTES = 2**25  # of the names of the files into which weights were split
+_PART = re.compile(r"[\w-][\w.-]*\.safetensors")
 TYPES = (  # of tensors that can be read and computed with
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8),
     *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64),
@@ -164,3 +167,24 @@ def read_safetensors(path: str | Path, error: type[ValueError] = UnreadableError
         fault = harmless(" ".join(str(reason).split()))
         raise error(f"{harmless(path)} is not a safetensors file of plain numbers: {fault}") from None
     return state
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of a safetensors file, or of the files into which a large one was split.
+
+    The names of those are in `path` with `.index.json`. Raises `UnreadableError` for any other file, and for names of
+    files elsewhere.
+    """
+    index = path.with_name(f"{path.name}.index.json")
+    if path.is_file() or not index.is_file():
+        return read_safetensors(path)
+    places = json_of(read_bytes(index, MAX_INDEX_BYTES, UnreadableError), index, error=UnreadableError)
+    places = places.get("weight_map") if isinstance(places, dict) else None
+    if not isinstance(places, dict) or not all(
+        isinstance(each, str) and _PART.fullmatch(each) for each in places.values()
+    ):
+        raise UnreadableError(f"{harmless(index)} has no weight_map to files next to it: use the original folder")
+    parts = {name: read_safetensors(path.with_name(name)) for name in sorted(set(places.values()))}
+    if missing := [name for name, part in places.items() if name not in parts[part]]:
+        raise UnreadableError(f"{harmless(places[missing[0]])} has no {harmless(missing[0])}: use the original folder")
+    return {name: parts[part][name] for name, part in places.items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inkdrop.files.plain import json_of
 from inkdrop.files.showing import harmless
-from inkdrop.files.tensors import read_safetensors
+from inkdrop.files.tensors import read_published
 
 MAX_FOREIGN_BYTES = 2**25  # of all files of a foreign model but its weights
 
@@ -71,9 +71,11 @@ class ForeignFiles:
     def weights(self) -> Mapping[str, Tensor] | None:
         """Returns the weights in the folder, `model.safetensors` or `diffusion_pytorch_model.safetensors`.
 
-        It is None where a checkpoint provides them.
+        Large ones may be split into files. It is None where a checkpoint provides them.
         """
         if self._folder is None:
             return None
         published = Path(self._folder) / "diffusion_pytorch_model.safetensors"
-        return read_safetensors(published if published.is_file() else published.with_name("model.safetensors"))
+        index = published.with_name(f"{published.name}.index.json")
+        there = published.is_file() or index.is_file()
+        return read_published(published if there else published.with_name("model.safetensors"))

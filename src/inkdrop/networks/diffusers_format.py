@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from inkdrop.files import read_json
 from inkdrop.files.showing import harmless
-from inkdrop.files.tensors import read_safetensors, read_torch
+from inkdrop.files.tensors import read_published, read_torch
 from inkdrop.networks.diffusers_names import layout_of
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -153,8 +153,8 @@ def read_diffusers_folder(
 
 def _read_weights(folder: Path) -> Mapping[str, Tensor]:
     weights = folder / WEIGHTS
-    if weights.is_file():
-        return read_safetensors(weights)
+    if weights.is_file() or weights.with_name(f"{WEIGHTS}.index.json").is_file():
+        return read_published(weights)
     weights = weights.with_suffix(".bin")
     if not weights.is_file():
         raise ValueError(f"{harmless(folder)} holds neither diffusion_pytorch_model.safetensors nor .bin")

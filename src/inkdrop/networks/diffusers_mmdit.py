@@ -1,4 +1,4 @@
-"""How diffusers names and arranges the weights of `MMDiT`: those of its `SD3Transformer2DModel`, read but not written.
+"""How diffusers names and arranges the weights of `MMDiT`: those of its `SD3Transformer2DModel`.
 
 W width, C channels, p length of a patch, N patches.
 """
@@ -69,9 +69,25 @@ def rename(network: MMDiT) -> Callable[[str], str | None]:
 
 
 def config(network: MMDiT) -> dict[str, Any]:
-    """Returns those options of config.json that the weights do not state."""
-    qk_norm = None if network.blocks[0].image.norm_q is None else "rms_norm"
-    return {"patch_size": network.patch_size, "qk_norm": qk_norm, "dual_attention_layers": []}
+    """Returns the content of config.json."""
+    width, pixels = network.patch.out_features, network.patch_size ** len(network.grid)
+    vector: Any = network.vector
+    num_heads = network.blocks[0].image.num_heads
+    return {
+        "patch_size": network.patch_size,
+        "qk_norm": None if network.blocks[0].image.norm_q is None else "rms_norm",
+        "dual_attention_layers": [],
+        "sample_size": max(network.grid) * network.patch_size,
+        "pos_embed_max_size": max(network.grid),
+        "in_channels": network.patch.in_features // pixels,
+        "out_channels": network.out.out_features // pixels,
+        "num_layers": len(network.blocks),
+        "num_attention_heads": num_heads,
+        "attention_head_dim": width // num_heads,
+        "caption_projection_dim": width,
+        "joint_attention_dim": network.tokens.in_features,
+        "pooled_projection_dim": 0 if vector is None else vector[0].in_features,
+    }
 
 
 def heads(network: MMDiT, config: Mapping[str, Any]) -> tuple[list[int], list[Any]]:
@@ -108,6 +124,34 @@ def arranged(network: MMDiT, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+def written(network: MMDiT, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns weights under their names in their arrangement, the inverse of `arranged`.
+
+    Raises `ValueError` for a network that theirs is not.
+    """
+    hidden, width = network.blocks[0].image.layers[0].out_features, network.patch.out_features
+    wrong = {
+        "a concat, which theirs does not take: choose a conditioner without one": network.doors["concat"],
+        "no vector, which theirs takes: choose a conditioner with conditioner.dim": network.vector is None,
+        f"network.mlp_ratio={hidden / width:g}, and theirs has 4": hidden != 4 * width,
+        f"{len(network.grid)} dimensions, and theirs has 2": len(network.grid) != 2,
+        f"{' x '.join(map(str, network.grid))} patches, and theirs has a square": len({*network.grid}) > 1,
+        "positions that are no table": type(network.positions) not in (Learned, SineCosine),
+    }
+    if found := [words for words, holds in wrong.items() if holds]:
+        raise ValueError(f"an SD3Transformer2DModel is another network than this one, which has {found[0]}")
+    positions: Any = network.positions
+    ours = {**theirs, _TABLE: positions.table.detach()[None]}
+    for kind in ("weight", "bias"):
+        pixels = ours[f"proj_out.{kind}"].unflatten(0, (-1, network.patch_size**2))
+        ours[f"proj_out.{kind}"] = pixels.transpose(0, 1).flatten(0, 1)
+        for layer in ("norm_out", f"transformer_blocks.{len(network.blocks) - 1}.norm1_context"):
+            ours[f"{layer}.linear.{kind}"] = torch.cat([*reversed(ours[f"{layer}.linear.{kind}"].chunk(2))])
+    patch = f"{_TOP['patch']}.weight"
+    ours[patch] = ours[patch].unflatten(1, (-1, *(network.patch_size,) * 2))
+    return ours
+
+
 def _middle(table: Tensor, grid: list[int]) -> Tensor:
     """The part (N, W) of a table (1, M^2, W) of a square of patches that an image in its middle takes."""
     side = round(table.shape[1] ** 0.5)
@@ -122,4 +166,4 @@ def _equal(table: Tensor, other: Tensor) -> bool:
     return table.shape == other.shape and torch.allclose(table.float(), other.float(), atol=1e-3)
 
 
-LAYOUT = (rename, config, heads, FREE, arranged)
+LAYOUT = (rename, config, heads, FREE, arranged, written)

@@ -23,8 +23,9 @@ weights=ema     ema, raw, or another average of the weights
 format=...      diffusers, or adapter: the adapter of a run without its base, in the layout of peft
 
 The model of a run with network=unet becomes a DDIMPipeline, one with network=latent_unet and a codec of an autoencoder
-a StableDiffusionPipeline, with its text encoder if conditioner=text_published, one with network=dit a DiTPipeline, or
-in pixels its transformer alone, and the one of task=autoencoder an AutoencoderKL.
+a StableDiffusionPipeline, with its text encoder if conditioner=text_published, one with network=mmdit a
+StableDiffusion3Pipeline, with its text encoders if conditioner=texts_published, one with network=dit a DiTPipeline, and
+the one of task=autoencoder an AutoencoderKL. Of a transformer in pixels there is the transformer alone.
 """
 
 

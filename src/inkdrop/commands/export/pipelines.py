@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from inkdrop.models import Autoencoder, Latent
 
 _PREDICTIONS = {"NoisePrediction": "epsilon", "DataPrediction": "sample", "VPrediction": "v_prediction"}
+_TEXTS = {  # components that diffusers has to be told are not there
+    "StableDiffusionPipeline": ("text_encoder", "tokenizer"),
+    "StableDiffusion3Pipeline": tuple(f"{part}{i}" for i in ("", "_2", "_3") for part in ("text_encoder", "tokenizer")),
+}
 _Network = tuple[dict[str, Any], dict[str, "Tensor"]]
 
 
@@ -23,7 +27,7 @@ def pipeline(model: Any) -> tuple[str, dict[str, bytes], dict[str, _Network], st
     diffusers does not have.
     """
     from inkdrop.denoiser.network import NetworkDenoiser
-    from inkdrop.networks import DiT, LatentUNet, LearnedVariance, UNet
+    from inkdrop.networks import DiT, LatentUNet, LearnedVariance, MMDiT, UNet
 
     denoiser = getattr(model, "denoiser", None)
     if type(denoiser) is not NetworkDenoiser:
@@ -35,21 +39,26 @@ def pipeline(model: Any) -> tuple[str, dict[str, bytes], dict[str, _Network], st
     network: Any = denoiser.network
     if type(network) is LearnedVariance and type(network.network) is DiT:
         network = network.network  # theirs has twice the channels too
-    kinds: dict[Any, Callable[..., Any]] = {UNet: _pixel_pipeline, LatentUNet: _latent_pipeline, DiT: _transformer}
-    if (made := kinds.get(type(network))) is None:
+    kinds: dict[Any, tuple[Callable[..., Any], Callable[[Any], dict[str, Any]]]] = {
+        UNet: (_pixel_pipeline, _scheduler),
+        LatentUNet: (_latent_pipeline, _scheduler),
+        DiT: (_transformer, _scheduler),
+        MMDiT: (_text_transformer, _flow_scheduler),
+    }
+    if type(network) not in kinds:
         raise ValueError(
             f"the network is a {type(network).__name__}, which cannot be exported: choose a run with network=unet, "
-            "network=latent_unet or network=dit"
+            "network=latent_unet, network=dit or network=mmdit"
         )
-    scheduler = _scheduler(denoiser)
-    published, networks, further, files = made(model, network)
+    make, make_scheduler = kinds[type(network)]
+    scheduler = make_scheduler(denoiser)
+    published, networks, further, files = make(model, network)
     if published.endswith("Pipeline"):
         parts = {name: ["diffusers", config["_class_name"]] for name, (config, _) in networks.items()}
-        index = {"_class_name": published, **parts, "scheduler": ["diffusers", "DDIMScheduler"], **further}
+        index = {"_class_name": published, **parts, "scheduler": ["diffusers", scheduler["_class_name"]], **further}
         files["model_index.json"] = as_json(index)
     given = "" if published.endswith("Pipeline") else f', subfolder="{next(iter(networks))}"'
-    if published == "StableDiffusionPipeline" and "text_encoder" not in further:
-        given = ", text_encoder=None, tokenizer=None"
+    given += "".join(f", {name}=None" for name in _TEXTS.get(published, ()) if name not in further)
     return published, {**files, "scheduler/scheduler_config.json": as_json(scheduler)}, networks, given
 
 
@@ -83,6 +92,20 @@ def _scheduler(denoiser: Any) -> dict[str, Any]:
         "steps_offset": 1,  # StableDiffusionPipeline asks for it, and trailing does not use it
         "timestep_spacing": "trailing",
     }
+
+
+def _flow_scheduler(denoiser: Any) -> dict[str, Any]:
+    """The configuration of a FlowMatchEulerDiscreteScheduler, without a shift of its times."""
+    from inkdrop.predictions import FlowPrediction
+    from inkdrop.schedules import LinearInterpolation
+
+    if type(denoiser.schedule) is not LinearInterpolation or type(denoiser.prediction) is not FlowPrediction:
+        kinds = f"{type(denoiser.schedule).__name__} and {type(denoiser.prediction).__name__}"
+        raise ValueError(
+            f"FlowMatchEulerDiscreteScheduler is of a straight path, but the run has {kinds}: choose a run with "
+            "schedule=linear prediction=flow"
+        )
+    return {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
 
 
 _Parts = tuple[str, dict[str, _Network], dict[str, Any], dict[str, bytes]]
@@ -145,7 +168,6 @@ def _transformer(model: Any, network: Any) -> _Parts:
     """
     import torch
 
-    from inkdrop.codecs import Pixels
     from inkdrop.conditioners import Label
     from inkdrop.networks.diffusers_dit import CLASSES
     from inkdrop.networks.diffusers_format import config_for_diffusers, to_diffusers
@@ -163,17 +185,39 @@ def _transformer(model: Any, network: Any) -> _Parts:
     network.vector = torch.nn.Identity()
     config = {**config_for_diffusers(network), "num_embeds_ada_norm": len(table) - 1}
     state = to_diffusers(network, {CLASSES: table})
-    vae = _vae(model)
+    made = _of_codes_or_pixels(model, "DiTPipeline", (config, state))
+    if made[1].get("vae", ({}, {}))[0].get("shift_factor"):
+        raise ValueError("a DiTPipeline knows no shift_factor: choose a run with codec.shift=0, or without codec.scale")
+    return made
+
+
+def _text_transformer(model: Any, network: Any) -> _Parts:
+    """A transformer of text and image, the autoencoder of its codes, and its text encoders if diffusers knows them."""
+    from inkdrop.networks.diffusers_format import config_for_diffusers, to_diffusers
+
+    if "mask" in model.conditioner(model.conditioner.example(1)):
+        raise ValueError(
+            "an SD3Transformer2DModel attends to all tokens, but the conditioner hides some: choose a run with "
+            "conditioner=texts_published"
+        )
+    parts = config_for_diffusers(network), to_diffusers(network)
+    published, networks, _, _ = _of_codes_or_pixels(model, "StableDiffusion3Pipeline", parts)
+    return published, networks, *(text_parts(model.conditioner) if "vae" in networks else ({}, {}))
+
+
+def _of_codes_or_pixels(model: Any, published: str, transformer: _Network) -> _Parts:
+    """A pipeline of a transformer and an autoencoder, or the transformer of pixels alone."""
+    from inkdrop.codecs import Pixels
+
+    vae, kind = _vae(model), transformer[0]["_class_name"]
     if vae is None and type(model.codec) is not Pixels:
         raise ValueError(
-            f"the codec is {type(model.codec).__name__}, but a DiTTransformer2DModel is of pixels, or of codes of an "
-            "autoencoder: choose a run with codec=pixels, codec=latent or codec=latent_published"
+            f"the codec is {type(model.codec).__name__}, but a {kind} is of pixels, or of codes of an autoencoder: "
+            "choose a run with codec=pixels, codec=latent or codec=latent_published"
         )
     if vae is None:
-        return config["_class_name"], {"transformer": (config, state)}, {}, {}
-    if vae[0].get("shift_factor"):
-        raise ValueError("a DiTPipeline knows no shift_factor: choose a run with codec.shift=0, or without codec.scale")
-    return "DiTPipeline", {"transformer": (config, state), "vae": vae}, {}, {}
+        return kind, {"transformer": transformer}, {}, {}
+    return published, {"transformer": transformer, "vae": vae}, {}, {}
 
 
 def _published(network: Any) -> _Network:

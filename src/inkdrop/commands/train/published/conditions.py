@@ -1,4 +1,4 @@
-"""The conditioner of a folder of diffusers: a text encoder, a table of classes, or none."""
+"""The conditioner of a folder of diffusers: text encoders, a table of classes, or none."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ from inkdrop.files.showing import harmless
 from inkdrop.networks.diffusers_format import NUM_CLASSES
 
 FURTHER = ("text_encoder_2", "text_encoder_3", "tokenizer_2", "tokenizer_3")
-_CLIP = "CLIPTextModel"
+_ENCODERS = ("text_encoder", *FURTHER[:2])
+_CLIP, _PROJECTED, _T5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"
 _Count = Annotated[int, Ge(1), Le(2**16)]
-_FIELDS: dict[str, Any] = {**dict.fromkeys(("hidden_size", "max_position_embeddings"), _Count)}
+_FIELDS: dict[str, dict[str, Any]] = {
+    _CLIP: dict.fromkeys(("hidden_size", "max_position_embeddings"), _Count),
+    _PROJECTED: dict.fromkeys(("hidden_size", "max_position_embeddings", "projection_dim"), _Count),
+    _T5: {"d_model": _Count},
+}
 
 
 def conditioner_of(
@@ -36,9 +41,11 @@ def conditioner_of(
         return _label(config, classes, network)
     if not kind.tokens:
         return choice("conditioner", "none")
-    encoders = [name for name in ("text_encoder", *FURTHER[:2]) if (folder / name / "config.json").is_file()]
+    encoders = [name for name in _ENCODERS if (folder / name / "config.json").is_file()]
     if encoders == ["text_encoder"] and not network["vector_dim"]:
         return _text(path, folder, network["token_dim"])
+    if kind.published == "SD3Transformer2DModel" and {"text_encoder", "text_encoder_2"} <= set(encoders):
+        return _texts(path, folder, network, "text_encoder_3" in encoders)
     if "conditioner" in chosen:
         return None
     vector = f" and dim={network['vector_dim']}" if network["vector_dim"] else ""
@@ -58,20 +65,48 @@ def _label(config: Mapping[str, Any], rows: int, network: Mapping[str, Any]) -> 
 
 
 def _text(path: str, folder: Path, width: int) -> dict[str, Any]:
-    encoder = read_json(folder / "text_encoder" / "config.json", error=CheckpointError)
-    kinds = encoder.get("architectures")
-    if kinds != [_CLIP]:
-        raise ValueError(f"text_encoder is a {harmless(kinds)}, which is not supported (available: {_CLIP})")
-    if (wrong := wrong_field(encoder, _FIELDS, _FIELDS)) is not None:
-        raise ValueError(f"config.json of text_encoder: {wrong}")
+    encoder = _encoder(folder, "text_encoder", _CLIP)
     if encoder["hidden_size"] != width:
         raise ValueError(
             f"text_encoder has hidden_size={encoder['hidden_size']}, but the network takes tokens of {width}"
         )
-    length, own = encoder["max_position_embeddings"], folder / "tokenizer" / "tokenizer_config.json"
+    node = choice("conditioner", "text_published")
+    node["encoder"]["path"] = f"{path.rstrip('/')}/text_encoder"
+    return {**node, "token_dim": width, "length": _length(folder, encoder)}
+
+
+def _texts(path: str, folder: Path, network: Mapping[str, Any], with_t5: bool) -> dict[str, Any]:
+    """Both CLIPs and the T5 of Stable Diffusion 3, which a folder may lack."""
+    clips = [_encoder(folder, name, _PROJECTED) for name in _ENCODERS[:2]]
+    width, dim = network["token_dim"], network["vector_dim"]
+    if (vectors := sum(each["projection_dim"] for each in clips)) != dim:
+        raise ValueError(f"text_encoder and text_encoder_2 make vectors of {vectors}, but the network takes {dim}")
+    t5 = _encoder(folder, "text_encoder_3", _T5) if with_t5 else None
+    if t5 is not None and t5["d_model"] != width:
+        raise ValueError(f"text_encoder_3 has d_model={t5['d_model']}, but the network takes tokens of {width}")
+    node = choice("conditioner", "texts_published")
+    for part, name in zip(("clip", "clip_2", "t5"), _ENCODERS, strict=True):
+        node[part]["path"] = f"{path.rstrip('/')}/{name}"
+    length = _length(folder, *clips)
+    return {**node, **({} if with_t5 else {"t5": None}), "token_dim": width, "dim": dim, "length": length}
+
+
+def _encoder(folder: Path, name: str, kind: str) -> dict[str, Any]:
+    """The checked configuration of a text encoder of this kind."""
+    encoder: dict[str, Any] = read_json(folder / name / "config.json", error=CheckpointError)
+    kinds = encoder.get("architectures")
+    if kinds != [kind]:
+        raise ValueError(f"{name} is a {harmless(kinds)}, which is not supported (available: {kind})")
+    if (wrong := wrong_field(encoder, _FIELDS[kind], _FIELDS[kind])) is not None:
+        raise ValueError(f"config.json of {name}: {wrong}")
+    return encoder
+
+
+def _length(folder: Path, *encoders: Mapping[str, Any]) -> int:
+    """The number of tokens of each text, which the first tokenizer may limit."""
+    length: int = min(each["max_position_embeddings"] for each in encoders)
+    own = folder / "tokenizer" / "tokenizer_config.json"
     if own.is_file():
         stated = read_json(own, error=CheckpointError).get("model_max_length")
         length = min(length, stated) if type(stated) is int and stated > 1 else length
-    node = choice("conditioner", "text_published")
-    node["encoder"]["path"] = f"{path.rstrip('/')}/text_encoder"
-    return {**node, "token_dim": width, "length": length}
+    return length

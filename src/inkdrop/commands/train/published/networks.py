@@ -158,6 +158,11 @@ def _unet(config: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
 
 
 def _latent_unet(config: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+    if (added := config.get("addition_embed_type")) is not None:
+        raise ValueError(
+            f"the network has addition_embed_type={harmless(added)}, as that of Stable Diffusion XL, which is not "
+            "supported: choose a folder of Stable Diffusion 1, 2 or 3"
+        )
     levels = _levels(config, shape, "CrossAttn", "")
     heads = config.get("num_attention_heads") or config["attention_head_dim"]  # which diffusers names so
     widths = config["block_out_channels"]
