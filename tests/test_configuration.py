@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def test_every_choice_composes_checks_and_builds(overrides: list[str]) -> None:
         return
     plain = composed(overrides)
     check_all(plain)
-    foreign = [each.partition("=")[2] for each in overrides if ".encoder.path=" in each]
+    foreign = [each.partition("=")[2] for each in overrides if re.search(r"\.(encoder|clip|clip_2|t5)\.path=", each)]
     if not foreign:  # whose files a run saves instead
         check({name: plain[name] for name in ("pipeline", "evaluation", "data")}, CHECKPOINT_TARGETS)
     read = [each for each in overrides if ".checkpoint=" in each and "extractor." not in each]
