@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers_folders import stable_diffusion
 from PIL import Image
 from runs import RECORDED, differing, interrupted, run
 from text_models import made
@@ -187,3 +188,51 @@ def test_a_lora_of_a_frozen_encoder_is_trained_through_it(tmp_path: Path) -> Non
     with torch.no_grad():
         trained[1].add_(1.0)
     assert not torch.allclose(conditioner({"caption": encoded(["a red circle"])})["tokens"], before)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of diffusers, and pictures of a subject."""
+    folder = tmp_path_factory.mktemp("published_subject")
+    stable_diffusion(folder / "base")
+    (folder / "pictures").mkdir()
+    for number in range(3):
+        Image.new("RGB", (8, 8), (40 * number, 90, 200)).save(folder / "pictures" / f"{number}.png")
+    return folder
+
+
+def booth(published: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> list[str]:
+    monkeypatch.setenv("INKDROP_CACHE_DIR", str(cache))
+    given = [f"base={published / 'base'}", f"data.subject={published / 'pictures'}", "experiment=dreambooth"]
+    given += ['data.caption="a red circle"', 'data.class_caption="a circle"', "data.num_prior=3", "data.batch_size=4"]
+    given += ["time_grid.num_steps=3", "sampler=ddim", "time_grid=trailing", *SMALL]
+    return [*given, *(each for each in SHORT if each != "~callbacks.evaluate"), *options]
+
+
+@pytest.mark.slow
+def test_a_folder_of_diffusers_draws_pictures_of_the_class(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = ["optimizer.lr=0.0", "data.num_prior=0"]
+    run(tmp_path / "frozen", model=booth(published, tmp_path / "cache", monkeypatch, *frozen))
+    base: Any = inkdrop.load(tmp_path / "frozen")
+    expected = base(base.request(range(50), caption="a circle"), range(50))  # as many as a file has
+    for number, adapter in enumerate((["adapter=lora"], [])):  # of which only the first changes few weights
+        command = booth(published, tmp_path / "cache", monkeypatch, "optimizer.lr=0.1", *adapter)
+        whole = run(tmp_path / f"run{number}", model=command)
+        (part,) = (tmp_path / "cache" / "prior").glob("*/*.pt")
+        assert torch.equal(torch.load(part)["x"], expected)
+    monkeypatch.setattr(Subject, "_pipeline", lambda self: pytest.fail("drawn again"))
+    interrupted(tmp_path / "run1", 1, tmp_path / "again")
+    assert differing(whole, run(tmp_path / "again", "resume_allow=[output_dir]", model=command)) == []
+
+
+def test_pictures_that_no_model_can_draw_any_more_are_named(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = subject(published, subject=str(published / "pictures"))
+    with pytest.raises(DataError, match="is a folder of diffusers, by which only train"):
+        _ = data.splits
+    data.lend("a model", None)
+    with pytest.raises(DataError, match="are no longer there, and the model of this run has changed"):
+        _ = data.splits

@@ -6,7 +6,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
@@ -66,6 +66,13 @@ class DataModule(LightningDataModule, ABC):
         """Raises `DataError` for missing files and other early errors, `ValueError` for a shape."""
         if self.SHAPE and tuple(self.shape) != self.SHAPE:
             raise ValueError(f"data.shape={self.shape} must be {list(self.SHAPE)} for {type(self).__name__}")
+
+    def lend(self, described: str, pipeline: Any) -> None:
+        """Takes the model of a published base for data that are drawn by it; by default they are not.
+
+        - `described`: the configuration of the model and of its sampling as text.
+        - `pipeline`: the model, which training is going to change; None where it has other weights than the base.
+        """
 
     def example(self) -> Tensor:
         """Returns zeros (1, *shape) of the type of the samples, as far as it is known before they are loaded."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +26,10 @@ from inkdrop.files.showing import harmless
 from inkdrop.files.tensors import read_torch
 from inkdrop.files.texts import encoded
 from inkdrop.files.writing import replacing
+from inkdrop.networks.diffusers_format import is_diffusers_folder
 
 _TOGETHER = 50  # pictures of the class in a file
+_PUBLISHED = (".json", ".safetensors", ".bin", ".txt", ".model")  # files of a folder of diffusers that are read
 
 
 class Subject(DataModule):
@@ -39,7 +43,8 @@ class Subject(DataModule):
     - `subject`: a folder or .zip file of pictures of the subject.
     - `caption`: what they show, with a rare or a new word for the subject, such as `a zog circle`.
     - `class_caption`: what pictures of the class show, such as `a circle`.
-    - `base`: run folder or checkpoint of the base; null where `num_prior` is 0.
+    - `base`: run folder or checkpoint of the base, or a folder of diffusers, whose model `lend` gives; null where
+      `num_prior` is 0.
     - `num_prior`: number of pictures of the class; 0 is none.
     - `prior_weight`: their weight in the loss.
     - `shape`: null is the `typical_shape` of the pictures.
@@ -69,6 +74,7 @@ class Subject(DataModule):
             )
         self.subject, self.caption, self.class_caption, self.base = subject, caption, class_caption, base
         self.num_prior, self.prior_weight = num_prior, prior_weight
+        self._described, self._lent = "", None
         shape = typical_shape(open_source(subject)) if shape is None else shape
         super().__init__(shape, num_classes, batch_size, seed, derive=derive)
 
@@ -105,29 +111,59 @@ class Subject(DataModule):
             raise DataError(f"data.subject={harmless(self.subject)} has no pictures: name a folder with some")
         return pixels
 
-    def _prior(self) -> Tensor:
-        """The pictures of the class (N, C, H, W), of which those that no file has are drawn and written."""
-        from inkdrop.checkpoints.files import locate_checkpoint
+    def lend(self, described: str, pipeline: Any) -> None:
+        self._described = described
+        if pipeline is not None and self.num_prior and any(_read(file) is None for file, _ in self._files):
+            self._lent = copy.deepcopy(pipeline).eval()
 
-        checkpoint = locate_checkpoint(str(self.base), "data.base")
-        key = json.dumps({"base": checkpoint.digest, "caption": self.class_caption})
+    @cached_property
+    def _files(self) -> list[tuple[Path, range]]:
+        """The files of pictures of the class, with the seeds of each."""
+        key = json.dumps({"base": self._digest(), "caption": self.class_caption})
         folder = cache_dir() / "prior" / hashlib.sha256(key.encode()).hexdigest()
         parts = [range(first, first + _TOGETHER) for first in range(0, self.num_prior, _TOGETHER)]
-        files = [folder / f"{part.start:08d}.pt" for part in parts]
-        kept = [_read(file) for file in files]
+        return [(folder / f"{part.start:08d}.pt", part) for part in parts]
+
+    def _digest(self) -> str:
+        """What identifies the base and how it is sampled."""
+        from inkdrop.checkpoints.files import locate_checkpoint
+
+        folder = Path(str(self.base))
+        if not is_diffusers_folder(folder):
+            return locate_checkpoint(str(self.base), "data.base").digest
+        if not self._described:
+            raise DataError(
+                f"data.base={harmless(folder)} is a folder of diffusers, by which only train.py draws pictures of the "
+                f"class: run it with base={harmless(folder)}, or set data.num_prior=0"
+            )
+        files = sorted(each for each in folder.rglob("*") if each.suffix in _PUBLISHED and each.is_file())
+        each = [self._described, *(f"{file.relative_to(folder)} {_sha256(file)}" for file in files)]
+        return hashlib.sha256("\n".join(each).encode()).hexdigest()
+
+    def _prior(self) -> Tensor:
+        """The pictures of the class (N, C, H, W), of which those that no file has are drawn and written."""
+        files = self._files
+        kept = [_read(file) for file, _ in files]
         if missing := [place for place, each in enumerate(kept) if each is None]:
             pipeline = self._pipeline()
             for place in track(missing, f"drawing {self.class_caption}", transient=True):
-                kept[place] = pipeline(pipeline.request(parts[place], caption=self.class_caption), parts[place])
-                files[place].parent.mkdir(parents=True, exist_ok=True)
-                with replacing(files[place]) as stream:
+                file, part = files[place]
+                kept[place] = pipeline(pipeline.request(part, caption=self.class_caption), part)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(file) as stream:
                     torch.save({"x": kept[place]}, stream)
+        self._lent = None
         return torch.cat([each for each in kept if each is not None])[: self.num_prior]
 
     def _pipeline(self) -> Any:
         from inkdrop.pipeline import load
 
-        pipeline: Any = load(str(self.base))
+        if self._described and self._lent is None:
+            raise DataError(
+                f"the pictures of the class by data.base={harmless(self.base)} are no longer there, and the model of "
+                "this run has changed: start a new run"
+            )
+        pipeline: Any = self._lent or load(str(self.base))
         if "caption" not in pipeline.names:
             raise DataError(f"data.base={harmless(self.base)} takes no caption: name the run of a model of texts")
         return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -154,3 +190,8 @@ def _read(file: Path) -> Tensor | None:
         return kept
     except (KeyError, TypeError, UnreadableError):  # missing, or damaged and drawn again
         return None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -22,7 +22,7 @@ from inkdrop.commands.command import Asked, Prepared
 from inkdrop.commands.sweep.objectives import objectives_of
 from inkdrop.commands.terminal import quiet
 from inkdrop.commands.train.based import based, refuse_another_model
-from inkdrop.commands.train.published.weights import begin_with
+from inkdrop.commands.train.published.weights import begin_with, lend_base
 from inkdrop.configuration import USER_TARGETS, build, check, check_settings
 from inkdrop.configuration.completion import plain_data
 from inkdrop.configuration.compose import refuse_foreign_targets, refuse_unread, settled
@@ -31,7 +31,7 @@ from inkdrop.configuration.secrets import from_environment, hiding, masked, refu
 from inkdrop.data.module import DataModule
 from inkdrop.distributed.processes import is_first
 from inkdrop.errors import CheckpointError, ConfigurationError, DataError
-from inkdrop.files.showing import harmless, warn
+from inkdrop.files.showing import warn
 from inkdrop.loggers.jsonl import JSONLines
 from inkdrop.loggers.wandb_runs import agent_run_id
 from inkdrop.metrics.checks import VALIDATION, absent_weights
@@ -133,6 +133,7 @@ def prepare(asked: Asked, missing: Missing | None = None) -> PreparedTraining:
         config, plain, found = resolve(asked)
     data, task, trainer = _build(plain, asked.path, before, found)
     is_fitted = before is not None or _begins_with_weights(plain, task.pipeline)
+    lend_base(plain, data, task.pipeline, before is None)
     _adapt(plain, task, before)
     _check_fit(plain, data, task, trainer, missing)
     output_dir = OmegaConf.to_container(asked.config, resolve=False)["output_dir"]  # type: ignore[index, call-overload]
@@ -255,18 +256,14 @@ def _begins_with_weights(plain: Mapping[str, Any], pipeline: Any) -> bool:
     option = "base" if plain.get("base") else "init_from"
     if not plain[option]:
         return False
-    path = Path(plain[option])
-    if not is_diffusers_folder(path):
+    if not is_diffusers_folder(Path(plain[option])):
         names, initial = pipeline.state_dict(), model_weights(read_checkpoint(plain[option], option))
         parts = tuple(f"denoiser.{each}." for each in getattr(getattr(pipeline, "denoiser", None), "added", ()))
         added = {name: value for name, value in names.items() if parts and name.startswith(parts)}
         kept = {**added, **{name: value for name, value in initial.items() if name in names}}
         set_weights(pipeline, kept, f"{option}={plain[option]}")
         return True
-    try:
-        begin_with(path, pipeline)
-    except ValueError as error:
-        raise CheckpointError(f"{option}={harmless(path)}: {error}") from None
+    begin_with(plain[option], pipeline, option)
     return False
 
 

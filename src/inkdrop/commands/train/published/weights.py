@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,38 @@ import torch
 from torch import Tensor
 
 from inkdrop.conditioners import Label
+from inkdrop.data.module import DataModule
+from inkdrop.errors import CheckpointError
+from inkdrop.files.showing import harmless
 from inkdrop.networks import DiT, LearnedVariance, UNet
 from inkdrop.networks.diffusers_dit import CLASSES
-from inkdrop.networks.diffusers_format import read_diffusers_folder
+from inkdrop.networks.diffusers_format import is_diffusers_folder, read_diffusers_folder
 
 _TABLES = {UNet: {"num_class_embeds": "class_embedding.weight"}, DiT: {"num_embeds_ada_norm": CLASSES}}
 
 
-def begin_with(path: Path, pipeline: Any) -> None:
+def begin_with(path: str, pipeline: Any, option: str) -> None:
     """Loads the weights of a published network, and the vectors of its classes into a conditioner of labels.
 
-    Raises `ValueError` if they do not fit.
+    Raises `CheckpointError`, which names the option of the path, if they do not fit.
     """
+    try:
+        _begin(Path(path), pipeline)
+    except ValueError as error:
+        raise CheckpointError(f"{option}={harmless(path)}: {error}") from None
+
+
+def lend_base(plain: Mapping[str, Any], data: DataModule, pipeline: Any, is_base: bool) -> None:
+    """Gives the data the model of a published base, which is in no file as a whole, before adapters change it.
+
+    `is_base` is whether the model has the weights of the base: one that resumes has others.
+    """
+    if plain.get("base") and is_diffusers_folder(Path(plain["base"])):
+        described = {name: each for name, each in plain["pipeline"].items() if name != "adapters"}
+        data.lend(json.dumps(described, sort_keys=True, default=str), pipeline if is_base else None)
+
+
+def _begin(path: Path, pipeline: Any) -> None:
     network, conditioner = pipeline.network, pipeline.conditioner
     if type(network) is LearnedVariance:
         network = network.network
