@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from entry_scripts import completed
 from peft import PeftModel
 from runs import POINTS, STEPS, arrays_of, as_a_command, differing, interrupted, run, sampled
 from torch import Tensor, nn
@@ -153,6 +154,22 @@ def test_a_run_resumes_to_the_bit_without_its_base(runs: Path, tmp_path: Path, s
     finally:
         (runs / "away").rename(runs / "base")
     assert differing(read_checkpoint(runs / "lora"), again) == []
+
+
+@pytest.mark.slow
+def test_two_devices_train_an_adapter_as_one(runs: Path, tmp_path: Path) -> None:
+    options = [f"base={runs / 'base'}", *ADAPTED, "network.dropout=0.0", "trainer.max_steps=8"]
+    one = run(tmp_path / "one", *options, model=PLAIN)
+    devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
+    done = completed("train.py", *PLAIN, *options, *devices, f"output_dir={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    two = read_checkpoint(tmp_path / "two")
+    assert two["trainable"] == one["trainable"]
+    start = adapted(runs, lora=LoRA(LAYERS)).state_dict()
+    for name, value in one["state_dict"].items():
+        assert torch.allclose(two["state_dict"][name], value, rtol=1e-4, atol=1e-5), name
+    moved = [name for name in one["trainable"] if "lora_B" in name]
+    assert all((one["state_dict"][name] - start[name.removeprefix("pipeline.")]).abs().max() > 0.01 for name in moved)
 
 
 def test_sampling_chooses_the_strength_and_adds_adapters(runs: Path, tmp_path: Path) -> None:
