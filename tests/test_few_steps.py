@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from analytic import gaussian
-from runs import SHORT, STEPS, interrupted, run, sampled
+from runs import SHORT, STEPS, differing, interrupted, run, sampled
 from torch import Tensor
 
 import inkdrop
+from inkdrop.checkpoints import read_checkpoint
 from inkdrop.conditioners import Unconditional
 from inkdrop.denoiser import FlowMap, NetworkDenoiser, SelfConditioned
 from inkdrop.errors import CheckpointError
@@ -271,6 +272,20 @@ def test_a_teacher_is_in_no_checkpoint_and_its_run_resumes_to_the_bit(
     again = run(tmp_path / "again", *names, "resume_allow=[output_dir]")
     assert again["global_step"] == STEPS
     assert all(torch.equal(again["state_dict"][name], value) for name, value in whole["state_dict"].items())
+
+
+@pytest.mark.slow
+def test_a_generator_and_its_fake_model_resume_to_the_bit(teacher: Path, tmp_path: Path) -> None:
+    names = [*FLOW, "loss=distribution_matching", "sampler=ddim", "time_grid=trailing", "time_grid.num_steps=1"]
+    names += [f"loss.teacher.checkpoint={teacher}", f"init_from={teacher}"]
+    whole = run(tmp_path / "whole", *names)
+    trained, start = whole["state_dict"], read_checkpoint(teacher)["state_dict"]
+    fake = [name for name in whole["trainable"] if ".fake." in name]
+    assert len(fake) * 2 == len(whole["trainable"])
+    changed = [n for n in fake if not torch.equal(trained[n], start[n.replace("loss.fake", "pipeline.denoiser")])]
+    assert len(changed) > len(fake) / 2
+    interrupted(tmp_path / "whole", 9, tmp_path / "again")
+    assert differing(whole, run(tmp_path / "again", *names, "resume_allow=[output_dir]")) == []
 
 
 @pytest.mark.slow

@@ -23,7 +23,8 @@ class DistributionMatching(Loss):
 
     The generator's gradient at its sample x is `(D_fake(x_t) - D_teacher(x_t)) / mean |x - D_teacher(x_t)|`, with x_t
     noised from x. The fake model, a trained copy of the teacher, learns to denoise the samples; one optimizer steps
-    both. The part "generator" is the square of the gradient, and "fake" the loss of the fake model.
+    both. The part "generator" is the square of the gradient, "fake" the loss of the fake model, and "error" the latter
+    without its weight.
 
     - `teacher`: the pipeline of a trained model.
     - `time_sampler`: the law of the times of x_t.
@@ -74,7 +75,7 @@ class DistributionMatching(Loss):
             slope = (self.fake(x_t, now, cond).x_0 - real) / size
         generator = example.mean((x - (x - slope).detach()).square()) / 2
         F, _ = self.fake.output(x_t, now, cond)
-        fake = example.mean((F - self.fake.prediction.target(x.detach(), eps, now)).square())
-        fake = like(weights_at(self.weighting, schedule, self.fake.prediction, times.t), fake) * fake
+        error = example.mean((F - self.fake.prediction.target(x.detach(), eps, now)).square())
+        fake = like(weights_at(self.weighting, schedule, self.fake.prediction, times.t), error) * error
         loss, factor = settled(example, generator + fake, times.importance)
-        return LossTerms(loss, times.t, {"generator": generator, "fake": fake}, factor)
+        return LossTerms(loss, times.t, {"generator": generator, "fake": fake, "error": error}, factor)
