@@ -77,6 +77,22 @@ def test_a_run_has_a_card_with_its_differences_values_verdicts_samples_and_cost(
     assert "--config-dir RUN --config-name config" in text
 
 
+def test_a_reference_is_shown_as_its_value_and_a_variant_has_its_own_row(measured: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(measured, tmp_path / "run"))
+    config = (run / "config.yaml").read_text()
+    assert "dim: ${data.shape}" not in config
+    (run / "config.yaml").write_text(f"{config}\nextra: {{a: '${{data.shape}}', b: '${{network}}', c: '${{nothing}}'}}\n")
+    result = json.loads((run / "result.json").read_text())
+    result["metrics"]["fd_digits_20@fast"] = 1.25
+    result["protocol"]["variants"] = {"fast": {"sampling": {}}}
+    (run / "result.json").write_text(json.dumps(result))
+    text = card_of(run)
+    assert "| extra.a | [1, 8, 8] |" in text
+    assert "| extra.b | ${network} |" in text
+    assert "| extra.c | ${nothing} |" in text
+    assert "| fd_digits_20@fast | 1.25 |  |  | " in text
+
+
 def test_a_folder_without_a_result_has_no_card(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"has no config\.yaml: it is not the folder of a finished run"):
         card_of(tmp_path)

@@ -83,11 +83,29 @@ def differences(config: Mapping[str, Any]) -> tuple[str, dict[str, tuple[str, st
 
     name = str(config.get("name", ""))
     known = name.isidentifier() and (CONF / "experiment" / f"{name}.yaml").is_file()
-    there = plain(compared(raw("train", [f"experiment={name}"] if known else [])))
-    here = plain(compared(OmegaConf.create(dict(config))))
+    both = (OmegaConf.create(dict(config)), raw("train", [f"experiment={name}"] if known else []))
+    here, there = (plain(compared(each)) for each in both)
     paths = [path for path in sorted(here.keys() | there.keys()) if here.get(path) != there.get(path)]
-    changes = {path: (_short(here.get(path)), _short(there.get(path))) for path in paths}
+    values = {path: (_value(here, path, both[0]), _value(there, path, both[1])) for path in paths}
+    changes = {path: (own, other) for path, (own, other) in values.items() if own != other}
     return (f"`experiment={name}`" if known else "the default configuration"), changes
+
+
+def _value(options: Mapping[str, Any], path: str, config: Any) -> str:
+    """Returns an option as text: where it refers to another one, the value of that, unless this is a whole part."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    value = options.get(path)
+    if "${" in str(value):
+        try:
+            found = OmegaConf.select(config, path)
+        except OmegaConfBaseException:  # of a part that the experiment leaves out
+            found = None
+        if isinstance(found, ListConfig):
+            found = list(found)
+        value = value if found is None or isinstance(found, DictConfig) else found
+    return _short(value)
 
 
 def _verdicts(run: Path) -> str:

@@ -62,12 +62,15 @@ def results_of(checkpoint: str) -> str:
     path = Path(checkpoint)
     file = (path if path.is_dir() else path.parent.parent) / "result.json"
     found = read_results(file, "run") if file.is_file() else []
-    results = [each for each in found if not each.variant and any(map(each.protocol, each.metrics))]
-    if not results:
+    results = [each for each in found if any(map(each.protocol, each.metrics))]
+    result = next((each for each in results if not each.variant), None)
+    if result is None:
         return "The run has measured no metric."
-    (result,) = results
-    names = [name for name in result.metrics if result.protocol(name) and metric_of(name) == name]
+    names = _measured_by(result)
     rows = [(name, *_row(result, name)) for name in names]
+    for each in results:
+        if each.variant:
+            rows += [(f"{name}@{each.variant}", *_row(each, name)) for name in _measured_by(each)]
     header = ("metric", "value", "floor", "baseline", "hash of the protocol")
     text = (
         "The floor is the value of held-out data, and the baseline that of a trivial method. Only values with the same "
@@ -76,6 +79,11 @@ def results_of(checkpoint: str) -> str:
     return (
         f"{markdown_table(header, rows)}\n\n{text}\n\n{markdown_table(('measured', 'with'), _measured(result, names))}"
     )
+
+
+def _measured_by(result: Result) -> list[str]:
+    """Returns the metrics of a result, without their floors, baselines and ends of intervals."""
+    return [name for name in result.metrics if result.protocol(name) and metric_of(name) == name]
 
 
 def _row(result: Result, name: str) -> tuple[str, str, str, str]:
