@@ -81,7 +81,9 @@ def test_a_reference_is_shown_as_its_value_and_a_variant_has_its_own_row(measure
     run = Path(shutil.copytree(measured, tmp_path / "run"))
     config = (run / "config.yaml").read_text()
     assert "dim: ${data.shape}" not in config
-    (run / "config.yaml").write_text(f"{config}\nextra: {{a: '${{data.shape}}', b: '${{network}}', c: '${{nothing}}'}}\n")
+    (run / "config.yaml").write_text(
+        f"{config}\nextra: {{a: '${{data.shape}}', b: '${{network}}', c: '${{nothing}}'}}\n"
+    )
     result = json.loads((run / "result.json").read_text())
     result["metrics"]["fd_digits_20@fast"] = 1.25
     result["protocol"]["variants"] = {"fast": {"sampling": {}}}

@@ -23,6 +23,7 @@ from scipy import stats
 from swept import waited_for
 
 from inkdrop.commands.reproduce import seeds_of
+from inkdrop.commands.reproduce.estimate import operations
 from inkdrop.commands.reproduce.judging import FAILED, OPEN, PASSED, Judgement, judged
 from inkdrop.commands.reproduce.page import page
 from inkdrop.commands.reproduce.points import Points, plain, read_points, write_points
@@ -93,6 +94,31 @@ def test_false_alarms_and_power_are_as_stated(count: int, stored: int) -> None:
     assert 0.03 < alarms(0.0) < 0.07
     assert alarms(change) == pytest.approx(chance(change, count, stored), abs=0.03)
     assert chance(change, count, stored) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_false_alarms_among_the_stored_points_are_as_stated() -> None:
+    """Points in the plane are no normal law: 10,000 draws of 5 values and of 10 from the stored ones of a recipe."""
+    for name in ("moons", "ring", "checkerboard"):
+        points = read_points(read_recipe(name))
+        assert points is not None
+        for metric in points.values:
+            law = points.values_of(metric)
+            deviation = float(np.std(law))
+            ours, theirs = (
+                RNG.choice(law, (10_000, count)) + RNG.normal(0, 0.1 * deviation, (10_000, count)) for count in (5, 10)
+            )  # a draw may have one value alone, without a spread
+            p = stats.ttest_ind(ours, theirs, axis=1).pvalue
+            assert student(list(ours[0]), list(theirs[0])) == pytest.approx(p[0])
+            assert 0.03 < np.mean(p < 0.05) < 0.07
+            seen = stats.ttest_ind(ours + smallest_change(5, 10) * deviation, theirs, axis=1).pvalue < 0.05
+            assert np.mean(seen) == pytest.approx(0.8, abs=0.05)
+
+
+def test_the_cost_of_a_recipe_without_points_is_that_which_its_runs_would_record() -> None:
+    recipe = read_recipe("moons")
+    points = read_points(recipe)
+    assert points is not None
+    assert operations(recipe) == points.flops
 
 
 WITH_TOLERANCE = Target(value=1.0, tolerance=0.2, reason="one run")
@@ -392,6 +418,7 @@ def test_the_page_is_what_recipes_and_points_say(place: Path) -> None:
     write_points(recipe, stored(recipe, POINTS))
     rows = {line.split("|")[1].strip(" `"): line for line in page(str(place)).splitlines() if line.startswith("| `")}
     assert f"| `bare` | `{METRIC}` | 1 ± 0.1 (10 runs), arXiv 0000.00000 | not recorded |" in rows["bare"]
+    assert rows["bare"].endswith(" operations (estimate) |")
     assert "| 1 ± 0.12 (20 seeds) | 0.1 | reproduced: difference" in rows["tiny"]
     assert "| 2026-12-01, 2 CPU cores | 1.0 min |" in rows["tiny"]
     assert rows["huge"].endswith("| arXiv 0000.00000, table 1 | 1,000 | not run: needs 8 GPUs |")

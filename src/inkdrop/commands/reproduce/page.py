@@ -23,7 +23,8 @@ _RUN = """\
 ## Run here
 
 "here" is mean ± standard deviation over training seeds, and the floor is the value of held-out data. The cost is the
-mean duration of a run.
+mean duration of a run, and where none is recorded an estimate: the operations of the network in training, without
+evaluation.
 
 """
 _NOT_RUN = """\
@@ -52,10 +53,11 @@ def _rows(recipe: Recipe, points: Points | None) -> list[Sequence[str]]:
     if points is not None and not points.fits(recipe):
         points = None
     rows: list[Sequence[str]] = []
+    cost = _cost(recipe, points)
     for metric, target in recipe.targets.items():
         first = (f"`{recipe.name}`", f"`{metric}`", _published(recipe, str(target)))
         if points is None or not points.values_of(metric):
-            rows.append((*first, "not recorded", "", "", "", ""))
+            rows.append((*first, "not recorded", "", "", "", cost))
             continue
         values, floor = points.values_of(metric), points.floors.get(metric)
         verdict = against_paper(values, target, metric in points.higher)
@@ -63,9 +65,17 @@ def _rows(recipe: Recipe, points: Points | None) -> list[Sequence[str]]:
         if verdict is not None and verdict.word == REPRODUCED and recipe.differs:
             word = f"{NEAR}: {verdict.text}; not as published: {'; '.join(recipe.differs)}"
         measured = f"{points.date}, {points.hardware}"
-        cost = f"{np.mean(points.seconds) / 60:.1f} min"
         rows.append((*first, shown(values), "" if floor is None else f"{floor:.4g}", word, measured, cost))
     return rows
+
+
+def _cost(recipe: Recipe, points: Points | None) -> str:
+    if points is not None:
+        return f"{np.mean(points.seconds) / 60:.1f} min"
+    from inkdrop.commands.reproduce.estimate import operations  # torch takes seconds to import
+
+    count = operations(recipe)
+    return "" if count is None else f"{count:.2g} operations (estimate)"
 
 
 def _published(recipe: Recipe, target: str) -> str:
