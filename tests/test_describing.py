@@ -19,6 +19,7 @@ from inkdrop.codecs import Standardize
 from inkdrop.commands.describe import costs
 from inkdrop.commands.describe.facts import describe
 from inkdrop.commands.describe.page import markdown
+from inkdrop.commands.describe.passes import training_pass
 from inkdrop.conditioners import Unconditional
 from inkdrop.denoiser import NetworkDenoiser
 from inkdrop.errors import ConfigurationError
@@ -137,7 +138,7 @@ def test_every_experiment_is_described_without_its_data(name: str, monkeypatch: 
 
 
 def test_operations_are_those_counted_by_hand() -> None:
-    found = costs.operations(task_of(_Convolutions()))
+    found = training_pass(task_of(_Convolutions())).operations
     first, last, linear = 2 * 64 * 9 * 3 * 5, 2 * 64 * 5 * 3, 2 * 1 * 5
     assert found["call"] == first + last + linear
     # Backwards a layer costs as much for its weights, and for its input again, where that needs a gradient.

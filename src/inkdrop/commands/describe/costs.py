@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import math
@@ -10,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -20,44 +19,15 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from inkdrop.callbacks.step import AfterStep
-from inkdrop.models import Model
+from inkdrop.commands.describe.passes import Inputs, inputs, loss_of, output, random_batch
 from inkdrop.pipeline import compile_network
 from inkdrop.runs.machine import SILENT
 from inkdrop.tasks.base import Task
-
-Inputs: TypeAlias = tuple[tuple[Tensor, ...], dict[str, Tensor]]
 
 _WARM_UP = 2  # steps
 _LONG, _LARGE = 86400.0, 0.5  # seconds, and share of a device's memory, above which a run warns before it starts
 _SMALL = 3e8  # operations, or fewer, of a network that is run on one sample
 _EFFICIENCY = 0.5  # of a network, relative to a product of two matrices that fill the device
-
-
-def random_batch(pipeline: Model, count: int) -> dict[str, Tensor]:
-    """Returns a raw batch of noise with any valid condition."""
-    device = next(pipeline.parameters()).device
-    batch = {**pipeline.example(count), "position": torch.arange(count)}
-    batch = {name: value.to(device) for name, value in batch.items()}
-    return {"x": pipeline.codec.decode(torch.randn(count, *pipeline.shape, device=device), batch), **batch}
-
-
-def inputs(task: Task, batch: Mapping[str, Tensor]) -> Inputs:
-    """Returns the inputs of the network in training on a raw batch: x, c_noise, and conditions by name."""
-    recorded: list[Inputs] = []
-    handle = task.pipeline.network.register_forward_pre_hook(
-        lambda network, args, conditions: recorded.append((args, conditions)), with_kwargs=True
-    )
-    with torch.no_grad():
-        _loss(task, batch)
-    handle.remove()
-    return recorded[-1]
-
-
-@torch.no_grad()
-def output(task: Task, given: Inputs) -> Any:
-    """Returns the output of the network for these inputs: F, or F and a dict of further outputs."""
-    args, conditions = given
-    return task.pipeline.network(*args, **conditions)
 
 
 def parameters(task: Task) -> dict[str, Any]:
@@ -70,24 +40,6 @@ def parameters(task: Task) -> dict[str, Any]:
         **{name: _count(part) for name, part in parts.items()},
         "trained": sum(each.numel() for each in task.parameters() if each.requires_grad),
     }
-
-
-def operations(task: Task) -> dict[str, int]:
-    """Counts floating-point operations of matrix products and convolutions for one sample, two for a multiply-add.
-
-    `call` is a forward pass of the network, and `training` the loss with its backward pass, if torch can count it: it
-    cannot count a loss that takes gradients itself.
-    """
-    given = inputs(task, random_batch(task.pipeline, 1))
-    with FlopCounterMode(display=False) as call:
-        output(task, given)
-    counted = {"call": call.get_total_flops()}
-    with contextlib.suppress(RuntimeError):
-        with FlopCounterMode(display=False) as training:
-            _loss(task, random_batch(task.pipeline, 1)).backward()
-        counted["training"] = training.get_total_flops()
-    task.zero_grad()
-    return counted
 
 
 def memory(task: Task, num_averages: int, batch_size: int, precision: str) -> dict[str, int]:
@@ -191,7 +143,7 @@ def _followed(task: Task) -> tuple[int, int]:
     network = task.pipeline.network
     handle = network.register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
     try:
-        _loss(task, random_batch(task.pipeline, 1))
+        loss_of(task, random_batch(task.pipeline, 1))
     except Called as call:
         device = "cpu" if 2 * _count(network) * call.args[0][0].numel() < _SMALL else "meta"  # slower for few numbers
         args, conditions = tree_map_only(Tensor, lambda each: each.detach().to(device), call.args)
@@ -252,15 +204,10 @@ def _finished(task: Task, given: Inputs) -> None:
     float(output(task, given)[0].sum())  # waits for the device
 
 
-def _loss(task: Task, batch: Mapping[str, Tensor]) -> Tensor:
-    with warnings.catch_warnings(action="ignore"):  # there is no trainer to log to
-        return task.training_step(dict(batch), 0)["loss"]
-
-
 def _seconds(task: Task, count: int) -> float:
     batch = random_batch(task.pipeline, count)
     start = time.monotonic()
-    loss = _loss(task, batch)
+    loss = loss_of(task, batch)
     loss.backward()
     float(loss.detach())  # waits for the device
     task.zero_grad()
@@ -279,7 +226,7 @@ def _kept(task: Task, count: int, precision: str) -> int:
         torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        loss = _loss(task, random_batch(task.pipeline, count))
+        loss = loss_of(task, random_batch(task.pipeline, count))
     del loss  # its tensors' memory may be reused from here on
     return sum(size for place, size in kept.items() if place not in own)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from inkdrop.callbacks import EMA
 from inkdrop.commands.command import Asked, for_the_user
 from inkdrop.commands.describe import costs
+from inkdrop.commands.describe.passes import training_pass
 from inkdrop.commands.train.prepare import PreparedTraining, prepare
 from inkdrop.configuration import USER_TARGETS, build
 from inkdrop.configuration.compose import composed_in, primary_of
@@ -96,8 +97,7 @@ def facts(prepared: PreparedTraining, seconds: float, plot: Path | None = None) 
         "parameters": costs.parameters(task),
         "training": training,
     }
-    batch = costs.random_batch(task.pipeline, 1)
-    found |= _measured(task, plain, batch, averages(prepared), training["samples_per_device"], seconds)
+    found |= _measured(task, plain, averages(prepared), training["samples_per_device"], seconds)
     return found
 
 
@@ -110,7 +110,6 @@ def averages(prepared: PreparedTraining) -> int:
 def _measured(
     task: Task,
     plain: Mapping[str, Any],
-    batch: dict[str, Tensor],
     num_averages: int,
     batch_size: int,
     seconds: float,
@@ -119,17 +118,16 @@ def _measured(
 
     - `task`: the task.
     - `plain`: the resolved configuration.
-    - `batch`: a raw batch of one sample.
     - `num_averages`: number of weight averages.
     - `batch_size`: samples on one device.
     - `seconds`: duration of trial steps, or 0.
     """
     pipeline = task.pipeline
-    given = costs.inputs(task, batch)
+    given, output, operations = training_pass(task)
     found: dict[str, Any] = {"conditions": {name: list(value.shape[1:]) for name, value in given[1].items()}}
     if "sampler" in plain["task"]["pipeline"]:
-        found["sampling"] = _sampling(pipeline, costs.output(task, given))
-    found["operations"] = costs.operations(task)
+        found["sampling"] = _sampling(pipeline, output)
+    found["operations"] = operations
     found["memory"] = costs.memory(task, num_averages, batch_size, plain["trainer"].get("precision", "32-true"))
     if seconds:
         found["speed"] = costs.speed(task, plain["trainer"], batch_size, seconds, plain["compile"])

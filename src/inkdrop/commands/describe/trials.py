@@ -20,6 +20,7 @@ from hydra_plugins.inkdrop_sweeps import SEARCH
 from inkdrop.commands.command import Asked, for_the_user
 from inkdrop.commands.describe import costs
 from inkdrop.commands.describe.facts import averages, numbers, trainers_are_silent
+from inkdrop.commands.describe.passes import training_pass
 from inkdrop.commands.sweep.launching import is_done
 from inkdrop.commands.sweep.objectives import objectives_of
 from inkdrop.commands.sweep.places import devices_of, gpus, may_use_gpus, places
@@ -284,7 +285,7 @@ def _counted(trial: Trial, prepared: PreparedTraining) -> tuple[Setting, str]:
     task, plain = prepared.task, prepared.plain
     training = numbers(plain, prepared.world_size)
     batch_size, precision = training["samples_per_device"], training["precision"]
-    operations = costs.operations(task)
+    operations = training_pass(task).operations
     memory = costs.memory(task, averages(prepared), batch_size, precision)
     parameters = costs.parameters(task)["trained"]
     step = operations.get("training")
