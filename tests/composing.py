@@ -11,6 +11,7 @@ import copy
 import functools
 import io
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, base
+from omegaconf.basecontainer import BaseContainer
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -31,7 +33,9 @@ _parsed: dict[str, bytes] = {}
 _options: dict[str, bytes] = {}
 _files: dict[str, bytes] = {}
 _lists: dict[Any, DefaultsList] = {}
-_configs: dict[Any, bytes] = {}
+_placed: dict[str, bytes] = {}
+_beginnings: dict[tuple[str, ...], bytes] = {}  # what lists of defaults were merged to, by the files
+_AT_A_TIME, _MOST = 6, 60
 
 
 def compose_faster() -> None:
@@ -107,17 +111,56 @@ def _create_defaults_list(**asked: Any) -> DefaultsList:
     return DefaultsList(kept.defaults, kept.defaults_tree, typed, kept.overrides)
 
 
+def _load_single_config(loader: Any, default: Any, repo: Any) -> Any:
+    if isinstance(default, _Beginning):
+        return default
+    if not _is_ours(repo):
+        return _load_one(loader, default, repo)
+    key = repr(default)
+    if key not in _placed:
+        _placed[key] = pickle.dumps(_load_one(loader, default, repo))
+    return pickle.loads(_placed[key])
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """What the first files of a list were merged to, in the place of those files."""
+
+    config: DictConfig
+
+
 def _compose_config_from_defaults_list(loader: Any, defaults: list[ResultDefault], repo: Any) -> DictConfig:
     if not _is_ours(repo):
         return _merge(loader, defaults, repo)
-    key = repr(defaults)
-    if key not in _configs:
-        _configs[key] = pickle.dumps(_merge(loader, defaults, repo))
-    return pickle.loads(_configs[key])
+    keys = [repr(each) for each in defaults]
+    count = next((n for n in range(len(keys), 0, -1) if tuple(keys[:n]) in _beginnings), 0)
+    for end in (*range(count + _AT_A_TIME, len(keys), _AT_A_TIME), len(keys)):
+        if end > count and (len(_beginnings) < _MOST or end == len(keys)):
+            start: list[Any] = [_Beginning(pickle.loads(_beginnings[tuple(keys[:count])]))] if count else []
+            _beginnings[tuple(keys[:end])] = pickle.dumps(_merged(loader, [*start, *defaults[count:end]], repo))
+            count = end
+    return pickle.loads(_beginnings[tuple(keys)])
 
 
+def _merged(loader: Any, defaults: list[Any], repo: Any) -> DictConfig:
+    """What Hydra merges, where each node learns of its parent once, not after each file."""
+    BaseContainer._re_parent = lambda node: None  # type: ignore[method-assign]
+    try:
+        config = _merge(loader, defaults, repo)
+    finally:
+        BaseContainer._re_parent = _learn_parents  # type: ignore[method-assign]
+    config._re_parent()
+    return config
+
+
+def _copy(config: DictConfig) -> DictConfig:
+    return pickle.loads(pickle.dumps(config))  # type: ignore[no-any-return]
+
+
+_learn_parents = BaseContainer._re_parent
 _parse, _choose, _read = yaml.load, config_loader_impl.create_defaults_list, base.parse
 _map, _merge = defaults_list._create_interpolation_map, _Loader._compose_config_from_defaults_list
+_load_one = _Loader._load_single_config
 _parse_option, _read_file = _Parser.parse_rule, ConfigRepository.load_config
 _REPLACED: list[tuple[Any, str, Any, Any]] = [
     (yaml, "load", _load, _parse),
@@ -125,6 +168,8 @@ _REPLACED: list[tuple[Any, str, Any, Any]] = [
     (config_loader_impl, "create_defaults_list", _create_defaults_list, _choose),
     (defaults_list, "_create_interpolation_map", _create_interpolation_map, _map),
     (_Loader, "_compose_config_from_defaults_list", _compose_config_from_defaults_list, _merge),
+    (_Loader, "_load_single_config", _load_single_config, _load_one),
+    (DictConfig, "copy", _copy, DictConfig.copy),
     (_Parser, "parse_rule", _parse_rule, _parse_option),
     (ConfigRepository, "load_config", _load_config, _read_file),
     (_Repository, "__init__", _begin_repository, _Repository.__init__),

@@ -38,7 +38,10 @@ def _of_the_interpreter(event: str, arguments: tuple[Any, ...]) -> bool:
     return event == "open" and str(arguments[0]).endswith((".py", ".pyc", ".so"))
 
 
-sys.addaudithook(_hear)
+@pytest.fixture(scope="module", autouse=True)
+def _hook() -> None:
+    """An audit hook stays, and slows everything down: it is added where these tests run."""
+    sys.addaudithook(_hear)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ or devices, or on whether the run was interrupted before.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
@@ -17,20 +18,31 @@ from torch import Tensor
 MAX_SEED = 2**32 - 1
 
 
-def _word(value: int | str) -> int:
-    """Returns 32 bits of a position or purpose; the built-in `hash` of a string differs between processes."""
-    if isinstance(value, str):
-        return int.from_bytes(hashlib.blake2s(value.encode(), digest_size=4).digest(), "little")
-    return value & MAX_SEED
+@functools.cache
+def _hashed(purpose: str) -> int:
+    """Returns 32 bits of a purpose; the built-in `hash` of a string differs between processes."""
+    return int.from_bytes(hashlib.blake2s(purpose.encode(), digest_size=4).digest(), "little")
+
+
+# Shifts and factors of the finaliser of MurmurHash3.
+_ROUNDS = ((16, 0x85EBCA6B), (13, 0xC2B2AE35))
+
+
+def _mixed(key: int, word: int) -> int:
+    """Applies one round of the finaliser of MurmurHash3, which is bijective in the key and in the word."""
+    h = key ^ word
+    for shift, factor in _ROUNDS:
+        h = (h ^ (h >> shift)) * factor & MAX_SEED
+    return h ^ (h >> 16)
 
 
 def _mix(keys: np.ndarray, word: int | np.ndarray) -> np.ndarray:
-    """Applies one round of the finaliser of MurmurHash3, which is bijective in the keys and in the word."""
-    h = (keys ^ np.asarray(word, np.uint64)) & np.uint64(MAX_SEED)
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        h ^= h >> np.uint64(shift)
-        h = (h * np.uint64(factor)) & np.uint64(MAX_SEED)
-    return h ^ (h >> np.uint64(16))
+    """Returns what `_mixed` does of each key."""
+    h = keys.astype(np.uint32) ^ np.asarray(word, np.uint32)
+    for shift, factor in _ROUNDS:
+        h ^= h >> np.uint32(shift)
+        h *= np.uint32(factor)  # modulo 2^32
+    return (h ^ (h >> np.uint32(16))).astype(np.uint64)
 
 
 # 2^64 divided by the golden ratio: its multiples modulo 2^64 are spread as evenly as those of any number.
@@ -90,7 +102,7 @@ class Generators:
     def from_positions(cls, seed: int, positions: Iterable[int]) -> Generators:
         """Returns one stream per global position of one seed, such as the number of earlier training samples."""
         numbers, start = np.array(list(positions), np.uint64), cls.from_seeds([seed]).keys
-        place = _mix(start, _word("place")) << np.uint64(32)
+        place = _mix(start, _hashed("place")) << np.uint64(32)
         # Neighbouring seeds are moved far apart: otherwise seed 1 at position 0 would equal seed 0 at position 1.
         far = start * (_GOLDEN >> np.uint64(32)) & np.uint64(MAX_SEED)
         return cls(_mix(far, numbers & np.uint64(MAX_SEED)), numbers * _GOLDEN + place)
@@ -100,10 +112,10 @@ class Generators:
 
     def at(self, purpose: str, *position: int) -> Generators:
         """Returns the streams of this purpose and position."""
-        keys, start = self.keys, np.zeros(1, np.uint64)
-        for word in [_word(purpose), *map(_word, position)]:
-            keys, start = _mix(keys, word), _mix(start, word)
-        return Generators(keys, self.places + (start << np.uint64(32)))
+        keys, start = self.keys, 0
+        for word in (_hashed(purpose), *(number & MAX_SEED for number in position)):
+            keys, start = _mix(keys, word), _mixed(start, word)
+        return Generators(keys, self.places + np.uint64(start << 32))
 
     def repeat(self, copies: int) -> Generators:
         """Returns `copies` adjacent streams per sample; the first one is the stream of the sample itself."""

@@ -210,10 +210,16 @@ def _fits(target: Any, entry: str) -> bool:
     own = tuple(each for each in classes if each.__module__.startswith("inkdrop."))  # helpers return modules of torch
     if inspect.isclass(returned) and issubclass(returned, own):
         return True
-    parameters = inspect.signature(target).parameters
+    parameters = parameters_of(target)
     required = [hints.get(name) for name, each in parameters.items() if each.default is each.empty]
     calls = [typing.get_args(each) for each in members if typing.get_origin(each) is Callable]
     return (required, returned) in calls
+
+
+@functools.cache  # of a class of torch it takes a millisecond
+def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
+    """Returns the parameters of a target by name."""
+    return inspect.signature(target).parameters
 
 
 def _imported(name: str) -> Any:

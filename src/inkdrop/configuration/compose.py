@@ -243,11 +243,16 @@ def _leave_out(config: DictConfig, empty: Iterable[str]) -> None:
 
 
 @functools.cache  # describing a sweep asks for it in each trial
+def content_of(base: str) -> Mapping[str, Any]:
+    """Returns the content of the file of a primary configuration of `conf/`."""
+    return dict(read_yaml(CONF / f"{base}.yaml"))
+
+
 def _options_of(base: str) -> tuple[list[str], list[str]]:
     """Returns the options at the top level of a primary configuration of `conf/`, and its groups."""
-    content: Any = read_yaml(CONF / f"{base}.yaml")
-    defaults = [str(key) for each in content.pop("defaults") if isinstance(each, dict) for key in each]
-    return list(content), [key for key in defaults if key not in GLOBAL and not key.startswith("override ")]
+    content = dict(content_of(base))
+    groups = [str(key) for each in content.pop("defaults") if isinstance(each, dict) for key in each]
+    return list(content), [key for key in groups if key not in GLOBAL and " " not in key]
 
 
 def refuse_unread(config: DictConfig, base: str, name: str | None = None) -> None:
@@ -259,7 +264,7 @@ def refuse_unread(config: DictConfig, base: str, name: str | None = None) -> Non
     """
     content, groups = _options_of(base)
     further = [key for key in map(str, config) if key not in (*content, *groups, "hydra")]
-    text = OmegaConf.to_yaml(config) if further else ""
+    text = str(OmegaConf.to_container(config, resolve=False)) if further else ""
     for key in further:
         if not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text):
             raise ConfigurationError(unknown_option(key, [*content, *groups], "; see --help"))

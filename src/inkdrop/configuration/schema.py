@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from inkdrop.configuration.building import USER_TARGETS, located
+from inkdrop.configuration.building import USER_TARGETS, located, parameters_of
 from inkdrop.configuration.lightning_options import instead
 from inkdrop.configuration.suggestions import unknown_option
 from inkdrop.errors import ConfigurationError
@@ -54,7 +54,7 @@ def _check_call(node: Mapping[str, Any], allowed: Iterable[str], path: str) -> N
     target = located(node["_target_"], allowed, path)
     if advice := instead(target):
         raise ConfigurationError(f"{path}._target_={node['_target_']} is not available: {advice}")
-    parameters = inspect.signature(target).parameters
+    parameters = parameters_of(target)
     if [p.kind for p in parameters.values()] == [inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD]:
         parameters = types.MappingProxyType({})  # of a base class that takes none, such as torch's Module
     given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}

@@ -7,6 +7,7 @@ A named pipe, a device or a folder is refused without waiting for it. Errors nam
 from inkdrop.errors import UnreadableError
 from inkdrop.files.plain import (
     MAX_DEPTH,
+    as_yaml,
     json_of,
     misfit,
     open_regular,
@@ -19,6 +20,7 @@ from inkdrop.files.plain import (
 __all__ = [
     "MAX_DEPTH",
     "UnreadableError",
+    "as_yaml",
     "json_of",
     "misfit",
     "open_regular",

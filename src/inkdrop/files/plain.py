@@ -24,6 +24,8 @@ _END = object()
 _LONGEST_NUMBER = 1000  # characters: Python takes quadratic time over long ones
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
 
+_EXPONENT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
 
 def open_regular(path: str | Path) -> io.BufferedReader:
     """Opens a regular file for reading without ever waiting; raises `OSError` for any other kind of file."""
@@ -117,6 +119,18 @@ def read_yaml(
     return _checked(plain, path, kind, error)
 
 
+def as_yaml(content: Mapping[str, Any]) -> str:
+    """Returns plain data as YAML that `read_yaml` and Hydra read, as `OmegaConf.to_yaml` writes it."""
+    import yaml
+
+    class Plain(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    Plain.add_implicit_resolver(*_EXPONENT)  # a string that reads like a number is put in quotes
+    return str(yaml.dump(content, Dumper=Plain, default_flow_style=False, allow_unicode=True, sort_keys=False))
+
+
 def _misfit_of_yaml(content: bytes) -> str | None:
     """Returns why a YAML text is refused, or None; no value of it is constructed."""
     import yaml
@@ -167,8 +181,7 @@ def _loader() -> Any:
                 raise ValueError(f"a number in it has {len(node.value)} digits")
             return super().construct_object(node, deep)
 
-    exponent = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
-    Plain.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
+    Plain.add_implicit_resolver(*_EXPONENT)
     Plain.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
         for first, known in Plain.yaml_implicit_resolvers.items()

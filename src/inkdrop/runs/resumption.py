@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import lightning
 
 from inkdrop.checkpoints.files import RECORD, complete, latest_intact, places, read_record, read_verified
 from inkdrop.checkpoints.models import check_models
-from inkdrop.configuration.building import USER_TARGETS, TargetError, current, locate
+from inkdrop.configuration.building import USER_TARGETS, TargetError, current, locate, parameters_of
 from inkdrop.configuration.moved import renamed
 from inkdrop.configuration.secrets import masked
 from inkdrop.configuration.suggestions import options
@@ -225,7 +224,7 @@ def _defaults(target: Any) -> dict[str, Any]:
     The result is empty for a target that cannot be located, such as one of the user's own package.
     """
     try:
-        parameters = inspect.signature(locate(target, USER_TARGETS)).parameters.values()
+        parameters = parameters_of(locate(target, USER_TARGETS)).values()
     except (TargetError, ValueError):
         return {}
     return {each.name: each.default for each in parameters if each.default is None or type(each.default) in _PLAIN}
