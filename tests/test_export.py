@@ -178,7 +178,7 @@ def test_a_pixel_model_of_classes_is_a_unet_with_a_table(runs_of: Path, tmp_path
 
 def test_a_lora_that_no_pipeline_of_diffusers_reads_is_refused(runs_of: Path, tmp_path: Path) -> None:
     run(tmp_path / "lora", f"base={runs_of / 'pixels'}", "adapter=lora", model=[*STEPS[:4], "data.batch_size=8"])
-    with pytest.raises(ValueError, match="reads a LoRA of network=latent_unet, but the network is a UNet: export"):
+    with pytest.raises(ValueError, match="or network=mmdit, but the network is a UNet: export"):
         export(str(tmp_path / "lora"), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -106,6 +106,22 @@ def test_a_folder_is_the_model_here_and_ours_is_one_there(published: Path, tmp_p
     assert (samples[0][0] - samples[0][1]).abs().max() > 0.1
 
 
+@pytest.mark.slow
+def test_a_lora_changes_the_samples_of_diffusers_as_it_does_ours(tmp_path: Path) -> None:
+    folder = stable_diffusion_3(tmp_path / "published")
+    layers = "adapter.lora.layers=[q,k,v,out,modulation,layers.2]"  # of which two have other orders in diffusers
+    options = [f"base={folder}", "adapter=lora", layers, "adapter.lora.alpha=40", "optimizer.lr=0.05", GUIDED]
+    run(tmp_path / "run", *options, model=[each for each in captioned(tmp_path) if each != "optimizer.lr=0.0"])
+    model: Any = inkdrop.load(tmp_path / "run")
+    model.sampler, model.codec.decode = DDIM(Trailing(4)), lambda x, *further: x
+    start, pipe = model.start(range(2)), pipeline_of(folder)
+    ours, before = model({"caption": encoded(TEXTS)}, range(2)), latents_of(pipe, start)
+    assert "load_lora_weights" in export(str(tmp_path / "run"), str(tmp_path / "out"))
+    pipe.load_lora_weights(str(tmp_path / "out"))
+    assert close(latents_of(pipe, start), ours, 1e-4)
+    assert not close(before, ours, 1e-2)
+
+
 def test_weights_in_several_files_are_those_in_one(tmp_path: Path) -> None:
     folder = stable_diffusion_3(tmp_path / "published")
     batch = {"caption": encoded(TEXTS)}

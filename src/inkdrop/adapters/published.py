@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from inkdrop.networks import LatentUNet
-from inkdrop.networks.diffusers_format import names_for_diffusers
+from inkdrop.networks import LatentUNet, MMDiT
+from inkdrop.networks.diffusers_format import names_for_diffusers, rows_for_diffusers
 
 LORA, WORDS = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
 _NETWORK = "denoiser.network."
+_PARTS = {LatentUNet: "unet", MMDiT: "transformer"}  # of a pipeline, whose LoRA diffusers reads
 
 
 def adapter_for_diffusers(model: Any) -> tuple[str, str, dict[str, Tensor]]:
@@ -42,23 +43,29 @@ def _lora(model: Any, name: str, adapter: Any) -> tuple[str, str, dict[str, Tens
     Raises `ValueError` for trained lengths of columns, for layers outside the network, and for a network whose pipeline
     in diffusers reads no LoRA.
     """
-    if type(model.network) is not LatentUNet:
+    if (part := _PARTS.get(type(model.network))) is None:
         raise ValueError(
-            f"diffusers reads a LoRA of network=latent_unet, but the network is a {type(model.network).__name__}: "
-            "export the whole model after `python -m inkdrop merge`, or the adapter by format=adapter"
+            "diffusers reads a LoRA of network=latent_unet or network=mmdit, but the network is a "
+            f"{type(model.network).__name__}: export the whole model after `python -m inkdrop merge`, or the adapter "
+            "by format=adapter"
         )
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for path, layer in model.named_modules():
-        if name not in getattr(layer, "scaling", {}):
+        if not hasattr(layer, "lora_A") or name not in layer.scaling:
             continue
-        if not path.startswith(_NETWORK) or layer.use_dora.get(name):
-            raise ValueError(f"{path} cannot be exported: only LoRA of the network without use_dora can")
+        if not path.startswith(_NETWORK) or layer.use_dora.get(name) or path == f"{_NETWORK}patch":
+            raise ValueError(
+                f"{path} cannot be exported: only LoRA of the network can, without use_dora and without the map of "
+                "patches"
+            )
         a, b = layer.lora_A[name].weight.detach().clone(), layer.lora_B[name].weight.detach()
         found[path.removeprefix(_NETWORK)] = a, layer.scaling[name] * b
     adapter.merge(model, name)
     names = names_for_diffusers(model.network)
+    ours = {names[f"{path}.weight"]: each for path, each in found.items()}
+    outputs = rows_for_diffusers(model.network, {place: b for place, (_, b) in ours.items()})
     weights: dict[str, Tensor] = {}
-    for path, (a, b) in found.items():
-        place = f"unet.{names[f'{path}.weight'].removesuffix('.weight')}"
-        weights |= {f"{place}.lora_A.weight": a.contiguous(), f"{place}.lora_B.weight": b.contiguous()}
+    for place, (a, _) in ours.items():
+        layer = f"{part}.{place.removesuffix('.weight')}"
+        weights |= {f"{layer}.lora_A.weight": a.contiguous(), f"{layer}.lora_B.weight": outputs[place].contiguous()}
     return "load_lora_weights", LORA, weights

@@ -55,6 +55,11 @@ def names_for_diffusers(network: nn.Module) -> dict[str, str]:
     return {key: name for name, key in _names(network).items()}
 
 
+def rows_for_diffusers(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns weights (N, *) of layers by the names of diffusers, with the N outputs in its order."""
+    return {**layout_of(network).rows(network, weights)}
+
+
 def config_for_diffusers(network: nn.Module) -> dict[str, Any]:
     """Returns the content of config.json for a network; raises `ValueError` for one that diffusers does not have."""
     layout = layout_of(network)

@@ -141,14 +141,21 @@ def written(network: MMDiT, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if found := [words for words, holds in wrong.items() if holds]:
         raise ValueError(f"an SD3Transformer2DModel is another network than this one, which has {found[0]}")
     positions: Any = network.positions
-    ours = {**theirs, _TABLE: positions.table.detach()[None]}
-    for kind in ("weight", "bias"):
-        pixels = ours[f"proj_out.{kind}"].unflatten(0, (-1, network.patch_size**2))
-        ours[f"proj_out.{kind}"] = pixels.transpose(0, 1).flatten(0, 1)
-        for layer in ("norm_out", f"transformer_blocks.{len(network.blocks) - 1}.norm1_context"):
-            ours[f"{layer}.linear.{kind}"] = torch.cat([*reversed(ours[f"{layer}.linear.{kind}"].chunk(2))])
+    ours = {**rows(network, theirs), _TABLE: positions.table.detach()[None]}
     patch = f"{_TOP['patch']}.weight"
     ours[patch] = ours[patch].unflatten(1, (-1, *(network.patch_size,) * 2))
+    return ours
+
+
+def rows(network: MMDiT, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns weights under their names with the outputs of layers, their rows, in their order."""
+    ours = dict(theirs)
+    for kind in ("weight", "bias"):
+        if (name := f"proj_out.{kind}") in ours:
+            ours[name] = ours[name].unflatten(0, (-1, network.patch_size**2)).transpose(0, 1).flatten(0, 1)
+        for layer in ("norm_out", f"transformer_blocks.{len(network.blocks) - 1}.norm1_context"):
+            if (name := f"{layer}.linear.{kind}") in ours:
+                ours[name] = torch.cat([*reversed(ours[name].chunk(2))])
     return ours
 
 
@@ -166,4 +173,4 @@ def _equal(table: Tensor, other: Tensor) -> bool:
     return table.shape == other.shape and torch.allclose(table.float(), other.float(), atol=1e-3)
 
 
-LAYOUT = (rename, config, heads, FREE, arranged, written)
+LAYOUT = (rename, config, heads, FREE, arranged, written, rows)

@@ -57,6 +57,7 @@ class Layout:
     - `free`: options of config.json that are not compared.
     - `arranged`: returns weights under their names in the arrangement of ours.
     - `written`: the inverse of `arranged`.
+    - `rows`: returns weights under their names with the outputs of layers in their order.
     """
 
     published: str
@@ -67,6 +68,7 @@ class Layout:
     free: frozenset[str]
     arranged: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda network, theirs: theirs
     written: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda network, theirs: theirs
+    rows: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda network, theirs: theirs
 
 
 def layout_of(network: nn.Module) -> Layout:
