@@ -23,7 +23,7 @@ from inkdrop.conditioners import PublishedTexts
 from inkdrop.files.texts import encoded
 from inkdrop.pipeline import foreign
 from inkdrop.samplers import DDIM
-from inkdrop.time_grids import Trailing
+from inkdrop.time_grids import Shifted, Trailing
 
 TEXTS = ["a red circle", "a blue square left of a red circle"]
 GUIDED = "guidance.classifier_free.scale=3.0"
@@ -90,7 +90,9 @@ def latents_of(pipe: Any, start: Tensor) -> Tensor:
 
 
 def test_a_folder_is_the_model_here_and_ours_is_one_there(published: Path, tmp_path: Path) -> None:
-    run(tmp_path / "run", f"base={published}", GUIDED, model=captioned(tmp_path))
+    shifted = ["time_grid=shifted", "time_grid.shift=2.0"]
+    changed(published / "scheduler" / "scheduler_config.json", shift=2.0)
+    run(tmp_path / "run", f"base={published}", GUIDED, *shifted, model=captioned(tmp_path))
     code = export(str(tmp_path / "run"), str(tmp_path / "out"))
     absent = "" if (published / "text_encoder_3").is_dir() else ", text_encoder_3=None, tokenizer_3=None"
     assert code == f'diffusers.StableDiffusion3Pipeline.from_pretrained("{tmp_path / "out"}"{absent})'
@@ -99,7 +101,7 @@ def test_a_folder_is_the_model_here_and_ours_is_one_there(published: Path, tmp_p
     pipes = [pipeline_of(published), eval(code, {"diffusers": diffusers})]
     for model in map(inkdrop.load, (tmp_path / "run", tmp_path / "again")):
         anew: Any = model
-        anew.sampler, anew.codec.decode = DDIM(Trailing(4)), lambda x, *further: x
+        anew.sampler, anew.codec.decode = DDIM(Shifted(Trailing(4), 2.0)), lambda x, *further: x
         samples.append(anew({"caption": encoded(TEXTS)}, range(2)))
     samples += [latents_of(pipe, anew.start(range(2))) for pipe in pipes]
     assert all(close(each, samples[-2], 1e-4) for each in samples)

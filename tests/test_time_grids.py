@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 from analytic import ALL_SCHEDULES, SCHEDULES, BatchGaussian, mixture, sample, sliced_w1
-from diffusers import DDIMScheduler, EDMEulerScheduler, RePaintScheduler
+from diffusers import DDIMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler, RePaintScheduler
 
 from inkdrop.samplers import heun
 from inkdrop.schedules import EDM, VP, Laplace, LinearInterpolation, Schedule, linear_beta
@@ -23,6 +23,7 @@ from inkdrop.time_grids import (
     Repeat,
     Resampled,
     Restart,
+    Shifted,
     TimeGrid,
     Trailing,
 )
@@ -270,3 +271,23 @@ def test_leading_steps_above_the_start_are_refused() -> None:
 def test_explicit_times_begin_with_the_noisiest() -> None:
     with pytest.raises(ValueError, match=r"starts at 0\.25 and exceeds it later"):
         Explicit([0.25, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
+def test_shifted_times_are_those_of_diffusers_and_begin_at_the_start(shift: float) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])
+    assert Shifted(Trailing(4), shift)(LinearInterpolation()) == pytest.approx(scheduler.sigmas.tolist(), abs=1e-6)
+    later = Shifted(Trailing(3), shift)(LinearInterpolation(), 0.6)
+    assert later[0] == pytest.approx(0.6)
+    odds = [t / (1 - t) / shift for t in later[:-1]]  # those of even times
+    even = [each / (1 + each) for each in odds]
+    assert [each / even[0] for each in even] == pytest.approx([1, 2 / 3, 1 / 3])
+    assert later[-1] == 0
+
+
+def test_a_shift_without_a_time_for_it_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"all noise at t = 1, but VP has alpha=0\.00"):
+        Shifted(Trailing(4), 3.0)(VP())
+    with pytest.raises(ValueError, match=r"time_grid\.shift=1e-05 reaches t = .* raise it"):
+        Shifted(Trailing(4), 1e-5)(LinearInterpolation())

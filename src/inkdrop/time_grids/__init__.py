@@ -2,7 +2,7 @@
 
 from inkdrop.time_grids.base import TimeGrid
 from inkdrop.time_grids.even import Leading, Linspace, Quadratic, Trailing
-from inkdrop.time_grids.moves import Churn, Consistency, Explicit, Repeat, Resampled, Restart
+from inkdrop.time_grids.moves import Churn, Consistency, Explicit, Repeat, Resampled, Restart, Shifted
 from inkdrop.time_grids.noise_levels import Centred, Karras, LogSNR, edm
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Repeat",
     "Resampled",
     "Restart",
+    "Shifted",
     "TimeGrid",
     "Trailing",
     "edm",

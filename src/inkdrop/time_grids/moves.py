@@ -168,6 +168,46 @@ class Consistency(TimeGrid):
         return [t for each in self.time_grid(schedule, t_start)[:-1] for t in (each, 0.0)]
 
 
+class Shifted(TimeGrid):
+    """The times of another grid with `shift` times as much noise, sigma / alpha; t_start stays the first.
+
+    On the straight path, t becomes `shift t / (1 + (shift - 1) t)`.
+
+    - `time_grid`: the grid that is shifted.
+    - `shift`: the factor of sigma / alpha.
+
+    Raises `ValueError` for a schedule with data left at t = 1, which has no time for the first of them, and for times
+    below the smallest trained one. Source: Esser et al. 2024, arXiv 2403.03206, equation 23.
+    """
+
+    def __init__(self, time_grid: TimeGrid, shift: Annotated[float, Gt(0)]):
+        self.time_grid, self.shift = time_grid, shift
+
+    def __call__(self, schedule: Schedule, t_start: float = 1.0) -> list[float]:
+        if (left := float(schedule.alpha(torch.ones(1, dtype=torch.float64)))) > 0:
+            raise ValueError(
+                f"time_grid=shifted needs a schedule that is all noise at t = 1, but {type(schedule).__name__} has "
+                f"alpha={left:.3g} there: choose another time_grid, or schedule=linear"
+            )
+        moved = [
+            _moved(schedule, t, self.shift) for t in self.time_grid(schedule, _moved(schedule, t_start, 1 / self.shift))
+        ]
+        if (lowest := min(t for t in moved if t > 0)) < schedule.t_min * (1 - 1e-9):
+            raise ValueError(
+                f"time_grid.shift={self.shift} reaches t = {lowest:.3g}, but {type(schedule).__name__} is trained only "
+                f"from t = {schedule.t_min:.3g}: raise it"
+            )
+        return moved
+
+
+def _moved(schedule: Schedule, t: float, factor: float) -> float:
+    """The time at which sigma / alpha is a factor larger than at t."""
+    log_snr = schedule.log_snr(torch.tensor([t], dtype=torch.float64))
+    if not log_snr.isfinite():  # all data or all noise, of which no factor makes anything else
+        return t
+    return schedule.snap(schedule.time(log_snr - 2 * math.log(factor)).item())
+
+
 class Repeat(TimeGrid):
     """A grid that repeats every time but the first and the last `corrections` times, for methods with a corrector."""
 

@@ -51,7 +51,7 @@ def pipeline(model: Any) -> tuple[str, dict[str, bytes], dict[str, _Network], st
             "network=latent_unet, network=dit or network=mmdit"
         )
     make, make_scheduler = kinds[type(network)]
-    scheduler = make_scheduler(denoiser)
+    scheduler = make_scheduler(model)
     published, networks, further, files = make(model, network)
     if published.endswith("Pipeline"):
         parts = {name: ["diffusers", config["_class_name"]] for name, (config, _) in networks.items()}
@@ -62,10 +62,11 @@ def pipeline(model: Any) -> tuple[str, dict[str, bytes], dict[str, _Network], st
     return published, {**files, "scheduler/scheduler_config.json": as_json(scheduler)}, networks, given
 
 
-def _scheduler(denoiser: Any) -> dict[str, Any]:
+def _scheduler(model: Any) -> dict[str, Any]:
     """The configuration of a DDIMScheduler with the betas of a discrete chain."""
     import torch
 
+    denoiser: Any = model.denoiser
     schedule, count = denoiser.schedule, denoiser.schedule.num_timesteps
     if (prediction := _PREDICTIONS.get(type(denoiser.prediction).__name__)) is None:
         raise ValueError(
@@ -94,18 +95,21 @@ def _scheduler(denoiser: Any) -> dict[str, Any]:
     }
 
 
-def _flow_scheduler(denoiser: Any) -> dict[str, Any]:
-    """The configuration of a FlowMatchEulerDiscreteScheduler, without a shift of its times."""
+def _flow_scheduler(model: Any) -> dict[str, Any]:
+    """The configuration of a FlowMatchEulerDiscreteScheduler, with the shift of the time grid."""
     from inkdrop.predictions import FlowPrediction
     from inkdrop.schedules import LinearInterpolation
+    from inkdrop.time_grids import Shifted
 
+    denoiser, grid = model.denoiser, model.sampler.time_grid
     if type(denoiser.schedule) is not LinearInterpolation or type(denoiser.prediction) is not FlowPrediction:
         kinds = f"{type(denoiser.schedule).__name__} and {type(denoiser.prediction).__name__}"
         raise ValueError(
             f"FlowMatchEulerDiscreteScheduler is of a straight path, but the run has {kinds}: choose a run with "
             "schedule=linear prediction=flow"
         )
-    return {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
+    shift = float(grid.shift) if type(grid) is Shifted else 1.0
+    return {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": shift}
 
 
 _Parts = tuple[str, dict[str, _Network], dict[str, Any], dict[str, bytes]]
