@@ -22,7 +22,7 @@ from runs import configuration, run
 from scipy import stats
 from swept import waited_for
 
-from inkdrop.commands.reproduce import seeds_of
+from inkdrop.commands.reproduce import main, seeds_of
 from inkdrop.commands.reproduce.estimate import operations
 from inkdrop.commands.reproduce.judging import FAILED, OPEN, PASSED, Judgement, judged
 from inkdrop.commands.reproduce.page import page
@@ -457,7 +457,7 @@ def test_recipes_that_are_not_run_have_the_published_number_of_weights(name: str
     millions = PUBLISHED.get(name)
     assert millions is None or weights / 1e6 == pytest.approx(millions, abs=0.5 if isinstance(millions, int) else 0.05)
     assert read_points(recipe) is None
-    assert recipe.source["paper"].startswith("arXiv ")
+    assert recipe.source["paper"].startswith("arXiv ") if "paper" in recipe.source else recipe.source["code"]
 
 
 def test_recipes_that_are_run_are_pinned() -> None:
@@ -515,3 +515,15 @@ def test_a_recipe_that_needs_something_is_not_run(place: Path) -> None:
     done = completed("-m", "inkdrop", "reproduce", "tiny", f"--config-dir={place}", cwd=place)
     assert (done.returncode, done.stdout) == (OPEN, "tiny: not run: needs weights; 8 GPUs\n")
     assert not (place / "runs" / "reproduce").exists()
+
+
+def test_what_a_recipe_needs_may_be_said_to_be_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(recipe: Recipe, *arguments: Any) -> None:
+        raise SystemExit(99)
+
+    monkeypatch.setattr("inkdrop.commands.reproduce.runs.train", train)
+    (place / "experiment" / "tiny.yaml").write_text(TINY + "  needs: [8 GPUs]\n")
+    for options, code in (([], OPEN), (["baseline.needs=[]"], 99)):
+        with pytest.raises(SystemExit) as error:
+            main(["tiny", f"--config-dir={place}", *options])
+        assert error.value.code == code

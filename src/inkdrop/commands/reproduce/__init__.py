@@ -16,7 +16,8 @@ NAME            an experiment with a baseline; several are reproduced one after 
 seeds=5         number of seeds, or a list such as seeds=[0,1,2]; default: those of the recipe
 checkpoint=RUN  judge this finished run instead of training
 output_dir=DIR  folder of the runs, a folder for each recipe in it; the same command continues there
-option=value    options of train; one that changes the recipe is listed, and such a run cannot pass
+option=value    options of train; one that changes the recipe is listed, and such a run cannot pass;
+                baseline.needs=[] says that what the recipe needs is here, and runs it
 
 Exit codes: 0 reproduced and not worse than our own points, 6 missed or worse, 7 not decided or not run.
 """
@@ -63,8 +64,8 @@ def _reproduce(name: str, options: Sequence[str], given: Any) -> int:
     searched = [each for each in others if each.startswith("hydra.searchpath=")]
     recipe = read_recipe(name, given.config_dir, searched)
     chosen = read_recipe(name, given.config_dir, others)
-    if recipe.needs and "checkpoint" not in own:
-        print(f"{name}: not run: needs {'; '.join(recipe.needs)}")
+    if chosen.needs and "checkpoint" not in own:
+        print(f"{name}: not run: needs {'; '.join(chosen.needs)}")
         return 7
     seeds = seeds_of(own.get("seeds"), recipe.seeds if not given.record else [*range(_RECORDED)])
 

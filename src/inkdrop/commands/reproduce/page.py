@@ -85,7 +85,8 @@ def _published(recipe: Recipe, target: str) -> str:
 
 def _needs(recipe: Recipe) -> Sequence[str]:
     targets = "; ".join(f"`{metric}` {target}" for metric, target in recipe.targets.items())
-    source = ", ".join(recipe.source[key] for key in ("paper", "place") if key in recipe.source)
+    where = ("paper" if "paper" in recipe.source else "code", "place")
+    source = ", ".join(recipe.source[key] for key in where if key in recipe.source)
     weights = "" if recipe.weights is None else f"{recipe.weights:,}"
     return f"`{recipe.name}`", targets, source, weights, f"not run: needs {'; '.join(recipe.needs)}"
 
