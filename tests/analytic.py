@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -64,6 +64,19 @@ ALL_SCHEDULES: dict[str, Schedule] = {
 }
 
 
+class _OnDemand(dict[str, Tensor]):
+    """The posterior variance, computed where it is asked for."""
+
+    def __init__(self, variance: Callable[[], Tensor]):
+        super().__init__()
+        self.variance = variance
+
+    def __missing__(self, name: str) -> Tensor:
+        if name != "posterior_variance":
+            raise KeyError(name)
+        return self.variance()
+
+
 class ExactDenoiser(Denoiser):
     """E[x_0 | x_t] where x_0 is drawn from a mixture of Gaussians, on any schedule, for x of shape (B, D).
 
@@ -78,17 +91,23 @@ class ExactDenoiser(Denoiser):
         self.schedule, self.noise = schedule, noise or Gaussian()
         self.weights, self.means, self.covariances = weights.double(), means.double(), covariances.double()
         self.scales, self.axes = torch.linalg.eigh(self.covariances)  # (K, D), (K, D, D)
+        self.turn = self.axes.transpose(0, 1).flatten(1).contiguous()  # (D, K D), to the axes of all modes at once
+        self.middles = torch.einsum("kde,kd->ke", self.axes, self.means)
 
     def forward(self, x_t: Tensor, now: Point, cond: Condition) -> Estimate:
         alpha, sigma = (over(value, x_t[:, None]) for value in (now.alpha, now.sigma))
-        deviation = torch.einsum("kde,bkd->bke", self.axes, x_t[:, None] - alpha * self.means)
+        deviation = (x_t.double() @ self.turn).unflatten(1, self.means.shape) - alpha * self.middles  # (B, K, D)
         power = alpha**2 * self.scales + sigma**2
-        log_law = self.weights.log() - (deviation**2 / power + power.log()).sum(2) / 2
-        given_mode = self.means + torch.einsum("kde,bke->bkd", self.axes, alpha * self.scales / power * deviation)
-        share = log_law.softmax(1)[:, :, None]
-        x_0 = (share * given_mode).sum(1)
-        within = torch.einsum("kde,bke->bkd", self.axes**2, (self.scales * sigma**2 / power).expand_as(deviation))
-        return Estimate(x_0, {"posterior_variance": (share * (within + (given_mode - x_0[:, None]) ** 2)).sum(1)})
+        share = (self.weights.log() - ((deviation**2 / power).sum(-1) + power.log().sum(-1)) / 2).softmax(1)
+        along = alpha * self.scales / power * deviation
+        x_0 = share @ self.means + (share[:, :, None] * along).flatten(1) @ self.turn.T
+
+        def variance() -> Tensor:
+            given_mode = self.means + torch.einsum("kde,bke->bkd", self.axes, along)
+            within = torch.einsum("kde,bke->bkd", self.axes**2, (self.scales * sigma**2 / power).expand_as(along))
+            return (share[:, :, None] * (within + (given_mode - x_0[:, None]) ** 2)).sum(1)
+
+        return Estimate(x_0, _OnDemand(variance))
 
     def log_prob(self, x_0: Tensor) -> Tensor:
         """Exact log-density of x_0 (B, D) in nats, (B)."""

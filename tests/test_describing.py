@@ -37,15 +37,15 @@ from inkdrop.weightings import Unit
 
 WIDTHS = {f"edm2_{size}" for size in ("s", "m", "l", "xl", "xxl")}  # that edm2_xs differs from by its width alone
 EXPERIMENTS = sorted({file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")} - WIDTHS)
-# Published networks are made narrow, as their numbers of weights are pinned in the tests of recipes.
+# Published networks are made small, as their numbers of weights are pinned in the tests of recipes.
 NARROW = {
     **{name: 32 for name in EXPERIMENTS if name.startswith(("ddim", "ddpm", "edm_cifar10", "flow_", "score_"))},
     **dict.fromkeys(("edm2_xs", "edm_imagenet64"), 64),
 }
 NARROWER = {
-    **{name: [f"network.base_channels={width}"] for name, width in NARROW.items()},
-    "improved_ddpm": ["network.network.base_channels=32"],
-    "adm_imagenet64": ["network.network.base_channels=64"],
+    **{name: [f"network.base_channels={width}", "network.num_blocks=1"] for name, width in NARROW.items()},
+    "improved_ddpm": ["network.network.base_channels=32", "network.network.num_blocks=1"],
+    "adm_imagenet64": ["network.network.base_channels=64", "network.network.num_blocks=1"],
     "dit_xl_2": ["network.network.width=64", "network.network.depth=2"],
 }
 LARGE = {"cifar10_jpeg": pytest.mark.slow}
