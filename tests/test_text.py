@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from runs import POINTS, STEPS, arrays_of, differing, interrupted, run, sampled
 from safetensors.torch import load_file, save_file
 from text_models import CLIP, changed, made, model, tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
 import inkdrop
@@ -21,6 +23,7 @@ from inkdrop.checkpoints import read_checkpoint
 from inkdrop.commands.check_data.inspection import inspect
 from inkdrop.conditioners import Text
 from inkdrop.conditioners.encoders import ARCHITECTURES, text_encoder
+from inkdrop.conditioners.encodings import tokenizer_of
 from inkdrop.data import Arrays
 from inkdrop.errors import CheckpointError
 from inkdrop.files.texts import encoded
@@ -283,3 +286,20 @@ def test_hostile_files_in_a_checkpoint_are_refused(folder: Path) -> None:
         else:
             with pytest.raises(ValueError, match=words):
                 text_encoder(ForeignFiles(hostile))
+
+
+def test_a_clip_without_tokenizer_json_reads_its_vocabulary_and_merges(tmp_path: Path) -> None:
+    folder = made(tmp_path / "clip", vocab_size=600)
+    (folder / "tokenizer.json").unlink()
+    letters = sorted(ByteLevel.alphabet())
+    words = [*letters, *(f"{each}</w>" for each in letters), "re", "red</w>", "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
+    texts = ["A red  circle's größer #2", "", "red,reds"]
+    expected = transformers.CLIPTokenizer.from_pretrained(folder)(texts).input_ids
+    found = tokenizer_of(foreign(str(folder)), 600)
+    assert [found.encode(text).ids for text in texts] == expected
+    assert words.index("red</w>") in expected[0]
+    (folder / "merges.txt").write_text("r e d\n")
+    with pytest.raises(ValueError, match=r"tokenizer\.json of the foreign model cannot be read"):
+        tokenizer_of(foreign(str(folder)), 600)

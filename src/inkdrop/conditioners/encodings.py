@@ -67,7 +67,7 @@ def tokenizer_of(files: ForeignFiles, num_tokens: int) -> Any:
     from tokenizers import Tokenizer  # which transformers needs, so that it is there
 
     try:
-        tokenizer = Tokenizer.from_str(files.content("tokenizer.json").decode("utf-8", "replace"))
+        tokenizer = Tokenizer.from_str(_description(files))
     except ValueError as error:
         raise ValueError(
             f"{error}; transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes tokenizer.json"
@@ -82,6 +82,18 @@ def tokenizer_of(files: ForeignFiles, num_tokens: int) -> Any:
             "files of one model"
         )
     return tokenizer
+
+
+def _description(files: ForeignFiles) -> str:
+    """The text of tokenizer.json; older folders of CLIP have a vocabulary and merges in its place."""
+    if "tokenizer.json" in files.names or not {"vocab.json", "merges.txt"} <= set(files.names):
+        return files.content("tokenizer.json").decode("utf-8", "replace")
+    from transformers import CLIPTokenizer
+
+    lines = files.content("merges.txt").decode("utf-8", "replace").splitlines()
+    pairs: Any = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+    made: Any = CLIPTokenizer(vocab=files.json("vocab.json"), merges=pairs)
+    return str(made.backend_tokenizer.to_str())
 
 
 def padding_of(files: ForeignFiles, tokenizer: Any) -> int:
