@@ -45,6 +45,7 @@ def test_score_is_high_for_digits_and_chance_for_wrong_labels(splits: dict[str, 
     assert score(mixed, splits, classifier) < 0.3
 
 
+@pytest.mark.slow
 def test_score_reads_the_first_samples_only_and_draws_from_a_seed_of_its_own(
     splits: dict[str, Split], classifier: Classifier
 ) -> None:

@@ -62,6 +62,7 @@ def adapted(runs: Path, **adapters: Adapter) -> Pipeline:
     return pipeline
 
 
+@pytest.mark.slow
 def test_at_the_start_the_model_is_the_base_to_the_bit(runs: Path) -> None:
     base = inkdrop.load(runs / "base")
     for options in ({}, {"use_rslora": True}, {"initialization": "normal"}, {"dropout": 0.5}):
@@ -172,6 +173,7 @@ def test_two_devices_train_an_adapter_as_one(runs: Path, tmp_path: Path) -> None
     assert all((one["state_dict"][name] - start[name.removeprefix("pipeline.")]).abs().max() > 0.01 for name in moved)
 
 
+@pytest.mark.slow
 def test_sampling_chooses_the_strength_and_adds_adapters(runs: Path, tmp_path: Path) -> None:
     few = ["num_samples=6", "sampler=ddim", "time_grid.num_steps=4"]
 
@@ -273,6 +275,7 @@ def test_options_of_sampling_that_have_no_effect_are_refused(
     assert not any(arrays_of(each) for each in tmp_path.iterdir() if (each / "samples.npz").exists())
 
 
+@pytest.mark.slow
 def test_a_base_and_an_adapted_run_guide_each_other(runs: Path, tmp_path: Path) -> None:
     """A model within another is adapted too, also where only the checkpoint holds it."""
     few = ["num_samples=6", "sampler=ddim", "time_grid.num_steps=4", "guidance=autoguidance", "guidance.scale=2"]

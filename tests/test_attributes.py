@@ -239,6 +239,7 @@ TEXTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:codec.length")
 def test_a_classifier_is_trained_on_a_run_and_guides_it_and_both_resume_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -209,6 +209,7 @@ def test_images_without_a_valid_caption_are_counted_and_may_be_left_out(tmp_path
     assert torch.equal(collect(lazy.splits["train"])["x"], collect(data.splits["train"])["x"])
 
 
+@pytest.mark.slow
 def test_a_folder_with_captions_is_trained_on_and_asked_for_texts(tmp_path: Path) -> None:
     write(tmp_path / "in", IMAGES | jsonl())
     small = ["experiment=text_to_image", "network.base_channels=8", "data.batch_size=4", "data.held_out=0.25"]

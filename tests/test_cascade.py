@@ -41,6 +41,7 @@ def cascade(folder: Path, *more: str, **options: object) -> list[str]:
     return [f"cascade=[{{checkpoint:{folder / 'large'}{given}}}]", "num_samples=5", "batch_size=2", *more]
 
 
+@pytest.mark.slow
 def test_a_later_stage_takes_the_samples_before_it(runs: Path, tmp_path: Path) -> None:
     both, result = sampled(runs / "small", tmp_path / "both", *cascade(runs, "save_stages=true"))
     first, _ = sampled(runs / "small", tmp_path / "first", "num_samples=5")

@@ -59,6 +59,7 @@ def random_hint(*shape: int) -> Tensor:
     return torch.randint(0, 256, (2, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("base", "adapter", "shape"),
     [
@@ -97,6 +98,7 @@ def test_it_acts_only_within_its_noise_levels(runs: Path) -> None:
         assert torch.equal(estimate(pipeline, hint, t), expected)
 
 
+@pytest.mark.slow
 def test_several_hints_and_a_lora_act_together_in_any_order(runs: Path) -> None:
     lora = LoRA()
     parts = {"a": ControlNet("hint"), "b": T2IAdapter("other", weakest=0.1), "c": lora}
@@ -137,6 +139,7 @@ def test_training_leaves_the_base_as_it_is(runs: Path) -> None:
     assert all(content["state_dict"][name].any() for name in left)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit(runs: Path, tmp_path: Path) -> None:
     interrupted(runs / "hinted", 1, tmp_path / "hinted")
     again = run(tmp_path / "hinted", f"base={runs / 'base'}", "resume_allow=[output_dir]", model=HINTED)

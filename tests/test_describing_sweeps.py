@@ -107,6 +107,7 @@ def test_a_finished_sweep_has_nothing_left(tmp_path: Path, speed: Speed) -> None
     assert speed.widths == []
 
 
+@pytest.mark.slow
 def test_trials_that_cannot_work_are_listed_as_the_launcher_lists_them(tmp_path: Path, speed: Speed) -> None:
     options = ["experiment=moons", "network.width=8,0", f"output_dir={tmp_path}"]
     with pytest.raises(ConfigurationError) as refused:

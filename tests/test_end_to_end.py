@@ -395,6 +395,7 @@ def test_a_server_that_does_not_answer_means_offline(monkeypatch: pytest.MonkeyP
     assert WandB(str(tmp_path), "project")._mode(Wandb) == "offline"
 
 
+@pytest.mark.slow
 def test_warm_start_begins_with_the_averaged_weights(run: Path, tmp_path: Path) -> None:
     result = trained(tmp_path / "warm", f"init_from={run}", "optimizer.lr=0.0")
     weights = inkdrop.load(run).state_dict()
@@ -402,6 +403,7 @@ def test_warm_start_begins_with_the_averaged_weights(run: Path, tmp_path: Path) 
         assert torch.equal(value, weights[name]), name
 
 
+@pytest.mark.slow
 def test_a_published_network_is_where_training_begins(tmp_path: Path) -> None:
     published = diffusers_small(sample_size=8, in_channels=1, out_channels=1)
     published.save_pretrained(tmp_path / "published")

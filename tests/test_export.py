@@ -93,6 +93,7 @@ def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     return float((one - other).abs().max()) < tolerance * float(other.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("randomised")
 def test_a_latent_model_draws_the_same_samples_in_diffusers(runs_of: Path, tmp_path: Path) -> None:
     code = export(str(runs_of / "latent"), str(tmp_path / "out"))

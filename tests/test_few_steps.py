@@ -309,6 +309,7 @@ def test_a_teacher_that_is_gone_is_named_before_the_run_goes_on_and_sampling_nev
     assert result["network_calls"] == 2
 
 
+@pytest.mark.slow
 def test_pairs_are_noise_and_the_data_that_the_teacher_makes_of_it(teacher: Path, tmp_path: Path) -> None:
     pairs, _ = sampled(teacher, tmp_path / "pairs", "num_samples=40", "save_noise=true")
     pipeline = inkdrop.load(teacher)

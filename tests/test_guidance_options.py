@@ -39,6 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_scale_on_the_command_line_is_classifier_free_guidance(runs: Path, tmp_path: Path) -> None:
     chosen = ("num_samples=8", "time_grid.num_steps=3")
     plain, before = sampled(runs / "labelled", tmp_path / "plain", *chosen)

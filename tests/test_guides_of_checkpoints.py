@@ -40,6 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_weights_of_a_guide_are_kept_once_and_apart_from_what_is_trained(runs: Path) -> None:
     content, weak = read_checkpoint(runs / "strong"), read_checkpoint(runs / "gone")
     kept = content["models"][WEAK]

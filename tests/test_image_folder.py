@@ -108,6 +108,7 @@ def test_a_validation_set_must_have_the_same_classes(tmp_path: Path) -> None:
         _ = folder(tmp_path / "train", validation=str(tmp_path / "test")).splits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_what_is_decoded_when_asked_equals_what_is_kept(kind: str, tmp_path: Path) -> None:
     path = write(tmp_path / "images", sound("a", "b"))

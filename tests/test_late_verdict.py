@@ -109,6 +109,7 @@ def updates(tmp_path_factory: pytest.TempPathFactory) -> dict[int, int]:
     return {batches: state(*trained(None, folder / str(batches), batches))[3] for batches in (1, 2)}
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("batches", [1, 2])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_step_that_the_device_refuses_leaves_everything_as_it_was(

@@ -232,6 +232,7 @@ def options(vae: Path) -> list[str]:
     return ["experiment=digits", "guidance=none", *codec, *small, *steps, "time_grid.num_steps=3"]
 
 
+@pytest.mark.slow
 def test_a_run_in_published_codes_needs_its_checkpoint_alone(runs_of: Path, tmp_path: Path) -> None:
     then = np.load(runs_of / "before" / "samples.npz")
     now, _ = sampled(runs_of / "latent", tmp_path / "now", "num_samples=4")

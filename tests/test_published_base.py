@@ -129,6 +129,7 @@ def test_a_run_goes_on_without_the_folder(texts: Path, tmp_path: Path) -> None:
     assert differing(whole, again) == []
 
 
+@pytest.mark.slow
 def test_an_adapter_is_trained_on_a_folder_at_another_size(texts: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(0, 256, size=(16, 3, 16, 24), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", x=x, caption=np.array(["a red circle", "a blue square"] * 8))

@@ -150,6 +150,7 @@ def test_what_is_said_of_a_published_figure(
     assert says in verdict.text
 
 
+@pytest.mark.slow
 def test_a_wide_spread_is_not_taken_for_agreement() -> None:
     """Five values that scatter ten times as much as the published ones differ from nothing."""
     wide = [1 + 10 * (each - 1) for each in VALUES]
@@ -243,6 +244,7 @@ def verdict(place: Path, *options: str, text: str = TINY, points: list[float] | 
     return judged(recipe, given, collected(given, seeds, place / "runs" / "tiny"), own, seeds=seeds)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_holds_passes(place: Path) -> None:
     found = verdict(place)
     assert (found.word, found.exit_code, found.reasons) == ("reproduced", PASSED, [])
@@ -287,6 +289,7 @@ def nothing(place: Path) -> None:
     pass
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("change", "options", "text", "points", "code", "says"),
     [
@@ -424,6 +427,7 @@ def test_the_page_is_what_recipes_and_points_say(place: Path) -> None:
     assert rows["huge"].endswith("| arXiv 0000.00000, table 1 | 1,000 | not run: needs 8 GPUs |")
 
 
+@pytest.mark.slow
 def test_the_page_in_the_documentation_is_the_one_that_is_printed() -> None:
     assert (ROOT / "docs" / "baselines.md").read_text() == page()
     assert "## baselines" not in choices()

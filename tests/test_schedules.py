@@ -54,6 +54,7 @@ AND_NESTED = every({**ALL_SCHEDULES, **NESTED})
 INNER = torch.linspace(0.0007, 0.9995, 997, dtype=torch.float64)
 
 
+@pytest.mark.slow
 @AND_NESTED
 def test_log_snr_falls_and_inverts(schedule: Schedule) -> None:
     log_snr = schedule.log_snr(INNER)
@@ -93,6 +94,7 @@ def test_little_signal_is_left_at_the_end(schedule: Schedule) -> None:
     assert schedule.alpha(end) < 0.01
 
 
+@pytest.mark.slow
 @AND_NESTED
 def test_rates_are_the_derivatives(schedule: Schedule) -> None:
     t = torch.linspace(0.0105, 0.9895, 980, dtype=torch.float64)  # inside the intervals of the tables

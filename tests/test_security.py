@@ -344,6 +344,7 @@ optimizer: {_target_: os.mkdir, _partial_: false, path: marker, lr: 1}
 """
 
 
+@pytest.mark.slow
 def test_targets_are_allowed_by_the_user_alone(script: Script, tmp_path: Path) -> None:
     config = tmp_path / "theirs"
     (config / "experiment").mkdir(parents=True)

@@ -134,6 +134,7 @@ def test_exact_match_counts_texts_of_their_items() -> None:
         ExactMatch().check({"x": torch.zeros(2, 3)}, {}, NoFeatures())
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_bit_and_sources_come_from_the_command_line(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", model=SMALL)
     again = interrupted(tmp_path / "whole", 3, tmp_path / "again")

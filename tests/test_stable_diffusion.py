@@ -63,6 +63,7 @@ def latents_of(pipe: Any, start: Any) -> Any:
     return pipe(TEXTS, latents=start, **options).images
 
 
+@pytest.mark.slow
 def test_texts_become_the_same_latents_here_there_and_in_a_folder_of_ours(
     published: Path, trained: Path, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def subject(folder: Path, **options: Any) -> Subject:
     return Subject(**{**given, **options})
 
 
+@pytest.mark.slow
 def test_each_batch_has_as_many_of_the_subject_as_of_its_class(folder: Path) -> None:
     data = subject(folder, prior_weight=0.5)
     split = data.splits["train"]

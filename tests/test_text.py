@@ -237,6 +237,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_encoder_is_in_the_checkpoint_once_and_in_no_average(folder: Path) -> None:
     content = read_checkpoint(folder / "run")
     assert sorted(content["models"][PLACE]["files"]) == ["config.json", "tokenizer.json"]

@@ -33,6 +33,7 @@ def texts(tmp_path: Path) -> str:
     return f"data.path={tmp_path / 'texts.txt'}"
 
 
+@pytest.mark.slow
 def test_texts_go_from_a_file_to_a_sheet_and_are_judged(texts: str, tmp_path: Path) -> None:
     options = [texts, *SMALL, *SHORT, "evaluation.num_samples=4"]
     ruled = trained(tmp_path / "ruler", options=["experiment=e2e_autoregressive", *options])["metrics"]

@@ -100,6 +100,7 @@ def test_requests_are_texts_lists_and_files_in_turn(tmp_path: Path) -> None:
             requested(wrong, "caption", [0])
 
 
+@pytest.mark.slow
 def test_captions_go_from_arrays_through_training_and_guidance_to_samples_and_back(run: Path, tmp_path: Path) -> None:
     wanted = [CAPTIONS[0], CAPTIONS[1]]
     written = "[" + ",".join("'" + each.replace("'", "\\'") + "'" for each in wanted) + "]"

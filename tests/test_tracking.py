@@ -56,6 +56,7 @@ def record(folder: Path) -> Records:
     return record
 
 
+@pytest.mark.slow
 def test_a_logged_step_is_one_row(folder: Path, record: Records) -> None:
     rows = history(record)
     assert [row["trainer/global_step"] for row in rows] == [2, 4, 6, 8]

@@ -69,6 +69,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> Pre
     return device
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("model", "batches"), [*((each, 1) for each in MODELS), ("digits", 2), ("dit", 2)])
 def test_no_step_that_does_not_log_waits(
     model: str, batches: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -92,6 +92,7 @@ def test_samples_are_what_was_written(folder: Path) -> None:
     assert dataset(folder).splits["train"]["x"][torch.tensor([7, 39, 7])].eq(images[[7, 39, 7]]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_library_reads_the_same_from_shards_that_it_wrote(tmp_path: Path) -> None:
     wds = pytest.importorskip("webdataset")
