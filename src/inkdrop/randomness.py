@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -122,6 +122,12 @@ def _normals(keys: np.ndarray, count: int) -> np.ndarray:
     return parts.T.reshape(len(keys), -1)[:, :count]
 
 
+_TOGETHER: dict[tuple[object, torch.dtype], Callable[[np.ndarray, int], np.ndarray]] = {
+    (torch.Tensor.uniform_, torch.float64): _uniforms,
+    (torch.Tensor.normal_, torch.float32): _normals,
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Generators:
     """One random stream per sample, each given by a key of 32 bits.
@@ -174,14 +180,10 @@ class Generators:
 
     def normal(self, shape: Iterable[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Draws standard normal numbers `(B, *shape)` on the CPU; they depend on the shape."""
-        if (count := self._few(shape := tuple(shape))) and dtype == torch.float32:
-            return torch.from_numpy(_normals(self.keys, count).astype(np.float32)).reshape(len(self), *shape)
         return self._fill(torch.Tensor.normal_, shape, dtype)
 
     def uniform(self, shape: Iterable[int] = (), dtype: torch.dtype = torch.float64) -> Tensor:
         """Draws numbers `(B, *shape)` uniform in [0, 1) on the CPU."""
-        if (count := self._few(shape := tuple(shape))) and dtype == torch.float64:
-            return torch.from_numpy(_uniforms(self.keys, count)).reshape(len(self), *shape)
         return self._fill(torch.Tensor.uniform_, shape, dtype)
 
     def spread(self) -> Tensor:
@@ -191,12 +193,11 @@ class Generators:
         """
         return torch.from_numpy((self.places >> np.uint64(11)).astype(np.float64)) * 2.0**-53
 
-    def _few(self, shape: tuple[int, ...]) -> int:
-        """Returns how many numbers a sample has, or 0 where one generator after the other is faster."""
-        count = math.prod(shape)  # torch draws 16 and more normal numbers in another order
-        return count if count < 16 and len(self) >= _MANY else 0
-
     def _fill(self, fill: object, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
+        shape, together = tuple(shape), _TOGETHER.get((fill, dtype))
+        count = math.prod(shape)
+        if together and 0 < count < 16 and len(self) >= _MANY:  # torch draws 16 and more normal numbers otherwise
+            return torch.from_numpy(together(self.keys, count)).to(dtype).reshape(len(self), *shape)
         out = torch.empty((len(self), *shape), dtype=dtype)
         generator = torch.Generator()
         for row, key in zip(out.unbind(), self.keys.tolist(), strict=True):
