@@ -128,7 +128,9 @@ def as_yaml(content: Mapping[str, Any]) -> str:
             return True
 
     Plain.add_implicit_resolver(*_EXPONENT)  # a string that reads like a number is put in quotes
-    return str(yaml.dump(content, Dumper=Plain, default_flow_style=False, allow_unicode=True, sort_keys=False))
+    stream = io.StringIO()
+    yaml.dump(content, stream, Plain, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    return stream.getvalue()
 
 
 def _misfit_of_yaml(content: bytes) -> str | None:
