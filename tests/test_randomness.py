@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from inkdrop.randomness import MAX_SEED, Generators
+from inkdrop.randomness import Generators
 
 
 def test_numbers_depend_on_the_key_alone() -> None:
@@ -61,16 +61,3 @@ def test_the_first_copy_of_a_sample_is_the_sample() -> None:
 def test_seeds_out_of_range_are_refused(seed: int) -> None:
     with pytest.raises(ValueError, match=str(seed)):
         Generators.from_seeds([0, seed])
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (2,), (3, 5), (16,)])
-def test_many_streams_draw_what_a_generator_of_torch_draws_for_each_key(shape: tuple[int, ...]) -> None:
-    streams = Generators.from_positions(1, range(2000)).at("many")
-    rows: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
-    for key in [0, MAX_SEED, *streams.keys.tolist()]:
-        of_torch = torch.Generator()
-        rows[0].append(torch.empty(shape).normal_(generator=of_torch.manual_seed(key)))
-        rows[1].append(torch.empty(shape, dtype=torch.float64).uniform_(generator=of_torch.manual_seed(key)))
-    keyed = Generators(np.concatenate([np.array([0, MAX_SEED], np.uint64), streams.keys]), np.zeros(2002, np.uint64))
-    assert torch.equal(keyed.normal(shape), torch.stack(rows[0]))
-    assert torch.equal(keyed.uniform(shape), torch.stack(rows[1]))

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -78,56 +77,6 @@ def sent(values: Tensor, device: torch.device, dtype: torch.dtype | None = None)
     return values.to(device, non_blocking=device.type == "cuda")  # elsewhere the values could change before the copy
 
 
-_MANY = 256  # samples; below, a generator for each costs less than 400 operations on all of them
-
-
-def _first_words(keys: np.ndarray, count: int) -> np.ndarray:
-    """Returns the first words (count, B), at most 227, of a Mersenne twister for each seed (B), as torch draws them.
-
-    Source: Matsumoto and Nishimura 1998, MT19937 with the initialisation of 2002.
-    """
-    state = np.empty((397 + count, len(keys)), np.uint32)
-    state[0] = keys
-    mixed, factor, thirty = np.empty(len(keys), np.uint32), np.uint32(1812433253), np.uint32(30)
-    before = state[0]
-    for number, row in zip(np.arange(1, len(state), dtype=np.uint32), state[1:], strict=True):
-        np.right_shift(before, thirty, mixed)
-        np.bitwise_xor(mixed, before, mixed)
-        np.multiply(mixed, factor, mixed)
-        before = np.add(mixed, number, row)
-    joined = (state[:count] & np.uint32(0x80000000)) | (state[1 : count + 1] & np.uint32(0x7FFFFFFF))
-    words = state[397:] ^ (joined >> np.uint32(1)) ^ (joined & np.uint32(1)) * np.uint32(0x9908B0DF)
-    words ^= words >> np.uint32(11)
-    words ^= words << np.uint32(7) & np.uint32(0x9D2C5680)
-    words ^= words << np.uint32(15) & np.uint32(0xEFC60000)
-    return words ^ words >> np.uint32(18)
-
-
-def _uniforms(keys: np.ndarray, count: int) -> np.ndarray:
-    """Returns what `torch.Tensor.uniform_` draws for each seed, (B, count) in float64."""
-    words = _first_words(keys, 2 * count).astype(np.uint64)
-    whole = words[::2] << np.uint64(32) | words[1::2]
-    return (whole & np.uint64(2**53 - 1)).T * 2.0**-53
-
-
-def _normals(keys: np.ndarray, count: int) -> np.ndarray:
-    """Returns what `torch.Tensor.normal_` draws for each seed, (B, count) in float64, by the method of Box and Muller.
-
-    The functions are those of the C library, as in torch: those of numpy are rounded otherwise.
-    """
-    uniform = _uniforms(keys, count + count % 2).reshape(-1, 2)
-    radius = [math.sqrt(-2 * math.log1p(-number)) for number in uniform[:, 1].tolist()]
-    angle = (2 * math.pi * uniform[:, 0]).tolist()
-    parts = np.array([list(map(math.cos, angle)), list(map(math.sin, angle))]) * radius
-    return parts.T.reshape(len(keys), -1)[:, :count]
-
-
-_TOGETHER: dict[tuple[object, torch.dtype], Callable[[np.ndarray, int], np.ndarray]] = {
-    (torch.Tensor.uniform_, torch.float64): _uniforms,
-    (torch.Tensor.normal_, torch.float32): _normals,
-}
-
-
 @dataclass(frozen=True, eq=False)
 class Generators:
     """One random stream per sample, each given by a key of 32 bits.
@@ -194,10 +143,6 @@ class Generators:
         return torch.from_numpy((self.places >> np.uint64(11)).astype(np.float64)) * 2.0**-53
 
     def _fill(self, fill: object, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
-        shape, together = tuple(shape), _TOGETHER.get((fill, dtype))
-        count = math.prod(shape)
-        if together and 0 < count < 16 and len(self) >= _MANY:  # torch draws 16 and more normal numbers otherwise
-            return torch.from_numpy(together(self.keys, count)).to(dtype).reshape(len(self), *shape)
         out = torch.empty((len(self), *shape), dtype=dtype)
         generator = torch.Generator()
         for row, key in zip(out.unbind(), self.keys.tolist(), strict=True):
