@@ -1,6 +1,6 @@
 # make train   sets up .venv and trains, samples and measures a diffusion model of digits (about three minutes on two cores)
-# make quick   sets up .venv and runs the tests that are not marked as slow (about six minutes of processor time)
-# make test    sets up .venv and runs all tests, and prints which take longest
+# make quick   sets up .venv and runs the tests that are not marked as slow (about three minutes on two cores)
+# make test    sets up .venv and runs all tests, and prints which take longest (a quarter of an hour on two cores)
 # make check   sets up .venv and runs the linter and the type checker
 # make docs    sets up .venv-docs and builds the documentation as a site into site/, with every link checked
 # make lock    resolves the version ranges of pyproject.toml again into requirements.lock (needs uv)

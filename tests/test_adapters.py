@@ -146,6 +146,7 @@ def test_training_changes_and_keeps_the_adapter_alone(runs: Path) -> None:
     assert all(torch.equal(frozen[name], value) for name, value in start.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 9, STEPS - 1])
 def test_a_run_resumes_to_the_bit_without_its_base(runs: Path, tmp_path: Path, step: int) -> None:
     interrupted(runs / "lora", step, tmp_path / "lora")
@@ -194,6 +195,7 @@ def test_sampling_chooses_the_strength_and_adds_adapters(runs: Path, tmp_path: P
     assert [each["scale"] for each in result["adapters"]] == [0.5, 0.5]
 
 
+@pytest.mark.slow
 def test_the_merged_run_samples_the_same_and_is_a_base_itself(runs: Path, tmp_path: Path) -> None:
     file = merge(str(runs / "lora"), str(tmp_path / "merged"))
     assert file.is_file()

@@ -10,6 +10,7 @@ from inkdrop.samplers import Adaptive, heun
 from inkdrop.time_grids import Linspace, LogSNR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear", "zero_terminal_snr", "edm"])
 def test_adaptive_steps_begin_where_nothing_is_left_of_the_data(name: str) -> None:
     """alpha = 0 at t = 1 on the first two: their first move is as long as all."""

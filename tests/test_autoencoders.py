@@ -339,6 +339,7 @@ def test_a_latent_model_needs_its_checkpoint_alone(runs_of: Path, tmp_path: Path
     assert differing(content, again) == []
 
 
+@pytest.mark.slow
 def test_an_autoencoder_reconstructs_held_out_items_and_files(runs_of: Path, tmp_path: Path) -> None:
     _, result = sampled(runs_of / "gone", tmp_path / "held_out", "evaluate=true", "num_samples=350")
     assert 5 < result["metrics"]["psnr_350"] < 40

@@ -13,6 +13,7 @@ from inkdrop.randomness import Generators
 from inkdrop.tasks import Task
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_step_are_all_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = Generators._fill, Task._log
@@ -41,6 +42,7 @@ def test_a_part_is_counted_without_the_parts_within_it(monkeypatch: pytest.Monke
     assert shares.seconds == {"forward and loss": 2, "random draws": 1, REST: 4}
 
 
+@pytest.mark.slow
 def test_the_page_says_where_the_time_goes(capsys: pytest.CaptureFixture[str]) -> None:
     main([*TINY[:4], "data.batch_size=16", "--warm", "2", "--steps", "3"])
     page = capsys.readouterr().out

@@ -69,6 +69,7 @@ def test_a_chain_of_models_has_an_end(content: dict[str, Any], tmp_path: Path) -
         load(files[0])
 
 
+@pytest.mark.slow
 def test_the_guide_of_a_model_may_be_itself(content: dict[str, Any], tmp_path: Path) -> None:
     guide = {"_target_": "inkdrop.guidance.Autoguidance", "weak": made_of(tmp_path / "a.ckpt"), "scale": 2.0}
     file = saved(content, tmp_path / "a.ckpt", "config/pipeline/guidance", {"auto": guide})

@@ -136,6 +136,7 @@ def test_the_nearer_of_two_calibrations_is_kept(
     assert place(run).read_text() == second
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_no_nearer_than_the_solver_is_not_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrating, "_differences", lambda *_: [0.1, 0.2])
     with pytest.raises(ValueError, match=r"by 0\.2000 from the fine solution, and the solver itself by 0\.1000"):

@@ -101,6 +101,7 @@ def test_the_network_is_asked_only_for_what_a_change_alters(solver: str) -> None
     assert calls[0] <= 68 + 5 * 4 + 4 + rounds[0] * (2 * 3 + 3 * 2 + 4 * 1 + 3 + 2 + 1)
 
 
+@pytest.mark.slow
 def test_more_rounds_come_nearer() -> None:
     denoiser = data(ALL_SCHEDULES["linear"])
     one, ten, fifty = (

@@ -184,6 +184,7 @@ def test_cadences(cadence: dict[str, Any], steps: list[int], tmp_path: Path) -> 
     assert due == steps
 
 
+@pytest.mark.slow
 def test_a_cadence_is_due_at_the_step_that_completes_an_interval() -> None:
     def due(last: int, items: int, **cadence: float) -> list[int]:
         loader, every = SimpleNamespace(batch_size=10, num_items=items), Every(**cadence)  # type: ignore[arg-type]

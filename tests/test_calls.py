@@ -32,6 +32,7 @@ def written(folder: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_calls_return_what_the_files_of_the_run_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = inkdrop.train(*SHORT, "name=short", "seed=1")
@@ -43,6 +44,7 @@ def test_calls_return_what_the_files_of_the_run_say(tmp_path: Path, monkeypatch:
     assert samples["num_samples"] == len(arrays_of(tmp_path / "drawn")["x"]) == 8
 
 
+@pytest.mark.slow
 def test_two_calls_in_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     first, second = (inkdrop.train(*SHORT, "output_dir='same-${now:%Y}'", f"seed={seed}") for seed in (1, 2))
@@ -109,6 +111,7 @@ def state() -> dict[str, Any]:
 LEAVING = ["trainer.deterministic=true", "+trainer.benchmark=false", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
 
 
+@pytest.mark.slow
 def test_a_call_leaves_the_process_as_it_was(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +163,7 @@ def test_calls_from_threads_take_turns(tmp_path: Path, monkeypatch: pytest.Monke
         assert differing(alone, other) == []
 
 
+@pytest.mark.slow
 def test_calls_work_within_a_running_loop_as_in_a_notebook(tmp_path: Path) -> None:
     async def cell() -> dict[str, Any]:
         inkdrop.train(*SHORT, f"output_dir={tmp_path / 'run'}")
@@ -169,6 +173,7 @@ def test_calls_work_within_a_running_loop_as_in_a_notebook(tmp_path: Path) -> No
     assert asyncio.run(cell()) == written(tmp_path / "drawn")
 
 
+@pytest.mark.slow
 def test_a_callback_may_call_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from inkdrop.callbacks import StopOnSignal
 
@@ -186,6 +191,7 @@ def test_a_callback_may_call_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert differing(first, second) == []
 
 
+@pytest.mark.slow
 def test_configurations_of_the_users_own_are_found_from_python(tmp_path: Path) -> None:
     (tmp_path / "own" / "network").mkdir(parents=True)
     (tmp_path / "own" / "network" / "mine.yaml").write_text("defaults:\n  - mlp\nnum_blocks: 2\n")

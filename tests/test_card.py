@@ -23,6 +23,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_card_has_the_result_with_its_protocol_floor_and_baseline(measured: Path, tmp_path: Path) -> None:
     code = export(str(measured), str(tmp_path / "out"))
     text, result = (tmp_path / "out" / CARD).read_text(), json.loads((measured / "result.json").read_text())

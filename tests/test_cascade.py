@@ -72,6 +72,7 @@ def test_stages_have_their_own_options(runs: Path, tmp_path: Path) -> None:
     assert result["network_calls"] == 4 + 5
 
 
+@pytest.mark.slow
 def test_the_last_stage_is_measured(runs: Path, tmp_path: Path) -> None:
     ways = ["evaluate=true", "metric=rmse", "extractor=none", "num_samples=20"]
     _, alone = sampled(runs / "large", tmp_path / "alone", *ways)
@@ -100,6 +101,7 @@ def test_what_cannot_work_is_refused_before_the_folder_exists(name: str, runs: P
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_stage_needs_an_image_of_the_size_before_it(runs: Path, tmp_path: Path) -> None:
     first = [f"checkpoint={runs / 'large'}", f"condition.image={tmp_path / 'a.npy'}", f"output_dir={tmp_path / 'out'}"]
     np.save(tmp_path / "a.npy", np.zeros((1, 1, 4, 4), np.float32))

@@ -79,6 +79,7 @@ def test_each_letter_is_masked_by_itself_with_probability_sigma() -> None:
     assert abs(float((masked[:, 0] * masked[:, 1]).mean()) - 0.09) < 4 * math.sqrt(0.09 * 0.91 / count)
 
 
+@pytest.mark.slow
 def test_the_bound_of_the_exact_denoiser_is_the_entropy() -> None:
     count = 20_000
     words = WORDS[torch.multinomial(LAW, count, replacement=True)]

@@ -191,6 +191,7 @@ def test_data_without_the_condition_are_refused_by_name() -> None:
         Attributes(2, 4, name="size")({"x": torch.ones(1)})
 
 
+@pytest.mark.slow
 def test_parts_drop_out_independently_of_each_other_and_together() -> None:
     n = 20000
     batch = {"label": torch.zeros(n, dtype=torch.long), "colour": torch.zeros(n, dtype=torch.long)}

@@ -335,6 +335,7 @@ def test_c21_no_gpu(script: Script) -> None:
     assert_refused(script("train.py", "trainer.accelerator=gpu", "trainer.devices=2"), "trainer.devices=2")
 
 
+@pytest.mark.slow
 def test_c22_a_seed_is_drawn_told_and_kept(script: Script) -> None:
     ended = script("train.py", *TINY, "logger=none", "seed=null", "output_dir=run", "callbacks.evaluate=null")
     assert ended.code == 0, ended.err
@@ -511,6 +512,7 @@ def test_c38_what_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert OmegaConf.create({"x": "${oc.env:SECRET}"}).x == "7"
 
 
+@pytest.mark.slow
 def test_null_switches_parts_off(script: Script) -> None:
     off = [f"callbacks.{name}=null" for name in ("pictures", "evaluate", "ema", "checkpoint", "progress")]
     options = [option for option in TINY if not option.startswith(("callbacks", "guidance"))]

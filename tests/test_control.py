@@ -84,6 +84,7 @@ def test_at_the_start_the_model_is_the_base_to_the_bit(runs: Path, base: str, ad
     assert torch.equal(estimate(pipeline, hint), after)
 
 
+@pytest.mark.slow
 def test_it_acts_only_within_its_noise_levels(runs: Path) -> None:
     before, pipeline, hint = inkdrop.load(runs / "base"), inkdrop.load(runs / "base"), random_hint(1, 16, 16)
     adapter = ControlNet()
@@ -164,6 +165,7 @@ def test_sample_takes_a_hint_from_a_file(runs: Path, tmp_path: Path) -> None:
     assert result["adapter"] == {"interval": [0, 1e-4]}
 
 
+@pytest.mark.slow
 def test_hints_and_networks_that_do_not_fit_are_refused(runs: Path) -> None:
     with pytest.raises(ValueError, match=r"a hint of shape \[1, 24, 24\] does not fit features of size \[16, 16\]"):
         inkdrop.load(runs / "base").attach({"a": ControlNet(shape=[1, 24, 24])})

@@ -112,6 +112,7 @@ def test_the_degradations() -> None:
         BoxMask(0.5, 0.25)
 
 
+@pytest.mark.slow
 def test_a_model_is_conditioned_on_what_is_derived_in_training_pictures_and_evaluation(tmp_path: Path) -> None:
     options = [DERIVE, "conditioner=image", "conditioner.concat_channels=2"]
     result = trained(tmp_path / "run", *options)
@@ -123,6 +124,7 @@ def test_a_model_is_conditioned_on_what_is_derived_in_training_pictures_and_eval
     assert "fd_digits_20" in sampled_result["metrics"]
 
 
+@pytest.mark.slow
 def test_replacement_is_measured_on_what_is_derived(tmp_path: Path) -> None:
     known = "known:{_target_:inkdrop.data.degradations.Copy},mask:{_target_:inkdrop.data.degradations.BoxMask}"
     trained(tmp_path / "run", f"data.derive={{{known}}}", "callbacks.pictures=null", "callbacks.evaluate=null")

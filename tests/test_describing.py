@@ -200,6 +200,7 @@ def test_coefficients_and_weights_are_those_of_the_paper() -> None:
     assert found["trained_log_snr"] == pytest.approx(levels, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_classifier_is_described_as_what_it_is() -> None:
     overrides = ["experiment=digits_classifier", "schedule=edm", "prediction=karras", "time_sampler=log_normal"]
     found = describe(overrides, seconds=0.1)
@@ -250,6 +251,7 @@ def test_the_probe_scales_what_takes_long_and_divides_by_accumulation() -> None:
     assert 0.4 < found["calls_per_second"] <= 1 / 0.64
 
 
+@pytest.mark.slow
 def test_a_model_whose_conditions_only_a_user_can_name_is_described_and_checked() -> None:
     small = ["network.base_channels=8", "network.norm_groups=4", "guidance=none"]
     found = describe([*small, "conditioner=image", "conditioner.concat_channels=2"], seconds=0)
@@ -299,6 +301,7 @@ def test_what_train_refuses_is_refused_alike(
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_the_page_is_printed_and_nothing_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ def test_a_sweep_of_ones_own_configuration(own: str) -> None:
     assert "- what varies: seed=0,1" in sweep_page(named)
 
 
+@pytest.mark.slow
 def test_a_run_of_ones_own_configuration(own: str) -> None:
     assert describe(["experiment=small"], 0.0, folder=own)["name"] == "small"
     assert describe([], 0.0, folder=own, name="mine")["name"] == "mine"  # which allows targets itself

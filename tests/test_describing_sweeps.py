@@ -74,6 +74,7 @@ def test_each_cost_is_measured_once_and_nothing_is_created(
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_steps_share_a_measurement_but_not_a_time(tmp_path: Path, speed: Speed) -> None:
     found = describe_sweep(["experiment=moons", "trainer.max_steps=100,300", f"output_dir={tmp_path}"], 1.0)
     assert ([each.steps for each in found.settings], len(speed.widths)) == ([100, 300], 1)
@@ -97,6 +98,7 @@ def test_finished_trials_cost_nothing_and_interrupted_ones_the_rest(tmp_path: Pa
     assert "5.8 minutes for the 3 trials that are left, 2 at a time" in page
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_has_nothing_left(tmp_path: Path, speed: Speed) -> None:
     options = ["experiment=moons", "seed=0,1", f"output_dir={tmp_path}"]
     made = trials(describe_sweep(options, 0))
@@ -148,6 +150,7 @@ def test_places_are_taken_as_they_become_free() -> None:
     assert duration([], 4) == 0.0
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     options = ["experiment=moons", "network.width=8,16", f"output_dir={tmp_path}"]
     monkeypatch.setattr(sys, "argv", ["inkdrop", "describe", "-m", *options, "--no-probe"])

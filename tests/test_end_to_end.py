@@ -81,6 +81,7 @@ def test_a_run_leaves_what_is_promised_and_tells_what_to_try(tmp_path: Path) -> 
     assert list(run.glob("wandb/offline-run-*"))
 
 
+@pytest.mark.slow
 def test_sample_script_follows_its_contract(run: Path, tmp_path: Path) -> None:
     done = completed(
         "sample.py",
@@ -158,6 +159,7 @@ def test_samples_depend_on_seed_and_condition_alone(run: Path, tmp_path: Path) -
         assert whole["label"].tolist() == list(range(8))
 
 
+@pytest.mark.slow
 def test_notebooks_get_the_same_pipeline(run: Path, tmp_path: Path) -> None:
     arrays, _ = sampled(run, tmp_path / "s", "num_samples=3", "condition.label=2", "time_grid.num_steps=4")
     pipeline = inkdrop.load(run)
@@ -169,6 +171,7 @@ def test_notebooks_get_the_same_pipeline(run: Path, tmp_path: Path) -> None:
     assert torch.equal(inkdrop.load(run, weights="0.997").state_dict()[name], pipeline.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_sampling_is_as_in_the_run_unless_it_is_said(run: Path, tmp_path: Path) -> None:
     own = torch.load(find_checkpoint(run), weights_only=True)["config"]["sampler"]
     _, result = sampled(run, tmp_path / "own", "num_samples=1")
@@ -196,6 +199,7 @@ def test_evaluation_at_sampling_time_equals_that_of_training(run: Path, tmp_path
         assert result["metrics"][name] == pytest.approx(trained_metrics[name], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_repeats_have_seeds_of_their_own_and_tell_mean_interval_and_lowest(run: Path, tmp_path: Path) -> None:
     options = ["num_samples=20", "evaluate=true", "time_grid.num_steps=2"]
     arrays, both = sampled(run, tmp_path / "both", *options, "repeats=2")
@@ -210,6 +214,7 @@ def test_repeats_have_seeds_of_their_own_and_tell_mean_interval_and_lowest(run: 
     assert metrics["fd_digits_20_high"] - metrics["fd_digits_20"] == pytest.approx(half, rel=0.02)
 
 
+@pytest.mark.slow
 def test_trials_of_a_sweep_share_model_data_and_what_is_known_of_them(
     run: Path, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +238,7 @@ def test_trials_of_a_sweep_share_model_data_and_what_is_known_of_them(
         assert results[0][name] == results[1][name]
 
 
+@pytest.mark.slow
 def test_data_that_are_not_those_of_the_run_are_noticed(
     run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -369,6 +375,7 @@ def test_other_loggers_and_missing_packages(tmp_path: Path) -> None:
     assert "fd_digits_20" in events.Tags()["scalars"]
 
 
+@pytest.mark.slow
 def test_tracking_that_fails_does_not_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 

@@ -141,6 +141,7 @@ def test_validation_loss_stops_too_and_a_name_that_never_comes_is_told(
     assert "callbacks.checkpoint.best=fdd is not measured in this run; available: fd" in errors
 
 
+@pytest.mark.slow
 def test_a_variant_has_a_record_of_its_own(tmp_path: Path) -> None:
     sampler = "{_target_: inkdrop.samplers.DDIM, time_grid: {_target_: inkdrop.time_grids.Trailing, num_steps: 2}}"
     two = f"two: {{_target_: inkdrop.callbacks.Variant, sampler: {sampler}}}"
@@ -154,6 +155,7 @@ def test_a_variant_has_a_record_of_its_own(tmp_path: Path) -> None:
     assert len({protocol["hash"], *(each["hash"] for each in variants.values())}) == 3
 
 
+@pytest.mark.slow
 def test_results_of_a_run_carry_the_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = trained(tmp_path / "run")
     terminal = capsys.readouterr().out
@@ -170,6 +172,7 @@ def test_results_of_a_run_carry_the_protocol(tmp_path: Path, capsys: pytest.Capt
     assert len(result["protocol"]["hash"]) == 12
 
 
+@pytest.mark.slow
 def test_mixed_precision_is_that_of_training_alone(tmp_path: Path) -> None:
     """Callbacks are called outside of autocast, and the record says so."""
     result = trained(tmp_path / "run", "trainer.precision=bf16-mixed")

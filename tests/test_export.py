@@ -142,6 +142,7 @@ def test_a_lora_changes_the_samples_of_diffusers_as_it_does_ours(
     assert not close(before, codes, 1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("randomised")
 def test_the_codes_of_an_exported_autoencoder_are_those_of_the_codec(runs_of: Path, tmp_path: Path) -> None:
     export(str(runs_of / "latent"), str(tmp_path / "latent"))
@@ -161,6 +162,7 @@ def test_the_codes_of_an_exported_autoencoder_are_those_of_the_codec(runs_of: Pa
     assert not torch.allclose(codec.std, torch.ones(4), atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("randomised")
 def test_a_pixel_model_of_classes_is_a_unet_with_a_table(runs_of: Path, tmp_path: Path) -> None:
     export(str(runs_of / "pixels"), str(tmp_path / "out"))

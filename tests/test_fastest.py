@@ -48,6 +48,7 @@ def test_a_run_continues_as_it_was_begun() -> None:
     assert chosen(earlier={"optimizer": {"_target_": target}}) == {"channels_last": False}  # of an earlier version
 
 
+@pytest.mark.slow
 def test_the_options_change_nothing_but_the_rounding(tmp_path: Path) -> None:
     """A fused optimizer reads weights, gradients and moments side by side, whatever their layout."""
     fast = run(tmp_path / "fast", model=SMALL)

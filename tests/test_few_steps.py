@@ -140,10 +140,12 @@ def flow_map() -> FlowMap:
     return FlowMap(Perturbed(velocity), LinearInterpolation(), FlowPrediction(), Bare())
 
 
+@pytest.mark.slow
 def test_consistency_training_finds_the_map_to_the_data_of_a_gaussian() -> None:
     assert wrong(ConsistencyLoss(Uniform(), 0.005, 0.005, 1.0), denoiser()) < 1e-2
 
 
+@pytest.mark.slow
 def test_consistency_distillation_finds_the_map_to_the_data_of_a_gaussian() -> None:
     assert wrong(ConsistencyLoss(Uniform(), 0.005, 0.005, 1.0, teacher=Exact()), denoiser()) < 1e-2
 

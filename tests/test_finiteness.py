@@ -310,6 +310,7 @@ def test_the_gradients_of_a_fused_optimizer_are_judged_and_clipped_without_their
     assert norms[0][0][1] > 0.5
 
 
+@pytest.mark.slow
 def test_the_scaler_goes_on_with_its_scale(tmp_path: Path) -> None:
     def train(folder: str, checkpoint: Path | None = None) -> dict[str, Any]:
         scaled = Scaled([])

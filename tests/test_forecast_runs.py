@@ -59,6 +59,7 @@ def test_forecasts_go_from_a_table_to_scores_and_a_fan(experiment: str, tmp_path
     assert float(rows[0]["truth"]) == pytest.approx(float(arrays["truth"][0, 0, 0]))
 
 
+@pytest.mark.slow
 def test_a_history_of_ones_own_is_forecast(tmp_path: Path) -> None:
     options = ["experiment=exchange_rate", *table(tmp_path), *SMALL, *NETWORKS["exchange_rate"]]
     trained(tmp_path / "run", options=[*options, "trainer.max_steps=1", "metric=none", "callbacks.pictures=null"])

@@ -93,6 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_files_are_data_of_the_checkpoint_and_the_weights_are_saved_once(folder: Path, tmp_path: Path) -> None:
     content, kept = read_checkpoint(folder / "run"), read_checkpoint(folder / "run")["models"][PLACE]
     assert sorted(kept["files"]) == ["config.json", "merges.txt", "vocab.json"]

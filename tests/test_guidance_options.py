@@ -77,6 +77,7 @@ def test_a_classifier_guides_an_unconditional_model(runs: Path, tmp_path: Path) 
     assert (found[2]["x"][..., 0] == expected[:, 0].numpy()).all()
 
 
+@pytest.mark.slow
 def test_a_model_guides_itself_by_other_weights(runs: Path, tmp_path: Path) -> None:
     weak = (f"guidance.checkpoint={runs / 'labelled'}", "guidance.autoguidance.weak.weights=raw")
     chosen = ("num_samples=4", "time_grid.num_steps=3", "guidance=[autoguidance,static_threshold]")

@@ -70,6 +70,7 @@ def test_a_pipeline_needs_no_file_of_the_guide(runs: Path) -> None:
     assert not torch.allclose(pipeline({}, range(5)), torch.from_numpy(then["x"]), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit_without_the_guide(runs: Path, tmp_path: Path) -> None:
     interrupted(runs / "strong", 9, tmp_path / "again")
     again = run(tmp_path / "again", "resume_allow=[output_dir]", model=guided(runs / "weak"))

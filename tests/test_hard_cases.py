@@ -33,6 +33,7 @@ def w1(denoiser: ExactDenoiser, sampler: Sampler) -> float:
     return sliced_w1(sample(denoiser, sampler, COUNT), denoiser.draw(COUNT, 1))
 
 
+@pytest.mark.slow
 def test_heun_with_churn_keeps_the_law() -> None:
     denoiser = mixture(SCHEDULES["vp"], BatchGaussian())
     floor = sliced_w1(denoiser.draw(COUNT, 2), denoiser.draw(COUNT, 1))
@@ -71,6 +72,7 @@ def test_starting_from_noised_data_keeps_the_law_and_the_neighbourhood() -> None
     assert distances[0] < distances[1] < distances[2]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", ["vp", "linear_beta", "linear"])
 @pytest.mark.parametrize(
     ("sampler", "error"), [(DDIM(Trailing(200)), 0.06), (heun(Trailing(200)), 5e-3)], ids=["ddim", "heun"]

@@ -132,6 +132,7 @@ def test_what_is_decoded_when_asked_equals_what_is_kept(kind: str, tmp_path: Pat
         assert x[torch.empty(0, dtype=torch.long)].shape == (0, *SHAPE)
 
 
+@pytest.mark.slow
 def test_scanning_in_processes_gives_the_same(tmp_path: Path) -> None:
     path = write(tmp_path, sound("a", count=300) | {"a/100x.png": b"broken"})
     found = [folder(path, num_workers=count).examine() for count in (0, 2)]

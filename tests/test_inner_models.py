@@ -123,6 +123,7 @@ def test_samples_need_no_other_file(name: str, before: str, runs: Path, tmp_path
     assert torch.allclose(pipeline({}, range(5)), torch.from_numpy(now["x"]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit_without_the_file(runs: Path, tmp_path: Path) -> None:
     interrupted(runs / "moved", 9, tmp_path / "outer")
     again = run(tmp_path / "outer", "resume_allow=[output_dir]", model=options(runs / "inner"))

@@ -59,6 +59,7 @@ def expected_bound(schedule: Schedule, num_steps: int, deviation: str, mean: flo
     return a[-1] ** 2 * (variance + mean**2) / (2 * s[-1] ** 2) + steps.sum() + decoder
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", [*SCHEDULES, "edm"])  # edm: even steps of 1 / T would leave the trained times
 @pytest.mark.parametrize("deviation", [small, large])
 def test_the_bound_of_a_gaussian_is_that_of_its_linear_chain(name: str, deviation: Deviation) -> None:
@@ -160,6 +161,7 @@ def test_the_ode_gives_the_exact_density(name: str, law: str) -> None:
     assert 20 < ours["network_calls"][0] < 200
 
 
+@pytest.mark.slow
 def test_tolerances_govern_the_error() -> None:
     denoiser = mixture(LONG["linear"])
     x = denoiser.draw(16)

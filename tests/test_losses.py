@@ -79,6 +79,7 @@ def test_weighting_multiplies_the_error() -> None:
     assert torch.allclose(terms.loss, 2 * terms.parts["error"])
 
 
+@pytest.mark.slow
 def test_learned_uncertainty_finds_the_logarithm_of_the_loss() -> None:
     """`L exp(-u) + u` is least at u = log L; for x_0 ~ N(0, 1) and the best denoiser L(t) = alpha(t)^2."""
     schedule = SCHEDULES["linear_beta"]

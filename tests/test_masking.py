@@ -51,6 +51,7 @@ def files_with_secrets(folder: Path) -> list[Path]:
     return [file for file in folder.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_no_secret_in_any_file_nor_on_the_terminal(script: Script) -> None:
     Tokened.tokens.clear()
     ended = script("train.py", *SHORT, *TOKENED, "output_dir=run")

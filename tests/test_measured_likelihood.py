@@ -30,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_training_measures_the_bound_and_sampling_measures_it_again(tmp_path: Path) -> None:
     metrics = trained(tmp_path / "run", *BOUND)["metrics"]
     assert set(metrics) >= PARTS

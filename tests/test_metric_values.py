@@ -161,6 +161,7 @@ def test_wasserstein_distance_on_a_line_equals_optimal_transport(n: int, m: int)
         assert ours == pytest.approx(transported(first, second), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_sliced_wasserstein_distance_of_known_clouds() -> None:
     """Shifted by c: |c . w| on each line. Gaussians of spread 1 and s: |1 - s| on each."""
     x, shift = torch.randn(50, 3), torch.tensor([1.0, -2.0, 0.5])

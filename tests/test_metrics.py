@@ -254,6 +254,7 @@ def test_numbers_of_samples_are_short_in_names() -> None:
     assert [short(count) for count in (350, 999, 1000, 1500, 2000, 50_000)] == ["350", "999", "1k", "1500", "2k", "50k"]
 
 
+@pytest.mark.slow
 def test_the_hash_tells_like_protocols_from_unlike_ones() -> None:
     data = digits()
     copies = Copycat(data.splits["validation"]["x"])

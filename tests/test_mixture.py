@@ -94,6 +94,7 @@ def test_the_labels_of_a_sample_stay_with_it() -> None:
     assert samples["label"].tolist() == (number % 1000 % 6 - 3).clamp(0, 2).tolist()
 
 
+@pytest.mark.slow
 def test_classes_of_a_source_are_drawn_equally_often() -> None:
     samples = drawn(mixture(weights=WEIGHTS, class_balanced=True), ROUND)
     table = torch.stack([samples["label"][samples["source"] == i].bincount(minlength=3) for i in range(3)])

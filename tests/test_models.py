@@ -176,6 +176,7 @@ def test_a_run_resumes_to_the_bit(folder: Path, tmp_path: Path) -> None:
     assert differing(read_checkpoint(folder / "whole"), read_checkpoint(folder / "half")) == []
 
 
+@pytest.mark.slow
 def test_samples_and_load_need_no_sampler(folder: Path, tmp_path: Path) -> None:
     result = inkdrop.sample(
         *(f"checkpoint={folder / 'run'}", "num_samples=20", "evaluate=true", ALLOWED, f"output_dir={tmp_path / 's'}")

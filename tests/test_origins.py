@@ -103,6 +103,7 @@ def test_edits_have_the_law_of_data_given_the_noised_guide(t_start: float) -> No
     assert sliced_w1(edited + 0.2, exact(99)) > 2 * floor
 
 
+@pytest.mark.slow
 def test_translation_between_gaussians_is_the_closed_form_map() -> None:
     """Two Gaussians with common axes: `y = mean' + sqrt(C' C^-1) (x - mean)`, the optimal transport between them."""
     schedule, (first, second) = SCHEDULES["vp"], ([0.3, 0.05], [0.02, 0.4])

@@ -228,6 +228,7 @@ def test_the_configuration_of_an_earlier_version_is_not_trained_into_its_run(
     assert files(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 def test_the_name_of_a_run_is_no_number_to_any_reader() -> None:
     for name in {new_run_id() for _ in range(2000)}:
         assert re.fullmatch("[a-f][0-9a-f]{7}", name)

@@ -167,6 +167,7 @@ def test_a_baseline_may_be_random_and_a_paired_metric_may_use_features(tmp_path:
     assert Evaluation(Flat(), {"walk": Walk()}, per_item=400).floors_and_baselines(data, 2000) == results
 
 
+@pytest.mark.slow
 def test_a_run_measures_pairs_without_an_extractor(tmp_path: Path, script: Script) -> None:
     points(tmp_path, held_out=10)
     options = [each for each in TINY if not each.startswith(("metric.", "network.", "evaluation."))]

@@ -117,6 +117,7 @@ def orders(errors: Sequence[float]) -> list[float]:
     return [math.log2(a / b) for a, b in pairwise(errors)]
 
 
+@pytest.mark.slow
 def test_dpm_solver_pp_3m_has_order_3_and_that_of_diffusers_order_2() -> None:
     """Half of the second difference is missing there, as in the authors' code and in k-diffusion."""
     grid = Levels([1.0])  # not asked
@@ -134,6 +135,7 @@ def test_dpm_solver_pp_3m_has_order_3_and_that_of_diffusers_order_2() -> None:
     assert their[-1] > 5 * our[-1]
 
 
+@pytest.mark.slow
 def test_dpm_solver_pp_3m_sde_has_order_3_and_that_of_diffusers_diverges() -> None:
     """With the sign flipped the share of the second difference does not vanish with the step."""
     grid = Levels([1.0])  # not asked

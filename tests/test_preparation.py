@@ -61,6 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_training_resolves_once_and_builds_each_part_once(calls: Counter[str], script: Script, tmp_path: Path) -> None:
     ended = script("train.py", *TINY, "logger=none", f"output_dir={tmp_path / 'run'}")
     assert ended.code == 0, ended.err

@@ -205,6 +205,7 @@ def test_typed_options_of_another_model_are_refused(
     refused([f"base={folder}", *DIGITS, *options], code, words, tmp_path, capsys)
 
 
+@pytest.mark.slow
 def test_what_a_folder_does_not_say_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = pixels(tmp_path / "published") / "unet"
     refused(
@@ -219,6 +220,7 @@ def test_what_a_folder_does_not_say_is_asked_for(tmp_path: Path, capsys: pytest.
     refused(folder, 2, "has no sample_size: set data.shape=[CHANNELS,HEIGHT,WIDTH]", tmp_path, capsys)
 
 
+@pytest.mark.slow
 def test_the_transformer_of_stable_diffusion_3_is_the_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     transformer = diffusers.SD3Transformer2DModel(

@@ -31,12 +31,14 @@ def test_keys_are_pinned() -> None:
     assert Generators.from_positions(1, [0, 2**40]).keys.tolist() == [2462723854, 2462723854]
 
 
+@pytest.mark.slow
 def test_no_two_seeds_and_no_two_positions_share_a_key() -> None:
     many = 300_000  # of 2**32; random keys would collide about ten times
     assert len(np.unique(Generators.from_seeds(range(many)).at("x", 1, 2).keys)) == many
     assert len(np.unique(Generators.from_positions(3, range(many)).at("x").keys)) == many
 
 
+@pytest.mark.slow
 def test_runs_of_other_seeds_share_no_stream() -> None:
     """Not even in another order: the noises of a batch under one seed are not those of a batch under another."""
     many, seeds = 2**14, range(20)

@@ -149,6 +149,7 @@ def test_what_would_take_memory_is_refused_before(make: Callable[[Path], None], 
         read_checkpoint(file)
 
 
+@pytest.mark.slow
 def test_damage_anywhere_at_the_end_is_told(tmp_path: Path) -> None:
     torch.save(with_state(), file := tmp_path / "file.ckpt")
     sound = file.read_bytes()

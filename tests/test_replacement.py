@@ -48,6 +48,7 @@ def options(folder: Path, known: str = "a.png", mask: str = "m.png") -> list[str
     return ["constraint=replacement", f"condition.known={folder / known}", f"condition.mask={folder / mask}"]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "abm", "heun"])
 def test_known_pixels_are_kept_exactly(sampler: str, folder: Path, tmp_path: Path) -> None:
     files = f"[{folder / 'a.png'},{folder / 'b.png'}]"
@@ -62,6 +63,7 @@ def test_known_pixels_are_kept_exactly(sampler: str, folder: Path, tmp_path: Pat
     assert result["network_calls"] > 0
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -87,6 +89,7 @@ def test_other_constraints_with_guidance_in_any_batch(chosen: list[str], folder:
         assert 1 / 3 - 1e-6 <= result["least_effective_share_min"] <= result["least_effective_share_mean"] <= 1
 
 
+@pytest.mark.slow
 def test_derived_fields_of_held_out_items_are_what_is_known(folder: Path, tmp_path: Path) -> None:
     """The error of the filled-in images counts the hidden pixels alone: known ones are exact."""
     fields = [

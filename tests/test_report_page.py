@@ -77,6 +77,7 @@ def test_what_is_bundled_is_what_was_published_and_has_its_licence() -> None:
         assert owner in text
 
 
+@pytest.mark.slow
 def test_the_page_names_licences_and_allows_no_request(sweep: Path) -> None:
     page = (sweep / "report.html").read_text()
     assert page.count("Permission is hereby granted, free of charge") == len(LICENCES)

@@ -383,6 +383,7 @@ def test_a_malformed_configuration_is_named_and_hides_no_result(
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_reading_needs_no_torch(tmp_path: Path) -> None:
     import subprocess
 

@@ -330,6 +330,7 @@ def test_what_does_not_pass_says_why(
     assert says in found.text()
 
 
+@pytest.mark.slow
 def test_points_of_another_configuration_count_for_nothing(place: Path) -> None:
     recipe = pinned_recipe(place)
     other = replace(stored(recipe, POINTS), options={**recipe.options, "optimizer.lr": 1.0})
@@ -338,6 +339,7 @@ def test_points_of_another_configuration_count_for_nothing(place: Path) -> None:
     assert "our own points are of another configuration" in found.text()
 
 
+@pytest.mark.slow
 def test_only_runs_that_comply_are_recorded_and_a_record_is_read_again(place: Path) -> None:
     recipe = pinned_recipe(place)
     runs = collected(recipe, recipe.seeds, place / "runs" / "tiny")
@@ -464,6 +466,7 @@ def test_recipes_that_are_not_run_have_the_published_number_of_weights(name: str
     assert recipe.source["paper"].startswith("arXiv ") if "paper" in recipe.source else recipe.source["code"]
 
 
+@pytest.mark.slow
 def test_recipes_that_are_run_are_pinned() -> None:
     run = [recipe for recipe in map(read_recipe, names()) if not recipe.needs]
     assert {"moons_flow", "moons_ot", "moons", "ring", "checkerboard", "digits"} <= {each.name for each in run}

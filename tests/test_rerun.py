@@ -51,6 +51,7 @@ def test_config_yaml_begins_another_run(run: Path, script: Script) -> None:
     assert "seed: 0 -> 5" in ended.err
 
 
+@pytest.mark.slow
 def test_config_yaml_of_an_earlier_version_is_refused(run: Path, script: Script) -> None:
     """It is a record of what was resolved, and no configuration to start from."""
     Path("old").mkdir()
@@ -67,6 +68,7 @@ def test_what_was_masked_has_to_be_given_again(script: Script) -> None:
     assert "callbacks.checkpoint.folder=*** stands for a secret" in ended.err
 
 
+@pytest.mark.slow
 def test_a_half_result_is_written_again(run: Path, script: Script) -> None:
     whole = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text('{"metrics": {"train/lo')
@@ -77,6 +79,7 @@ def test_a_half_result_is_written_again(run: Path, script: Script) -> None:
     (run / "result.json").write_text(json.dumps(whole, indent=2) + "\n")
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_before_its_first_checkpoint_leaves_no_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +206,7 @@ def test_killed_before_any_write_the_same_command_finishes_equal_to_the_bit(tmp_
     assert "| all | " in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2], ids=["samples", "grid"])
 def test_samples_on_a_full_disk_end_with_code_4(
     number: int, run: Path, script: Script, monkeypatch: pytest.MonkeyPatch

@@ -228,6 +228,7 @@ def test_a_run_goes_on_with_another_number_of_workers(
     assert differing(run(interrupted(whole, 9, tmp_path / "9")), read_checkpoint(whole)) == []
 
 
+@pytest.mark.slow
 def test_the_comparison_notices_batches_that_are_seen_again(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +256,7 @@ def test_the_run_says_whether_it_is_fresh(tmp_path: Path, capsys: pytest.Capture
         assert json.loads((folder / "result.json").read_text())["metrics"] == again["latest"]
 
 
+@pytest.mark.slow
 def test_a_tracker_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 
@@ -293,6 +295,7 @@ def test_a_table_goes_on_with_the_record(tmp_path: Path) -> None:
     assert steps(table(tmp_path)) == list(range(1, 29))
 
 
+@pytest.mark.slow
 def test_a_table_has_the_steps_before_it_and_none_twice(whole: Path, tmp_path: Path) -> None:
     folder = interrupted(whole, 5, tmp_path / "5")  # its record goes on to step 22
     CSV(str(folder / "csv")).begin([{"step": 21, "train/loss": 1.0}])
@@ -324,6 +327,7 @@ def test_the_first_process_of_a_run_begins_it_for_all(
             assert resume_point(tmp_path, "never") is None
 
 
+@pytest.mark.slow
 def test_what_was_changed_is_shown_and_refused_unless_it_is_named(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,6 +345,7 @@ def test_what_was_changed_is_shown_and_refused_unless_it_is_named(
     assert group["initial_lr"] == again["lr_schedulers"][0]["base_lrs"][0] == 0.04
 
 
+@pytest.mark.slow
 def test_what_may_change_sums_is_said(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert torch.get_num_threads() == 1
     folder = interrupted(whole, 20, tmp_path / "20")

@@ -39,6 +39,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accumulate", "interval"), [(1, 4), (2, 8), (3, 10)])
 def test_all_that_is_logged_of_a_step_is_one_row_of_every_record(
     accumulate: int, interval: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -130,6 +131,7 @@ def test_a_record_is_written_once_a_step(tmp_path: Path, monkeypatch: pytest.Mon
     assert "train/loss" in lines(tmp_path)[1]
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_step_is_that_of_all_its_batches(tmp_path: Path) -> None:
     """A step of two batches sees the positions that one of a batch twice as large sees."""
     for name, options in (("once", ["data.batch_size=32"]), ("twice", ["data.batch_size=16"])):

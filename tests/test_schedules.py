@@ -68,6 +68,7 @@ def test_log_snr_is_that_of_signal_and_noise(schedule: Schedule) -> None:
     assert torch.allclose(schedule.log_snr(INNER), expected, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 @AND_NESTED
 def test_nothing_of_the_data_is_left_where_the_log_snr_says_so(schedule: Schedule) -> None:
     for times in ([1.0], [0.3, 0.8, 1.0]):  # the last bit of an exponential depends on its neighbours in memory
@@ -77,6 +78,7 @@ def test_nothing_of_the_data_is_left_where_the_log_snr_says_so(schedule: Schedul
             assert end.sigma == pytest.approx(1, abs=1e-14)
 
 
+@pytest.mark.slow
 @AND_NESTED
 def test_ends(schedule: Schedule) -> None:
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -267,6 +269,7 @@ def test_zero_terminal_snr_leaves_nothing() -> None:
         assert torch.equal(rescaled.c_noise(INNER), ALL_SCHEDULES[name].c_noise(INNER))
 
 
+@pytest.mark.slow
 @EVERY
 def test_one_step_kernels_compose_to_the_marginal(schedule: Schedule) -> None:
     """x_0 through all kernels q(x_t | x_s) in a row is N(alpha x_0, sigma^2)."""

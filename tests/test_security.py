@@ -244,6 +244,7 @@ def test_evaluating_with_a_checkpoint_reads_what_is_the_users_only(
     assert not {path.name for path in Path().iterdir()} & {"made", "data", "marker"}
 
 
+@pytest.mark.slow
 def test_the_data_of_ones_own_checkpoint_are_named(file: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     own = Path("own")
     own.mkdir()
@@ -426,6 +427,7 @@ hydra: {callbacks: {evil: {_target_: os.mkdir, path: marker}}}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "executed"), [(["--cfg", "all"], False), (["--cfg", "job"], False), ([], True)])
 def test_how_a_configuration_of_a_stranger_is_looked_at(
     options: list[str], executed: bool, script: Script, tmp_path: Path
@@ -507,6 +509,7 @@ UNSAFE = {"pickle.load", "pickle.loads", "os.system", "eval", "exec", "yaml.load
 SAFE = {"torch.load": "weights_only=True", "np.load": "allow_pickle=False", "yaml.load": "Loader=_loader()"}
 
 
+@pytest.mark.slow
 def test_nothing_in_the_package_unpickles_or_starts_a_shell() -> None:
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):

@@ -48,6 +48,7 @@ def test_sampling_shows_the_estimate_of_the_step_before() -> None:
     assert [each.unique().tolist() for each in shown(model)][4:] == [[0.0], [1.0], [2.0], [3.0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_its_calls_are_counted(compiled: bool) -> None:
     pipeline = Pipeline(denoiser(), Unconditional(), Plain(), DDIM(Trailing(4)), [2, 3])

@@ -59,6 +59,7 @@ def test_help_lists_the_groups(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"debug", "budget"} < set(GLOBAL)
 
 
+@pytest.mark.slow
 def test_fast_runs_everything(tmp_path: Path) -> None:
     result = trained(tmp_path / "run", "debug=fast", options=[*SMALL, "callbacks.pictures.num_samples=20"])
     assert len(result["metrics"]) > 0
@@ -83,6 +84,7 @@ def test_overfit_learns_one_batch_by_heart(tmp_path: Path) -> None:
     assert many[-1] > 0.2 * many[0]
 
 
+@pytest.mark.slow
 def test_overfit_repeats_its_batch_after_a_resumption(tmp_path: Path) -> None:
     every = [
         "trainer.log_every_n_steps=1",

@@ -73,6 +73,7 @@ def test_moments_of_a_mixture_within_three_standard_errors(method: str, name: st
     assert standard_errors(denoiser, sample(denoiser, METHODS[method](), COUNT)).max() < 3
 
 
+@pytest.mark.slow
 def test_such_moments_tell_a_coarse_run_from_exact_samples() -> None:
     denoiser = mixture(ALL_SCHEDULES["vp"], BatchGaussian())
     assert standard_errors(denoiser, denoiser.draw(COUNT, 4)).max() < 3

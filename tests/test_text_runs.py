@@ -56,6 +56,7 @@ def test_texts_go_from_a_file_to_a_sheet_and_are_judged(texts: str, tmp_path: Pa
     assert inkdrop.load(tmp_path / "run").view.array(alone).tolist() == arrays["x"][2:].tolist()
 
 
+@pytest.mark.slow
 def test_blanks_are_filled_in_by_a_command(texts: str, tmp_path: Path) -> None:
     trained(tmp_path / "run", options=["experiment=e2e_masked", texts, *SMALL, *SHORT, "likelihood.bound.num_times=1"])
     blanks = ["constraint=blanks", "condition.known=Ann is _ _ .", "sampler=confidence", "time_grid.num_steps=2"]
@@ -78,6 +79,7 @@ def test_a_run_of_texts_goes_on_to_the_bit(texts: str, tmp_path: Path) -> None:
         assert not differing(whole, run(folder, model=model))
 
 
+@pytest.mark.slow
 def test_the_attributes_guide_texts(tmp_path: Path) -> None:
     (tmp_path / "e2e").mkdir()
     for name in ("src1_valid", "src1_test"):

@@ -199,6 +199,7 @@ def test_consecutive_items_have_all_times_of_validation(number: int, within: flo
     assert max(distance(tied[start : start + number]) for start in starts) > 0.7
 
 
+@pytest.mark.slow
 def test_items_in_turns_have_all_times_of_validation() -> None:
     """Whatever the number of classes: with multiples of the golden ratio alone, 89 would do harm."""
     u = validated(range(20_000))

@@ -133,6 +133,7 @@ def test_a_run_has_a_name_a_type_tags_and_notes(record: Records) -> None:
     assert "run_group" not in start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "name"),
     [
@@ -157,6 +158,7 @@ def test_a_trial_is_named_by_its_sweep(
     assert start["run_id"] != "inherited"
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         as_a_command(inkdrop.train, *BARE, "optimizer.lr=1e30", f"output_dir={tmp_path}")
@@ -209,6 +211,7 @@ def test_a_resumed_run_has_its_identity_and_no_step_twice(tmp_path: Path) -> Non
     assert len(segments(halved)) == 2, "a finished run starts nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "named"), [("-train/loss", True), ("[train/loss,validation/loss]", False), ("null", False)]
 )

@@ -270,6 +270,7 @@ def test_samples_of_images_are_data(script: Script) -> None:
     assert inkdrop.load("again").shape == (1, 8, 8)
 
 
+@pytest.mark.slow
 def test_check_data_draws_by_the_view(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(60, 2, 16)))
     data = ["data=arrays", f"data.path={tmp_path / 'x.npz'}", "data.batch_size=8"]

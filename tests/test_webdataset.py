@@ -246,6 +246,7 @@ def address(folder: Path) -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="webdataset fetches with curl")
 def test_shards_from_elsewhere_are_fetched_once(folder: Path, address: tuple[str, list[str]]) -> None:
     url, asked = address

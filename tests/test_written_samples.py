@@ -57,6 +57,7 @@ def test_an_array_of_a_user_called_channels_says_nothing(tmp_path: Path) -> None
     assert again(tmp_path).shape == (4, 20, 3)
 
 
+@pytest.mark.slow
 def test_a_trajectory_of_points_is_a_picture_of_all_for_each_state(tmp_path: Path) -> None:
     states = [torch.randn(12, 2, generator=torch.Generator().manual_seed(k)) for k in range(8)]
     write_trajectory(tmp_path, Points(), states, {}, gif=False, trajectory=True)
