@@ -64,6 +64,38 @@ def tokenizer(begins: bool = True) -> Any:
     )
 
 
+def autoencoder(**options: Any) -> Any:
+    """An autoencoder of images of 8 x 8 pixels, with codes of 4 x 4."""
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        sample_size=8,
+        **options,
+    )
+
+
+def autoencoder_3() -> Any:
+    """An autoencoder with what that of Stable Diffusion 3 has and lacks."""
+    return autoencoder(scaling_factor=1.5, shift_factor=0.25, use_quant_conv=False, use_post_quant_conv=False)
+
+
+def transformer_3(**options: Any) -> Any:
+    """The network of Stable Diffusion 3 for codes of 4 x 4."""
+    return SD3Transformer2DModel(
+        sample_size=4,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        caption_projection_dim=16,
+        **options,
+    )
+
+
 def stable_diffusion(folder: Path) -> Path:
     """A StableDiffusionPipeline of images of 8 x 8 pixels."""
     torch.manual_seed(0)
@@ -78,14 +110,7 @@ def stable_diffusion(folder: Path) -> Path:
         norm_num_groups=4,
         use_linear_projection=True,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        sample_size=8,
-        scaling_factor=0.5,
-    )
+    vae = autoencoder(scaling_factor=0.5)
     randomised(unet)
     randomised(vae)
     schedule = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
@@ -106,30 +131,8 @@ def stable_diffusion(folder: Path) -> Path:
 def stable_diffusion_3(folder: Path, with_t5: bool = True, size: int = 4) -> Path:
     """A StableDiffusion3Pipeline of images of 8 x 8 pixels, whose table of positions has `size` patches per axis."""
     torch.manual_seed(0)
-    transformer = SD3Transformer2DModel(
-        sample_size=4,
-        patch_size=2,
-        in_channels=4,
-        out_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=20,
-        caption_projection_dim=16,
-        pooled_projection_dim=9,
-        pos_embed_max_size=size,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        sample_size=8,
-        scaling_factor=1.5,
-        shift_factor=0.25,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
+    transformer = transformer_3(joint_attention_dim=20, pooled_projection_dim=9, pos_embed_max_size=size)
+    vae = autoencoder_3()
     clips = [
         transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**{**text_models.CLIP, **changes}))
         for changes in ({}, {"hidden_size": 12, "projection_dim": 5, "num_hidden_layers": 3, "hidden_act": "gelu"})

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DModel
-from diffusers_folders import pixels, randomised, stable_diffusion
+from diffusers_folders import autoencoder_3, pixels, randomised, stable_diffusion, transformer_3
 from runs import as_a_command, differing, interrupted, run
 from torch import Tensor
 
@@ -223,24 +223,9 @@ def test_what_a_folder_does_not_say_is_asked_for(tmp_path: Path, capsys: pytest.
 @pytest.mark.slow
 def test_the_transformer_of_stable_diffusion_3_is_the_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    transformer = diffusers.SD3Transformer2DModel(
-        sample_size=4,
-        patch_size=2,
-        in_channels=4,
-        out_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=6,
-        caption_projection_dim=16,
-        pooled_projection_dim=5,
-        pos_embed_max_size=4,
-    )
+    transformer = transformer_3(joint_attention_dim=6, pooled_projection_dim=5, pos_embed_max_size=4)
     randomised(transformer).save_pretrained(tmp_path / "published" / "transformer")
-    vae = {"latent_channels": 4, "norm_num_groups": 4, "block_out_channels": (8, 16), "sample_size": 8}
-    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    vae |= {"scaling_factor": 1.5, "shift_factor": 0.25, "use_quant_conv": False, "use_post_quant_conv": False}
-    peer = randomised(diffusers.AutoencoderKL(**vae, **kinds))
+    peer = randomised(autoencoder_3())
     peer.save_pretrained(tmp_path / "published" / "vae")
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.save_pretrained(tmp_path / "published" / "scheduler")
