@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from inkdrop.errors import UnreadableError
-from inkdrop.files import MAX_DEPTH, read_bytes, read_json, read_json_lines, read_yaml
+from inkdrop.files import MAX_DEPTH, as_yaml, read_bytes, read_json, read_json_lines, read_yaml
 
 
 @pytest.fixture(autouse=True)
@@ -140,3 +140,14 @@ def test_no_yaml_hangs(content: str, tmp_path: Path) -> None:
     text(content)(file := tmp_path / "file.yaml")
     with pytest.raises(UnreadableError):
         read_yaml(file)
+
+
+def test_yaml_is_written_as_hydra_writes_it_and_read_again(tmp_path: Path) -> None:
+    texts = ["1e-4", "+1E5", "1", "0.5", "true", "yes", "null", "~", "", " lead", "a: b", "#c", "'q'", '"d"', "${a.b}"]
+    long = ["x" * 200 + " " + "y" * 100, "several\nlines", "12:30", "2020-01-01", "é→"]
+    shared = [1e-5, 3, True, None]
+    content = {"texts": [*texts, *long], "numbers": shared, "again": shared, "empty": [{}, []]}
+    written = as_yaml(content)
+    assert written == OmegaConf.to_yaml(OmegaConf.create(content))
+    (tmp_path / "file.yaml").write_text(written)
+    assert read_yaml(tmp_path / "file.yaml") == content
