@@ -37,7 +37,7 @@ def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def pipeline_of(folder: Path) -> Any:
-    """The pipeline of a folder in diffusers, which has to be told that it has no T5."""
+    """The pipeline of a folder in diffusers, where T5 must be None if the folder lacks it."""
     absent = {} if (folder / "text_encoder_3").is_dir() else {"text_encoder_3": None, "tokenizer_3": None}
     return StableDiffusion3Pipeline.from_pretrained(folder, **absent)
 

@@ -1,4 +1,4 @@
-"""The exact assignment with the least cost, in less time where the two sets differ much."""
+"""The exact assignment with the least cost, with a start from a dual solution where the two sets differ much."""
 
 from __future__ import annotations
 

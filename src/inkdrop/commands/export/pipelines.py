@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from inkdrop.models import Autoencoder, Latent
 
 _PREDICTIONS = {"NoisePrediction": "epsilon", "DataPrediction": "sample", "VPrediction": "v_prediction"}
-_TEXTS = {  # components that diffusers has to be told are not there
+_TEXTS = {  # components that must be None for diffusers where the folder lacks them
     "StableDiffusionPipeline": ("text_encoder", "tokenizer"),
     "StableDiffusion3Pipeline": tuple(f"{part}{i}" for i in ("", "_2", "_3") for part in ("text_encoder", "tokenizer")),
 }
@@ -23,8 +23,8 @@ _Network = tuple[dict[str, Any], dict[str, "Tensor"]]
 def pipeline(model: Any) -> tuple[str, dict[str, bytes], dict[str, _Network], str]:
     """Returns the class of a diffusion model, its files but for those of networks, its networks, and arguments.
 
-    The arguments are those that the class needs to load the folder. Raises `ValueError` for a model that
-    diffusers does not have.
+    The arguments are those that the class needs to load the folder. Raises `ValueError` for a model that diffusers does
+    not have.
     """
     from inkdrop.denoiser.network import NetworkDenoiser
     from inkdrop.networks import DiT, LatentUNet, LearnedVariance, MMDiT, UNet
